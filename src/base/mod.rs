@@ -1,0 +1,13 @@
+//! Floor 0: ids, time as a value, tensors, faults, limits, random numbers. Uses nothing of the other floors.
+
+pub mod fault;
+pub mod ids;
+pub mod limits;
+pub mod prng;
+pub mod tensor;
+pub mod tick;
+
+pub use fault::{Fault, FaultClass};
+pub use ids::{Attempt, Position, ReplicaId, SequenceId, StageIndex, TokenId};
+pub use tensor::{HostDType, HostTensor};
+pub use tick::Tick;

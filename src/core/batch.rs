@@ -1,0 +1,92 @@
+//! One step of a device, and what it gives.
+
+use crate::base::{Attempt, Position, SequenceId, TokenId};
+use crate::core::Opening;
+use bytes::BytesMut;
+use std::sync::Arc;
+
+/// Names the payload of one arrived parcel; decisions move tickets, not tensors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Ticket(pub u64);
+
+/// Names a microbatch within its stage's process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BatchId(pub u64);
+
+/// Consecutive rows of one sequence within a microbatch.
+#[derive(Clone, Debug)]
+pub struct Member {
+    /// Whose rows.
+    pub sequence: SequenceId,
+    /// Which attempt.
+    pub attempt: Attempt,
+    /// Position of the first row.
+    pub start: Position,
+    /// How many rows, at least 1.
+    pub rows: u32,
+    /// Whether the last stage must turn the last of these rows into a token (or, encoding, all of them into a vector).
+    pub emit: bool,
+    /// The payload that holds the rows.
+    pub ticket: Ticket,
+    /// Where in that payload they begin.
+    pub ticket_row: u32,
+    /// What opened the sequence.
+    pub opening: Arc<Opening>,
+    /// The sequence's KV blocks: block `i` holds positions `i * block_size ..`. Empty when encoding.
+    pub blocks: Arc<[u32]>,
+    /// All ids before the emitted one, at the last stage and only where the repetition penalty asks for them.
+    pub history: Option<Arc<[TokenId]>>,
+}
+
+/// What a device runs at once: rows of any phase, decode rows first.
+///
+/// Several members may belong to one sequence; they are then in position order, and the executor must have written the KV
+/// of earlier ones before it reads it for later ones.
+#[derive(Clone, Debug)]
+pub struct Microbatch {
+    /// Its name.
+    pub id: BatchId,
+    /// Its members, in the order of the output's rows.
+    pub members: Vec<Member>,
+}
+
+impl Microbatch {
+    /// Rows of all members together.
+    pub fn rows(&self) -> usize {
+        self.members.iter().map(|m| m.rows as usize).sum()
+    }
+}
+
+/// What a device gave for a microbatch.
+#[derive(Debug)]
+pub enum Output {
+    /// Before the last stage: the activations `[rows of the batch, hidden]`, f32 little endian, in the members' order.
+    ///
+    /// The buffer has spare room, so that a hop can append its trailer without moving them.
+    Activations(BytesMut),
+    /// At the last stage: one entry a member, `None` where it does not emit.
+    Emissions(Vec<Option<Emission>>),
+}
+
+/// What the last stage makes of an emitting member.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Emission {
+    /// The sampled token, which takes the position after the member's last row.
+    Token {
+        /// The token.
+        id: TokenId,
+        /// What the request asked to see of the logits.
+        observed: Option<Observed>,
+    },
+    /// The encoder's vector (pooled and normalised as the model says), `hidden` numbers.
+    Vector(Vec<f32>),
+}
+
+/// The logits behind a token, as far as the request asked to see them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Observed {
+    /// First 8 bytes, little endian, of the SHA-256 of the row's logits as f32 little endian: equal only if every bit is.
+    pub digest: u64,
+    /// The largest logits, largest first; equal ones by lower id.
+    pub top: Vec<(TokenId, f32)>,
+}

@@ -1,0 +1,10 @@
+//! Floor 1: the decisions of a stage and of the door, pure. Values in, values out; time is an argument; no clock, no
+//! I/O, no async, no tensor maths.
+
+pub mod batch;
+pub mod message;
+pub mod opening;
+
+pub use batch::{BatchId, Emission, Member, Microbatch, Observed, Output, Ticket};
+pub use message::{Body, Feedback, LinkLoad, LinkMail, LinkReply, Mail, Report, Segment};
+pub use opening::{Opening, Sampling, Work};

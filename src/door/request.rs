@@ -1,0 +1,152 @@
+//! A request as the door takes it in, and the answer as it comes out, whichever way the client came.
+
+use crate::base::{Fault, TokenId};
+use crate::core::Observed;
+use futures::future::BoxFuture;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+
+/// What the model is given.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Input {
+    /// Text as it is.
+    Text(String),
+    /// A conversation, laid out by the model's own chat template.
+    Chat(Vec<ChatMessage>),
+    /// Token ids as they are.
+    Tokens(Vec<TokenId>),
+}
+
+/// One message of a conversation.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct ChatMessage {
+    /// `system`, `user` or `assistant`.
+    pub role: String,
+    /// What was said.
+    pub content: String,
+}
+
+/// A request. Fields that are `None` take the model's or the door's default.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Request {
+    /// X-Call-Id, for log lines.
+    pub call_id: String,
+    /// What the model is given.
+    pub input: Input,
+    /// Most tokens to generate, at least 1.
+    pub max_tokens: Option<u32>,
+    /// 0 is greedy (the default).
+    pub temperature: Option<f32>,
+    /// 0 is all tokens.
+    pub top_k: Option<u32>,
+    /// 1 is all tokens.
+    pub top_p: Option<f32>,
+    /// 1 is none.
+    pub repetition_penalty: Option<f32>,
+    /// Drawn by the door if absent.
+    pub seed: Option<u64>,
+    /// The answer ends before the first of these strings.
+    pub stop: Vec<String>,
+    /// The answer must be whole within this time.
+    pub deadline: Option<Duration>,
+    /// How many of the largest logits to report beside each token.
+    pub top_logits: u32,
+}
+
+impl Request {
+    /// A request with every default.
+    pub fn new(call_id: impl Into<String>, input: Input) -> Self {
+        Self {
+            call_id: call_id.into(),
+            input,
+            max_tokens: None,
+            temperature: None,
+            top_k: None,
+            top_p: None,
+            repetition_penalty: None,
+            seed: None,
+            stop: Vec::new(),
+            deadline: None,
+            top_logits: 0,
+        }
+    }
+}
+
+/// Why an answer ended well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FinishReason {
+    /// The model's end token, or a stop string.
+    Stop,
+    /// `max_tokens`, or the model's longest sequence.
+    Length,
+}
+
+impl FinishReason {
+    /// As JSON answers spell it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Stop => "stop",
+            Self::Length => "length",
+        }
+    }
+}
+
+/// A piece of an answer. The last one is `Finished` or `Failed`, always.
+#[derive(Clone, Debug, PartialEq)]
+pub enum AnswerEvent {
+    /// A token. `text` is what it adds to the answer: empty while a character or a possible stop string is incomplete.
+    Token {
+        /// The token.
+        id: TokenId,
+        /// What it adds.
+        text: String,
+        /// What the request asked to see of the logits.
+        observed: Option<Observed>,
+    },
+    /// An encoder's vector.
+    Vector(Vec<f32>),
+    /// The end; `text` is what was still held back.
+    Finished {
+        /// Why.
+        reason: FinishReason,
+        /// The last piece of text.
+        text: String,
+    },
+    /// The end: the request failed after it was admitted.
+    Failed(Fault),
+}
+
+/// An admitted request's answer. Dropping it cancels the request and frees what it holds on every stage.
+#[derive(Debug)]
+pub struct Answer {
+    /// Tokens of the prompt.
+    pub prompt_tokens: u32,
+    /// The pieces, in order. The channel has room for the longest answer, so a slow client never holds the pipeline up.
+    pub events: mpsc::Receiver<AnswerEvent>,
+    /// Dropped with the answer; the door sees its other end close.
+    pub alive: oneshot::Sender<()>,
+}
+
+/// Whether the door takes requests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Readiness {
+    /// It does.
+    Ready,
+    /// It does not yet, or not any more, and why: loading, draining, or which stage is missing.
+    NotReady(String),
+}
+
+/// Where every client service hands its requests in.
+pub trait Intake: Send + Sync {
+    /// Checks, tokenizes and queues `request`.
+    ///
+    /// # Errors
+    /// Whatever refuses it before any work is done: see [`crate::base::FaultClass`].
+    fn submit(&self, request: Request) -> BoxFuture<'_, Result<Answer, Fault>>;
+
+    /// Whether it takes requests now.
+    fn readiness(&self) -> Readiness;
+
+    /// Whether the model encodes (answers with a vector) rather than generates.
+    fn embeds(&self) -> bool;
+}

@@ -1,0 +1,1 @@
+//! Floor 2: safetensors files: names, headers, reading and writing.
