@@ -38,6 +38,13 @@ pub struct Member {
     pub history: Option<Arc<[TokenId]>>,
 }
 
+impl Member {
+    /// Whether it is one step of an answer in progress.
+    pub fn is_decode(&self) -> bool {
+        self.opening.is_decode(self.start)
+    }
+}
+
 /// What a device runs at once: rows of any phase, decode rows first.
 ///
 /// Several members may belong to one sequence; they are then in position order, and the executor must have written the KV

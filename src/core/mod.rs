@@ -2,8 +2,16 @@
 //! I/O, no async, no tensor maths.
 
 pub mod batch;
+pub mod batcher;
+pub mod groups;
+pub mod kv_blocks;
+pub mod link;
+pub mod machine;
 pub mod message;
 pub mod opening;
+pub mod out_link;
+pub mod outbox;
+pub mod requests;
 
 pub use batch::{BatchId, Emission, Member, Microbatch, Observed, Output, Ticket};
 pub use message::{Body, Feedback, LinkLoad, LinkMail, LinkReply, Mail, Report, Segment};

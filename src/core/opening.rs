@@ -1,6 +1,6 @@
 //! What opens a sequence on every stage of its path.
 
-use crate::base::{Attempt, ReplicaId, SequenceId, TokenId};
+use crate::base::{Attempt, Position, ReplicaId, SequenceId, TokenId};
 
 /// What the pipeline does with a sequence.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -53,4 +53,11 @@ pub struct Opening {
     pub known: Vec<TokenId>,
     /// Positions that the sequence may take, prompt and answer together: what KV is reserved for.
     pub capacity_tokens: u32,
+}
+
+impl Opening {
+    /// Whether the row at `position` is a step of the answer rather than of what was known at the opening.
+    pub fn is_decode(&self, position: Position) -> bool {
+        position as usize >= self.known.len()
+    }
 }

@@ -1,0 +1,342 @@
+//! Both ends of a link: one ordered, numbered stream from a sender to a receiver, with credit.
+//!
+//! All numbers that the receiver sends are cumulative within an epoch, so a lost, repeated or late reply does no harm.
+//! A hole in the stream breaks its epoch; the sender then opens a new one and learns what was lost from its Welcome.
+
+use crate::base::{Attempt, Position, ReplicaId, SequenceId, Tick};
+use crate::core::message::{LinkMail, LinkReply};
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// After this long without news of unacknowledged frames, the sender asks.
+pub const PROBE_AFTER: Duration = Duration::from_millis(200);
+/// Probes unanswered before the sender gives the epoch up.
+const PROBES: u32 = 5;
+/// First wait before a Hello is sent again; it doubles up to [`HELLO_MOST`].
+const HELLO_AGAIN: Duration = Duration::from_millis(100);
+/// Longest wait between two Hellos.
+const HELLO_MOST: Duration = Duration::from_millis(1000);
+
+/// Room for rows and their bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Room {
+    /// Rows.
+    pub rows: u64,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+impl Room {
+    /// Whether `other` fits in.
+    pub fn holds(self, other: Room) -> bool {
+        other.rows <= self.rows && other.bytes <= self.bytes
+    }
+
+    pub(crate) fn plus(self, other: Room) -> Room {
+        Room { rows: self.rows.saturating_add(other.rows), bytes: self.bytes.saturating_add(other.bytes) }
+    }
+
+    pub(crate) fn less(self, other: Room) -> Room {
+        Room { rows: self.rows.saturating_sub(other.rows), bytes: self.bytes.saturating_sub(other.bytes) }
+    }
+}
+
+/// What an unacknowledged frame spoke of: enough to tell doors what was lost, without any payload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Item {
+    /// The sequence.
+    pub sequence: SequenceId,
+    /// The attempt.
+    pub attempt: Attempt,
+    /// Its door.
+    pub door: ReplicaId,
+    /// What of it.
+    pub kind: ItemKind,
+}
+
+/// What of a sequence a frame carried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ItemKind {
+    /// Its Open.
+    Open,
+    /// Rows from this position.
+    Rows(Position),
+    /// Its Close.
+    Close,
+}
+
+/// What a sender asks of its owner.
+#[derive(Debug, Default)]
+pub struct SenderNews {
+    /// To be sent on the link, in order.
+    pub mail: Vec<LinkMail>,
+    /// What was lost.
+    pub lost: Vec<Item>,
+}
+
+#[derive(Debug)]
+enum Phase {
+    Greeting { next: Tick, wait: Duration },
+    Live { probe_at: Tick, unanswered: u32 },
+}
+
+/// The sending end.
+#[derive(Debug)]
+pub struct LinkSender {
+    epoch: u32,
+    phase: Phase,
+    sent: u64,
+    unacked: VecDeque<(u64, Vec<Item>)>,
+    granted: Room,
+    used: Room,
+    returned: Room,
+}
+
+impl LinkSender {
+    /// A new link; it says Hello at the first [`LinkSender::poll`].
+    pub fn new(now: Tick) -> Self {
+        Self {
+            epoch: 1,
+            phase: Phase::Greeting { next: now, wait: HELLO_AGAIN },
+            sent: 0,
+            unacked: VecDeque::new(),
+            granted: Room::default(),
+            used: Room::default(),
+            returned: Room::default(),
+        }
+    }
+
+    /// Whether frames may be sent.
+    pub fn is_live(&self) -> bool {
+        matches!(self.phase, Phase::Live { .. })
+    }
+
+    /// Room at the receiver that is not spoken for; none while greeting.
+    pub fn credit(&self) -> Room {
+        if self.is_live() { self.granted.plus(self.returned).less(self.used) } else { Room::default() }
+    }
+
+    /// Frames sent and not yet acknowledged.
+    pub fn unacked(&self) -> usize {
+        self.unacked.len()
+    }
+
+    /// Numbers a frame that carries `items` and takes `room`; the caller has checked [`LinkSender::is_live`] and the credit.
+    pub fn number(&mut self, now: Tick, items: Vec<Item>, room: Room) -> (u32, u64) {
+        self.sent += 1;
+        self.used = self.used.plus(room);
+        if self.unacked.is_empty()
+            && let Phase::Live { probe_at, unanswered } = &mut self.phase
+        {
+            *probe_at = now + PROBE_AFTER;
+            *unanswered = 0;
+        }
+        self.unacked.push_back((self.sent, items));
+        (self.epoch, self.sent)
+    }
+
+    /// When [`LinkSender::poll`] has something to do next.
+    pub fn next_deadline(&self) -> Option<Tick> {
+        match self.phase {
+            Phase::Greeting { next, .. } => Some(next),
+            Phase::Live { probe_at, .. } => (!self.unacked.is_empty()).then_some(probe_at),
+        }
+    }
+
+    /// Says Hello or probes, if it is time.
+    pub fn poll(&mut self, now: Tick, news: &mut SenderNews) {
+        match &mut self.phase {
+            Phase::Greeting { next, wait } if *next <= now => {
+                news.mail.push(LinkMail::Hello { epoch: self.epoch });
+                *next = now + *wait;
+                *wait = (*wait * 2).min(HELLO_MOST);
+            }
+            Phase::Live { probe_at, unanswered } if *probe_at <= now && !self.unacked.is_empty() => {
+                if *unanswered >= PROBES {
+                    self.new_epoch(now);
+                    return self.poll(now, news);
+                }
+                *unanswered += 1;
+                *probe_at = now + PROBE_AFTER;
+                news.mail.push(LinkMail::Probe { epoch: self.epoch, sent: self.sent });
+            }
+            _ => {}
+        }
+    }
+
+    /// Takes in what the receiver says.
+    pub fn on_reply(&mut self, now: Tick, reply: LinkReply, news: &mut SenderNews) {
+        match reply {
+            LinkReply::Welcome { epoch, before, got, credit_rows, credit_bytes } => {
+                if epoch != self.epoch || self.is_live() {
+                    return;
+                }
+                // What is unacknowledged was sent in the epoch before; if the receiver does not know that one, all is lost.
+                let got = if before + 1 == epoch { got } else { 0 };
+                for (number, items) in self.unacked.drain(..) {
+                    if number > got {
+                        news.lost.extend(items);
+                    }
+                }
+                self.sent = 0;
+                self.granted = Room { rows: credit_rows, bytes: credit_bytes };
+                self.used = Room::default();
+                self.returned = Room::default();
+                self.phase = Phase::Live { probe_at: now + PROBE_AFTER, unanswered: 0 };
+            }
+            LinkReply::State { epoch, got, returned_rows, returned_bytes, broken } => {
+                let Phase::Live { probe_at, unanswered } = &mut self.phase else { return };
+                if epoch != self.epoch {
+                    return;
+                }
+                // Late replies hold smaller numbers: the largest of each is the newest.
+                self.returned.rows = self.returned.rows.max(returned_rows);
+                self.returned.bytes = self.returned.bytes.max(returned_bytes);
+                *probe_at = now + PROBE_AFTER;
+                *unanswered = 0;
+                while self.unacked.front().is_some_and(|(number, _)| *number <= got) {
+                    self.unacked.pop_front();
+                }
+                if broken {
+                    self.new_epoch(now);
+                    self.poll(now, news);
+                }
+            }
+        }
+    }
+
+    /// The transport lost its connection or says that nobody listens: what is unacknowledged is lost.
+    pub fn on_unreachable(&mut self, now: Tick, news: &mut SenderNews) {
+        for (_, items) in self.unacked.drain(..) {
+            news.lost.extend(items);
+        }
+        match &mut self.phase {
+            Phase::Live { .. } => {
+                self.new_epoch(now);
+                // The peer was not there a moment ago: greet after a pause, or this would spin against a dead subject.
+                self.phase = Phase::Greeting { next: now + HELLO_AGAIN, wait: HELLO_AGAIN * 2 };
+            }
+            Phase::Greeting { next, wait } => *next = (*next).max(now + *wait),
+        }
+    }
+
+    /// The connection was lost and is back: what was on its way may be lost, the Welcome will tell.
+    pub fn on_reconnect(&mut self, now: Tick) {
+        if self.is_live() {
+            self.new_epoch(now);
+        }
+    }
+
+    /// Ends the link; what is unacknowledged is lost.
+    pub fn into_lost(self) -> Vec<Item> {
+        self.unacked.into_iter().flat_map(|(_, items)| items).collect()
+    }
+
+    fn new_epoch(&mut self, now: Tick) {
+        self.epoch += 1;
+        self.phase = Phase::Greeting { next: now, wait: HELLO_AGAIN };
+    }
+}
+
+/// What a receiver makes of a message.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Receipt {
+    /// A frame, in order: take its load in.
+    Take,
+    /// Nothing to take in; answer with this.
+    Answer(LinkReply),
+    /// Late, repeated or of a broken epoch.
+    Drop,
+}
+
+/// The receiving end.
+#[derive(Debug)]
+pub struct LinkReceiver {
+    window: Room,
+    queued: Room,
+    epoch: u32,
+    welcome: LinkReply,
+    got: u64,
+    broken: bool,
+    returned: Room,
+}
+
+impl LinkReceiver {
+    /// A link whose sender may have `window` queued here.
+    pub fn new(window: Room) -> Self {
+        let welcome = LinkReply::Welcome { epoch: 0, before: 0, got: 0, credit_rows: 0, credit_bytes: 0 };
+        Self { window, queued: Room::default(), epoch: 0, welcome, got: 0, broken: false, returned: Room::default() }
+    }
+
+    /// Judges a message; a frame that takes `room`.
+    pub fn on_mail(&mut self, mail: &LinkMail, room: Room) -> Receipt {
+        match *mail {
+            LinkMail::Hello { epoch } => {
+                if epoch < self.epoch {
+                    return Receipt::Drop;
+                }
+                if epoch > self.epoch {
+                    let credit = self.window.less(self.queued);
+                    self.welcome = LinkReply::Welcome {
+                        epoch,
+                        before: self.epoch,
+                        got: self.got,
+                        credit_rows: credit.rows,
+                        credit_bytes: credit.bytes,
+                    };
+                    self.epoch = epoch;
+                    self.got = 0;
+                    self.broken = false;
+                    self.returned = Room::default();
+                }
+                // A repeated Hello must be told the same again, not the state that has come since.
+                Receipt::Answer(self.welcome)
+            }
+            LinkMail::Probe { epoch, sent } => {
+                if epoch != self.epoch {
+                    return Receipt::Drop;
+                }
+                self.broken |= sent > self.got;
+                Receipt::Answer(self.state())
+            }
+            LinkMail::Frame { epoch, number, .. } => {
+                if epoch != self.epoch || number <= self.got {
+                    return Receipt::Drop;
+                }
+                if self.broken {
+                    return Receipt::Drop;
+                }
+                // A sender that overruns its credit is treated as a hole: the window is a bound, not a wish.
+                if number != self.got + 1 || !self.window.less(self.queued).holds(room) {
+                    self.broken = true;
+                    return Receipt::Answer(self.state());
+                }
+                self.got = number;
+                self.queued = self.queued.plus(room);
+                Receipt::Take
+            }
+        }
+    }
+
+    /// Rows have left the queue: run, dropped or refused.
+    pub fn give_back(&mut self, room: Room) {
+        self.queued = self.queued.less(room);
+        self.returned = self.returned.plus(room);
+    }
+
+    /// Rows that are queued here.
+    pub fn queued(&self) -> Room {
+        self.queued
+    }
+
+    /// How the epoch stands.
+    pub fn state(&self) -> LinkReply {
+        LinkReply::State {
+            epoch: self.epoch,
+            got: self.got,
+            returned_rows: self.returned.rows,
+            returned_bytes: self.returned.bytes,
+            broken: self.broken,
+        }
+    }
+}

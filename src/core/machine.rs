@@ -1,0 +1,370 @@
+//! A stage's state and its only owner: events in, actions out.
+
+mod arrivals;
+mod batches;
+mod links;
+
+use crate::base::{Attempt, Fault, ReplicaId, SequenceId, StageIndex, Tick};
+use crate::core::batcher::Batcher;
+use crate::core::kv_blocks::KvBlocks;
+use crate::core::link::{LinkReceiver, Room};
+use crate::core::message::{Body, LinkMail, LinkReply, Report, Segment};
+use crate::core::out_link::OutLink;
+use crate::core::outbox::Outbox;
+use crate::core::{BatchId, Emission, Member, Microbatch, Opening, Ticket};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Batches handed to the device and not back: one runs, one is prefetched.
+pub const DEVICE_DEPTH: usize = 2;
+/// How often idle sequences and old tombstones are looked for.
+const SWEEP: Duration = Duration::from_secs(1);
+
+/// What a stage is made with.
+#[derive(Clone, Debug)]
+pub struct StageSetup {
+    /// This replica.
+    pub me: ReplicaId,
+    /// The stage it serves.
+    pub stage: StageIndex,
+    /// Stages of the pipeline.
+    pub stages: StageIndex,
+    /// KV blocks.
+    pub kv_blocks: u32,
+    /// Positions in a block.
+    pub block_size: u32,
+    /// Most sequences held at once.
+    pub max_num_seqs: u32,
+    /// Most rows of a microbatch.
+    pub max_batch_tokens: u32,
+    /// Decode runs as this many microbatches.
+    pub microbatches: u32,
+    /// How long a batch that is not full waits for company.
+    pub max_batch_delay: Duration,
+    /// What each sender may have queued here.
+    pub window: Room,
+    /// Bytes of a row that arrives.
+    pub row_bytes_in: u64,
+    /// Bytes of a row that leaves for the next stage.
+    pub row_bytes_out: u64,
+    /// How long a closed sequence's attempt is remembered.
+    pub lease: Duration,
+    /// A sequence without rows for this long is dropped.
+    pub idle_limit: Duration,
+    /// Defects planted by tests, which prove that the checkers see them.
+    pub planted: Planted,
+}
+
+/// Defects that a test can plant: each breaks one rule of the protocol, and a checker must turn red.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Planted {
+    /// None.
+    #[default]
+    None,
+    /// Blocks are freed although a batch with the sequence's rows is still on the device.
+    FreeWhileBusy,
+    /// Rows of lower attempts are taken in.
+    AcceptOldAttempt,
+    /// A gap in a sequence's rows is not noticed.
+    IgnoreGap,
+    /// The credit of dropped rows is not given back.
+    KeepCredit,
+    /// A failed batch is not run again and nobody is told.
+    SwallowFailure,
+    /// A Close is not passed on.
+    StopClose,
+    /// Feedback is sent once and forgotten.
+    ForgetFeedback,
+    /// The door takes a token at any position.
+    AcceptAnyPosition,
+}
+
+/// What happens to a stage.
+#[derive(Debug)]
+pub enum Event {
+    /// A message of a link from upstream; `ticket` names its payload, if it has one.
+    Link {
+        /// The sender.
+        from: ReplicaId,
+        /// The message.
+        mail: LinkMail,
+        /// Its payload's name.
+        ticket: Ticket,
+    },
+    /// The next stage answers.
+    Reply {
+        /// The receiver of our link.
+        from: ReplicaId,
+        /// What it says.
+        reply: LinkReply,
+    },
+    /// A door has taken feedback in.
+    FeedbackAck {
+        /// The door.
+        from: ReplicaId,
+        /// Which.
+        number: u64,
+    },
+    /// A door closes sequences past the links.
+    CloseNow {
+        /// The door.
+        from: ReplicaId,
+        /// Its number.
+        number: u64,
+        /// These and lower attempts.
+        closes: Vec<(SequenceId, Attempt)>,
+    },
+    /// Nobody listened to something sent to this replica.
+    Unreachable {
+        /// Who did not listen.
+        peer: ReplicaId,
+    },
+    /// The connection to the broker was lost and is back.
+    Reconnected,
+    /// A replica's lease is over.
+    Gone {
+        /// Whose.
+        replica: ReplicaId,
+    },
+    /// The device is done with a batch: what its members emitted (empty before the last stage), or why it failed.
+    Ran {
+        /// Which.
+        batch: BatchId,
+        /// One entry a member.
+        outcome: Result<Vec<Option<Emission>>, Fault>,
+    },
+    /// Say [`Action::Drained`] when nothing is held any more.
+    Drain,
+    /// [`StageMachine::next_deadline`] has passed.
+    Time,
+}
+
+/// What a stage wants done, in order.
+#[derive(Debug)]
+pub enum Action {
+    /// Hand this to the device.
+    Run(Microbatch),
+    /// Send this.
+    Send {
+        /// The receiver's stage.
+        stage: StageIndex,
+        /// The receiver.
+        to: ReplicaId,
+        /// What.
+        body: Body,
+    },
+    /// Send a frame of rows whose payload is these rows of the batch's output; always before the batch's `Settled`.
+    Forward {
+        /// The receiver, a replica of the next stage.
+        to: ReplicaId,
+        /// The frame's epoch.
+        epoch: u32,
+        /// The frame's number.
+        number: u64,
+        /// Whose rows.
+        segments: Vec<Segment>,
+        /// The batch.
+        batch: BatchId,
+        /// Their rows in the batch's output, in the segments' order.
+        ranges: Vec<Range<u32>>,
+    },
+    /// The batch's inputs and output are not needed any more.
+    Settled(BatchId),
+    /// The payload is not needed any more.
+    Release(Ticket),
+    /// Nothing is held, queued or unacknowledged.
+    Drained,
+}
+
+/// A sequence that the stage holds.
+#[derive(Debug)]
+struct Held {
+    opening: Arc<Opening>,
+    blocks: Arc<[u32]>,
+    /// Next position to arrive.
+    next: u32,
+    /// Members on the device.
+    busy: u32,
+    /// Members that wait to be run again after a failed batch.
+    retrying: u32,
+    /// A fault has been reported: whatever else arrives of this attempt is dropped.
+    failed: bool,
+    /// Its prompt's last row has arrived: from now on it decodes.
+    decoding: bool,
+    /// Ids after `opening.known`, at the last stage.
+    generated: Vec<u32>,
+    touched: Tick,
+}
+
+/// Rows on the device.
+#[derive(Debug)]
+struct Running {
+    batch: BatchId,
+    members: Vec<Member>,
+    /// Credit set aside, by receiver.
+    reserved: Vec<(ReplicaId, Room)>,
+    solo: bool,
+    /// For the retry's place in the queue.
+    from: Vec<ReplicaId>,
+}
+
+/// Counts for metrics, ever growing.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct StageCounts {
+    /// Batches that ran well.
+    pub batches: u64,
+    /// Rows in them.
+    pub rows: u64,
+    /// Decode rows in them.
+    pub decode_rows: u64,
+    /// Batches that failed.
+    pub failed_batches: u64,
+    /// Frames or rows reported lost to doors.
+    pub lost: u64,
+}
+
+/// See the module.
+pub struct StageMachine {
+    setup: StageSetup,
+    sequences: BTreeMap<SequenceId, Held>,
+    /// Blocks of closed attempts whose rows are still on the device: members left there, and the blocks.
+    lingering: HashMap<(SequenceId, Attempt), (u32, Arc<[u32]>)>,
+    tombstones: HashMap<SequenceId, (Attempt, Tick)>,
+    kv: KvBlocks,
+    upstream: BTreeMap<ReplicaId, LinkReceiver>,
+    /// Upstream links that have something new to say.
+    unsaid: BTreeSet<ReplicaId>,
+    downstream: BTreeMap<ReplicaId, OutLink>,
+    doors: BTreeMap<ReplicaId, Outbox<Vec<Report>>>,
+    /// Reports of this event, by door.
+    reports: BTreeMap<ReplicaId, Vec<Report>>,
+    queue: Batcher,
+    tickets: HashMap<Ticket, u32>,
+    running: VecDeque<Running>,
+    next_batch: u64,
+    /// The batcher waits for company until then.
+    delay_until: Option<Tick>,
+    sweep_at: Tick,
+    draining: bool,
+    counts: StageCounts,
+}
+
+impl StageMachine {
+    /// An empty stage.
+    pub fn new(setup: StageSetup) -> Self {
+        Self {
+            kv: KvBlocks::new(setup.kv_blocks, setup.block_size),
+            setup,
+            sequences: BTreeMap::new(),
+            lingering: HashMap::new(),
+            tombstones: HashMap::new(),
+            upstream: BTreeMap::new(),
+            unsaid: BTreeSet::new(),
+            downstream: BTreeMap::new(),
+            doors: BTreeMap::new(),
+            reports: BTreeMap::new(),
+            queue: Batcher::default(),
+            tickets: HashMap::new(),
+            running: VecDeque::new(),
+            next_batch: 0,
+            delay_until: None,
+            sweep_at: Tick(0),
+            draining: false,
+            counts: StageCounts::default(),
+        }
+    }
+
+    /// Takes `event` in; what must be done is appended to `out`.
+    pub fn on(&mut self, now: Tick, event: Event, out: &mut Vec<Action>) {
+        match event {
+            Event::Link { from, mail, ticket } => self.on_link(now, from, mail, ticket, out),
+            Event::Reply { from, reply } => {
+                self.with_link(now, &from, out, |link, news| link.on_reply(now, reply, news))
+            }
+            Event::FeedbackAck { from, number } => {
+                if let Some(outbox) = self.doors.get_mut(&from) {
+                    outbox.acknowledged(number);
+                }
+            }
+            Event::CloseNow { from, number, closes } => {
+                for (sequence, attempt) in closes {
+                    self.close(now, sequence, attempt, out);
+                }
+                out.push(Action::Send { stage: 0, to: from, body: Body::CloseAck { number } });
+            }
+            Event::Unreachable { peer } => {
+                self.with_link(now, &peer, out, |link, news| link.on_unreachable(now, news));
+            }
+            Event::Reconnected => {
+                let peers: Vec<ReplicaId> = self.downstream.keys().cloned().collect();
+                for peer in peers {
+                    self.with_link(now, &peer, out, |link, news| link.on_reconnect(now, news));
+                }
+            }
+            Event::Gone { replica } => self.on_gone(now, &replica, out),
+            Event::Ran { batch, outcome } => self.on_ran(now, batch, outcome, out),
+            Event::Drain => self.draining = true,
+            Event::Time => {}
+        }
+        self.on_time(now, out);
+        self.run_what_is_due(now, out);
+        self.say(now, out);
+        if self.draining && self.is_quiet() {
+            out.push(Action::Drained);
+        }
+    }
+
+    /// When to send [`Event::Time`], if nothing else happens before.
+    pub fn next_deadline(&self) -> Option<Tick> {
+        let links = self.downstream.values().filter_map(OutLink::next_deadline);
+        let feedback = self.doors.values().filter_map(Outbox::next_deadline);
+        let sweep = (!self.sequences.is_empty() || !self.tombstones.is_empty()).then_some(self.sweep_at);
+        links.chain(feedback).chain(sweep).chain(self.delay_until).min()
+    }
+
+    /// Whether nothing is held, queued or unacknowledged.
+    pub fn is_quiet(&self) -> bool {
+        self.sequences.is_empty()
+            && self.running.is_empty()
+            && self.queue.is_empty()
+            && self.doors.values().all(Outbox::is_empty)
+            && self.downstream.values().all(OutLink::is_quiet)
+    }
+
+    /// What it was made with.
+    pub fn setup(&self) -> &StageSetup {
+        &self.setup
+    }
+
+    /// Counts so far.
+    pub fn counts(&self) -> StageCounts {
+        self.counts
+    }
+
+    /// Sequences held.
+    pub fn live(&self) -> usize {
+        self.sequences.len()
+    }
+
+    /// Free and all KV blocks.
+    pub fn kv_blocks(&self) -> (u32, u32) {
+        (self.kv.free(), self.kv.total())
+    }
+
+    /// Rows that wait for the device.
+    pub fn queued_rows(&self) -> u64 {
+        self.queue.rows()
+    }
+
+    /// Payloads that are not released, and room that senders have queued here: none when nothing is held.
+    pub fn unsettled(&self) -> (usize, Room) {
+        let queued = self.upstream.values().fold(Room::default(), |sum, link| sum.plus(link.queued()));
+        (self.tickets.len(), queued)
+    }
+
+    fn is_last(&self) -> bool {
+        self.setup.stage + 1 == self.setup.stages
+    }
+}

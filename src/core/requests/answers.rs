@@ -1,0 +1,119 @@
+//! What the stages report.
+
+use super::{BACKOFF, BACKOFF_MOST, BLAMED_MOST, DoorAction, DoorMachine, FinishReason, Judge, Phase, TRY_AGAIN};
+use crate::base::{Attempt, Fault, FaultClass, SequenceId, Tick};
+use crate::core::Emission;
+use crate::core::machine::Planted;
+use crate::core::message::{Cause, Report};
+
+impl DoorMachine {
+    pub(super) fn on_report(&mut self, now: Tick, report: Report, judge: &mut dyn Judge, out: &mut Vec<DoorAction>) {
+        match report {
+            Report::Opened { sequence, attempt } => {
+                let live = self.live.get_mut(&sequence);
+                if let Some(live) = live.filter(|live| live.attempt == attempt && live.phase == Phase::Opening) {
+                    live.phase = Phase::Running;
+                    self.unsent.push_back((sequence, attempt));
+                }
+            }
+            Report::Refused { sequence, attempt, fault } => self.on_refused(now, (sequence, attempt), fault, out),
+            Report::Emitted { sequence, attempt, position, emission } => {
+                let live = self.live.get_mut(&sequence);
+                let current = live.filter(|live| {
+                    live.attempt == attempt
+                        && (live.known.len() == position as usize || self.setup.planted == Planted::AcceptAnyPosition)
+                });
+                let Some(live) = current else {
+                    self.counts.stale_tokens += 1;
+                    return;
+                };
+                live.replays = 0;
+                live.blamed = 0;
+                live.trouble = None;
+                match emission {
+                    Emission::Vector(values) => {
+                        out.push(DoorAction::Vector { sequence, values });
+                        self.end(now, sequence, Ok(FinishReason::Stop), out);
+                    }
+                    Emission::Token { id, observed } => {
+                        live.known.push(id);
+                        let full = live.generated() >= live.request.max_tokens;
+                        out.push(DoorAction::Token { sequence, id, observed });
+                        match judge.ends(sequence, id).or(full.then_some(FinishReason::Length)) {
+                            Some(reason) => self.end(now, sequence, Ok(reason), out),
+                            None => self.groups.ready(now, sequence),
+                        }
+                    }
+                }
+            }
+            Report::Failed { sequence, attempt, cause, fault, .. } => {
+                let own = cause == Cause::Device;
+                let spent = self
+                    .live
+                    .get(&sequence)
+                    .is_some_and(|live| live.attempt == attempt && own && live.blamed >= BLAMED_MOST);
+                if spent {
+                    self.end(now, sequence, Err(fault), out);
+                } else {
+                    self.fail_attempt(now, (sequence, attempt), fault, own);
+                }
+            }
+        }
+    }
+
+    fn on_refused(
+        &mut self,
+        now: Tick,
+        (sequence, attempt): (SequenceId, Attempt),
+        fault: Fault,
+        out: &mut Vec<DoorAction>,
+    ) {
+        let Some(live) = self.live.get_mut(&sequence) else { return };
+        if live.attempt != attempt || live.phase != Phase::Opening {
+            return;
+        }
+        if fault.class != FaultClass::Overloaded {
+            return self.end(now, sequence, Err(fault), out);
+        }
+        self.counts.refusals += 1;
+        self.hold_until = Some(now + TRY_AGAIN + self.jitter(TRY_AGAIN));
+        let Some(live) = self.live.get_mut(&sequence) else { return };
+        if live.generated() > 0 || live.replays > 0 {
+            live.phase = Phase::Backoff(now + TRY_AGAIN);
+        } else {
+            live.phase = Phase::Waiting;
+            // Oldest first: it goes back to where it came from.
+            let place = self.waiting.iter().position(|other| *other > sequence).unwrap_or(self.waiting.len());
+            self.waiting.insert(place, sequence);
+        }
+        self.close_on_link(now, sequence, attempt, out);
+    }
+
+    /// Ends an attempt and plans the next, once however many faults name it.
+    pub(super) fn fail_attempt(
+        &mut self,
+        now: Tick,
+        (sequence, attempt): (SequenceId, Attempt),
+        fault: Fault,
+        own: bool,
+    ) {
+        let Some(live) = self.live.get_mut(&sequence) else { return };
+        if live.attempt != attempt || !matches!(live.phase, Phase::Opening | Phase::Running) {
+            return;
+        }
+        let wait = BACKOFF.saturating_mul(1 << live.replays.min(10)).min(BACKOFF_MOST);
+        live.replays += 1;
+        live.blamed += u32::from(own);
+        live.trouble = Some(fault);
+        let until = now + wait + self.jitter(wait);
+        if let Some(live) = self.live.get_mut(&sequence) {
+            live.phase = Phase::Backoff(until);
+        }
+        self.groups.leave(sequence);
+        self.unsent.retain(|(other, _)| *other != sequence);
+    }
+
+    fn jitter(&mut self, most: std::time::Duration) -> std::time::Duration {
+        std::time::Duration::from_micros(self.random.below(most.as_micros() as u64 + 1))
+    }
+}

@@ -1,0 +1,65 @@
+//! Rows from the door into stage 0.
+
+use super::{DoorAction, DoorMachine, Phase};
+use crate::base::{HostTensor, SequenceId, Tick};
+use crate::core::Work;
+use crate::core::link::{Item, ItemKind, Room};
+use crate::core::message::{Body, LinkLoad, LinkMail, Segment};
+
+impl DoorMachine {
+    /// Sends what is due and has credit: each group that leaves as one frame, then prompts.
+    pub(super) fn send_rows(&mut self, now: Tick, out: &mut Vec<DoorAction>) {
+        for group in self.groups.release(now) {
+            for sequence in group.into_iter().rev() {
+                if let Some(live) = self.live.get(&sequence) {
+                    self.unsent.push_front((sequence, live.attempt));
+                }
+            }
+        }
+        let mut credit = self.link.credit();
+        let mut segments = Vec::new();
+        let mut items = Vec::new();
+        let mut ids = Vec::new();
+        while let Some((sequence, attempt)) = self.unsent.front().copied() {
+            let Some(live) = self.live.get_mut(&sequence) else {
+                self.unsent.pop_front();
+                continue;
+            };
+            if live.attempt != attempt || live.phase != Phase::Running {
+                self.unsent.pop_front();
+                continue;
+            }
+            let left = live.known.len() as u64 - u64::from(live.sent);
+            let whole = live.request.work == Work::Embed;
+            let rows = left.min(credit.rows).min(credit.bytes / self.setup.row_bytes);
+            if rows == 0 || (whole && rows < left) {
+                break;
+            }
+            let start = live.sent;
+            live.sent += rows as u32;
+            ids.extend_from_slice(&live.known[start as usize..live.sent as usize]);
+            credit = credit.less(Room { rows, bytes: rows * self.setup.row_bytes });
+            let door = self.setup.me.clone();
+            items.push(Item { sequence, attempt, door: door.clone(), kind: ItemKind::Rows(start) });
+            segments.push(Segment { sequence, attempt, door, start, rows: rows as u32, emit: rows == left });
+            if rows == left {
+                self.unsent.pop_front();
+            }
+        }
+        if segments.is_empty() {
+            return;
+        }
+        let room = Room { rows: ids.len() as u64, bytes: ids.len() as u64 * self.setup.row_bytes };
+        if let Some((epoch, number)) = self.link.number_rows(now, items, room) {
+            let load = LinkLoad::Rows { segments, payload: HostTensor::tokens(&ids) };
+            let body = Body::Link(LinkMail::Frame { epoch, number, load });
+            out.push(DoorAction::Send { stage: 0, to: self.setup.me.clone(), body });
+        }
+    }
+
+    /// Forgets rows that wait for credit.
+    pub(super) fn forget_rows(&mut self, sequence: SequenceId) {
+        self.groups.leave(sequence);
+        self.unsent.retain(|(other, _)| *other != sequence);
+    }
+}
