@@ -36,6 +36,11 @@ impl KvBlocks {
         self.free.extend_from_slice(blocks);
     }
 
+    /// Whether `block` is free.
+    pub fn is_free(&self, block: u32) -> bool {
+        self.free.contains(&block)
+    }
+
     /// Free blocks.
     pub fn free(&self) -> u32 {
         self.free.len() as u32

@@ -4,6 +4,7 @@
 //! A hole in the stream breaks its epoch; the sender then opens a new one and learns what was lost from its Welcome.
 
 use crate::base::{Attempt, Position, ReplicaId, SequenceId, Tick};
+use crate::core::machine::Planted;
 use crate::core::message::{LinkMail, LinkReply};
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -90,11 +91,12 @@ pub struct LinkSender {
     granted: Room,
     used: Room,
     returned: Room,
+    planted: Planted,
 }
 
 impl LinkSender {
     /// A new link; it says Hello at the first [`LinkSender::poll`].
-    pub fn new(now: Tick) -> Self {
+    pub fn new(now: Tick, planted: Planted) -> Self {
         Self {
             epoch: 1,
             phase: Phase::Greeting { next: now, wait: HELLO_AGAIN },
@@ -103,6 +105,7 @@ impl LinkSender {
             granted: Room::default(),
             used: Room::default(),
             returned: Room::default(),
+            planted,
         }
     }
 
@@ -139,19 +142,20 @@ impl LinkSender {
     pub fn next_deadline(&self) -> Option<Tick> {
         match self.phase {
             Phase::Greeting { next, .. } => Some(next),
-            Phase::Live { probe_at, .. } => (!self.unacked.is_empty()).then_some(probe_at),
+            Phase::Live { probe_at, .. } => self.is_asking().then_some(probe_at),
         }
     }
 
     /// Says Hello or probes, if it is time.
     pub fn poll(&mut self, now: Tick, news: &mut SenderNews) {
+        let asking = self.is_asking();
         match &mut self.phase {
             Phase::Greeting { next, wait } if *next <= now => {
                 news.mail.push(LinkMail::Hello { epoch: self.epoch });
                 *next = now + *wait;
                 *wait = (*wait * 2).min(HELLO_MOST);
             }
-            Phase::Live { probe_at, unanswered } if *probe_at <= now && !self.unacked.is_empty() => {
+            Phase::Live { probe_at, unanswered } if *probe_at <= now && asking => {
                 if *unanswered >= PROBES {
                     self.new_epoch(now);
                     return self.poll(now, news);
@@ -232,6 +236,10 @@ impl LinkSender {
         self.unacked.into_iter().flat_map(|(_, items)| items).collect()
     }
 
+    fn is_asking(&self) -> bool {
+        !self.unacked.is_empty() && self.planted != Planted::NeverProbe
+    }
+
     fn new_epoch(&mut self, now: Tick) {
         self.epoch += 1;
         self.phase = Phase::Greeting { next: now, wait: HELLO_AGAIN };
@@ -259,13 +267,28 @@ pub struct LinkReceiver {
     got: u64,
     broken: bool,
     returned: Room,
+    planted: Planted,
 }
 
 impl LinkReceiver {
     /// A link whose sender may have `window` queued here.
     pub fn new(window: Room) -> Self {
         let welcome = LinkReply::Welcome { epoch: 0, before: 0, got: 0, credit_rows: 0, credit_bytes: 0 };
-        Self { window, queued: Room::default(), epoch: 0, welcome, got: 0, broken: false, returned: Room::default() }
+        Self {
+            window,
+            queued: Room::default(),
+            epoch: 0,
+            welcome,
+            got: 0,
+            broken: false,
+            returned: Room::default(),
+            planted: Planted::None,
+        }
+    }
+
+    /// Plants a defect, for tests.
+    pub fn with_planted(self, planted: Planted) -> Self {
+        Self { planted, ..self }
     }
 
     /// Judges a message; a frame that takes `room`.
@@ -296,7 +319,7 @@ impl LinkReceiver {
                 if epoch != self.epoch {
                     return Receipt::Drop;
                 }
-                self.broken |= sent > self.got;
+                self.broken |= sent > self.got && self.planted != Planted::IgnoreGap;
                 Receipt::Answer(self.state())
             }
             LinkMail::Frame { epoch, number, .. } => {
@@ -307,7 +330,8 @@ impl LinkReceiver {
                     return Receipt::Drop;
                 }
                 // A sender that overruns its credit is treated as a hole: the window is a bound, not a wish.
-                if number != self.got + 1 || !self.window.less(self.queued).holds(room) {
+                let hole = number != self.got + 1 && self.planted != Planted::IgnoreGap;
+                if hole || !self.window.less(self.queued).holds(room) {
                     self.broken = true;
                     return Receipt::Answer(self.state());
                 }

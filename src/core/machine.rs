@@ -65,10 +65,14 @@ pub enum Planted {
     None,
     /// Blocks are freed although a batch with the sequence's rows is still on the device.
     FreeWhileBusy,
-    /// Rows of lower attempts are taken in.
-    AcceptOldAttempt,
-    /// A gap in a sequence's rows is not noticed.
+    /// A closed sequence is forgotten at once, so that a late Open brings it back.
+    ForgetTombstone,
+    /// Neither a hole in a link's numbers nor a gap in a sequence's rows is noticed.
     IgnoreGap,
+    /// A sender never asks what became of its frames.
+    NeverProbe,
+    /// The door does not mind that a replica of a request's path is dead.
+    IgnoreDeath,
     /// The credit of dropped rows is not given back.
     KeepCredit,
     /// A failed batch is not run again and nobody is told.
@@ -221,8 +225,10 @@ pub struct StageCounts {
     pub decode_rows: u64,
     /// Batches that failed.
     pub failed_batches: u64,
-    /// Frames or rows reported lost to doors.
+    /// Opens and rows that the link to the next stage lost.
     pub lost: u64,
+    /// Sequences dropped since no row came for so long: the last resort, which a working pipeline never needs.
+    pub idle: u64,
 }
 
 /// See the module.
@@ -351,6 +357,11 @@ impl StageMachine {
     /// Free and all KV blocks.
     pub fn kv_blocks(&self) -> (u32, u32) {
         (self.kv.free(), self.kv.total())
+    }
+
+    /// Whether a KV block is free.
+    pub fn block_is_free(&self, block: u32) -> bool {
+        self.kv.is_free(block)
     }
 
     /// Rows that wait for the device.

@@ -2,6 +2,7 @@
 
 use crate::base::{Attempt, ReplicaId, SequenceId, Tick};
 use crate::core::link::{Item, ItemKind, LinkSender, Room, SenderNews};
+use crate::core::machine::Planted;
 use crate::core::message::{LinkLoad, LinkMail, LinkReply};
 use std::collections::VecDeque;
 
@@ -24,8 +25,8 @@ pub struct OutLink {
 
 impl OutLink {
     /// A link that greets at its first [`OutLink::poll`].
-    pub fn new(now: Tick) -> Self {
-        Self { sender: LinkSender::new(now), waiting: VecDeque::new(), reserved: Room::default() }
+    pub fn new(now: Tick, planted: Planted) -> Self {
+        Self { sender: LinkSender::new(now, planted), waiting: VecDeque::new(), reserved: Room::default() }
     }
 
     /// Sends an Open or a Close, at once or as soon as the greeting is over.

@@ -237,7 +237,7 @@ impl DoorMachine {
         Self {
             groups: Groups::new(setup.microbatches as usize, setup.microbatches_away as usize),
             random: Prng::new(setup.boot),
-            link: OutLink::new(now),
+            link: OutLink::new(now, setup.planted),
             setup,
             minted: 0,
             live: BTreeMap::new(),

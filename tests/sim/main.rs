@@ -60,8 +60,10 @@ fn without_faults_nothing_is_replayed() {
 fn planted_defects_are_caught() {
     let planted = [
         Planted::FreeWhileBusy,
-        Planted::AcceptOldAttempt,
+        Planted::ForgetTombstone,
         Planted::IgnoreGap,
+        Planted::NeverProbe,
+        Planted::IgnoreDeath,
         Planted::KeepCredit,
         Planted::SwallowFailure,
         Planted::StopClose,

@@ -528,6 +528,7 @@ impl World {
         for action in actions {
             self.act(index, action);
         }
+        self.check_blocks(index);
         let process = &mut self.processes[index];
         if let Some(deadline) = process.machine.next_deadline()
             && process.wake_at.is_none_or(|planned| deadline < planned || planned <= now)
@@ -545,7 +546,6 @@ impl World {
         match action {
             Action::Run(batch) => {
                 process.device.push(batch);
-                self.check_blocks(index);
                 if self.processes[index].device.len() == 1 {
                     self.start_device(index);
                 }
@@ -577,19 +577,14 @@ impl World {
         }
     }
 
-    /// No two sequences may share a block while their rows are on a device.
+    /// What is on the device must not be free: another sequence could be given it.
     fn check_blocks(&mut self, index: usize) {
-        let mut owners: HashMap<u32, (SequenceId, u32)> = HashMap::new();
         let process = &self.processes[index];
-        let members: Vec<&Member> = process.device.iter().flat_map(|batch| &batch.members).collect();
-        for member in members {
-            for block in member.blocks.iter() {
-                let owner = *owners.entry(*block).or_insert((member.sequence, member.attempt));
-                if owner != (member.sequence, member.attempt) {
-                    self.violations.push(format!("block {block} belongs to two sequences on the device"));
-                    return;
-                }
-            }
+        let members = process.device.iter().flat_map(|batch| &batch.members);
+        let free =
+            members.flat_map(|member: &Member| member.blocks.iter()).find(|b| process.machine.block_is_free(**b));
+        if let Some(block) = free {
+            self.violations.push(format!("{}: block {block} is on the device and free", process.replica));
         }
     }
 
@@ -659,6 +654,9 @@ impl World {
             }
             if machine.unsettled() != (0, Room::default()) || !process.parked.is_empty() {
                 wrong.push(format!("{}: payloads or credit leaked: {:?}", process.replica, machine.unsettled()));
+            }
+            if machine.counts().idle > 0 {
+                wrong.push(format!("{}: only the idle limit freed a sequence", process.replica));
             }
             if !machine.is_quiet() {
                 wrong.push(format!("{}: it is not quiet", process.replica));

@@ -22,7 +22,10 @@ impl StageMachine {
             LinkMail::Frame { load: LinkLoad::Rows { payload, .. }, .. } => Some(self.room_of(payload)),
             _ => None,
         };
-        let link = self.upstream.entry(from.clone()).or_insert_with(|| LinkReceiver::new(self.setup.window));
+        let link = self
+            .upstream
+            .entry(from.clone())
+            .or_insert_with(|| LinkReceiver::new(self.setup.window).with_planted(self.setup.planted));
         match (link.on_mail(&mail, payload.unwrap_or_default()), mail) {
             (Receipt::Take, LinkMail::Frame { load, .. }) => {
                 self.unsaid.insert(from.clone());
@@ -86,9 +89,7 @@ impl StageMachine {
         let closed = self.tombstones.get(&segment.sequence).is_some_and(|(attempt, _)| *attempt >= segment.attempt);
         let (cause, what) = match self.sequences.get_mut(&segment.sequence) {
             _ if closed => return false,
-            Some(held) if segment.attempt < held.opening.attempt => {
-                return self.setup.planted == Planted::AcceptOldAttempt;
-            }
+            Some(held) if segment.attempt < held.opening.attempt => return false,
             Some(held) if segment.attempt == held.opening.attempt => {
                 if held.failed || segment.start < held.next {
                     return false;
@@ -147,7 +148,7 @@ impl StageMachine {
             return;
         }
         let next = opening.path[usize::from(self.setup.stage) + 1].clone();
-        self.downstream.entry(next.clone()).or_insert_with(|| OutLink::new(now));
+        self.downstream.entry(next.clone()).or_insert_with(|| OutLink::new(now, self.setup.planted));
         let item = item(sequence, attempt, &opening.door, ItemKind::Open);
         self.with_link(now, &next, out, |link, news| link.send_control(now, item, LinkLoad::Open(opening), news));
     }
@@ -192,6 +193,9 @@ impl StageMachine {
 
     /// Ends a sequence's attempts up to `attempt`, known or not, and remembers that for one lease.
     pub(super) fn close(&mut self, now: Tick, sequence: SequenceId, attempt: Attempt, out: &mut Vec<Action>) {
+        if self.setup.planted == Planted::ForgetTombstone {
+            return self.drop_sequence(sequence, attempt, out);
+        }
         let until = now + self.setup.lease;
         let tombstone = self.tombstones.entry(sequence).or_insert((attempt, until));
         *tombstone = (tombstone.0.max(attempt), until);

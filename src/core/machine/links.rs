@@ -98,6 +98,7 @@ impl StageMachine {
                 .map(|(sequence, held)| (*sequence, held.opening.attempt))
                 .collect();
             for (sequence, attempt) in idle {
+                self.counts.idle += 1;
                 self.close(now, sequence, attempt, out);
             }
         }

@@ -3,6 +3,7 @@
 use super::{DoorAction, DoorMachine, FinishReason, Phase, missing};
 use crate::base::{Attempt, Fault, ReplicaId, SequenceId, StageIndex, Tick};
 use crate::core::link::ItemKind;
+use crate::core::machine::Planted;
 use crate::core::message::{Body, LinkLoad};
 use crate::core::out_link::item;
 use std::collections::BTreeSet;
@@ -103,6 +104,9 @@ impl DoorMachine {
             })
             .collect();
         for (sequence, attempt, stage) in broken {
+            if self.setup.planted == Planted::IgnoreDeath {
+                break;
+            }
             self.fail_attempt(now, (sequence, attempt), missing(stage), false);
         }
         let mut orphans: Vec<((StageIndex, ReplicaId), SequenceId, Attempt)> = Vec::new();
