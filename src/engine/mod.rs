@@ -2,5 +2,7 @@
 
 pub mod executor;
 pub mod fake;
+pub mod thread;
 
 pub use executor::Executor;
+pub use thread::{Device, DeviceHandle, DeviceUse, Loader, Ran};
