@@ -21,13 +21,22 @@ fn unsafe_lines(file: &File) -> impl Iterator<Item = usize> + '_ {
 pub fn unsafe_has_its_proof(file: &File) -> Vec<Finding> {
     let comments: Vec<&str> = file.comments.lines().collect();
     let code: Vec<&str> = file.code.lines().collect();
+    let has_proof = |line: usize| {
+        let above = (0..line - 1).rev().take_while(|i| !code[*i].trim_end().ends_with([';', '}']));
+        above.chain([line - 1]).any(|i| comments.get(i).is_some_and(|text| text.contains("SAFETY")))
+    };
+    // A proof for many blocks at once stands above the attribute that spares each its own.
+    let spared = file.code_lines().find(|(_, line)| line.contains("allow(clippy::undocumented_unsafe_blocks)"));
+    if let Some((line, _)) = spared {
+        return if has_proof(line) {
+            Vec::new()
+        } else {
+            vec![found(line, "no `// SAFETY:` above, for all blocks at once")]
+        };
+    }
     // An unsafe fn states its conditions in its docs, which clippy sees to.
     let needs_proof = |line: &usize| !["unsafe fn", "unsafe extern"].iter().any(|f| code[line - 1].contains(f));
-    let has_proof = |line: &usize| {
-        let above = (0..line - 1).rev().take_while(|i| !code[*i].trim_end().ends_with([';', '}']));
-        above.chain([line - 1]).any(|i| comments.get(i).is_some_and(|text| text.contains("SAFETY:")))
-    };
-    let lines = unsafe_lines(file).filter(needs_proof).filter(|line| !has_proof(line));
+    let lines = unsafe_lines(file).filter(needs_proof).filter(|line| !has_proof(*line));
     lines.map(|line| found(line, "no `// SAFETY:` above this unsafe block")).collect()
 }
 
@@ -77,6 +86,9 @@ fn unsafe_code_without_proof_is_found() {
     assert_eq!(lines(unsafe_has_its_proof, "src/ops/a.rs", proved), [0; 0]);
     let bare = "// SAFETY: of another.\nlet x = 1;\nunsafe { f() };\nunsafe impl Send for X {}\nunsafe fn f() {}";
     assert_eq!(lines(unsafe_has_its_proof, "src/ops/a.rs", bare), [3, 4]);
+    let at_once = "#[allow(clippy::undocumented_unsafe_blocks)]\nimpl X {\n    unsafe { f() }\n}";
+    assert_eq!(lines(unsafe_has_its_proof, "src/ops/a.rs", at_once), [1]);
+    assert_eq!(lines(unsafe_has_its_proof, "src/ops/a.rs", &format!("// SAFETY: all.\n{at_once}")), [0; 0]);
 }
 
 #[test]
