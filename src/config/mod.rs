@@ -8,6 +8,7 @@ mod check;
 pub mod checked;
 mod parse;
 mod problem;
+mod prompts;
 mod raw;
 mod setting;
 mod settings;

@@ -127,7 +127,7 @@ const AT_HOME: [(&str, &[&str]); 9] = [
     ("pb", &["wire"]),
     ("axum", &["door", "server"]),
     ("clap", &["cli"]),
-    ("anyhow", &["cli"]),
+    ("anyhow", &["cli", "config"]),
 ];
 
 pub fn crates_stay_on_their_floors(file: &File) -> Vec<Finding> {
