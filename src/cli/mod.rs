@@ -1,1 +1,89 @@
-//! cli
+//! Floor 5: the command line.
+
+mod flags;
+mod logging;
+mod pending;
+mod threads;
+
+use crate::config::{self, CONFIG, DeviceConfig, Order, Problems, VerbConfig, Written};
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// The program: reads the command line, does what it says, and gives the exit status.
+///
+/// 0: done. 1: it failed, and standard error says why. 64: the command line or the settings are wrong.
+pub fn main() -> ExitCode {
+    let order = match order() {
+        Ok(order) => order,
+        Err(Refusal::Clap(error)) => {
+            // What cannot be printed, for example into a closed pipe, has nobody to read it either.
+            let _ = error.print();
+            return if error.use_stderr() { Problems::EXIT_CODE.into() } else { ExitCode::SUCCESS };
+        }
+        Err(Refusal::Settings(problems)) => {
+            eprintln!("error: {problems}");
+            return Problems::EXIT_CODE.into();
+        }
+    };
+    logging::start(&order.logging);
+    dispatch(order.verb).unwrap_or_else(|error| {
+        // Problems that show only once the model is read, for example a max_model_len above the model's.
+        let code = if error.is::<Problems>() { Problems::EXIT_CODE } else { 1 };
+        eprintln!("error: {error:#}");
+        code.into()
+    })
+}
+
+enum Refusal {
+    Clap(clap::Error),
+    Settings(Problems),
+}
+
+/// What people asked for.
+fn order() -> Result<Order, Refusal> {
+    let matches = flags::command().try_get_matches().map_err(Refusal::Clap)?;
+    let Some((verb, matches)) = matches.subcommand() else {
+        return Err(Refusal::Settings(Problems(vec!["a subcommand is expected; see stageline --help".into()])));
+    };
+    let lossy = |text: OsString| text.to_string_lossy().into_owned();
+    let env = std::env::vars_os().map(|(name, value)| (lossy(name), lossy(value))).collect();
+    let mut written = Written { flags: flags::values(matches), env, file: None };
+    let named = matches.get_one::<String>(CONFIG.key).or_else(|| written.env.get(&CONFIG.env())).cloned();
+    written.file = settings_file(named).map_err(Refusal::Settings)?;
+    config::check(verb, &written).map_err(Refusal::Settings)
+}
+
+/// The settings' file: the one that is `named`, else stageline.toml of this folder if there is one.
+fn settings_file(named: Option<String>) -> Result<Option<(PathBuf, String)>, Problems> {
+    let path = PathBuf::from(named.as_deref().unwrap_or("stageline.toml"));
+    match std::fs::read_to_string(&path) {
+        Ok(text) => Ok(Some((path, text))),
+        Err(error) if named.is_none() && error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Problems(vec![format!("{}: {error}", path.display())])),
+    }
+}
+
+/// Does it.
+fn dispatch(verb: VerbConfig) -> anyhow::Result<ExitCode> {
+    match verb {
+        VerbConfig::Split(_) => on_runtime(None, pending::missing("split")),
+        VerbConfig::Inspect(_) => on_runtime(None, pending::missing("inspect")),
+        VerbConfig::Serve(config) => on_runtime(Some(&config.device), pending::missing("serve")),
+        VerbConfig::Up(config) => on_runtime(Some(&config.device), pending::missing("up")),
+        VerbConfig::Run(config) => on_runtime(Some(&config.device), pending::missing("run")),
+        VerbConfig::Embed(config) => on_runtime(Some(&config.device), pending::missing("embed")),
+        VerbConfig::Demo(config) => on_runtime(Some(&config.device), pending::missing("demo")),
+    }
+}
+
+/// Runs `work` to its end, in a process that computes as `device` says.
+fn on_runtime(
+    device: Option<&DeviceConfig>,
+    work: impl Future<Output = anyhow::Result<ExitCode>>,
+) -> anyhow::Result<ExitCode> {
+    threads::set_budget(device.and_then(|device| device.threads));
+    // Two threads carry messages; what computes has threads of its own.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(work)
+}

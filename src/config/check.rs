@@ -1,0 +1,265 @@
+//! From settings as text to settings as the program uses them.
+
+use crate::base::limits::{MAX_STAGES, MAX_STOP_BYTES, MAX_STOP_STRINGS, MAX_TOP_LOGITS};
+use crate::config::checked::*;
+use crate::config::parse;
+use crate::config::problem::Problems;
+use crate::config::raw::{Reader, Written};
+use crate::config::settings as s;
+use crate::config::verbs;
+use std::time::Duration;
+
+/// Largest number of sequences, queued requests or blocks: what still fits the counters of every stage.
+const MANY: u64 = 1 << 20;
+/// Longest sequence in tokens that may be asked for.
+const MAX_LEN: u64 = 1 << 24;
+
+/// Checks the settings of the subcommand `verb` (one of [`verbs::VERBS`]).
+///
+/// # Errors
+/// Everything that is wrong, at once.
+pub fn check(verb: &str, written: &Written) -> Result<Order, Problems> {
+    let mut reader = Reader::new(written);
+    let r = &mut reader;
+    let (config, level) = match verb {
+        _ if verb == verbs::SPLIT.name => (VerbConfig::Split(split(r)), s::LOG_LEVEL_QUIET),
+        _ if verb == verbs::SERVE.name => (VerbConfig::Serve(serve(r)), s::LOG_LEVEL),
+        _ if verb == verbs::UP.name => (VerbConfig::Up(up(r)), s::LOG_LEVEL),
+        _ if verb == verbs::RUN.name => (VerbConfig::Run(run(r)), s::LOG_LEVEL_QUIET),
+        _ if verb == verbs::EMBED.name => (VerbConfig::Embed(embed(r)), s::LOG_LEVEL_QUIET),
+        _ if verb == verbs::INSPECT.name => (VerbConfig::Inspect(inspect(r)), s::LOG_LEVEL_QUIET),
+        _ if verb == verbs::DEMO.name => (VerbConfig::Demo(demo(r)), s::LOG_LEVEL_QUIET),
+        other => return Err(Problems(vec![format!("{other}: there is no such subcommand")])),
+    };
+    let formats = parse::word(&[("text", LogFormat::Text), ("json", LogFormat::Json)]);
+    let format = r.value(&s::LOG_FORMAT, formats);
+    let logging = LoggingConfig { format, level: r.value(&level, parse::log_rules) };
+    reader.problems.or(Order { logging, verb: config })
+}
+
+fn split(r: &mut Reader) -> SplitConfig {
+    let stages = r.value(&s::STAGES, parse::count(1..=MAX_STAGES as u64));
+    let stage_memory = r.optional(&s::STAGE_MEMORY, parse::bytes_list).unwrap_or_default();
+    if stage_memory.len() > 1 && stages > 0 && stage_memory.len() != stages {
+        r.problems.0.push(format!(
+            "{}: {} values for {stages} stages: one for all or one a stage is expected",
+            r.origin(&s::STAGE_MEMORY),
+            stage_memory.len()
+        ));
+    }
+    SplitConfig {
+        model: r.value(&s::MODEL, parse::folder),
+        out: r.value(&s::OUT, parse::path),
+        stages,
+        balance: balance(r),
+        stage_memory,
+        name: r.optional(&s::NAME, parse::name),
+        max_num_seqs: r.value(&s::MAX_NUM_SEQS, parse::count(1..=MANY)),
+        max_model_len: r.optional(&s::MAX_MODEL_LEN, parse::count(1..=MAX_LEN)),
+        json: r.switch(&s::JSON),
+    }
+}
+
+fn serve(r: &mut Reader) -> ServeConfig {
+    let stage = r.value(&s::STAGE, parse::count(0..=MAX_STAGES as u64 - 1));
+    let nats = nats(r);
+    if stage > 0 && nats.is_none() {
+        let origin = r.origin(&s::STAGE);
+        r.problems.0.push(format!("{origin}: stage {stage} needs --nats, which joins it to the stages before it"));
+    }
+    ServeConfig {
+        pipeline: r.value(&s::PIPELINE, parse::folder),
+        stage,
+        nats,
+        door: door(r),
+        device: device(r),
+        batching: batching(r),
+    }
+}
+
+fn up(r: &mut Reader) -> UpConfig {
+    UpConfig { source: source(r), nats: nats(r), door: door(r), device: device(r), batching: batching(r) }
+}
+
+fn run(r: &mut Reader) -> RunConfig {
+    RunConfig {
+        source: source(r),
+        prompts: prompts(r),
+        chat: r.switch(&s::CHAT),
+        json: r.switch(&s::JSON),
+        answer: answer(r),
+        device: device(r),
+        batching: batching(r),
+    }
+}
+
+fn embed(r: &mut Reader) -> EmbedConfig {
+    EmbedConfig {
+        source: source(r),
+        prompts: prompts(r),
+        json: r.switch(&s::JSON),
+        device: device(r),
+        batching: batching(r),
+    }
+}
+
+fn inspect(r: &mut Reader) -> InspectConfig {
+    InspectConfig {
+        pipeline: r.value(&s::INSPECTED, parse::folder),
+        json: r.switch(&s::JSON),
+        verify: r.switch(&s::VERIFY),
+    }
+}
+
+fn demo(r: &mut Reader) -> DemoConfig {
+    DemoConfig {
+        pipeline: r.value(&s::PIPELINE, parse::folder),
+        nats: nats(r),
+        device: device(r),
+        batching: batching(r),
+    }
+}
+
+fn source(r: &mut Reader) -> SourceConfig {
+    SourceConfig {
+        folder: r.value(&s::FOLDER, parse::folder),
+        stages: r.optional(&s::STAGES_OR_ONE, parse::count(1..=MAX_STAGES as u64)),
+        balance: balance(r),
+    }
+}
+
+fn balance(r: &mut Reader) -> Balance {
+    r.value(&s::BALANCE, parse::word(&[("cost", Balance::Cost), ("params", Balance::Params)]))
+}
+
+fn device(r: &mut Reader) -> DeviceConfig {
+    let executors = parse::word(&[("candle", ExecutorKind::Candle), ("fake", ExecutorKind::Fake)]);
+    DeviceConfig {
+        device: r.value(&s::DEVICE, device_name),
+        threads: r.optional(&s::THREADS, parse::count(1..=1024)),
+        executor: r.value(&s::EXECUTOR, executors),
+    }
+}
+
+fn device_name(text: &str) -> parse::Parsed<DeviceName> {
+    let number = text.strip_prefix("cuda:").and_then(|number| number.parse().ok());
+    match (text, number) {
+        ("cpu", _) => Ok(DeviceName::Cpu),
+        (_, Some(_)) if cfg!(not(feature = "cuda")) => {
+            Err("this program was built for the CPU only; cpu is expected, or a build with --features cuda".into())
+        }
+        (_, Some(number)) => Ok(DeviceName::Cuda(number)),
+        _ => Err("cpu or cuda:N is expected, as in cuda:0".into()),
+    }
+}
+
+fn batching(r: &mut Reader) -> BatchingConfig {
+    let delay = r.value(&s::MAX_BATCH_DELAY_US, parse::count::<u64>(0..=1_000_000));
+    let config = BatchingConfig {
+        max_num_seqs: r.value(&s::MAX_NUM_SEQS, parse::count(1..=MANY)),
+        max_model_len: r.optional(&s::MAX_MODEL_LEN, parse::count(1..=MAX_LEN)),
+        max_batch_tokens: r.value(&s::MAX_BATCH_TOKENS, parse::count(1..=MANY)),
+        max_batch_delay: Duration::from_micros(delay),
+        block_size: r.value(&s::BLOCK_SIZE, parse::count(1..=1024)),
+        kv_blocks: r.optional(&s::KV_BLOCKS, parse::count(1..=u64::from(u32::MAX))),
+        microbatches: r.optional(&s::MICROBATCHES, parse::count(1..=1024)),
+        max_queue: r.value(&s::MAX_QUEUE, parse::count(1..=MANY)),
+    };
+    // What does not hang on the model can be said before the model is read.
+    if let (Some(len), true) = (config.max_model_len, r.problems.0.is_empty())
+        && let Err(problem) = config.for_model(len as usize)
+    {
+        r.problems.0.extend(problem.0);
+    }
+    config
+}
+
+impl BatchingConfig {
+    /// Tokens of each sequence that the KV cache is made for, if nobody says how many blocks it has.
+    const USUAL_LEN: u64 = 2048;
+
+    /// What these settings come to for a model whose sequences are at most `max_positions` long.
+    ///
+    /// # Errors
+    /// If `max_model_len` is more than that, or the KV cache cannot hold one sequence of that length.
+    pub fn for_model(&self, max_positions: usize) -> Result<ModelLimits, Problems> {
+        let positions = u32::try_from(max_positions).unwrap_or(u32::MAX);
+        let len = self.max_model_len.unwrap_or(positions);
+        let fault = |text: String| Err(Problems(vec![text]));
+        if len > positions {
+            return fault(format!("max_model_len: {len} tokens, but the model's longest sequence is {positions}"));
+        }
+        let block = u64::from(self.block_size);
+        let usual = u64::from(self.max_num_seqs) * u64::from(len).min(Self::USUAL_LEN).div_ceil(block);
+        let one = u64::from(len).div_ceil(block);
+        let blocks = self.kv_blocks.map_or(usual.max(one), u64::from);
+        if blocks < one {
+            return fault(format!(
+                "kv_blocks: {blocks} blocks of {block} tokens do not hold one sequence of {len} tokens: \
+                 set kv_blocks to {one} or more, or max_model_len to {} or less",
+                blocks * block
+            ));
+        }
+        let Ok(kv_blocks) = u32::try_from(blocks) else {
+            return fault(format!(
+                "kv_blocks: {blocks} blocks are needed, which is more than there can be: lower max_num_seqs"
+            ));
+        };
+        Ok(ModelLimits { max_model_len: len, kv_blocks })
+    }
+}
+
+fn door(r: &mut Reader) -> DoorConfig {
+    let timeout: Duration = r.value(&s::EXEC_TIMEOUT, parse::duration);
+    let inflight: u32 = r.value(&s::MAX_INFLIGHT, parse::count(0..=MANY));
+    let body = |text: &str| parse::bytes(text).and_then(|n| usize::try_from(n).map_err(|_| "less is expected".into()));
+    DoorConfig {
+        http: r.optional(&s::HTTP, parse::address).unwrap_or_else(|| ([0, 0, 0, 0], 0).into()),
+        name: r.optional(&s::NAME, parse::name),
+        max_inflight: (inflight > 0).then_some(inflight),
+        exec_timeout: (!timeout.is_zero()).then_some(timeout),
+        max_body_bytes: r.value(&s::MAX_BODY_BYTES, body),
+        healthcheck_interval: r.value(&s::HEALTHCHECK_INTERVAL, parse::duration),
+    }
+}
+
+fn nats(r: &mut Reader) -> Option<NatsConfig> {
+    let creds = r.optional(&s::NATS_CREDS, parse::file);
+    r.optional(&s::NATS, parse::nats_urls).map(|urls| NatsConfig { urls, creds })
+}
+
+fn prompts(r: &mut Reader) -> PromptsConfig {
+    let given = r.all(&s::PROMPT, parse::text);
+    let file = r.optional(&s::PROMPT_FILE, |text| match text {
+        "-" => Ok(PromptFile::StandardInput),
+        path => parse::file(path).map(PromptFile::Path),
+    });
+    if r.is_set(&s::PROMPT) || r.is_set(&s::PROMPT_FILE) {
+        return PromptsConfig { given, file };
+    }
+    r.problems.0.push(
+        "there is no prompt: give --prompt TEXT, --prompt-file FILE or --prompt-file - for standard input".into(),
+    );
+    PromptsConfig { given, file }
+}
+
+fn answer(r: &mut Reader) -> AnswerConfig {
+    let stop_text = |text: &str| match text.len() {
+        1..=MAX_STOP_BYTES => Ok(text.to_owned()),
+        _ => Err(format!("1 to {MAX_STOP_BYTES} bytes are expected")),
+    };
+    let stop = r.all(&s::STOP, stop_text);
+    if stop.len() > MAX_STOP_STRINGS {
+        r.problems.0.push(format!("{}: at most {MAX_STOP_STRINGS} texts are expected", r.origin(&s::STOP)));
+    }
+    AnswerConfig {
+        max_tokens: r.value(&s::MAX_TOKENS, parse::count(1..=MAX_LEN)),
+        temperature: r.value(&s::TEMPERATURE, parse::real(0.0..=100.0)),
+        top_k: r.value(&s::TOP_K, parse::count(0..=u64::from(u32::MAX))),
+        top_p: r.value(&s::TOP_P, parse::real(f32::MIN_POSITIVE..=1.0)),
+        repetition_penalty: r.value(&s::REPETITION_PENALTY, parse::real(0.01..=100.0)),
+        seed: r.optional(&s::SEED, parse::count(0..=u64::MAX)),
+        stop,
+        top_logits: r.value(&s::TOP_LOGITS, parse::count(0..=u64::from(MAX_TOP_LOGITS))),
+    }
+}

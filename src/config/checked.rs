@@ -1,0 +1,313 @@
+//! The settings as the program uses them: every value read, every rule between them checked.
+
+use crate::base::StageIndex;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// What was asked for on the command line.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Order {
+    /// How to log.
+    pub logging: LoggingConfig,
+    /// What to do.
+    pub verb: VerbConfig,
+}
+
+/// A subcommand and its settings.
+#[derive(Clone, Debug, PartialEq)]
+pub enum VerbConfig {
+    /// `stageline split`.
+    Split(SplitConfig),
+    /// `stageline serve`.
+    Serve(ServeConfig),
+    /// `stageline up`.
+    Up(UpConfig),
+    /// `stageline run`.
+    Run(RunConfig),
+    /// `stageline embed`.
+    Embed(EmbedConfig),
+    /// `stageline inspect`.
+    Inspect(InspectConfig),
+    /// `stageline demo`.
+    Demo(DemoConfig),
+}
+
+/// What the stages get equal shares of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Balance {
+    /// Time for a decode row.
+    #[default]
+    Cost,
+    /// Parameters.
+    Params,
+}
+
+/// Where layers run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DeviceName {
+    /// The CPU.
+    #[default]
+    Cpu,
+    /// The CUDA device of this number.
+    Cuda(usize),
+}
+
+/// What runs a stage's layers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ExecutorKind {
+    /// The model.
+    #[default]
+    Candle,
+    /// Nothing: rows go through at once, for measuring the server itself.
+    Fake,
+}
+
+/// Form of the log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Lines for people.
+    #[default]
+    Text,
+    /// A JSON object a line.
+    Json,
+}
+
+/// How to log.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LoggingConfig {
+    /// Form of the lines.
+    pub format: LogFormat,
+    /// Rules of `tracing_subscriber::EnvFilter`, already found to be right.
+    pub level: String,
+}
+
+/// The device and its threads.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DeviceConfig {
+    /// Which device.
+    pub device: DeviceName,
+    /// Compute threads of the process; `None` is all cores.
+    pub threads: Option<usize>,
+    /// What runs the layers.
+    pub executor: ExecutorKind,
+}
+
+/// Batching and KV memory of a stage.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BatchingConfig {
+    /// Most live sequences.
+    pub max_num_seqs: u32,
+    /// Longest sequence in tokens; `None` is the model's longest.
+    pub max_model_len: Option<u32>,
+    /// Most rows of a batch.
+    pub max_batch_tokens: u32,
+    /// How long to wait for a fuller batch.
+    pub max_batch_delay: Duration,
+    /// Tokens of a KV block.
+    pub block_size: u32,
+    /// KV blocks of a stage; see [`BatchingConfig::for_model`].
+    pub kv_blocks: Option<u32>,
+    /// Decode batches under way at once; `None` is one a device on the path.
+    pub microbatches: Option<u32>,
+    /// Most requests that wait at the door.
+    pub max_queue: u32,
+}
+
+/// What [`BatchingConfig`] comes to for one model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ModelLimits {
+    /// Longest sequence in tokens.
+    pub max_model_len: u32,
+    /// KV blocks of each stage.
+    pub kv_blocks: u32,
+}
+
+/// The HTTP door, health and metrics.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DoorConfig {
+    /// Where it listens.
+    pub http: SocketAddr,
+    /// Name of the pipeline; `None` is the manifest's.
+    pub name: Option<String>,
+    /// Most requests at once; `None` is no limit.
+    pub max_inflight: Option<u32>,
+    /// Deadline of a request that names none, and the longest that one may name; `None` is no limit.
+    pub exec_timeout: Option<Duration>,
+    /// Largest request body in bytes.
+    pub max_body_bytes: usize,
+    /// How long requests are still taken after SIGTERM.
+    pub healthcheck_interval: Duration,
+}
+
+/// The NATS servers that join the stages.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NatsConfig {
+    /// Servers of one cluster, with their scheme; at least one.
+    pub urls: Vec<String>,
+    /// Credentials file.
+    pub creds: Option<PathBuf>,
+}
+
+/// What to run a pipeline from, in one process.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SourceConfig {
+    /// A pipeline folder, or a Hugging Face folder.
+    pub folder: PathBuf,
+    /// Stages that a Hugging Face folder is cut into, or that a pipeline folder must have; `None` is 1, or what it has.
+    pub stages: Option<usize>,
+    /// What the cut balances.
+    pub balance: Balance,
+}
+
+/// `stageline split`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SplitConfig {
+    /// Hugging Face folder.
+    pub model: PathBuf,
+    /// Where the pipeline folder goes.
+    pub out: PathBuf,
+    /// Number of stages.
+    pub stages: usize,
+    /// What the cut balances.
+    pub balance: Balance,
+    /// Memory in bytes, weights and KV cache together: empty is no cap, one is for every stage, else one a stage.
+    pub stage_memory: Vec<u64>,
+    /// Name of the pipeline; `None` is the folder's.
+    pub name: Option<String>,
+    /// Sequences that the KV cache must hold.
+    pub max_num_seqs: u32,
+    /// Length of each of them in tokens; `None` is the model's longest.
+    pub max_model_len: Option<u32>,
+    /// Print JSON.
+    pub json: bool,
+}
+
+/// `stageline serve`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ServeConfig {
+    /// Pipeline folder.
+    pub pipeline: PathBuf,
+    /// Which stage.
+    pub stage: StageIndex,
+    /// The broker; `None` only where the pipeline has one stage.
+    pub nats: Option<NatsConfig>,
+    /// HTTP.
+    pub door: DoorConfig,
+    /// The device.
+    pub device: DeviceConfig,
+    /// Batching.
+    pub batching: BatchingConfig,
+}
+
+/// `stageline up`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct UpConfig {
+    /// What to serve.
+    pub source: SourceConfig,
+    /// The broker; `None` is one process for all stages.
+    pub nats: Option<NatsConfig>,
+    /// HTTP.
+    pub door: DoorConfig,
+    /// The device.
+    pub device: DeviceConfig,
+    /// Batching.
+    pub batching: BatchingConfig,
+}
+
+/// Prompts, and where more of them are.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PromptsConfig {
+    /// Given on the command line.
+    pub given: Vec<String>,
+    /// A file with one a line.
+    pub file: Option<PromptFile>,
+}
+
+/// A file of prompts.
+#[derive(Clone, Debug, PartialEq)]
+pub enum PromptFile {
+    /// Standard input.
+    StandardInput,
+    /// This file.
+    Path(PathBuf),
+}
+
+/// How to make answers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AnswerConfig {
+    /// Most tokens.
+    pub max_tokens: u32,
+    /// 0 is greedy.
+    pub temperature: f32,
+    /// 0 is all tokens.
+    pub top_k: u32,
+    /// 1 is all tokens.
+    pub top_p: f32,
+    /// 1 is none.
+    pub repetition_penalty: f32,
+    /// Drawn if absent.
+    pub seed: Option<u64>,
+    /// The answer ends before the first of these.
+    pub stop: Vec<String>,
+    /// Logits to report beside each token.
+    pub top_logits: u32,
+}
+
+/// `stageline run`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RunConfig {
+    /// What to run.
+    pub source: SourceConfig,
+    /// What to answer.
+    pub prompts: PromptsConfig,
+    /// Whether each prompt is a user's message of a conversation.
+    pub chat: bool,
+    /// Print JSON.
+    pub json: bool,
+    /// How to answer.
+    pub answer: AnswerConfig,
+    /// The device.
+    pub device: DeviceConfig,
+    /// Batching.
+    pub batching: BatchingConfig,
+}
+
+/// `stageline embed`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EmbedConfig {
+    /// What to run.
+    pub source: SourceConfig,
+    /// The texts.
+    pub prompts: PromptsConfig,
+    /// Print JSON.
+    pub json: bool,
+    /// The device.
+    pub device: DeviceConfig,
+    /// Batching.
+    pub batching: BatchingConfig,
+}
+
+/// `stageline inspect`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct InspectConfig {
+    /// Pipeline folder.
+    pub pipeline: PathBuf,
+    /// Print JSON.
+    pub json: bool,
+    /// Also compute every file's SHA-256.
+    pub verify: bool,
+}
+
+/// `stageline demo`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DemoConfig {
+    /// Pipeline folder.
+    pub pipeline: PathBuf,
+    /// The broker; `None` is one process for all stages.
+    pub nats: Option<NatsConfig>,
+    /// The device.
+    pub device: DeviceConfig,
+    /// Batching.
+    pub batching: BatchingConfig,
+}

@@ -1,0 +1,164 @@
+//! Precedence, and every rule, over tables of settings.
+
+use super::settings as s;
+use super::*;
+use std::collections::BTreeSet;
+
+/// Settings as if typed: `--key value`, `KEY=value`, and lines of a file named `f.toml`.
+fn written(flags: &[(&str, &str)], env: &[(&str, &str)], file: &str) -> Written {
+    let mut written = Written::default();
+    for (key, value) in flags {
+        written.flags.entry((*key).into()).or_default().push((*value).into());
+    }
+    written.env = env.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+    written.file = (!file.is_empty()).then(|| ("f.toml".into(), file.into()));
+    written
+}
+
+fn embed(flags: &[(&str, &str)], env: &[(&str, &str)], file: &str) -> Result<EmbedConfig, Problems> {
+    let mut written = written(flags, env, file);
+    written.flags.insert("pipeline".into(), vec![".".into()]);
+    written.flags.insert("prompt".into(), vec!["a text".into()]);
+    match check("embed", &written)?.verb {
+        VerbConfig::Embed(config) => Ok(config),
+        other => panic!("not embed: {other:?}"),
+    }
+}
+
+#[test]
+fn a_flag_wins_over_the_environment_over_the_file_over_the_default() {
+    let (flag, env, file) = ([("block_size", "1")], [("STAGELINE_BLOCK_SIZE", "2")], "block_size = 3");
+    for (config, want) in [
+        (embed(&flag, &env, file), 1),
+        (embed(&[], &env, file), 2),
+        (embed(&[], &[("STAGELINE_BLOCK_SIZE", "")], file), 3),
+        (embed(&[], &[], file), 3),
+        (embed(&[], &[], ""), 16),
+    ] {
+        assert_eq!(config.unwrap().batching.block_size, want);
+    }
+}
+
+#[test]
+fn a_variable_known_elsewhere_comes_after_our_own() {
+    let threads = |env: &[_]| embed(&[], env, "threads = 3").unwrap().device.threads;
+    assert_eq!(threads(&[("RAYON_NUM_THREADS", "1"), ("STAGELINE_THREADS", "2")]), Some(2));
+    assert_eq!(threads(&[("RAYON_NUM_THREADS", "1")]), Some(1));
+    assert_eq!(threads(&[]), Some(3));
+}
+
+#[test]
+fn all_problems_are_said_at_once_and_say_where_they_come_from() {
+    let flags = [("threads", "0"), ("max_batch_tokens", "many")];
+    let env = [("STAGELINE_BLOCK_SIZE", "0"), ("STAGELINE_MAX_NUM_SEQ", "4"), ("STAGELINE_PORT", "tcp://10.0.0.1:80")];
+    let file = "max_quue = 1\nkv_blocks = [1, 2]\nbalance = \"even\"\n[table]\n";
+    let problems = embed(&flags, &env, file).unwrap_err().0;
+    let want = [
+        "f.toml: max_quue: there is no such setting; did you mean max_queue?",
+        "f.toml: table: there is no such setting",
+        "STAGELINE_MAX_NUM_SEQ: there is no such setting; did you mean STAGELINE_MAX_NUM_SEQS?",
+        "f.toml: balance: `even`: cost or params is expected",
+        "--threads: `0`: a whole number from 1 to 1024 is expected",
+        "--max-batch-tokens: `many`: a whole number from 1 to 1048576 is expected",
+        "STAGELINE_BLOCK_SIZE: `0`: a whole number from 1 to 1024 is expected",
+        "f.toml: kv_blocks: `1, 2`: one value is expected, not a list",
+    ];
+    assert_eq!(problems, want);
+}
+
+#[test]
+fn a_file_that_is_not_toml_is_named_with_its_line() {
+    let problems = embed(&[], &[], "threads = 1\nname = \"a\n").unwrap_err().0;
+    assert!(problems[0].starts_with("f.toml: line 2: "), "{problems:?}");
+    assert_eq!(problems.len(), 1);
+}
+
+#[test]
+fn what_is_missing_is_named_with_all_ways_to_give_it() {
+    let problems = check("serve", &Written::default()).unwrap_err().0;
+    assert_eq!(problems.len(), 2);
+    assert!(problems[0].starts_with("--stage is missing: "), "{problems:?}");
+    assert!(problems[1].ends_with("Give --pipeline, the variable STAGELINE_PIPELINE, or pipeline in stageline.toml"));
+    let problems = check("run", &Written::default()).unwrap_err().0;
+    assert!(problems[0].starts_with("PIPELINE_OR_MODEL_DIR is missing: "), "{problems:?}");
+    assert!(problems[1].starts_with("there is no prompt: "), "{problems:?}");
+}
+
+#[test]
+fn rules_between_settings() {
+    let dir = ("pipeline", ".");
+    for (verb, flags, want) in [
+        ("serve", vec![dir, ("stage", "1")], "--stage: stage 1 needs --nats, which joins it to the stages before it"),
+        (
+            "split",
+            vec![("model", "."), ("out", "o"), ("stages", "3"), ("stage_memory", "1GB,2GB")],
+            "--stage-memory: 2 values for 3 stages: one for all or one a stage is expected",
+        ),
+        (
+            "up",
+            vec![dir, ("kv_blocks", "2"), ("max_model_len", "33")],
+            "kv_blocks: 2 blocks of 16 tokens do not hold one sequence of 33 tokens: set kv_blocks to 3 or more, or \
+             max_model_len to 32 or less",
+        ),
+    ] {
+        assert_eq!(check(verb, &written(&flags, &[], "")).unwrap_err().0, [want], "{verb}");
+    }
+}
+
+#[test]
+fn the_model_decides_what_is_left_open() {
+    let limits = |flags: &[_], positions| embed(flags, &[], "").unwrap().batching.for_model(positions);
+    let of = |max_model_len, kv_blocks| Ok(ModelLimits { max_model_len, kv_blocks });
+    assert_eq!(limits(&[], 8192), of(8192, 64 * 128));
+    assert_eq!(limits(&[], 100), of(100, 64 * 7), "100 tokens are 7 blocks of 16");
+    assert_eq!(limits(&[("max_num_seqs", "1")], 8192), of(8192, 512), "one whole sequence always fits");
+    assert_eq!(limits(&[("max_model_len", "512"), ("kv_blocks", "32")], 8192), of(512, 32));
+    assert!(limits(&[("max_model_len", "513")], 512).is_err());
+    assert!(limits(&[("kv_blocks", "511")], 8192).is_err());
+}
+
+#[test]
+fn zero_means_no_limit_where_the_help_says_so() {
+    let door = |flags: &[_]| match check("up", &written(flags, &[], "pipeline = '.'")).unwrap().verb {
+        VerbConfig::Up(config) => config.door,
+        other => panic!("not up: {other:?}"),
+    };
+    let config = door(&[("exec_timeout", "0"), ("max_inflight", "0"), ("http", ":1")]);
+    assert_eq!((config.exec_timeout, config.max_inflight, config.http.port()), (None, None, 1));
+    let config = door(&[("exec_timeout", "1m"), ("max_inflight", "7")]);
+    assert_eq!((config.exec_timeout.unwrap().as_secs(), config.max_inflight), (60, Some(7)));
+}
+
+#[test]
+fn lists_come_from_repeated_flags_or_arrays() {
+    let run = |written: &Written| match check("run", written).unwrap().verb {
+        VerbConfig::Run(config) => (config.prompts.given, config.answer.stop),
+        other => panic!("not run: {other:?}"),
+    };
+    let flags = [("pipeline", "."), ("prompt", "a, b"), ("prompt", "c"), ("stop", "\n")];
+    let (prompts, stop) = run(&written(&flags, &[], "prompt = ['x']"));
+    assert_eq!((prompts, stop), (vec!["a, b".into(), "c".into()], vec!["\n".into()]));
+    let (prompts, stop) = run(&written(&[("pipeline", ".")], &[], "prompt = ['x', 'y']\nstop = 'z'"));
+    assert_eq!((prompts, stop), (vec!["x".into(), "y".into()], vec!["z".into()]));
+}
+
+#[test]
+fn every_default_is_right_and_every_name_is_free() {
+    let mut variables = BTreeSet::new();
+    for verb in VERBS {
+        let mut keys = BTreeSet::new();
+        for setting in verb.settings() {
+            assert!(keys.insert(setting.key), "{}: {} is there twice", verb.name, setting.key);
+            assert!(setting.key.chars().all(|c| c.is_ascii_lowercase() || c == '_'), "{}", setting.key);
+            assert!(!setting.help.ends_with('.'), "{}", setting.key);
+            variables.insert(setting.env());
+        }
+    }
+    assert!(variables.contains("STAGELINE_MAX_BATCH_DELAY_US"));
+    let required = [("pipeline", "."), ("model", "."), ("out", "o"), ("stages", "1"), ("stage", "0"), ("prompt", "p")];
+    for verb in VERBS {
+        let order = check(verb.name, &written(&required, &[], "")).unwrap();
+        let quiet = verb.settings().any(|setting| setting.default == s::LOG_LEVEL_QUIET.default);
+        assert_eq!(order.logging.level, if quiet { "warn" } else { "info" }, "{}", verb.name);
+    }
+}

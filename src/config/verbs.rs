@@ -1,0 +1,117 @@
+//! The subcommands, and which settings each takes.
+
+use crate::config::setting::{Group, Verb};
+use crate::config::settings::*;
+
+/// Every subcommand, in the order of `--help`.
+pub const VERBS: [&Verb; 7] = [&SPLIT, &SERVE, &UP, &RUN, &EMBED, &INSPECT, &DEMO];
+
+/// `stageline split`.
+pub const SPLIT: Verb = Verb {
+    name: "split",
+    about: "Cut a model into stages of equal cost: pipeline.json and one safetensors shard a stage",
+    examples: "\
+Examples:
+  Cut a model into three stages that take equal time for a token:
+    stageline split models/smollm2 --stages 3 --out pipelines/smollm2
+  Equal parameters instead, within 2 GiB a stage for weights and the KV cache of 16 sequences of 2048 tokens:
+    stageline split models/smollm2 --stages 3 --out pipelines/smollm2 \\
+        --balance params --stage-memory 2GiB --max-num-seqs 16 --max-model-len 2048",
+    groups: &[
+        Group { heading: "Cut", settings: &[MODEL, STAGES, OUT, BALANCE, STAGE_MEMORY, NAME] },
+        Group { heading: "KV cache that must fit beside the weights", settings: &[MAX_NUM_SEQS, MAX_MODEL_LEN] },
+        Group { heading: "Output", settings: &[JSON] },
+        LOGGING_QUIET,
+    ],
+};
+
+/// `stageline serve`.
+pub const SERVE: Verb = Verb {
+    name: "serve",
+    about: "Serve one stage of a pipeline; the stages find each other over NATS",
+    examples: "\
+Examples:
+  Three stages by hand, each in a terminal of its own, in any order:
+    export STAGELINE_PIPELINE=pipelines/smollm2 STAGELINE_NATS=nats://127.0.0.1:4222
+    stageline serve --stage 0
+    stageline serve --stage 1 --http 127.0.0.1:8081
+    stageline serve --stage 2 --http 127.0.0.1:8082
+  Then ask stage 0:
+    curl -d '{\"prompt\": \"The capital of France is\"}' http://127.0.0.1:8080/",
+    groups: &[Group { heading: "Stage", settings: &[PIPELINE, STAGE] }, BROKER, DOOR, DEVICES, BATCHING, LOGGING],
+};
+
+/// `stageline up`.
+pub const UP: Verb = Verb {
+    name: "up",
+    about: "Serve all stages: in one process, or with --nats a process a stage",
+    examples: "\
+Examples:
+  A model in one process, cut in memory:
+    stageline up models/smollm2 --stages 3
+  A split pipeline, a process a stage:
+    stageline up pipelines/smollm2 --nats nats://127.0.0.1:4222",
+    groups: &[SOURCE, BROKER, DOOR, DEVICES, BATCHING, LOGGING],
+};
+
+/// `stageline run`.
+pub const RUN: Verb = Verb {
+    name: "run",
+    about: "Answer prompts here and now, without a server",
+    examples: "\
+Examples:
+  One answer, streamed:
+    stageline run models/smollm2 --chat --prompt 'Why is the sky blue?'
+  Many at once, a JSON line each:
+    stageline run pipelines/smollm2 --prompt-file prompts.txt --max-tokens 64 --json
+  The same words each time, though drawn:
+    stageline run models/smollm2 --prompt 'Once upon a time' --temperature 0.8 --top-p 0.9 --seed 7",
+    groups: &[
+        SOURCE,
+        PROMPTS,
+        Group { heading: "Form", settings: &[CHAT, JSON] },
+        SAMPLING,
+        DEVICES,
+        BATCHING,
+        LOGGING_QUIET,
+    ],
+};
+
+/// `stageline embed`.
+pub const EMBED: Verb = Verb {
+    name: "embed",
+    about: "Turn texts into vectors, with an encoder",
+    examples: "\
+Examples:
+  One vector:
+    stageline embed models/all-minilm-l6-v2 --prompt 'a text'
+  A JSON line for each line of standard input:
+    stageline embed models/all-minilm-l6-v2 --prompt-file - --json < texts.txt",
+    groups: &[SOURCE, PROMPTS, Group { heading: "Form", settings: &[JSON] }, DEVICES, BATCHING, LOGGING_QUIET],
+};
+
+/// `stageline inspect`.
+pub const INSPECT: Verb = Verb {
+    name: "inspect",
+    about: "Show what a pipeline's manifest and its shards hold",
+    examples: "\
+Examples:
+  Sizes, layers and costs, and whether every file is there:
+    stageline inspect pipelines/smollm2
+  Also whether every file is what the manifest says:
+    stageline inspect pipelines/smollm2 --verify",
+    groups: &[Group { heading: "Pipeline", settings: &[INSPECTED, JSON, VERIFY] }, LOGGING_QUIET],
+};
+
+/// `stageline demo`.
+pub const DEMO: Verb = Verb {
+    name: "demo",
+    about: "Send 8 prompts at once through a pipeline and show who did what",
+    examples: "\
+Examples:
+  All stages in this process:
+    stageline demo --pipeline pipelines/smollm2
+  A process a stage:
+    stageline demo --pipeline pipelines/smollm2 --nats nats://127.0.0.1:4222",
+    groups: &[Group { heading: "Pipeline", settings: &[PIPELINE] }, BROKER, DEVICES, BATCHING, LOGGING_QUIET],
+};

@@ -1,0 +1,105 @@
+//! The program from outside: exit status, messages, help, and the settings that README.md shows.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+/// The program with these arguments, in `folder`, with no other environment than `env`.
+fn stageline(folder: &Path, arguments: &[&str], env: &[(&str, &str)]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_stageline"));
+    command.env_clear().envs(env.iter().copied()).current_dir(folder).args(arguments);
+    command.output().expect("the program starts")
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn wrong_command_lines_and_settings_end_with_64_and_nothing_on_standard_output() {
+    let folder = tempfile::tempdir().unwrap();
+    for (arguments, want) in [
+        (&["fly"][..], "unrecognized subcommand"),
+        (&["serve", "--thread", "1"], "--threads"),
+        (&["serve", "--stage"], "a value is required"),
+        (&["serve", "--stage", "0", "--stage", "1"], "cannot be used multiple times"),
+        (&["serve", "--stage", "-1", "--pipeline", "."], "--stage: `-1`: a whole number from 0 to 1023 is expected"),
+        (&["inspect", "nowhere"], "DIR: `nowhere`: there is no such folder"),
+        (&["inspect", ".", "--json=maybe"], "--json: `maybe`: true or false is expected"),
+        (&["inspect", ".", "--config", "no.toml"], "no.toml: "),
+        (&[], "Usage: stageline <COMMAND>"),
+    ] {
+        let output = stageline(folder.path(), arguments, &[]);
+        assert_eq!(output.status.code(), Some(64), "{arguments:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains(want), "{arguments:?}: {}", stderr(&output));
+        assert!(output.stdout.is_empty(), "{arguments:?}");
+    }
+}
+
+#[test]
+fn every_problem_is_said_at_once_with_its_origin() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("stageline.toml"), "blok_size = 16\nthreads = 0\n").unwrap();
+    let output = stageline(folder.path(), &["serve", "--http", "here"], &[("STAGELINE_STAGE", "first")]);
+    assert_eq!(output.status.code(), Some(64));
+    let text = stderr(&output);
+    for want in [
+        "error: 5 things are wrong with the settings:",
+        "stageline.toml: blok_size: there is no such setting; did you mean block_size?",
+        "stageline.toml: threads: `0`: ",
+        "STAGELINE_STAGE: `first`: ",
+        "--http: `here`: ",
+        "--pipeline is missing: ",
+    ] {
+        assert!(text.contains(want), "{want} is not in: {text}");
+    }
+}
+
+#[test]
+fn a_file_that_is_named_wins_over_the_one_of_the_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("stageline.toml"), "pipeline = 'one'\n").unwrap();
+    std::fs::write(folder.path().join("other.toml"), "pipeline = 'two'\n").unwrap();
+    for (arguments, env, want) in [
+        (&["inspect"][..], &[][..], "stageline.toml: pipeline: `one`"),
+        (&["inspect"], &[("STAGELINE_CONFIG", "other.toml")], "other.toml: pipeline: `two`"),
+        (&["inspect", "--config", "stageline.toml"], &[("STAGELINE_CONFIG", "no.toml")], "pipeline: `one`"),
+    ] {
+        let output = stageline(folder.path(), arguments, env);
+        assert!(stderr(&output).contains(want), "{arguments:?}: {}", stderr(&output));
+    }
+}
+
+#[test]
+fn help_of_every_command_shows_its_flags_and_examples_on_standard_output() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = stageline(folder.path(), &["--help"], &[]);
+    assert!(output.status.success());
+    let overview = String::from_utf8(output.stdout).unwrap();
+    for verb in ["split", "serve", "up", "run", "embed", "inspect", "demo"] {
+        assert!(overview.contains(&format!("\n  {verb} ")), "{verb}");
+        let output = stageline(folder.path(), &[verb, "--help"], &[]);
+        assert!(output.status.success(), "{verb}");
+        let help = String::from_utf8(output.stdout).unwrap();
+        for want in ["Examples:", "--log-level", "--config", "STAGELINE_"] {
+            assert!(help.contains(want), "{want} is not in the help of {verb}");
+        }
+        assert!(!help.contains("--executor"), "{verb} shows a hidden flag");
+    }
+}
+
+#[test]
+fn the_settings_that_the_readme_shows_are_right() {
+    let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
+    let example = readme.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a toml block");
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(folder.path().join("pipelines/smollm2")).unwrap();
+    // One wrong setting more: that it is the only problem shows that the example was read and has none.
+    std::fs::write(folder.path().join("stageline.toml"), format!("seed = 'x'\n{example}")).unwrap();
+    let output = stageline(folder.path(), &["run", "--prompt", "a"], &[]);
+    assert_eq!(output.status.code(), Some(64));
+    assert!(stderr(&output).starts_with("error: stageline.toml: seed: `x`: "), "{}", stderr(&output));
+    assert_eq!(stderr(&output).lines().count(), 1, "{}", stderr(&output));
+    let output = stageline(folder.path(), &["serve", "--stage", "x"], &[]);
+    assert!(stderr(&output).starts_with("error: --stage: `x`: "), "{}", stderr(&output));
+    assert_eq!(stderr(&output).lines().count(), 1, "{}", stderr(&output));
+}
