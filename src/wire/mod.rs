@@ -1,1 +1,30 @@
-//! wire
+//! Floor 2: bytes ⇄ values. What arrives is checked here and nowhere else: an illegal parcel is an error, never a panic,
+//! and never makes the receiver allocate more than a small multiple of its length.
+//!
+//! `proto/stageline/v1/hop.proto` is the reference of the bytes.
+
+mod decode;
+mod encode;
+mod error;
+mod fragment;
+mod limits;
+mod parcel;
+mod scan;
+mod status;
+mod subject;
+
+pub use error::WireError;
+pub use fragment::{Assembler, Fragment, FragmentError, Pieces};
+pub use limits::*;
+pub use parcel::{Encoded, MAGIC, TRAILER_BYTES, decode, encode, room_for};
+pub use status::{Phase, Status};
+pub use subject::{Plane, Subjects};
+
+/// Version of everything in this module. Replicas of different versions do not talk to each other.
+pub const WIRE_VERSION: u32 = 1;
+
+/// What prost makes of `hop.proto`. Stays in here.
+mod pb {
+    #![allow(missing_docs, clippy::all)]
+    include!(concat!(env!("OUT_DIR"), "/stageline.v1.rs"));
+}

@@ -1,0 +1,302 @@
+//! Hops between processes, over core NATS.
+//!
+//! One connection a process. A task writes what is posted, control first; three tasks a replica, one each plane, read what
+//! arrives, so that a full stream never holds an ack up; one task hears of what found nobody.
+//!
+//! Copies of a payload, measured (benches/hop.rs): none from the executor's buffer to the socket; the library hands a
+//! payload of 4 KiB or more to writev as it is. Coming in, the library reads into a growing buffer and cuts the message
+//! out of it: a message larger than the buffer is moved as the buffer doubles, about once in all.
+
+mod counters;
+mod read;
+mod routes;
+mod write;
+
+pub use counters::Counters;
+
+use super::{Mailbox, Peer, Plane, Post, PostError, Slots, TransportError};
+use crate::core::{Body, LinkLoad, LinkMail, Mail};
+use crate::wire::Subjects;
+use async_nats::{Client, ConnectOptions, Event, ServerAddr};
+use routes::Routes;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use write::Letter;
+
+/// Messages that wait for each subscription's task; what comes beyond them is dropped by the library. The library takes
+/// everything out of the socket before any other task of its thread runs, so this must hold whatever the senders' credit
+/// windows let them send at once; the windows bound it in bytes. Its default is 65,536.
+const SUBSCRIPTION_CAPACITY: usize = 4096;
+/// Messages between the writer and the socket. Small, since what is in there can no longer be overtaken by an ack.
+const CLIENT_CAPACITY: usize = 8;
+/// Mail that waits for the writer, each plane.
+const QUEUE_CAPACITY: usize = 1024;
+/// Longest wait for a connection or for an answer of the server.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How to reach the broker.
+#[derive(Clone, Debug)]
+pub struct NatsSettings {
+    /// One or more server URLs, separated by commas; may hold user and password or a token.
+    pub url: String,
+    /// A `.creds` file, if the server wants one.
+    pub credentials: Option<PathBuf>,
+    /// The pipeline's subjects.
+    pub subjects: Subjects,
+    /// Largest parcel that is sent or taken, in bytes: the largest batch's activations and a header.
+    pub max_parcel_bytes: usize,
+}
+
+impl NatsSettings {
+    /// Parcels of at most 64 MiB: 8,192 rows of 2,048 columns.
+    pub const DEFAULT_PARCEL_BYTES: usize = 64 << 20;
+
+    /// Settings with every default.
+    pub fn new(url: impl Into<String>, subjects: Subjects) -> Self {
+        Self { url: url.into(), credentials: None, subjects, max_parcel_bytes: Self::DEFAULT_PARCEL_BYTES }
+    }
+}
+
+/// How the broker stands.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Broker {
+    /// Whether it is connected.
+    pub(super) up: bool,
+    /// How often it was lost and found again.
+    pub(super) reconnects: u64,
+}
+
+/// A connection to the broker. Clones share it; the last one to be dropped ends its tasks.
+#[derive(Clone)]
+pub struct NatsNet {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    client: Client,
+    settings: NatsSettings,
+    /// The broker's URL without credentials, for messages.
+    place: String,
+    broker: watch::Receiver<Broker>,
+    routes: Arc<Routes>,
+    queues: Queues,
+    counters: Arc<Counters>,
+    queued_bytes: Arc<AtomicUsize>,
+    stop: CancellationToken,
+    _stop_at_drop: DropGuard,
+}
+
+/// The writer's queues, one each plane.
+struct Queues {
+    control: mpsc::Sender<Letter>,
+    feedback: mpsc::Sender<Letter>,
+    stream: mpsc::Sender<Letter>,
+}
+
+impl NatsNet {
+    /// Connects, and keeps connected from then on.
+    ///
+    /// # Errors
+    /// No server answers, it refuses us, or the settings are no settings: the error says which and what to do.
+    pub async fn connect(settings: NatsSettings) -> Result<Self, TransportError> {
+        let place = without_credentials(&settings.url);
+        let servers: Result<Vec<ServerAddr>, _> = settings.url.split(',').map(|url| url.trim().parse()).collect();
+        let servers =
+            servers.map_err(|error| TransportError::Url { url: place.clone(), cause: error.to_string() })?;
+        let (broker_end, broker) = watch::channel(Broker { up: true, reconnects: 0 });
+        let counters = Arc::new(Counters::default());
+        let mut options = options(broker_end, counters.clone());
+        if let Some(path) = &settings.credentials {
+            options = options.credentials_file(path).await.map_err(|error| TransportError::Credentials {
+                path: path.display().to_string(),
+                cause: error.to_string(),
+            })?;
+        }
+        let connected = options.connect(servers).await;
+        let client = connected
+            .map_err(|error| TransportError::Connect { url: place.clone(), cause: error.to_string() })?;
+
+        let routes = Arc::new(Routes::new(settings.subjects.clone(), client.new_inbox()));
+        let queued_bytes = Arc::new(AtomicUsize::new(0));
+        let stop = CancellationToken::new();
+        let (queues, writer) = write::queues(QUEUE_CAPACITY);
+        let shared = Shared {
+            client: client.clone(),
+            place,
+            broker,
+            routes: routes.clone(),
+            queues,
+            counters: counters.clone(),
+            queued_bytes: queued_bytes.clone(),
+            _stop_at_drop: stop.clone().drop_guard(),
+            stop: stop.clone(),
+            settings,
+        };
+        let net = Self { shared: Arc::new(shared) };
+        let replies = net.subscribe(routes.replies()).await?;
+        tokio::spawn(stop.clone().run_until_cancelled_owned(read::unreachables(replies, routes, counters.clone())));
+        tokio::spawn(stop.run_until_cancelled_owned(writer.run(client, queued_bytes, counters)));
+        Ok(net)
+    }
+
+    /// Adds `peer` to this process. On return the broker knows its subjects.
+    ///
+    /// # Errors
+    /// The broker does not answer.
+    pub async fn register(&self, peer: Peer) -> Result<Mailbox, TransportError> {
+        let Shared { settings, routes, counters, broker, stop, .. } = &*self.shared;
+        let (slots, mailbox) = Slots::new();
+        for plane in Plane::ALL {
+            let subject = settings.subjects.subject(peer.stage, &peer.replica, plane);
+            let reader = read::Reader {
+                messages: self.subscribe(subject).await?,
+                mailbox: slots.of(plane).clone(),
+                assembler: crate::wire::Assembler::new(settings.max_parcel_bytes),
+                counters: counters.clone(),
+                plane,
+            };
+            let news = (plane == Plane::Control).then(|| read::News::new(broker.clone()));
+            tokio::spawn(stop.clone().run_until_cancelled_owned(reader.run(news)));
+        }
+        self.round_trip().await?;
+        routes.add_local(peer.replica, slots.control);
+        Ok(mailbox)
+    }
+
+    /// Figures of this connection.
+    pub fn counters(&self) -> &Counters {
+        &self.shared.counters
+    }
+
+    /// The broker's URL, without credentials.
+    pub fn place(&self) -> &str {
+        &self.shared.place
+    }
+
+    pub(super) fn client(&self) -> &Client {
+        &self.shared.client
+    }
+
+    pub(super) fn subjects(&self) -> &Subjects {
+        &self.shared.settings.subjects
+    }
+
+    pub(super) fn broker(&self) -> watch::Receiver<Broker> {
+        self.shared.broker.clone()
+    }
+
+    pub(super) fn broker_error(&self, what: &'static str, cause: impl ToString) -> TransportError {
+        TransportError::Broker { url: self.shared.place.clone(), what, cause: cause.to_string() }
+    }
+
+    async fn subscribe(&self, subject: String) -> Result<async_nats::Subscriber, TransportError> {
+        self.client().subscribe(subject).await.map_err(|error| self.broker_error("take a subscription", error))
+    }
+
+    /// Waits until the server has done what it was sent: it works a connection's commands off in order. (The library's
+    /// flush only waits for the socket.)
+    async fn round_trip(&self) -> Result<(), TransportError> {
+        let inbox = self.client().new_inbox();
+        let mut echo = self.subscribe(inbox.clone()).await?;
+        let sent = self.client().publish(inbox, bytes::Bytes::new()).await;
+        sent.map_err(|error| self.broker_error("take a message", error))?;
+        match tokio::time::timeout(PATIENCE, futures::StreamExt::next(&mut echo)).await {
+            Ok(Some(_)) => Ok(()),
+            _ => Err(self.broker_error("answer", format!("no echo within {} s", PATIENCE.as_secs()))),
+        }
+    }
+}
+
+impl Post for NatsNet {
+    fn post(&self, to: &Peer, mail: Mail) -> Result<(), PostError> {
+        let Shared { routes, queues, queued_bytes, settings, .. } = &*self.shared;
+        let payload_bytes = payload_bytes(&mail);
+        if payload_bytes > settings.max_parcel_bytes {
+            return Err(PostError::TooLarge);
+        }
+        // What waits for the writer is bounded in bytes too, to four of the largest parcels.
+        if queued_bytes.fetch_add(payload_bytes, Relaxed) + payload_bytes > settings.max_parcel_bytes.saturating_mul(4) {
+            queued_bytes.fetch_sub(payload_bytes, Relaxed);
+            return Err(PostError::Full);
+        }
+        let plane = Plane::of(&mail.body);
+        let queue = match plane {
+            Plane::Control => &queues.control,
+            Plane::Feedback => &queues.feedback,
+            Plane::Stream => &queues.stream,
+        };
+        let route = routes.to(&mail.from, to);
+        queue.try_send(Letter { route, plane, payload_bytes, mail }).map_err(|error| {
+            queued_bytes.fetch_sub(payload_bytes, Relaxed);
+            match error {
+                mpsc::error::TrySendError::Full(_) => PostError::Full,
+                mpsc::error::TrySendError::Closed(_) => PostError::Closed,
+            }
+        })
+    }
+}
+
+fn payload_bytes(mail: &Mail) -> usize {
+    match &mail.body {
+        Body::Link(LinkMail::Frame { load: LinkLoad::Rows { payload, .. }, .. }) => payload.bytes.len(),
+        _ => 0,
+    }
+}
+
+/// Every buffer of the library set by hand, and its events turned into the broker's state.
+fn options(broker: watch::Sender<Broker>, counters: Arc<Counters>) -> ConnectOptions {
+    let on_event = move |event| match event {
+        Event::Disconnected => {
+            tracing::warn!("lost the connection to NATS");
+            broker.send_modify(|broker| broker.up = false);
+        }
+        Event::Connected => {
+            broker.send_if_modified(|broker| {
+                let again = !broker.up;
+                *broker = Broker { up: true, reconnects: broker.reconnects + u64::from(again) };
+                again
+            });
+        }
+        Event::SlowConsumer(_) => counters.add_dropped(1),
+        Event::ServerError(error) => tracing::warn!(%error, "NATS reports an error"),
+        _ => {}
+    };
+    ConnectOptions::new()
+        .name("stageline")
+        .subscription_capacity(SUBSCRIPTION_CAPACITY)
+        .client_capacity(CLIENT_CAPACITY)
+        .connection_timeout(PATIENCE)
+        .request_timeout(Some(PATIENCE))
+        // A dead peer that sends no reset is found within three pings.
+        .ping_interval(Duration::from_secs(5))
+        .reconnect_delay_callback(|attempts| match attempts {
+            0 | 1 => Duration::ZERO,
+            attempts => Duration::from_millis(1000.min(10 << attempts.min(7))),
+        })
+        .event_callback(move |event| std::future::ready(on_event(event)))
+}
+
+/// The URL (or URLs) as it may be shown.
+fn without_credentials(urls: &str) -> String {
+    let shown = urls.split(',').map(|url| {
+        let (scheme, rest) = url.trim().split_once("://").unwrap_or(("nats", url.trim()));
+        let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
+        format!("{scheme}://{host}")
+    });
+    shown.collect::<Vec<_>>().join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shown_url_holds_no_secret() {
+        let urls = "nats://me:pa@ss@host:4222, token@other:1,plain";
+        assert_eq!(without_credentials(urls), "nats://host:4222,nats://other:1,nats://plain");
+    }
+}

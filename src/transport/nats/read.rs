@@ -1,0 +1,107 @@
+//! From the broker to the mailboxes.
+
+use super::{Broker, Counters};
+use super::routes::Routes;
+use crate::transport::Arrived;
+use crate::wire::{Assembler, Fragment, Plane, decode};
+use async_nats::{Message, StatusCode, Subscriber};
+use bytes::Bytes;
+use futures::StreamExt;
+use std::sync::Arc;
+use tokio::sync::{mpsc, watch};
+
+/// One plane of one replica.
+pub(super) struct Reader {
+    pub(super) messages: Subscriber,
+    pub(super) mailbox: mpsc::Sender<Arrived>,
+    pub(super) assembler: Assembler,
+    pub(super) counters: Arc<Counters>,
+    pub(super) plane: Plane,
+}
+
+impl Reader {
+    /// Reads until the mailbox or the subscription ends. While the mailbox is full it waits, and the library drops what
+    /// comes beyond its own room: a slow replica loses mail, it does not grow.
+    pub(super) async fn run(mut self, mut news: Option<News>) {
+        loop {
+            let arrived = tokio::select! {
+                // First that there is nobody to read for; then that mail may be missing, before the mail after it.
+                biased;
+                () = self.mailbox.closed() => return,
+                () = reconnected(&mut news) => Some(Arrived::Reconnected),
+                message = self.messages.next() => match message {
+                    Some(message) => self.take(message),
+                    None => return,
+                },
+            };
+            if let Some(arrived) = arrived
+                && self.mailbox.send(arrived).await.is_err()
+            {
+                return;
+            }
+        }
+    }
+
+    fn take(&mut self, message: Message) -> Option<Arrived> {
+        let parcel = match &message.headers {
+            Some(headers) => self.assemble(headers.get(Fragment::HEADER)?.as_str(), message.payload)?,
+            None => message.payload,
+        };
+        match decode(parcel) {
+            Ok(mail) if Plane::of(&mail.body) == self.plane => {
+                self.counters.add_received(1);
+                Some(Arrived::Mail(mail))
+            }
+            Ok(_) => self.refuse(&"it came on another plane than its own"),
+            Err(error) => self.refuse(&error),
+        }
+    }
+
+    fn assemble(&mut self, place: &str, piece: Bytes) -> Option<Bytes> {
+        let Some(fragment) = Fragment::parse(place) else { return self.refuse(&"its fragment header is malformed") };
+        match self.assembler.accept(fragment, piece) {
+            Ok(parcel) => parcel,
+            Err(error) => self.refuse(&error),
+        }
+    }
+
+    fn refuse<T>(&self, why: &dyn std::fmt::Display) -> Option<T> {
+        self.counters.add_refused(1);
+        tracing::debug!(%why, plane = ?self.plane, "a parcel is refused");
+        None
+    }
+}
+
+/// News of the broker, and how many reconnects have been told of.
+pub(super) struct News {
+    broker: watch::Receiver<Broker>,
+    told: u64,
+}
+
+impl News {
+    pub(super) fn new(broker: watch::Receiver<Broker>) -> Self {
+        let told = broker.borrow().reconnects;
+        Self { broker, told }
+    }
+}
+
+/// Waits until the broker is found again; for ever, where nobody wants to know or can say. Cancel-safe.
+async fn reconnected(news: &mut Option<News>) {
+    if let Some(News { broker, told }) = news
+        && let Ok(now) = broker.wait_for(|broker| broker.reconnects != *told).await
+    {
+        *told = now.reconnects;
+        return;
+    }
+    std::future::pending().await
+}
+
+/// Passes on what the broker says of messages that found nobody.
+pub(super) async fn unreachables(mut replies: Subscriber, routes: Arc<Routes>, counters: Arc<Counters>) {
+    while let Some(message) = replies.next().await {
+        if message.status == Some(StatusCode::NO_RESPONDERS) {
+            counters.add_unreachable(1);
+            routes.nobody(&message.subject);
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! From the queues to the broker.
+
+use super::routes::Route;
+use super::{Counters, Queues};
+use crate::core::Mail;
+use crate::wire::{Fragment, Pieces, Plane, encode};
+use async_nats::{Client, HeaderMap, PublishError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use tokio::sync::mpsc;
+
+/// Mail on its way to the writer.
+pub(super) struct Letter {
+    pub(super) route: Arc<Route>,
+    pub(super) plane: Plane,
+    pub(super) payload_bytes: usize,
+    pub(super) mail: Mail,
+}
+
+/// The other ends of the queues.
+pub(super) struct Writer {
+    control: mpsc::Receiver<Letter>,
+    feedback: mpsc::Receiver<Letter>,
+    stream: mpsc::Receiver<Letter>,
+}
+
+/// Queues of `capacity` letters each.
+pub(super) fn queues(capacity: usize) -> (Queues, Writer) {
+    let (control, control_end) = mpsc::channel(capacity);
+    let (feedback, feedback_end) = mpsc::channel(capacity);
+    let (stream, stream_end) = mpsc::channel(capacity);
+    (Queues { control, feedback, stream }, Writer { control: control_end, feedback: feedback_end, stream: stream_end })
+}
+
+/// What is left of a parcel that is being sent in pieces.
+struct Rest {
+    route: Arc<Route>,
+    plane: Plane,
+    pieces: Pieces,
+}
+
+/// The writer's side of a connection.
+struct Outlet {
+    client: Client,
+    counters: Arc<Counters>,
+    queued_bytes: Arc<AtomicUsize>,
+    /// Parcels cut so far.
+    cut: u64,
+}
+
+impl Writer {
+    /// Sends until the queues close. A parcel in pieces lets acks and feedback pass between two of them.
+    pub(super) async fn run(mut self, client: Client, queued_bytes: Arc<AtomicUsize>, counters: Arc<Counters>) {
+        let mut outlet = Outlet { client, counters, queued_bytes, cut: 0 };
+        let mut rest: Option<Rest> = None;
+        loop {
+            let urgent = match self.control.try_recv() {
+                Ok(letter) => Some(letter),
+                Err(_) => self.feedback.try_recv().ok(),
+            };
+            let letter = match (urgent, &mut rest) {
+                (Some(letter), _) => letter,
+                (None, Some(parcel)) => {
+                    match parcel.pieces.next() {
+                        Some(piece) => outlet.publish_piece(&parcel.route, parcel.plane, piece).await,
+                        None => rest = None,
+                    }
+                    continue;
+                }
+                (None, None) => tokio::select! {
+                    // Credit and acks first: they let the others go on.
+                    biased;
+                    Some(letter) = self.control.recv() => letter,
+                    Some(letter) = self.feedback.recv() => letter,
+                    Some(letter) = self.stream.recv() => letter,
+                    else => return,
+                },
+            };
+            let streams = letter.plane == Plane::Stream;
+            match outlet.send(letter).await {
+                // Pieces of one plane must not mix, so only the stream's are sent between other letters.
+                Some(pieces) if streams => rest = Some(pieces),
+                Some(Rest { route, plane, pieces }) => {
+                    for piece in pieces {
+                        outlet.publish_piece(&route, plane, piece).await;
+                    }
+                }
+                None => {}
+            }
+        }
+    }
+}
+
+impl Outlet {
+    /// Sends a letter, or gives back the pieces that are to be sent.
+    async fn send(&mut self, letter: Letter) -> Option<Rest> {
+        let Letter { route, plane, payload_bytes, mail } = letter;
+        let sender = mail.from.boot();
+        let encoded = encode(mail);
+        self.queued_bytes.fetch_sub(payload_bytes, Relaxed);
+        self.counters.add_sent(1);
+        self.counters.add_sent_bytes(encoded.bytes.len());
+        self.counters.add_copied_bytes(encoded.copied_bytes);
+        let max_payload = self.client.max_payload();
+        if encoded.bytes.len() > max_payload {
+            // A fragment is smaller than a message may be by the header that marks it.
+            self.cut += 1;
+            let max_piece = max_payload.saturating_sub(Fragment::HEADER_BYTES);
+            if let Ok(pieces) = Pieces::cut(encoded.bytes, sender, self.cut, max_piece) {
+                return Some(Rest { route, plane, pieces });
+            }
+            return None;
+        }
+        let sent = self.client.publish_with_reply(route.subject(plane), route.reply.clone(), encoded.bytes).await;
+        self.note(sent);
+        None
+    }
+
+    async fn publish_piece(&self, route: &Route, plane: Plane, (fragment, piece): (Fragment, bytes::Bytes)) {
+        self.counters.add_fragments(1);
+        let mut headers = HeaderMap::new();
+        headers.insert(Fragment::HEADER, fragment.to_string());
+        let (subject, reply) = (route.subject(plane), route.reply.clone());
+        let sent = self.client.publish_with_reply_and_headers(subject, reply, headers, piece).await;
+        self.note(sent);
+    }
+
+    /// A message that the library does not take is lost, as if on the way: the link finds the hole.
+    fn note(&self, sent: Result<(), PublishError>) {
+        if let Err(error) = sent {
+            self.counters.add_dropped(1);
+            tracing::warn!(%error, "NATS does not take a message");
+        }
+    }
+}

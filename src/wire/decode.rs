@@ -1,0 +1,213 @@
+//! Protobuf messages to values, every field checked.
+
+use super::{
+    MAX_CLOSES, MAX_COLUMNS, MAX_FAULT_BYTES, MAX_KNOWN_TOKENS, MAX_REPORTS, MAX_SEGMENTS, MAX_VECTOR, WireError, pb,
+};
+use crate::base::limits::{MAX_CALL_ID_BYTES, MAX_STAGES, MAX_TOP_LOGITS};
+use crate::base::{Attempt, Fault, FaultClass, HostDType, HostTensor, ReplicaId, SequenceId, StageIndex};
+use crate::core::message::Cause;
+use crate::core::{
+    Body, Emission, Feedback, LinkLoad, LinkMail, LinkReply, Observed, Opening, Report, Sampling, Segment, Work,
+};
+use bytes::Bytes;
+use std::sync::Arc;
+
+type Checked<T> = Result<T, WireError>;
+
+/// Turns a false condition into an error.
+fn check(holds: bool, what: &'static str) -> Checked<()> {
+    if holds { Ok(()) } else { Err(WireError::Illegal(what)) }
+}
+
+/// Turns a list over its limit into an error.
+fn at_most(len: usize, limit: usize, what: &'static str) -> Checked<()> {
+    if len <= limit { Ok(()) } else { Err(WireError::TooLarge { what, limit }) }
+}
+
+/// What the header says, with the bytes before it.
+pub(super) fn body(body: Option<pb::header::Body>, payload: Bytes) -> Checked<Body> {
+    use pb::header::Body as Wire;
+    let body = body.ok_or(WireError::Illegal("the header has no body"))?;
+    if let Wire::Frame(frame) = body {
+        return Ok(Body::Link(link_frame(frame, payload)?));
+    }
+    check(payload.is_empty(), "a payload comes with a message that takes none")?;
+    Ok(match body {
+        Wire::Hello(pb::Hello { epoch }) => {
+            check(epoch > 0, "an epoch is 0")?;
+            Body::Link(LinkMail::Hello { epoch })
+        }
+        Wire::Probe(pb::Probe { epoch, sent }) => {
+            check(epoch > 0, "an epoch is 0")?;
+            Body::Link(LinkMail::Probe { epoch, sent })
+        }
+        Wire::Frame(_) => return Err(WireError::Illegal("a frame is in a frame")),
+        Wire::Welcome(pb::Welcome { epoch, before, got, credit_rows, credit_bytes }) => {
+            Body::Reply(LinkReply::Welcome { epoch, before, got, credit_rows, credit_bytes })
+        }
+        Wire::State(pb::State { epoch, got, returned_rows, returned_bytes, broken }) => {
+            Body::Reply(LinkReply::State { epoch, got, returned_rows, returned_bytes, broken })
+        }
+        Wire::Feedback(feedback) => {
+            at_most(feedback.reports.len(), MAX_REPORTS, "the list of reports")?;
+            let reports = feedback.reports.into_iter().map(report).collect::<Checked<_>>()?;
+            Body::Feedback(Feedback { number: feedback.number, reports })
+        }
+        Wire::FeedbackAck(number) => Body::FeedbackAck { number },
+        Wire::CloseNow(pb::CloseNow { number, closes }) => {
+            at_most(closes.len(), MAX_CLOSES, "the list of closes")?;
+            let closes = closes.into_iter().map(|close| sequence(Some(close))).collect::<Checked<_>>()?;
+            Body::CloseNow { number, closes }
+        }
+        Wire::CloseAck(number) => Body::CloseAck { number },
+    })
+}
+
+fn link_frame(frame: pb::Frame, payload: Bytes) -> Checked<LinkMail> {
+    use pb::frame::Load;
+    let pb::Frame { epoch, number, load } = frame;
+    check(epoch > 0, "an epoch is 0")?;
+    check(number > 0, "a frame's number is 0")?;
+    let load = match load.ok_or(WireError::Illegal("a frame carries nothing"))? {
+        Load::Rows(message) => rows(message, payload)?,
+        load => {
+            check(payload.is_empty(), "a payload comes with a message that takes none")?;
+            match load {
+                Load::Open(message) => LinkLoad::Open(Arc::new(open(message)?)),
+                Load::Close(close) => {
+                    let (sequence, attempt) = sequence(Some(close))?;
+                    LinkLoad::Close { sequence, attempt }
+                }
+                Load::Rows(_) => return Err(WireError::Illegal("rows are in rows")),
+            }
+        }
+    };
+    Ok(LinkMail::Frame { epoch, number, load })
+}
+
+fn rows(message: pb::Rows, payload: Bytes) -> Checked<LinkLoad> {
+    let pb::Rows { element, columns, doors, door, boot, counter, attempt, start, count, emit } = message;
+    let segments = door.len();
+    at_most(segments, MAX_SEGMENTS, "the list of segments")?;
+    check(segments > 0, "a parcel of rows has no segment")?;
+    let lengths = [boot.len(), counter.len(), attempt.len(), start.len(), count.len(), emit.len()];
+    check(lengths.iter().all(|len| *len == segments), "the segments' lists are of different lengths")?;
+    let doors = doors.iter().map(|id| replica(id)).collect::<Checked<Vec<_>>>()?;
+    let mut rows = 0u64;
+    let mut list = Vec::with_capacity(segments);
+    for i in 0..segments {
+        check(count[i] > 0, "a segment has no rows")?;
+        check(start[i].checked_add(count[i]).is_some(), "a segment ends beyond the last position")?;
+        check(counter[i] > 0, "a sequence's counter is 0")?;
+        let door = doors.get(door[i] as usize).ok_or(WireError::Illegal("a segment's door is not listed"))?.clone();
+        let sequence = SequenceId { boot: boot[i], counter: counter[i] };
+        rows += u64::from(count[i]);
+        list.push(Segment { sequence, attempt: attempt[i], door, start: start[i], rows: count[i], emit: emit[i] });
+    }
+    Ok(LinkLoad::Rows { segments: list, payload: tensor(element, rows, columns, payload)? })
+}
+
+fn tensor(element: i32, rows: u64, columns: u32, bytes: Bytes) -> Checked<HostTensor> {
+    let columns = columns as usize;
+    at_most(columns, MAX_COLUMNS, "a row")?;
+    let dtype = match pb::rows::Element::try_from(element) {
+        Ok(pb::rows::Element::F32) => HostDType::F32,
+        Ok(pb::rows::Element::U32) => HostDType::U32,
+        _ => return Err(WireError::Illegal("the payload's element type is unknown")),
+    };
+    check(columns > 0, "a row has no columns")?;
+    check(dtype == HostDType::F32 || columns == 1, "token ids come in more than one column")?;
+    // At most 2^16 segments of 2^32 rows of 2^16 columns of 2^2 bytes: 2^66 could overflow, so it is checked.
+    let want = rows.checked_mul(columns as u64 * 4);
+    check(want == Some(bytes.len() as u64), "the payload's length is not that of its rows")?;
+    Ok(HostTensor { dtype, shape: [rows as usize, columns], bytes })
+}
+
+fn replica(text: &str) -> Checked<ReplicaId> {
+    ReplicaId::parse(text).ok_or(WireError::Illegal("a replica's id is malformed"))
+}
+
+fn sequence(message: Option<pb::SequenceAttempt>) -> Checked<(SequenceId, Attempt)> {
+    let message = message.ok_or(WireError::Illegal("a message names no sequence"))?;
+    check(message.counter > 0, "a sequence's counter is 0")?;
+    Ok((SequenceId { boot: message.boot, counter: message.counter }, message.attempt))
+}
+
+fn open(message: pb::Opening) -> Checked<Opening> {
+    let (sequence, attempt) = sequence(message.sequence)?;
+    at_most(message.path.len(), MAX_STAGES, "a path")?;
+    at_most(message.call_id.len(), MAX_CALL_ID_BYTES, "a call id")?;
+    at_most(message.known.len(), MAX_KNOWN_TOKENS, "the list of known ids")?;
+    check(!message.path.is_empty(), "an Open has no path")?;
+    check(!message.known.is_empty(), "an Open has no known ids")?;
+    check(message.capacity_tokens as usize >= message.known.len(), "an Open reserves less than its known ids")?;
+    let work = match message.generate {
+        Some(sampling) => Work::Generate(sampling_of(sampling)?),
+        None => Work::Embed,
+    };
+    Ok(Opening {
+        sequence,
+        attempt,
+        door: replica(&message.door)?,
+        path: message.path.iter().map(|id| replica(id)).collect::<Checked<_>>()?,
+        call_id: message.call_id,
+        work,
+        known: message.known,
+        capacity_tokens: message.capacity_tokens,
+    })
+}
+
+fn sampling_of(message: pb::Sampling) -> Checked<Sampling> {
+    let pb::Sampling { temperature, top_k, top_p, repetition_penalty, seed, top_logits } = message;
+    check(temperature.is_finite() && temperature >= 0.0, "a temperature is not a number of at least 0")?;
+    check(top_p > 0.0 && top_p <= 1.0, "a top_p is not in (0, 1]")?;
+    check(repetition_penalty.is_finite() && repetition_penalty > 0.0, "a repetition_penalty is not above 0")?;
+    check(top_logits <= MAX_TOP_LOGITS, "too many logits are asked for")?;
+    Ok(Sampling { temperature, top_k, top_p, repetition_penalty, seed, top_logits })
+}
+
+fn report(message: pb::Report) -> Checked<Report> {
+    use pb::report::What;
+    let (sequence, attempt) = sequence(message.sequence)?;
+    Ok(match message.what.ok_or(WireError::Illegal("a report says nothing"))? {
+        What::Opened(pb::Opened {}) => Report::Opened { sequence, attempt },
+        What::Refused(fault) => Report::Refused { sequence, attempt, fault: fault_of(fault)? },
+        What::Token(pb::Token { position, id, observed }) => {
+            let observed = observed.map(observed_of).transpose()?;
+            Report::Emitted { sequence, attempt, position, emission: Emission::Token { id, observed } }
+        }
+        What::Vector(pb::Vector { position, values }) => {
+            at_most(values.len(), MAX_VECTOR, "a vector")?;
+            Report::Emitted { sequence, attempt, position, emission: Emission::Vector(values) }
+        }
+        What::Failed(failed) => {
+            let cause = match failed.cause() {
+                pb::failed::Cause::Gap => Cause::Gap,
+                pb::failed::Cause::UnknownSequence => Cause::Unknown,
+                pb::failed::Cause::Lost => Cause::Lost,
+                pb::failed::Cause::Device => Cause::Device,
+                pb::failed::Cause::UnknownCause => return Err(WireError::Illegal("a failure's cause is unknown")),
+            };
+            let fault = failed.fault.ok_or(WireError::Illegal("a failure has no fault"))?;
+            Report::Failed { sequence, attempt, cause, stage: stage(failed.stage)?, fault: fault_of(fault)? }
+        }
+    })
+}
+
+fn observed_of(message: pb::Observed) -> Checked<Observed> {
+    at_most(message.ids.len(), MAX_TOP_LOGITS as usize, "the list of logits")?;
+    check(message.ids.len() == message.logits.len(), "a token's logits and their ids are of different lengths")?;
+    Ok(Observed { digest: message.digest, top: message.ids.into_iter().zip(message.logits).collect() })
+}
+
+fn stage(index: u32) -> Checked<StageIndex> {
+    check((index as usize) < MAX_STAGES, "a stage is beyond the last one possible")?;
+    Ok(index as StageIndex)
+}
+
+fn fault_of(message: pb::Fault) -> Checked<Fault> {
+    at_most(message.message.len(), MAX_FAULT_BYTES, "a fault's text")?;
+    let class = usize::try_from(message.class).ok().and_then(|number| FaultClass::ALL.get(number));
+    let class = *class.ok_or(WireError::Illegal("a fault's class is unknown"))?;
+    Ok(Fault { class, message: message.message, stage: message.stage.map(stage).transpose()? })
+}

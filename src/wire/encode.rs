@@ -1,0 +1,157 @@
+//! Values to protobuf messages.
+
+use super::{MAX_FAULT_BYTES, pb};
+use crate::base::limits::MAX_CALL_ID_BYTES;
+use crate::base::{Attempt, Fault, FaultClass, HostDType, HostTensor, ReplicaId, SequenceId};
+use crate::core::message::Cause;
+use crate::core::{
+    Body, Emission, Feedback, LinkLoad, LinkMail, LinkReply, Mail, Observed, Opening, Report, Sampling, Segment, Work,
+};
+use bytes::Bytes;
+use std::collections::HashMap;
+
+/// The header of `mail`, and its payload (empty unless it carries rows).
+pub(super) fn header(mail: Mail) -> (pb::Header, Bytes) {
+    use pb::header::Body as Wire;
+    let (body, payload) = match mail.body {
+        Body::Link(LinkMail::Hello { epoch }) => (Wire::Hello(pb::Hello { epoch }), Bytes::new()),
+        Body::Link(LinkMail::Probe { epoch, sent }) => (Wire::Probe(pb::Probe { epoch, sent }), Bytes::new()),
+        Body::Link(LinkMail::Frame { epoch, number, load }) => {
+            let (load, payload) = frame_load(load);
+            (Wire::Frame(pb::Frame { epoch, number, load: Some(load) }), payload)
+        }
+        Body::Reply(reply) => (link_reply(reply), Bytes::new()),
+        Body::Feedback(feedback) => (Wire::Feedback(feedback_message(feedback)), Bytes::new()),
+        Body::FeedbackAck { number } => (Wire::FeedbackAck(number), Bytes::new()),
+        Body::CloseNow { number, closes } => {
+            let closes = closes.into_iter().map(|(sequence, attempt)| of(sequence, attempt)).collect();
+            (Wire::CloseNow(pb::CloseNow { number, closes }), Bytes::new())
+        }
+        Body::CloseAck { number } => (Wire::CloseAck(number), Bytes::new()),
+    };
+    (pb::Header { from: mail.from.as_str().to_owned(), body: Some(body) }, payload)
+}
+
+fn of(sequence: SequenceId, attempt: Attempt) -> pb::SequenceAttempt {
+    pb::SequenceAttempt { boot: sequence.boot, counter: sequence.counter, attempt }
+}
+
+fn frame_load(load: LinkLoad) -> (pb::frame::Load, Bytes) {
+    match load {
+        LinkLoad::Open(opening) => (pb::frame::Load::Open(open(&opening)), Bytes::new()),
+        LinkLoad::Rows { segments, payload } => {
+            let HostTensor { dtype, shape: [_, columns], bytes } = payload;
+            let mut rows = rows(&segments);
+            rows.set_element(match dtype {
+                HostDType::F32 => pb::rows::Element::F32,
+                HostDType::U32 => pb::rows::Element::U32,
+            });
+            rows.columns = u32::try_from(columns).unwrap_or(u32::MAX);
+            (pb::frame::Load::Rows(rows), bytes)
+        }
+        LinkLoad::Close { sequence, attempt } => (pb::frame::Load::Close(of(sequence, attempt)), Bytes::new()),
+    }
+}
+
+/// Everything of `segments` but the payload's shape.
+fn rows(segments: &[Segment]) -> pb::Rows {
+    let mut places: HashMap<&ReplicaId, u32> = HashMap::new();
+    let mut rows = pb::Rows::default();
+    for segment in segments {
+        let next = places.len() as u32;
+        let place = *places.entry(&segment.door).or_insert(next);
+        if place == next {
+            rows.doors.push(segment.door.as_str().to_owned());
+        }
+        rows.door.push(place);
+        rows.boot.push(segment.sequence.boot);
+        rows.counter.push(segment.sequence.counter);
+        rows.attempt.push(segment.attempt);
+        rows.start.push(segment.start);
+        rows.count.push(segment.rows);
+        rows.emit.push(segment.emit);
+    }
+    rows
+}
+
+fn open(opening: &Opening) -> pb::Opening {
+    let generate = match opening.work {
+        Work::Generate(sampling) => Some(sampling_message(sampling)),
+        Work::Embed => None,
+    };
+    pb::Opening {
+        sequence: Some(of(opening.sequence, opening.attempt)),
+        door: opening.door.as_str().to_owned(),
+        path: opening.path.iter().map(|replica| replica.as_str().to_owned()).collect(),
+        call_id: cut(&opening.call_id, MAX_CALL_ID_BYTES),
+        generate,
+        known: opening.known.clone(),
+        capacity_tokens: opening.capacity_tokens,
+    }
+}
+
+fn sampling_message(sampling: Sampling) -> pb::Sampling {
+    let Sampling { temperature, top_k, top_p, repetition_penalty, seed, top_logits } = sampling;
+    pb::Sampling { temperature, top_k, top_p, repetition_penalty, seed, top_logits }
+}
+
+fn link_reply(reply: LinkReply) -> pb::header::Body {
+    match reply {
+        LinkReply::Welcome { epoch, before, got, credit_rows, credit_bytes } => {
+            pb::header::Body::Welcome(pb::Welcome { epoch, before, got, credit_rows, credit_bytes })
+        }
+        LinkReply::State { epoch, got, returned_rows, returned_bytes, broken } => {
+            pb::header::Body::State(pb::State { epoch, got, returned_rows, returned_bytes, broken })
+        }
+    }
+}
+
+fn feedback_message(feedback: Feedback) -> pb::Feedback {
+    let reports = feedback.reports.into_iter().map(report).collect();
+    pb::Feedback { number: feedback.number, reports }
+}
+
+fn report(report: Report) -> pb::Report {
+    use pb::report::What;
+    let (sequence, attempt, what) = match report {
+        Report::Opened { sequence, attempt } => (sequence, attempt, What::Opened(pb::Opened {})),
+        Report::Refused { sequence, attempt, fault } => (sequence, attempt, What::Refused(fault_message(&fault))),
+        Report::Emitted { sequence, attempt, position, emission } => {
+            let what = match emission {
+                Emission::Token { id, observed } => {
+                    What::Token(pb::Token { position, id, observed: observed.map(observed_message) })
+                }
+                Emission::Vector(values) => What::Vector(pb::Vector { position, values }),
+            };
+            (sequence, attempt, what)
+        }
+        Report::Failed { sequence, attempt, cause, stage, fault } => {
+            let mut failed = pb::Failed { stage: stage.into(), fault: Some(fault_message(&fault)), ..Default::default() };
+            failed.set_cause(match cause {
+                Cause::Gap => pb::failed::Cause::Gap,
+                Cause::Unknown => pb::failed::Cause::UnknownSequence,
+                Cause::Lost => pb::failed::Cause::Lost,
+                Cause::Device => pb::failed::Cause::Device,
+            });
+            (sequence, attempt, What::Failed(failed))
+        }
+    };
+    pb::Report { sequence: Some(of(sequence, attempt)), what: Some(what) }
+}
+
+fn observed_message(observed: Observed) -> pb::Observed {
+    let (ids, logits) = observed.top.into_iter().unzip();
+    pb::Observed { digest: observed.digest, ids, logits }
+}
+
+fn fault_message(fault: &Fault) -> pb::Fault {
+    let class = FaultClass::ALL.iter().position(|class| *class == fault.class).unwrap_or(FaultClass::ALL.len() - 1);
+    let message = cut(&fault.message, MAX_FAULT_BYTES);
+    pb::Fault { class: class as i32, message, stage: fault.stage.map(u32::from) }
+}
+
+/// `text`, at most `max_bytes` of it, whole characters only: what is too long must not make a message that its receiver
+/// refuses.
+fn cut(text: &str, max_bytes: usize) -> String {
+    text[..text.floor_char_boundary(max_bytes)].to_owned()
+}

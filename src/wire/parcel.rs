@@ -1,0 +1,83 @@
+//! The layout of a parcel: payload, header, trailer (see `hop.proto`).
+
+use super::{MAX_HEADER_BYTES, MAX_PARCEL_BYTES, WireError, decode as from_wire, encode as to_wire, pb, scan};
+use crate::base::ReplicaId;
+use crate::core::Mail;
+use bytes::{Bytes, BytesMut};
+use prost::Message;
+
+/// The last four bytes of a parcel, as a little endian number: 'S' 'L' 'W' and the wire version.
+pub const MAGIC: u32 = u32::from_le_bytes([b'S', b'L', b'W', super::WIRE_VERSION as u8]);
+/// Length of the trailer.
+pub const TRAILER_BYTES: usize = 8;
+
+/// A parcel's bytes, and what it cost to make them.
+#[derive(Debug)]
+pub struct Encoded {
+    /// The parcel.
+    pub bytes: Bytes,
+    /// Bytes of the payload that had to be copied: 0, or all of them where the payload was shared or its buffer full.
+    pub copied_bytes: usize,
+}
+
+/// Room that a buffer of activations needs behind them, so that a Rows parcel of `segments` segments can be finished in
+/// place.
+pub const fn room_for(segments: usize) -> usize {
+    // A segment takes at most 4 + 8 + 10 + 5 + 5 + 5 + 1 bytes, and its door, if it is the only one of that door, 82.
+    256 + segments * 120
+}
+
+/// Turns `mail` into a parcel. A payload that nobody else holds, and whose buffer has room behind it
+/// ([`room_for`]), is not copied.
+pub fn encode(mail: Mail) -> Encoded {
+    let (header, payload) = to_wire::header(mail);
+    let header_bytes = header.encoded_len();
+    let payload_bytes = payload.len();
+    let (mut buffer, copied_bytes) = make_room(payload, header_bytes + TRAILER_BYTES);
+    header.encode_raw(&mut buffer);
+    buffer.extend_from_slice(&(header_bytes as u32).to_le_bytes());
+    buffer.extend_from_slice(&MAGIC.to_le_bytes());
+    debug_assert_eq!(buffer.len(), payload_bytes + header_bytes + TRAILER_BYTES);
+    Encoded { bytes: buffer.freeze(), copied_bytes }
+}
+
+/// The payload's own buffer if it is ours alone and has room, otherwise a copy; and how many bytes were copied.
+fn make_room(payload: Bytes, room: usize) -> (BytesMut, usize) {
+    let shared = match payload.try_into_mut() {
+        Ok(own) if own.capacity() - own.len() >= room => return (own, 0),
+        Ok(full) => full.freeze(),
+        Err(shared) => shared,
+    };
+    let mut copy = BytesMut::with_capacity(shared.len() + room);
+    copy.extend_from_slice(&shared);
+    (copy, shared.len())
+}
+
+/// Turns a parcel back into mail. The payload shares the parcel's bytes.
+///
+/// # Errors
+/// Whatever is short, malformed, beyond a limit or of another version. Allocates at most a small multiple of the header.
+pub fn decode(parcel: Bytes) -> Result<Mail, WireError> {
+    if parcel.len() > MAX_PARCEL_BYTES {
+        return Err(WireError::TooLarge { what: "a parcel", limit: MAX_PARCEL_BYTES });
+    }
+    let short = WireError::Short { bytes: parcel.len() };
+    let Some((rest, [length @ .., m0, m1, m2, m3])) = parcel.split_last_chunk::<TRAILER_BYTES>() else {
+        return Err(short);
+    };
+    let found = u32::from_le_bytes([*m0, *m1, *m2, *m3]);
+    if found != MAGIC {
+        return Err(WireError::Version { found });
+    }
+    let header_bytes = length.iter().rev().fold(0usize, |n, byte| n << 8 | usize::from(*byte));
+    if header_bytes > MAX_HEADER_BYTES {
+        return Err(WireError::TooLarge { what: "a header", limit: MAX_HEADER_BYTES });
+    }
+    let Some(payload_bytes) = rest.len().checked_sub(header_bytes) else { return Err(short) };
+    let header = &rest[payload_bytes..];
+    scan::check(header)?;
+    let header = pb::Header::decode(header)?;
+    let from = ReplicaId::parse(&header.from).ok_or(WireError::Illegal("the sender's id is not a replica id"))?;
+    let body = from_wire::body(header.body, parcel.slice(..payload_bytes))?;
+    Ok(Mail { from, body })
+}

@@ -1,0 +1,106 @@
+//! A look at an encoded header before prost decodes it.
+//!
+//! prost turns every entry of a repeated message or string into a Rust value of 24 to some hundred bytes, however short the
+//! entry: two bytes on the wire could cost a hundred in memory. So the entries are counted first, and a header that holds
+//! more than its length allows of legal ones is refused before anything is allocated.
+
+use super::WireError;
+
+/// A kind of entry: the field numbers that lead to it, and the fewest bytes a legal one takes, key and length included.
+struct Entries {
+    path: &'static [u32],
+    min_bytes: usize,
+}
+
+/// Every repeated message or string of `Header`. Lists of numbers are not here: theirs cost at most 8 bytes a byte.
+const ENTRIES: [Entries; 4] = [
+    // A replica's id is at least 17 bytes.
+    Entries { path: &[4, 3, 3], min_bytes: 19 }, // frame.open.path
+    Entries { path: &[4, 4, 3], min_bytes: 19 }, // frame.rows.doors
+    // A report or a close names a sequence, whose counter is at least 1.
+    Entries { path: &[7, 2], min_bytes: 8 }, // feedback.reports
+    Entries { path: &[9, 2], min_bytes: 4 }, // close_now.closes
+];
+
+/// Refuses a header that holds more entries than legal ones could fit into it.
+pub(super) fn check(header: &[u8]) -> Result<(), WireError> {
+    for Entries { path, min_bytes } in ENTRIES {
+        if count(header, path).saturating_mul(min_bytes) > header.len() {
+            return Err(WireError::Illegal("a list of the header has more entries than fit into it"));
+        }
+    }
+    Ok(())
+}
+
+/// How many length-delimited fields `path` leads to. Stops at what is not well formed: prost will refuse it.
+fn count(mut message: &[u8], path: &[u32]) -> usize {
+    let Some((field, rest)) = path.split_first() else { return 1 };
+    let mut found = 0usize;
+    while let Some((key, after)) = varint(message) {
+        let Some((value, after)) = value(key & 7, after) else { return found };
+        if key >> 3 == u64::from(*field) && key & 7 == 2 {
+            found = found.saturating_add(count(value, rest));
+        }
+        message = after;
+    }
+    found
+}
+
+/// A base-128 varint and what follows it.
+fn varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
+    let mut value = 0u64;
+    for (i, byte) in bytes.iter().take(10).enumerate() {
+        value |= u64::from(byte & 0x7f) << (7 * i);
+        if byte & 0x80 == 0 {
+            return Some((value, &bytes[i + 1..]));
+        }
+    }
+    None
+}
+
+/// The bytes of a value of wire type `kind`, and what follows it.
+fn value(kind: u64, bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    match kind {
+        0 => varint(bytes).map(|(_, rest)| (&bytes[..0], rest)),
+        1 => bytes.split_at_checked(8),
+        2 => {
+            let (len, rest) = varint(bytes)?;
+            rest.split_at_checked(usize::try_from(len).ok()?)
+        }
+        5 => bytes.split_at_checked(4),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::pb;
+    use prost::Message;
+
+    fn header(body: pb::header::Body) -> Vec<u8> {
+        pb::Header { from: String::new(), body: Some(body) }.encode_to_vec()
+    }
+
+    #[test]
+    fn entries_are_counted_at_their_path() {
+        let open = pb::Opening { path: vec!["a".into(), "b".into()], ..Default::default() };
+        let load = Some(pb::frame::Load::Open(open));
+        let bytes = header(pb::header::Body::Frame(pb::Frame { epoch: 1, number: 300, load }));
+        assert_eq!(count(&bytes, &[4, 3, 3]), 2);
+        assert_eq!(count(&bytes, &[4, 4, 3]), 0);
+    }
+
+    #[test]
+    fn a_header_of_empty_reports_is_refused_unseen() {
+        let reports = vec![pb::Report::default(); 1000];
+        let bytes = header(pb::header::Body::Feedback(pb::Feedback { number: 1, reports }));
+        assert!(matches!(check(&bytes), Err(WireError::Illegal(_))));
+    }
+
+    #[test]
+    fn an_endless_varint_is_no_varint() {
+        assert_eq!(varint(&[0xff; 11]), None);
+        assert_eq!(varint(&[0xac, 0x02, 7]), Some((300, &[7][..])));
+    }
+}

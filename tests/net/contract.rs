@@ -1,0 +1,316 @@
+//! The contract of every hop, against memory and NATS alike.
+
+use crate::mails::frame;
+use crate::nats::NatsServer;
+use crate::soon;
+use stageline::base::ReplicaId;
+use stageline::core::{Body, LinkLoad, LinkMail, LinkReply, Mail};
+use stageline::transport::{
+    Arrived, MAILBOX_CAPACITY, Mailbox, MemoryNet, NatsNet, NatsSettings, Peer, Plane, Post, PostError,
+};
+use stageline::wire::Subjects;
+use tokio::sync::mpsc;
+
+/// The manifest digest of every test.
+pub const DIGEST: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
+
+/// The subjects of every test.
+pub fn subjects() -> Subjects {
+    Subjects::new("test", DIGEST).unwrap()
+}
+
+/// A connection to `server`.
+pub async fn connect(server: &NatsServer) -> NatsNet {
+    NatsNet::connect(NatsSettings::new(server.url(), subjects())).await.unwrap()
+}
+
+/// The `n`th replica of a stage.
+pub fn peer(stage: u16, n: u64) -> Peer {
+    Peer { stage, replica: ReplicaId::new("pod", u64::from(stage) << 32 | n) }
+}
+
+/// A control message that counts.
+pub fn ack(from: &Peer, number: u64) -> Mail {
+    Mail { from: from.replica.clone(), body: Body::FeedbackAck { number } }
+}
+
+fn close_ack(from: &Peer, number: u64) -> Mail {
+    Mail { from: from.replica.clone(), body: Body::CloseAck { number } }
+}
+
+/// The next mail on a plane.
+pub async fn mail(plane: &mut mpsc::Receiver<Arrived>) -> Mail {
+    match soon("mail", plane.recv()).await {
+        Some(Arrived::Mail(mail)) => mail,
+        other => panic!("mail was to come: {other:?}"),
+    }
+}
+
+/// The number of a frame.
+pub fn number(mail: &Mail) -> u64 {
+    match &mail.body {
+        Body::Link(LinkMail::Frame { number, .. }) => *number,
+        Body::FeedbackAck { number } | Body::CloseAck { number } => *number,
+        body => panic!("no number in {body:?}"),
+    }
+}
+
+/// Every kind of hop, with two ends that may be on two connections.
+enum Hop {
+    Memory(MemoryNet),
+    Nats { _server: NatsServer, a: NatsNet, b: NatsNet },
+}
+
+impl Hop {
+    async fn all() -> Vec<Self> {
+        let server = NatsServer::start().await;
+        let (a, b) = (connect(&server).await, connect(&server).await);
+        vec![Self::Memory(MemoryNet::new()), Self::Nats { _server: server, a, b }]
+    }
+
+    fn a(&self) -> &dyn Post {
+        match self {
+            Self::Memory(net) => net,
+            Self::Nats { a, .. } => a,
+        }
+    }
+
+    fn b(&self) -> &dyn Post {
+        match self {
+            Self::Memory(net) => net,
+            Self::Nats { b, .. } => b,
+        }
+    }
+
+    async fn register_a(&self, peer: Peer) -> Mailbox {
+        match self {
+            Self::Memory(net) => net.register(peer),
+            Self::Nats { a, .. } => a.register(peer).await.unwrap(),
+        }
+    }
+
+    async fn register_b(&self, peer: Peer) -> Mailbox {
+        match self {
+            Self::Memory(net) => net.register(peer),
+            Self::Nats { b, .. } => b.register(peer).await.unwrap(),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_plane_keeps_its_order_and_its_mail() {
+    for hop in Hop::all().await {
+        let (from, to) = (peer(0, 1), peer(1, 1));
+        let mut mailbox = hop.register_b(to.clone()).await;
+        // As links do, no more is sent than the receiver is known to have room for.
+        let window = tokio::sync::Semaphore::new(MAILBOX_CAPACITY);
+        let nth = |n: u64| frame(&from.replica, n, 4 + 4 * (n as usize % 9));
+        let send = async {
+            for n in 1..=3000 {
+                window.acquire().await.unwrap().forget();
+                hop.a().post(&to, nth(n)).unwrap();
+            }
+        };
+        let read = async {
+            for n in 1..=3000 {
+                assert_eq!(format!("{:?}", mail(&mut mailbox.stream).await), format!("{:?}", nth(n)));
+                window.add_permits(1);
+            }
+        };
+        tokio::join!(send, read);
+    }
+}
+
+#[tokio::test]
+async fn every_message_goes_to_its_plane_and_to_its_peer_only() {
+    for hop in Hop::all().await {
+        let (from, to) = (peer(2, 1), peer(0, 1));
+        let mut mailbox = hop.register_b(to.clone()).await;
+        let mut other = hop.register_b(peer(0, 2)).await;
+        let reply = LinkReply::State { epoch: 1, got: 2, returned_rows: 3, returned_bytes: 4, broken: false };
+        let bodies = [
+            Body::Link(LinkMail::Hello { epoch: 1 }),
+            Body::Reply(reply),
+            Body::Feedback(stageline::core::Feedback { number: 1, reports: Vec::new() }),
+            Body::FeedbackAck { number: 1 },
+            Body::CloseNow { number: 1, closes: Vec::new() },
+            Body::CloseAck { number: 1 },
+        ];
+        for body in bodies {
+            let plane = Plane::of(&body);
+            hop.a().post(&to, Mail { from: from.replica.clone(), body: body.clone() }).unwrap();
+            let receiver = match plane {
+                Plane::Control => &mut mailbox.control,
+                Plane::Feedback => &mut mailbox.feedback,
+                Plane::Stream => &mut mailbox.stream,
+            };
+            assert_eq!(format!("{:?}", mail(receiver).await.body), format!("{body:?}"));
+        }
+        hop.a().post(&peer(0, 2), ack(&from, 9)).unwrap();
+        assert_eq!(number(&mail(&mut other.control).await), 9);
+        for receiver in [&mut mailbox.control, &mut mailbox.feedback, &mut mailbox.stream] {
+            assert!(receiver.is_empty(), "nothing more came");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_finds_nobody_comes_back() {
+    for hop in Hop::all().await {
+        let (from, alive, dead) = (peer(0, 1), peer(1, 1), peer(1, 2));
+        let mut sender = hop.register_a(from.clone()).await;
+        let mut mailbox = hop.register_b(alive.clone()).await;
+        for plane in [frame(&from.replica, 1, 4), ack(&from, 1), close_ack(&from, 1)] {
+            hop.a().post(&alive, plane.clone()).unwrap();
+            hop.a().post(&dead, plane).unwrap();
+            match soon("news of the dead", sender.control.recv()).await {
+                Some(Arrived::Unreachable { peer }) => assert_eq!(peer, dead),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(number(&mail(&mut mailbox.stream).await), 1);
+        // A replica that was there and went.
+        drop(mailbox);
+        let gone = async {
+            loop {
+                hop.a().post(&alive, ack(&from, 2)).unwrap();
+                if let Ok(arrived) = sender.control.try_recv() {
+                    return arrived;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        match soon("news of the one that went", gone).await {
+            Arrived::Unreachable { peer } => assert_eq!(peer, alive),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_slow_reader_grows_nobody_and_holds_no_other_plane_up() {
+    for hop in Hop::all().await {
+        let (from, to) = (peer(0, 1), peer(1, 1));
+        let mut mailbox = hop.register_b(to.clone()).await;
+        // Far more than everything between the two ends can hold, while nobody reads the stream.
+        let mut taken = 0;
+        for n in 1..=20_000 {
+            match hop.a().post(&to, frame(&from.replica, n, 4)) {
+                Ok(()) => taken += 1,
+                Err(error) => assert_eq!(error, PostError::Full),
+            }
+            tokio::task::yield_now().await;
+        }
+        hop.a().post(&to, ack(&from, 7)).unwrap();
+        assert_eq!(number(&mail(&mut mailbox.control).await), 7, "an ack passes a full stream");
+        assert!(mailbox.stream.len() <= MAILBOX_CAPACITY);
+        if let Hop::Memory(_) = &hop {
+            assert_eq!(taken, MAILBOX_CAPACITY, "no room is an error at the sender");
+        }
+        // What comes out is in order, and begins with the first.
+        let mut last = 0;
+        while let Ok(Arrived::Mail(mail)) = mailbox.stream.try_recv() {
+            assert!(number(&mail) > last && (last > 0 || number(&mail) == 1));
+            last = number(&mail);
+        }
+        // And when the reader goes on, new mail gets through.
+        let again = async {
+            loop {
+                let _ = hop.a().post(&to, frame(&from.replica, 10_000, 4));
+                while let Ok(Arrived::Mail(mail)) = mailbox.stream.try_recv() {
+                    if number(&mail) == 10_000 {
+                        return;
+                    }
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        soon("mail after a flood", again).await;
+    }
+}
+
+/// Sends frames of these payload sizes through a server with this max_payload, acks between them.
+async fn through(max_payload: usize, sizes: &[usize]) {
+    let server = NatsServer::with_max_payload(max_payload).await;
+    let (a, b) = (connect(&server).await, connect(&server).await);
+    let (from, to) = (peer(0, 1), peer(1, 1));
+    let mut mailbox = b.register(to.clone()).await.unwrap();
+    let send = async {
+        for (n, size) in (1..).zip(sizes) {
+            a.post(&to, frame(&from.replica, n, *size)).unwrap();
+            a.post(&to, ack(&from, n)).unwrap();
+        }
+    };
+    let read = async {
+        for (n, size) in (1..).zip(sizes) {
+            let got = mail(&mut mailbox.stream).await;
+            let Body::Link(LinkMail::Frame { number, load: LinkLoad::Rows { payload, .. }, .. }) = got.body else {
+                panic!("no rows")
+            };
+            assert_eq!((number, payload.bytes.len()), (n, *size));
+            let right = payload.bytes.iter().enumerate().all(|(i, byte)| *byte == (i as u64).wrapping_mul(n) as u8);
+            assert!(right, "the bytes of frame {n} arrived as they were");
+        }
+        for n in (1..).take(sizes.len()) {
+            assert_eq!(number(&mail(&mut mailbox.control).await), n);
+        }
+    };
+    tokio::join!(send, read);
+    let pieces = |size: &&usize| **size + 200 > max_payload;
+    assert!(a.counters().fragments() >= 2 * sizes.iter().filter(pieces).count() as u64);
+    assert_eq!((b.counters().refused(), b.counters().dropped()), (0, 0));
+}
+
+#[tokio::test]
+async fn parcels_over_a_max_payload_of_64_kib_arrive_whole() {
+    let limit = 64 << 10;
+    through(limit, &[4, limit - 400, limit - 132, limit - 128, limit - 64, limit, limit + 4, 3 * limit, 10 << 20, 4]).await;
+}
+
+#[tokio::test]
+async fn parcels_over_a_max_payload_of_1_mib_arrive_whole() {
+    let limit = 1 << 20;
+    through(limit, &[4, limit - 400, limit - 128, limit, limit + 4, 10_000_000, 4]).await;
+}
+
+#[tokio::test]
+async fn what_is_larger_than_a_parcel_may_be_is_refused_at_the_sender() {
+    let server = NatsServer::start().await;
+    let settings = NatsSettings { max_parcel_bytes: 1 << 20, ..NatsSettings::new(server.url(), subjects()) };
+    let net = NatsNet::connect(settings).await.unwrap();
+    let (from, to) = (peer(0, 1), peer(1, 1));
+    assert_eq!(net.post(&to, frame(&from.replica, 1, (1 << 20) + 4)), Err(PostError::TooLarge));
+}
+
+#[tokio::test]
+async fn what_strangers_send_is_refused_and_does_no_harm() {
+    let server = NatsServer::start().await;
+    let net = connect(&server).await;
+    let (from, to) = (peer(0, 1), peer(1, 1));
+    let mut mailbox = net.register(to.clone()).await.unwrap();
+    let stranger = async_nats::connect(server.url()).await.unwrap();
+    let subject = subjects().subject(to.stage, &to.replica, Plane::Stream);
+    let mut headers = async_nats::HeaderMap::new();
+    headers.insert("Stageline-Fragment", "no fragment");
+    stranger.publish(subject.clone(), "no parcel".into()).await.unwrap();
+    stranger.publish_with_headers(subject.clone(), headers, "no piece".into()).await.unwrap();
+    let wrong_plane = stageline::wire::encode(ack(&from, 1)).bytes;
+    stranger.publish(subject.clone(), wrong_plane).await.unwrap();
+    let good = stageline::wire::encode(frame(&from.replica, 5, 4)).bytes;
+    stranger.publish(subject, good).await.unwrap();
+    assert_eq!(number(&mail(&mut mailbox.stream).await), 5);
+    assert_eq!(net.counters().refused(), 3);
+}
+
+#[tokio::test]
+async fn both_ends_can_talk() {
+    for hop in Hop::all().await {
+        let (one, two) = (peer(0, 1), peer(1, 1));
+        let mut first = hop.register_a(one.clone()).await;
+        let mut second = hop.register_b(two.clone()).await;
+        hop.a().post(&two, frame(&one.replica, 1, 8)).unwrap();
+        assert_eq!(number(&mail(&mut second.stream).await), 1);
+        hop.b().post(&one, ack(&two, 1)).unwrap();
+        assert_eq!(number(&mail(&mut first.control).await), 1);
+    }
+}

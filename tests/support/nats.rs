@@ -1,0 +1,121 @@
+//! A real nats-server, started for a test and ended with it.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Longest wait for a server to say where it listens.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A running server. Ends, and takes its folder away, when dropped.
+pub struct NatsServer {
+    child: Child,
+    port: u16,
+    arguments: Vec<String>,
+    folder: tempfile::TempDir,
+}
+
+impl NatsServer {
+    /// A server with JetStream, on a free port of the loopback.
+    pub async fn start() -> Self {
+        Self::with(&["-js"]).await
+    }
+
+    /// A server with these arguments beside those for its address and folder.
+    pub async fn with(arguments: &[&str]) -> Self {
+        let folder = tempfile::tempdir().expect("a folder for the server");
+        let arguments: Vec<String> = arguments.iter().map(|text| text.to_string()).collect();
+        let mut child = spawn(&folder, &arguments, -1);
+        let port = wait_for_port(folder.path(), &mut child).await;
+        Self { child, port, arguments, folder }
+    }
+
+    /// A server with JetStream and this `max_payload`.
+    pub async fn with_max_payload(bytes: usize) -> Self {
+        let folder = tempfile::tempdir().expect("a folder for the settings");
+        let settings = folder.path().join("nats.conf");
+        std::fs::write(&settings, format!("max_payload: {bytes}\n")).expect("the settings are written");
+        Self::with(&["-js", "-c", settings.to_str().expect("a plain path")]).await
+    }
+
+    /// Where it listens.
+    pub fn url(&self) -> String {
+        format!("nats://127.0.0.1:{}", self.port)
+    }
+
+    /// Kills it, as a power cut would.
+    pub fn kill(&mut self) {
+        self.child.kill().expect("the server can be killed");
+        self.child.wait().expect("the server ends");
+    }
+
+    /// Starts it again on the same port, after [`NatsServer::kill`].
+    pub async fn start_again(&mut self) {
+        remove_ports_files(self.folder.path());
+        self.child = spawn(&self.folder, &self.arguments, i32::from(self.port));
+        assert_eq!(wait_for_port(self.folder.path(), &mut self.child).await, self.port);
+    }
+}
+
+impl Drop for NatsServer {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Where `scripts/test` puts the server, unless STAGELINE_NATS_SERVER names another.
+fn binary() -> PathBuf {
+    let named = std::env::var_os("STAGELINE_NATS_SERVER").map(PathBuf::from);
+    let usual = || {
+        let home = std::env::var_os("HOME").expect("HOME is set");
+        PathBuf::from(home).join(".cache/stageline/bin/nats-server")
+    };
+    let path = named.unwrap_or_else(usual);
+    assert!(path.is_file(), "no nats-server at {}: run scripts/test, which installs it", path.display());
+    path
+}
+
+fn spawn(folder: &tempfile::TempDir, arguments: &[String], port: i32) -> Child {
+    let folder = folder.path().to_str().expect("a plain path");
+    Command::new(binary())
+        .args(["-a", "127.0.0.1", "-p", &port.to_string(), "--ports_file_dir", folder, "-sd", folder])
+        .args(["-l", &format!("{folder}/log")])
+        .args(arguments)
+        .stdin(Stdio::null())
+        .spawn()
+        .expect("nats-server starts")
+}
+
+/// Waits for the server's ports file, which it writes when it listens. The one place where a test looks again and again:
+/// a process cannot be awaited in any other way, and the deadline only turns a hang into a failure.
+async fn wait_for_port(folder: &Path, child: &mut Child) -> u16 {
+    let begun = Instant::now();
+    let mut look = tokio::time::interval(Duration::from_millis(5));
+    loop {
+        look.tick().await;
+        if let Some(port) = ports_files(folder).find_map(|file| port_in(&file)) {
+            return port;
+        }
+        let log = || std::fs::read_to_string(folder.join("log")).unwrap_or_default();
+        if let Some(status) = child.try_wait().expect("the server's state") {
+            panic!("nats-server ended ({status}):\n{}", log());
+        }
+        assert!(begun.elapsed() < PATIENCE, "nats-server does not listen:\n{}", log());
+    }
+}
+
+fn ports_files(folder: &Path) -> impl Iterator<Item = PathBuf> {
+    let files = std::fs::read_dir(folder).expect("the server's folder").flatten().map(|entry| entry.path());
+    files.filter(|path| path.extension().is_some_and(|end| end == "ports"))
+}
+
+fn remove_ports_files(folder: &Path) {
+    ports_files(folder).for_each(|file| std::fs::remove_file(file).expect("the old ports file goes"));
+}
+
+/// The client port in a ports file, `{"nats": ["nats://127.0.0.1:41234"], …}`; `None` while it is being written.
+fn port_in(file: &Path) -> Option<u16> {
+    let ports: serde_json::Value = serde_json::from_slice(&std::fs::read(file).ok()?).ok()?;
+    ports["nats"][0].as_str()?.rsplit_once(':')?.1.parse().ok()
+}
