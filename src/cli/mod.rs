@@ -1,1 +1,5 @@
 //! cli
+
+pub mod inspect;
+pub mod split;
+mod table;
