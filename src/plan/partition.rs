@@ -67,25 +67,24 @@ fn least_bottleneck(row: &Row, stages: usize, fits: &impl Fn(usize, Range<usize>
     let mut rest: Vec<Option<u64>> = vec![None; n + 1];
     rest[n] = Some(0);
     for stage in (0..stages).rev() {
-        let mut here = vec![None; n + 1];
-        for start in stage..n {
+        let least_from = |start: usize| {
             let mut best: Option<u64> = None;
-            for end in start + 1..=n {
+            for (end, &after) in rest.iter().enumerate().skip(start + 1) {
                 let weight = row.weight(&(start..end));
                 // Longer ranges only weigh more: none of them can win.
                 if best.is_some_and(|best| weight >= best) {
                     break;
                 }
-                if let Some(after) = rest[end]
+                if let Some(after) = after
                     && fits(stage, start..end)
                 {
                     let bottleneck = weight.max(after);
                     best = Some(best.map_or(bottleneck, |best| best.min(bottleneck)));
                 }
             }
-            here[start] = best;
-        }
-        rest = here;
+            best
+        };
+        rest = (0..=n).map(least_from).collect();
     }
     rest[0]
 }
@@ -95,20 +94,22 @@ fn most_even(row: &Row, stages: usize, allowed: impl Fn(usize, Range<usize>) -> 
     let n = row.len();
     let mut rest: Vec<Option<u128>> = vec![None; n + 1];
     rest[n] = Some(0);
+    // ends[stage][start]: where the best cut of start.. ends its first stage.
     let mut ends = vec![vec![0; n]; stages];
-    for stage in (0..stages).rev() {
-        let mut here = vec![None; n + 1];
-        for start in stage..n {
-            for end in (start + 1..=n).filter(|&end| allowed(stage, start..end)) {
-                let Some(after) = rest[end] else { continue };
+    for (stage, ends) in ends.iter_mut().enumerate().rev() {
+        let mut least_from = |start: usize| {
+            let mut best: Option<u128> = None;
+            for (end, &after) in rest.iter().enumerate().skip(start + 1) {
+                let Some(after) = after.filter(|_| allowed(stage, start..end)) else { continue };
                 let squares = u128::from(row.weight(&(start..end))).pow(2).saturating_add(after);
-                if here[start].is_none_or(|best| squares <= best) {
-                    here[start] = Some(squares);
-                    ends[stage][start] = end;
+                if best.is_none_or(|best| squares <= best) {
+                    best = Some(squares);
+                    ends[start] = end;
                 }
             }
-        }
-        rest = here;
+            best
+        };
+        rest = (0..=n).map(&mut least_from).collect();
     }
     rest[0]?;
     let mut start = 0;

@@ -10,7 +10,7 @@ use crate::shard::read::OpenFile;
 use safetensors::Dtype;
 use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 
@@ -222,7 +222,7 @@ impl<'de> Deserialize<'de> for Dims {
 }
 
 /// A header's tensors; a name that comes twice is an error (a plain map would keep the second in silence).
-struct Listed(HashMap<String, ListedTensor>);
+struct Listed(BTreeMap<String, ListedTensor>);
 
 impl<'de> Deserialize<'de> for Listed {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -233,10 +233,10 @@ impl<'de> Deserialize<'de> for Listed {
                 f.write_str("an object of tensors")
             }
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Listed, A::Error> {
-                let (mut tensors, mut notes) = (HashMap::new(), false);
+                let (mut tensors, mut notes) = (BTreeMap::new(), false);
                 while let Some(name) = map.next_key::<String>()? {
                     let twice = if name == "__metadata__" {
-                        map.next_value::<HashMap<String, String>>()?;
+                        map.next_value::<BTreeMap<String, String>>()?;
                         std::mem::replace(&mut notes, true)
                     } else {
                         let tensor = map.next_value()?;

@@ -14,5 +14,5 @@ pub mod write;
 
 pub use folder::ModelFolder;
 pub use header::{Header, TensorEntry, TensorShape};
-pub use load::{ShardFile, TensorBytes};
+pub use load::{Proof, ShardFile, TensorBytes};
 pub use pipeline::PipelineFolder;

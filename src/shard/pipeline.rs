@@ -4,7 +4,7 @@ use crate::base::Fault;
 use crate::base::limits::{MAX_CONFIG_BYTES, MAX_TOKENIZER_BYTES};
 use crate::plan::{FileEntry, Manifest};
 use crate::shard::header::Header;
-use crate::shard::load::ShardFile;
+use crate::shard::load::{Proof, ShardFile};
 use crate::shard::names::inside;
 use crate::shard::read::{OpenFile, read_whole};
 use crate::shard::write::hex;
@@ -89,6 +89,15 @@ impl PipelineFolder {
     pub fn load_stage(&self, stage: usize, progress: impl FnMut(u64)) -> Result<ShardFile, Fault> {
         let entry = self.shard(stage)?;
         ShardFile::load(&self.path(entry)?, entry, progress)
+    }
+
+    /// Reads the shard of stage `stage`; its SHA-256 comes later (see [`ShardFile::read`]).
+    ///
+    /// # Errors
+    /// `InvalidRequest` if there is no such stage, or its shard cannot be read or has a wrong length or header.
+    pub fn read_stage(&self, stage: usize, progress: impl FnMut(u64)) -> Result<(ShardFile, Proof), Fault> {
+        let entry = self.shard(stage)?;
+        ShardFile::read(&self.path(entry)?, entry, progress)
     }
 
     fn shard(&self, stage: usize) -> Result<&FileEntry, Fault> {
