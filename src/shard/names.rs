@@ -18,7 +18,7 @@ pub fn shard_name(stage: usize, stages: usize) -> String {
 /// The real path of the regular file `name` of `dir`, which may be a link, but not one that leads out of the folder.
 ///
 /// A Hugging Face cache keeps a model as links: `…/snapshots/REVISION/NAME` leads to `…/blobs/DIGEST`. So for a folder in
-/// `snapshots`, its `blobs` count as inside.
+/// `snapshots`, or one in that, its `blobs` count as inside.
 ///
 /// # Errors
 /// `InvalidRequest` if `name` holds a folder, leads out, is absent or is no regular file.
@@ -33,7 +33,9 @@ pub fn inside(dir: &Path, name: &str) -> Result<PathBuf, Fault> {
     }
     let home = dir.canonicalize().map_err(|error| fault_at(dir, "cannot open", &error))?;
     let real = path.canonicalize().map_err(|error| fault_at(&path, "cannot open", &error))?;
-    let snapshots = home.parent().filter(|parent| parent.file_name().is_some_and(|name| name == "snapshots"));
+    // A model folder, or a folder in one (1_Pooling).
+    let mut above = home.ancestors().skip(1).take(2);
+    let snapshots = above.find(|folder| folder.file_name().is_some_and(|name| name == "snapshots"));
     let blobs = snapshots.and_then(Path::parent).map(|cache| cache.join("blobs"));
     let parent = real.parent();
     if parent != Some(home.as_path()) && (blobs.is_none() || parent != blobs.as_deref()) {
@@ -100,7 +102,10 @@ mod tests {
         fs::write(root.path().join("blobs/12"), "x").unwrap();
         symlink("../../blobs/12", dir.join("config.json")).unwrap();
         symlink("../../blobs/12", root.path().join("config.json")).unwrap();
+        fs::create_dir(dir.join("1_Pooling")).unwrap();
+        symlink("../../../blobs/12", dir.join("1_Pooling/config.json")).unwrap();
         assert!(inside(&dir, "config.json").is_ok());
+        assert!(inside(&dir.join("1_Pooling"), "config.json").is_ok());
         assert!(inside(root.path(), "config.json").is_err());
     }
 }
