@@ -1,3 +1,4 @@
+<<<<<<< HEAD
 //! Floor 5: the command line.
 
 mod flags;
@@ -87,3 +88,10 @@ fn on_runtime(
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(work)
 }
+=======
+//! cli
+
+pub mod inspect;
+pub mod split;
+mod table;
+>>>>>>> shard

@@ -1,6 +1,18 @@
 //! What a config.json asks for, checked: every setting is either supported or refused by name.
 
+mod bert;
+mod llama;
+mod sentence;
+mod settings;
+
+use crate::base::Fault;
+use crate::base::limits::MAX_CONFIG_BYTES;
+use crate::shard::names::inside;
+use crate::shard::read::read_whole;
+use serde_json::Value;
+use settings::{Settings, shown};
 use std::ops::Range;
+use std::path::Path;
 
 /// Layers `start..end` of a model. A range that starts at 0 also embeds; one that ends at the last layer also holds the
 /// head (decoder: final norm and logits; encoder: pooling).
@@ -94,6 +106,41 @@ pub struct BertSpec {
 }
 
 impl ModelSpec {
+    /// What `config` (a config.json) asks for. A key that changes what is computed is honoured or refused; a key that
+    /// changes nothing is known as such; a key that is not known is refused, since it may be either.
+    ///
+    /// # Errors
+    /// `InvalidRequest`, one line that names every setting that is missing, wrong or not supported, with its value.
+    pub fn parse(config: &Value) -> Result<Self, Fault> {
+        let mut settings = Settings::of("config.json", config)?;
+        let kind = settings.take("model_type").unwrap_or(&Value::Null);
+        let spec = match kind.as_str() {
+            Some("llama") => Self::Llama(llama::read(&mut settings)),
+            Some("bert") => Self::Bert(bert::read(&mut settings)),
+            // Its other settings are of a family that is not known: complaining of each would say nothing.
+            _ => {
+                let fault = format!("config.json: model_type = {} is not supported (only llama or bert)", shown(kind));
+                return Err(Fault::invalid(fault));
+            }
+        };
+        settings.finish()?;
+        Ok(spec)
+    }
+
+    /// Reads the config.json of `dir`, which is returned too, and for an encoder the files that say how sentence-transformers pools.
+    ///
+    /// # Errors
+    /// As [`ModelSpec::parse`]; also if a file cannot be read or pools otherwise than by mean and L2 norm.
+    pub fn from_dir(dir: &Path) -> Result<(Self, Value), Fault> {
+        let config = read_json(dir, "config.json")?;
+        let spec = Self::parse(&config)
+            .map_err(|fault| Fault { message: format!("{}: {}", dir.display(), fault.message), ..fault })?;
+        if let Self::Bert(bert) = &spec {
+            sentence::check(dir, bert.hidden)?;
+        }
+        Ok((spec, config))
+    }
+
     /// Number of layers.
     pub fn layers(&self) -> usize {
         match self {
@@ -125,4 +172,11 @@ impl ModelSpec {
             Self::Bert(s) => s.vocab,
         }
     }
+}
+
+/// The JSON file `name` of `dir`.
+fn read_json(dir: &Path, name: &str) -> Result<Value, Fault> {
+    let path = inside(dir, name)?;
+    serde_json::from_slice(&read_whole(&path, MAX_CONFIG_BYTES)?)
+        .map_err(|error| Fault::invalid(format!("{} is not JSON: {error}", path.display())))
 }

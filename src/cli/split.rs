@@ -1,0 +1,210 @@
+//! `split`: cuts a model folder into a pipeline folder and says what came of it.
+
+use crate::cli::table::{Table, bytes, count, percent};
+use crate::model::Checkpoint;
+use crate::model::split::{Plan, PlanOrder, plan_only, write_pipeline};
+use crate::plan::manifest::is_pipeline_name;
+use crate::plan::{Balance, Cut, CutStage, Manifest};
+use anyhow::Context;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::json;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// What `split` is asked, checked.
+#[derive(Clone, Debug)]
+pub struct SplitOrder {
+    /// The Hugging Face folder.
+    pub model_dir: PathBuf,
+    /// The pipeline folder to write.
+    pub out: PathBuf,
+    /// The pipeline's name; made of the model folder's if unset.
+    pub name: Option<String>,
+    /// Number of stages.
+    pub stages: usize,
+    /// What is evened out.
+    pub balance: Balance,
+    /// Most bytes of weights and KV cache of a stage: none, one number for every stage, or one a stage.
+    pub stage_memory: Vec<u64>,
+    /// Sequences that the KV cache must hold at once.
+    pub max_num_seqs: usize,
+    /// Longest of them, in tokens; the model's longest if unset.
+    pub max_model_len: Option<usize>,
+    /// One JSON object in place of the table.
+    pub json: bool,
+}
+
+/// Cuts the model and writes the folder; the table, or the JSON object, goes to `out`. Progress is shown on standard
+/// error where that is a terminal.
+///
+/// # Errors
+/// One line that says what is wrong; then nothing that looks whole is left behind.
+pub fn split(order: &SplitOrder, out: &mut dyn Write) -> anyhow::Result<()> {
+    let checkpoint = Checkpoint::open(&order.model_dir).map_err(said)?;
+    let plan_order = PlanOrder {
+        stages: order.stages,
+        balance: order.balance,
+        stage_memory: order.stage_memory.clone(),
+        max_num_seqs: order.max_num_seqs,
+        max_model_len: order.max_model_len,
+    };
+    let plan = plan_only(&checkpoint, &plan_order).map_err(said)?;
+    let name = order.name.clone().map_or_else(|| pipeline_name(&order.model_dir), Ok)?;
+    let bar = ProgressBar::new(0);
+    let style = ProgressStyle::with_template("writing shards {bar:30} {decimal_bytes}/{decimal_total_bytes} {eta}")?;
+    bar.set_style(style);
+    let manifest = write_pipeline(&checkpoint, &plan, &name, &order.out, &mut |done, total| {
+        bar.set_length(total);
+        bar.set_position(done);
+    });
+    bar.finish_and_clear();
+    let report = Report { checkpoint: &checkpoint, plan: &plan, manifest: &manifest.map_err(said)?, out: &order.out };
+    if order.json {
+        writeln!(out, "{}", report.json())?
+    } else {
+        report.text(out)?
+    }
+    Ok(())
+}
+
+/// A fault's words alone: its class speaks to clients of a server.
+pub(crate) fn said(fault: crate::base::Fault) -> anyhow::Error {
+    anyhow::Error::msg(fault.message)
+}
+
+/// A pipeline's name made of its model folder's: lower case, `-` for what a name cannot hold.
+fn pipeline_name(model_dir: &Path) -> anyhow::Result<String> {
+    let real = model_dir.canonicalize().with_context(|| format!("cannot open {}", model_dir.display()))?;
+    let folder = real.file_name().map(|name| name.to_string_lossy().to_lowercase()).unwrap_or_default();
+    let legal: String = folder.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(63).collect();
+    let name = legal.trim_matches('-');
+    anyhow::ensure!(is_pipeline_name(name), "{} makes no name for a pipeline; give one", model_dir.display());
+    Ok(name.into())
+}
+
+/// What a split did.
+struct Report<'a> {
+    checkpoint: &'a Checkpoint,
+    plan: &'a Plan,
+    manifest: &'a Manifest,
+    out: &'a Path,
+}
+
+impl Report<'_> {
+    fn text(&self, out: &mut dyn Write) -> anyhow::Result<()> {
+        let Self { checkpoint, plan, manifest, .. } = self;
+        let stages = plan.cut.stages.len();
+        writeln!(
+            out,
+            "{}: {} layers in {}, cut into {stages} by {}; KV cache for {} tokens a stage\n",
+            manifest.name,
+            checkpoint.spec.layers(),
+            manifest.dtype,
+            plan.balance,
+            plan.kv_tokens
+        )?;
+        let mut table = Table::new([
+            "stage",
+            "layers",
+            "parameters",
+            "weights",
+            "KV cache",
+            "cost",
+            "| even by layers:",
+            "parameters",
+            "weights",
+            "KV cache",
+            "cost",
+        ]);
+        for (k, (stage, even)) in plan.cut.stages.iter().zip(&plan.even.stages).enumerate() {
+            table.row([vec![k.to_string()], cells(stage), cells(even)].concat());
+        }
+        table.write(out)?;
+        writeln!(
+            out,
+            "\nslowest stage: {} of the cost, {} at best; even by layers {}",
+            percent(plan.cut.bottleneck()),
+            percent(1.0 / stages as f64),
+            percent(plan.even.bottleneck())
+        )?;
+        for tied in &manifest.tied {
+            writeln!(out, "tied: {tied} is in the first and the last shard, since it is embedding and head")?;
+        }
+        if !checkpoint.left_out.is_empty() {
+            writeln!(out, "left out, since nothing is computed with it: {}", checkpoint.left_out.join(", "))?;
+        }
+        for line in &plan.advice {
+            writeln!(out, "advice: {line}")?;
+        }
+        writeln!(
+            out,
+            "wrote {} (digest {}): every tensor of the model is in its shard, bit for bit",
+            self.out.display(),
+            manifest.digest8()
+        )?;
+        Ok(())
+    }
+
+    fn json(&self) -> serde_json::Value {
+        let Self { checkpoint, plan, manifest, out } = self;
+        let files: Vec<&str> = manifest.stages.iter().map(|stage| stage.shard.file.as_str()).collect();
+        json!({
+            "name": manifest.name,
+            "out": out.display().to_string(),
+            "digest": manifest.digest().map(|byte| format!("{byte:02x}")).concat(),
+            "layers": checkpoint.spec.layers(),
+            "dtype": manifest.dtype,
+            "balance": plan.balance.as_str(),
+            "kv_tokens": plan.kv_tokens,
+            "stages": cut_json(&plan.cut),
+            "shards": files,
+            "bottleneck": plan.cut.bottleneck(),
+            "even_by_layers": { "stages": cut_json(&plan.even), "bottleneck": plan.even.bottleneck() },
+            "tied": manifest.tied,
+            "left_out": checkpoint.left_out,
+            "advice": plan.advice,
+        })
+    }
+}
+
+/// Layers, parameters, weights, KV cache and cost of a stage.
+fn cells(stage: &CutStage) -> Vec<String> {
+    vec![
+        format!("{}..{}", stage.layers.start, stage.layers.end),
+        count(stage.parameters),
+        bytes(stage.weight_bytes),
+        bytes(stage.kv_bytes),
+        percent(stage.cost),
+    ]
+}
+
+fn cut_json(cut: &Cut) -> Vec<serde_json::Value> {
+    let stage = |stage: &CutStage| {
+        json!({
+            "layers": [stage.layers.start, stage.layers.end],
+            "parameters": stage.parameters,
+            "weight_bytes": stage.weight_bytes,
+            "kv_bytes": stage.kv_bytes,
+            "cost": stage.cost,
+        })
+    };
+    cut.stages.iter().map(stage).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_names_its_pipeline() {
+        let root = tempfile::tempdir().unwrap();
+        for (folder, name) in [("SmolLM2-135M_Instruct", "smollm2-135m-instruct"), ("--Über.x--", "ber-x")] {
+            let dir = root.path().join(folder);
+            std::fs::create_dir(&dir).unwrap();
+            assert_eq!(pipeline_name(&dir).unwrap(), name);
+        }
+        std::fs::create_dir(root.path().join("___")).unwrap();
+        assert!(pipeline_name(&root.path().join("___")).is_err());
+        assert!(pipeline_name(&root.path().join("absent")).is_err());
+    }
+}

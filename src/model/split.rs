@@ -1,0 +1,225 @@
+//! Cutting a model folder into a pipeline folder.
+
+use crate::base::Fault;
+use crate::base::limits::{MAX_CONFIG_BYTES, MAX_TOKENIZER_BYTES};
+use crate::model::checkpoint::Checkpoint;
+use crate::plan::manifest::is_pipeline_name;
+use crate::plan::{self, Balance, Cut, CutOrder, FileEntry, Manifest, StageEntry, cut, even_by_layers};
+use crate::shard::names::{inside, shard_name};
+use crate::shard::read::read_whole;
+use crate::shard::verify::{TensorDigest, check_file, tensor_digests};
+use crate::shard::write::{NewFile, Piece, WrittenShard, write_shard};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+mod out_folder;
+
+use out_folder::OutFolder;
+
+/// Files that go with the weights: the tokenizer, and what generation must know. config.json is in the manifest.
+const COMPANIONS: [(&str, u64); 6] = [
+    ("tokenizer.json", MAX_TOKENIZER_BYTES),
+    ("tokenizer_config.json", MAX_CONFIG_BYTES),
+    ("special_tokens_map.json", MAX_CONFIG_BYTES),
+    ("generation_config.json", MAX_CONFIG_BYTES),
+    ("chat_template.jinja", MAX_CONFIG_BYTES),
+    ("chat_template.json", MAX_CONFIG_BYTES),
+];
+/// The one without which no text comes in or out.
+const TOKENIZER: &str = COMPANIONS[0].0;
+
+/// How a model is to be cut.
+#[derive(Clone, Debug, Default)]
+pub struct PlanOrder {
+    /// Number of stages.
+    pub stages: usize,
+    /// What is evened out.
+    pub balance: Balance,
+    /// Most bytes of weights and KV cache of a stage: none, one number for every stage, or one a stage.
+    pub stage_memory: Vec<u64>,
+    /// Sequences that the KV cache must hold at once.
+    pub max_num_seqs: usize,
+    /// Longest of them, in tokens; the model's longest if unset.
+    pub max_model_len: Option<usize>,
+}
+
+/// A decided cut, nothing written yet.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// What was evened out.
+    pub balance: Balance,
+    /// Tokens that each stage's KV cache holds.
+    pub kv_tokens: u64,
+    /// The cut.
+    pub cut: Cut,
+    /// The cut that only counts layers, for comparison.
+    pub even: Cut,
+    /// What would be better, a line each.
+    pub advice: Vec<String>,
+}
+
+/// Decides how `checkpoint` is cut; writes nothing.
+///
+/// # Errors
+/// `InvalidRequest` if it cannot be cut so.
+pub fn plan_only(checkpoint: &Checkpoint, order: &PlanOrder) -> Result<Plan, Fault> {
+    let longest = checkpoint.spec.max_positions();
+    let len = order.max_model_len.unwrap_or(longest);
+    if len == 0 || len > longest || order.max_num_seqs == 0 {
+        return Err(Fault::invalid(format!(
+            "max_model_len is {len} and max_num_seqs {}: the model takes 1 to {longest} tokens, of 1 sequence or more",
+            order.max_num_seqs
+        )));
+    }
+    let model = checkpoint.cost();
+    let kv_tokens = (order.max_num_seqs as u64).saturating_mul(len as u64);
+    let cut_order = CutOrder {
+        model: &model,
+        stages: order.stages,
+        balance: order.balance,
+        stage_memory: &order.stage_memory,
+        kv_tokens,
+    };
+    let cut = cut(&cut_order)?;
+    let advice = plan::advice(&cut_order, &cut);
+    let even = even_by_layers(&model, order.stages, kv_tokens);
+    Ok(Plan { balance: order.balance, kv_tokens, cut, even, advice })
+}
+
+/// Writes the pipeline folder `out`, called `name`: a shard a stage, the tokenizer and its companions, and the manifest
+/// last. Everything is built in a folder beside `out`, read again and proved (see below), and only then takes its name;
+/// until then, and after a failure, nothing there looks whole. `progress` is told (bytes done, bytes in all).
+///
+/// The proof: every shard has the bytes that were written; every tensor of the source is in just one shard or is named
+/// as tied or left out; and each has its source's type, shape and SHA-256.
+///
+/// # Errors
+/// `InvalidRequest`, one line, if `out` is in use for something else, or anything cannot be read, written or proved.
+pub fn write_pipeline(
+    checkpoint: &Checkpoint,
+    plan: &Plan,
+    name: &str,
+    out: &Path,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Manifest, Fault> {
+    if !is_pipeline_name(name) {
+        return Err(Fault::invalid(format!(
+            "{name:?} cannot name a pipeline: it takes a-z, 0-9 and -, at most 63 characters, no - at either end"
+        )));
+    }
+    let folder = OutFolder::create(out)?;
+    let manifest = build(checkpoint, plan, (name, folder.building()), progress)?;
+    folder.publish()?;
+    Ok(manifest)
+}
+
+/// Fills the folder `dir` with the pipeline `name`.
+fn build(
+    checkpoint: &Checkpoint,
+    plan: &Plan,
+    (name, dir): (&str, &Path),
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Manifest, Fault> {
+    // First the small files: what they lack is then said at once.
+    let files = copy_companions(&checkpoint.dir, dir)?;
+    let total: u64 = plan.cut.stages.iter().map(|stage| stage.weight_bytes).sum();
+    let mut done = 0;
+    let mut shards = Vec::new();
+    for (k, stage) in plan.cut.stages.iter().enumerate() {
+        let needs = checkpoint.spec.stage_tensors(&stage.layers).into_iter();
+        let pieces: Vec<Piece> =
+            needs.map(|need| Piece { source: checkpoint.source_name(&need.name), name: need.name }).collect();
+        let name = shard_name(k, plan.cut.stages.len());
+        shards.push(write_shard(checkpoint.folder(), &pieces, dir, &name, &mut |bytes| {
+            done += bytes;
+            progress(done, total);
+        })?);
+    }
+    prove(checkpoint, dir, &shards)?;
+    for entry in &files {
+        check_file(&dir.join(&entry.file), entry)?;
+    }
+    let manifest = Manifest {
+        version: Manifest::VERSION,
+        name: name.into(),
+        config: checkpoint.config.clone(),
+        dtype: checkpoint.dtype_name().into(),
+        balance: plan.balance.to_string(),
+        stages: stage_entries(&plan.cut, &shards),
+        // With one stage both ends are in one shard, which holds the tensor once.
+        tied: if shards.len() > 1 { checkpoint.tied.clone() } else { vec![] },
+        files,
+    };
+    // Parsed back, so that what is returned is what every reader of the file will have, to the last bit.
+    let bytes = manifest.to_file();
+    let manifest = Manifest::parse(&bytes)?;
+    let mut file = NewFile::create(dir, Manifest::FILE)?;
+    file.write(&bytes)?;
+    file.finish()?;
+    Ok(manifest)
+}
+
+fn stage_entries(cut: &Cut, shards: &[WrittenShard]) -> Vec<StageEntry> {
+    let entry = |(stage, shard): (&plan::CutStage, &WrittenShard)| StageEntry {
+        layers: [stage.layers.start, stage.layers.end],
+        shard: shard.entry.clone(),
+        parameters: stage.parameters,
+        // Six digits are enough, and short decimals are the same number to every reader.
+        cost: (stage.cost * 1e6).round() / 1e6,
+    };
+    cut.stages.iter().zip(shards).map(entry).collect()
+}
+
+fn copy_companions(from: &Path, to: &Path) -> Result<Vec<FileEntry>, Fault> {
+    let mut entries = Vec::new();
+    for (name, limit) in COMPANIONS {
+        if name != TOKENIZER && from.join(name).symlink_metadata().is_err() {
+            continue;
+        }
+        let bytes = read_whole(&inside(from, name)?, limit)?;
+        let mut file = NewFile::create(to, name)?;
+        file.write(&bytes)?;
+        entries.push(file.finish()?);
+    }
+    Ok(entries)
+}
+
+/// Reads the written shards again and proves that together they are the source.
+fn prove(checkpoint: &Checkpoint, dir: &Path, shards: &[WrittenShard]) -> Result<(), Fault> {
+    let mut found: BTreeMap<String, (usize, TensorDigest)> = BTreeMap::new();
+    for shard in shards {
+        let mut digests = tensor_digests(&dir.join(&shard.entry.file), &shard.entry)?;
+        let broken = |name: &str, what: &str| {
+            Fault::internal(format!("{}: tensor {name} {what}: the split is wrong, do not use it", shard.entry.file))
+        };
+        for (name, sha256) in &shard.tensors {
+            let digest = digests.remove(name).ok_or_else(|| broken(name, "was written and is not there"))?;
+            if digest.sha256 != *sha256 {
+                return Err(broken(name, "is not what was read from the source"));
+            }
+            let (times, first) = found.entry(name.clone()).or_insert_with(|| (0, digest.clone()));
+            *times += 1;
+            if *times > 1 && !checkpoint.tied.contains(name) {
+                return Err(broken(name, "is in two shards and not tied"));
+            }
+            if *first != digest {
+                return Err(broken(name, "differs between two shards"));
+            }
+        }
+        if let Some(name) = digests.keys().next() {
+            return Err(broken(name, "is there and was not written"));
+        }
+    }
+    for (source, entry) in checkpoint.folder().tensors() {
+        let name = source.strip_prefix(checkpoint.source_name("").as_str()).unwrap_or(source);
+        match found.remove(name) {
+            Some((_, digest)) if digest.shape == entry.shape => {}
+            None if checkpoint.left_out.iter().any(|left_out| left_out == source) => {}
+            _ => return Err(Fault::internal(format!("tensor {source} of the model is in no shard as it was"))),
+        }
+    }
+    match found.keys().next() {
+        Some(name) => Err(Fault::internal(format!("tensor {name} is in a shard and not in the model"))),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,154 @@
+//! Which tensors a model needs, by name, shape and place.
+//!
+//! Names are those of the Hugging Face checkpoints; BERT's without the `bert.` that some have in front.
+
+use crate::model::spec::{BertSpec, LayerRange, LlamaSpec, ModelSpec};
+use std::collections::BTreeSet;
+
+/// The Llama-type decoder's embedding, which is also its head's matrix where the model ties them.
+pub const LLAMA_EMBEDDING: &str = "model.embed_tokens.weight";
+/// The Llama-type decoder's head where it is not tied.
+pub const LLAMA_HEAD: &str = "lm_head.weight";
+
+/// The part of a model that a tensor belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// In front of the first layer.
+    Embedding,
+    /// A layer.
+    Layer(usize),
+    /// Behind the last layer.
+    Head,
+}
+
+/// A tensor that a model needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TensorNeed {
+    /// Its name.
+    pub name: String,
+    /// Its dimensions, outermost first: a projection is `[out, in]`.
+    pub shape: Vec<usize>,
+    /// Where it is used.
+    pub part: Part,
+    /// Whether a row reads one row of it rather than all of it: an embedding table.
+    pub looked_up: bool,
+}
+
+impl ModelSpec {
+    /// Every tensor the model needs, in the order of use. A tied embedding comes twice: as [`Part::Embedding`] and, under
+    /// the same name, as [`Part::Head`].
+    pub fn tensors(&self) -> Vec<TensorNeed> {
+        match self {
+            Self::Llama(spec) => llama(spec),
+            Self::Bert(spec) => bert(spec),
+        }
+    }
+
+    /// The tensors that a stage of `layers` needs, each once.
+    pub fn stage_tensors(&self, layers: &LayerRange) -> Vec<TensorNeed> {
+        let (mut needs, mut seen) = (self.tensors(), BTreeSet::new());
+        needs.retain(|need| {
+            let here = match need.part {
+                Part::Embedding => layers.start == 0,
+                Part::Layer(layer) => layers.contains(&layer),
+                Part::Head => layers.end == self.layers(),
+            };
+            here && seen.insert(need.name.clone())
+        });
+        needs
+    }
+
+    /// KV cache of one layer for one token, in bytes: keys and values in f32. An encoder has none.
+    pub fn kv_bytes_per_token(&self) -> u64 {
+        match self {
+            Self::Llama(spec) => 2 * 4 * (spec.kv_heads * spec.head_dim) as u64,
+            Self::Bert(_) => 0,
+        }
+    }
+
+    /// Whether a checkpoint's tensor that the model does not need is known to play no part in what is computed: counters
+    /// and tables that are computed here, and heads of other tasks.
+    pub fn leaves_out(&self, name: &str) -> bool {
+        match self {
+            Self::Llama(spec) => name.ends_with(".rotary_emb.inv_freq") || (spec.tied && name == LLAMA_HEAD),
+            Self::Bert(_) => {
+                name == "embeddings.position_ids" || name.starts_with("pooler.") || name.starts_with("cls.")
+            }
+        }
+    }
+}
+
+/// Collects needs of one part.
+struct Needs {
+    list: Vec<TensorNeed>,
+    part: Part,
+}
+
+impl Needs {
+    fn add(&mut self, name: impl Into<String>, shape: &[usize]) {
+        self.list.push(TensorNeed { name: name.into(), shape: shape.into(), part: self.part, looked_up: false });
+    }
+
+    fn add_table(&mut self, name: &str, shape: &[usize]) {
+        self.list.push(TensorNeed { name: name.into(), shape: shape.into(), part: self.part, looked_up: true });
+    }
+
+    /// A projection's weight `[out, in]`, and its bias if it has one.
+    fn add_linear(&mut self, name: &str, shape: [usize; 2], bias: bool) {
+        self.add(format!("{name}.weight"), &shape);
+        if bias {
+            self.add(format!("{name}.bias"), &shape[..1]);
+        }
+    }
+
+    fn add_layer_norm(&mut self, name: &str, width: usize) {
+        self.add(format!("{name}.weight"), &[width]);
+        self.add(format!("{name}.bias"), &[width]);
+    }
+}
+
+fn llama(spec: &LlamaSpec) -> Vec<TensorNeed> {
+    let (hidden, mlp) = (spec.hidden, spec.intermediate);
+    let (q, kv) = (spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim);
+    let mut needs = Needs { list: Vec::new(), part: Part::Embedding };
+    needs.add_table(LLAMA_EMBEDDING, &[spec.vocab, hidden]);
+    for layer in 0..spec.layers {
+        needs.part = Part::Layer(layer);
+        let name = |rest: &str| format!("model.layers.{layer}.{rest}");
+        needs.add(name("input_layernorm.weight"), &[hidden]);
+        needs.add_linear(&name("self_attn.q_proj"), [q, hidden], spec.attention_bias);
+        needs.add_linear(&name("self_attn.k_proj"), [kv, hidden], spec.attention_bias);
+        needs.add_linear(&name("self_attn.v_proj"), [kv, hidden], spec.attention_bias);
+        needs.add_linear(&name("self_attn.o_proj"), [hidden, q], spec.attention_bias);
+        needs.add(name("post_attention_layernorm.weight"), &[hidden]);
+        needs.add_linear(&name("mlp.gate_proj"), [mlp, hidden], spec.mlp_bias);
+        needs.add_linear(&name("mlp.up_proj"), [mlp, hidden], spec.mlp_bias);
+        needs.add_linear(&name("mlp.down_proj"), [hidden, mlp], spec.mlp_bias);
+    }
+    needs.part = Part::Head;
+    needs.add("model.norm.weight", &[hidden]);
+    needs.add(if spec.tied { LLAMA_EMBEDDING } else { LLAMA_HEAD }, &[spec.vocab, hidden]);
+    needs.list
+}
+
+fn bert(spec: &BertSpec) -> Vec<TensorNeed> {
+    let (hidden, mlp) = (spec.hidden, spec.intermediate);
+    let mut needs = Needs { list: Vec::new(), part: Part::Embedding };
+    needs.add_table("embeddings.word_embeddings.weight", &[spec.vocab, hidden]);
+    needs.add_table("embeddings.position_embeddings.weight", &[spec.max_positions, hidden]);
+    needs.add_table("embeddings.token_type_embeddings.weight", &[spec.type_vocab, hidden]);
+    needs.add_layer_norm("embeddings.LayerNorm", hidden);
+    for layer in 0..spec.layers {
+        needs.part = Part::Layer(layer);
+        let name = |rest: &str| format!("encoder.layer.{layer}.{rest}");
+        for projection in ["query", "key", "value"] {
+            needs.add_linear(&name(&format!("attention.self.{projection}")), [hidden, hidden], true);
+        }
+        needs.add_linear(&name("attention.output.dense"), [hidden, hidden], true);
+        needs.add_layer_norm(&name("attention.output.LayerNorm"), hidden);
+        needs.add_linear(&name("intermediate.dense"), [mlp, hidden], true);
+        needs.add_linear(&name("output.dense"), [hidden, mlp], true);
+        needs.add_layer_norm(&name("output.LayerNorm"), hidden);
+    }
+    needs.list
+}

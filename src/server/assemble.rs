@@ -1,0 +1,252 @@
+//! Puts replicas together: all stages in one process over memory, or one stage on NATS.
+
+use crate::base::{Fault, FaultClass, ReplicaId, StageIndex, Tick};
+use crate::core::machine::StageMachine;
+use crate::door::desk::Desk;
+use crate::door::reception::{Reception, Terms};
+use crate::door::request::Readiness;
+use crate::door::text::TextModel;
+use crate::engine::{Device, DeviceHandle, DeviceUse, Loader};
+use crate::server::options::Options;
+use crate::server::pump::{DoorParts, Pump, PumpParts};
+use crate::server::snapshot::Board;
+use crate::transport::{LeaseBoard, LeaseKeeper, Mailbox, MemoryNet, NatsLeases, NatsNet, NatsSettings, Peer, Post};
+use crate::wire::{Phase, Status, Subjects, WIRE_VERSION};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+/// Requests on their way from receptions to the desk.
+const SUBMISSIONS: usize = 256;
+
+/// What a pipeline is, for whoever assembles one of its replicas.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The pipeline's name.
+    pub name: String,
+    /// What names its cut.
+    pub digest: [u8; 32],
+    /// Number of stages.
+    pub stages: StageIndex,
+    /// Width of an activation row.
+    pub hidden: usize,
+    /// Whether its model encodes.
+    pub embeds: bool,
+    /// How it is served.
+    pub options: Options,
+}
+
+/// The replicas of this process, at work.
+pub struct Serving {
+    /// Where requests come in, if stage 0 is served here.
+    pub reception: Option<Arc<Reception>>,
+    /// How each stage served here does.
+    pub boards: Vec<Board>,
+    /// How long the device has worked.
+    pub usage: Arc<DeviceUse>,
+    /// Cancel it to drain.
+    pub drain: CancellationToken,
+    /// Resolves when all pumps have ended.
+    pub done: oneshot::Receiver<Result<(), Fault>>,
+}
+
+/// What a pump is connected to.
+struct Wiring {
+    mailbox: Mailbox,
+    post: Arc<dyn Post>,
+    lease: LeaseKeeper,
+    replicas: watch::Receiver<Vec<Status>>,
+    /// Lives as long as the pump: the watch ends with it.
+    _watch: Box<dyn Send>,
+}
+
+/// Serves all stages in this process, over memory, on one device thread. One loader a stage, in order.
+///
+/// # Errors
+/// What the loaders say.
+pub async fn embedded(plan: &Plan, loaders: Vec<Loader>, text: Arc<TextModel>) -> Result<Serving, Fault> {
+    let mut device = Device::start("cpu", loaders).await?;
+    let usage = device.usage();
+    let (net, leases) = (MemoryNet::new(), LeaseBoard::new());
+    let mut site = Site::new(plan, usage);
+    for stage in 0..plan.stages {
+        let me = new_replica();
+        let peer = Peer { stage, replica: me.clone() };
+        let mailbox = net.register(peer);
+        let lease = leases.keep(site.status(stage, &me));
+        let view = leases.watch();
+        let replicas = view.replicas();
+        let wiring = Wiring { mailbox, post: Arc::new(net.clone()), lease, replicas, _watch: Box::new(view) };
+        let handle = device.handle(usize::from(stage));
+        let handle = handle.ok_or_else(|| Fault::internal("a stage without a place on the device"))?;
+        site.add((stage, me), handle, wiring, (stage == 0).then(|| text.clone()));
+    }
+    site.start("pump")
+}
+
+/// How a stage reaches the others.
+#[derive(Clone, Debug)]
+pub struct Broker {
+    /// Servers of one NATS cluster.
+    pub urls: Vec<String>,
+    /// Credentials file.
+    pub credentials: Option<std::path::PathBuf>,
+}
+
+/// Serves one stage in this process, on NATS.
+///
+/// # Errors
+/// What the loader says, or `Unavailable` if the broker cannot be reached.
+pub async fn on_nats(
+    plan: &Plan,
+    stage: StageIndex,
+    loader: Loader,
+    broker: &Broker,
+    text: Option<Arc<TextModel>>,
+) -> Result<Serving, Fault> {
+    let unreachable = |e: crate::transport::TransportError| Fault::new(FaultClass::Unavailable, e.to_string());
+    let subjects = Subjects::new(&plan.name, &plan.digest).map_err(|e| Fault::invalid(e.to_string()))?;
+    let mut settings = NatsSettings::new(broker.urls.join(","), subjects);
+    settings.credentials = broker.credentials.clone();
+    // The broker first: it answers at once, a shard takes its time.
+    let net = NatsNet::connect(settings).await.map_err(unreachable)?;
+    let leases = NatsLeases::open(&net).await.map_err(unreachable)?;
+    let mut device = Device::start(&format!("stage-{stage}"), vec![loader]).await?;
+    let handle = device.handle(0).ok_or_else(|| Fault::internal("a stage without a place on the device"))?;
+    let me = new_replica();
+    let peer = Peer { stage, replica: me.clone() };
+    let mailbox = net.register(peer).await.map_err(unreachable)?;
+    let mut site = Site::new(plan, device.usage());
+    let lease = leases.keep(site.status(stage, &me)).await.map_err(unreachable)?;
+    let view = leases.watch();
+    let replicas = view.replicas();
+    let watch = Box::new((view, leases));
+    let wiring = Wiring { mailbox, post: Arc::new(net), lease, replicas, _watch: watch };
+    site.add((stage, me), handle, wiring, text);
+    site.start(&format!("pump-{stage}"))
+}
+
+/// The replicas of one process while they are put together.
+struct Site<'a> {
+    plan: &'a Plan,
+    started: Instant,
+    drain: CancellationToken,
+    pumps: Vec<(Pump, Box<dyn Send>)>,
+    boards: Vec<Board>,
+    usage: Arc<DeviceUse>,
+    reception: Option<Arc<Reception>>,
+}
+
+impl<'a> Site<'a> {
+    fn new(plan: &'a Plan, usage: Arc<DeviceUse>) -> Self {
+        let drain = CancellationToken::new();
+        let started = Instant::now();
+        Self { plan, started, drain, pumps: Vec::new(), boards: Vec::new(), usage, reception: None }
+    }
+
+    fn status(&self, stage: StageIndex, me: &ReplicaId) -> Status {
+        let options = &self.plan.options;
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+        Status {
+            wire_version: WIRE_VERSION,
+            manifest: crate::shard::hex(&self.plan.digest),
+            stage,
+            replica: me.clone(),
+            started_unix_ms: unix.as_millis() as u64,
+            phase: Phase::Ready,
+            kv_blocks_total: options.kv_blocks,
+            kv_blocks_free: options.kv_blocks,
+            block_size: options.block_size,
+            max_model_len: options.max_model_len,
+            live_sequences: 0,
+        }
+    }
+
+    fn add(
+        &mut self,
+        (stage, me): (StageIndex, ReplicaId),
+        device: DeviceHandle,
+        wiring: Wiring,
+        text: Option<Arc<TextModel>>,
+    ) {
+        let options = &self.plan.options;
+        let board = Board::default();
+        let door = text.map(|text| {
+            let (desk_end, submissions) = mpsc::channel(SUBMISSIONS);
+            let terms = Terms {
+                max_model_len: options.max_model_len,
+                default_max_tokens: options.default_max_tokens,
+                longest: options.longest,
+                embeds: self.plan.embeds,
+            };
+            let (ready_end, readiness) = watch::channel(Readiness::Ready);
+            let draining = self.drain.clone();
+            tokio::spawn(async move {
+                draining.cancelled().await;
+                // The reception may be gone already.
+                let _ = ready_end.send(Readiness::NotReady("this replica is shutting down".into()));
+            });
+            let clock = (self.started, me.boot());
+            self.reception = Some(Arc::new(Reception::new(terms, text.clone(), desk_end, readiness, clock)));
+            let desk = Desk::new(Tick(self.started.elapsed().as_micros() as u64), options.door(&me), text);
+            DoorParts { desk, submissions }
+        });
+        let machine = StageMachine::new(options.stage(&me, (stage, self.plan.stages), self.plan.hidden));
+        let pump = Pump::new(PumpParts {
+            machine,
+            device,
+            mailbox: wiring.mailbox,
+            post: wiring.post,
+            lease: wiring.lease,
+            replicas: wiring.replicas,
+            door,
+            board: board.clone(),
+            hidden: self.plan.hidden,
+            started: self.started,
+            drain: self.drain.clone(),
+        });
+        self.pumps.push((pump, wiring._watch));
+        self.boards.push(board);
+    }
+
+    /// Starts the thread that runs the pumps: one for all of them, so that mail between two of them wakes no other.
+    fn start(self, name: &str) -> Result<Serving, Fault> {
+        let Self { drain, pumps, boards, usage, reception, .. } = self;
+        let (end, done) = oneshot::channel();
+        let failed = drain.clone();
+        let run = move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+            let outcome = match runtime {
+                Ok(runtime) => runtime.block_on(async {
+                    let pumps = pumps.into_iter().map(|(pump, watch)| async move {
+                        let outcome = pump.run().await;
+                        drop(watch);
+                        outcome
+                    });
+                    futures::future::try_join_all(pumps).await.map(|_| ())
+                }),
+                Err(error) => Err(Fault::internal(format!("the pump's runtime cannot be made: {error}"))),
+            };
+            failed.cancel();
+            // Whoever served may have gone without waiting.
+            let _ = end.send(outcome);
+        };
+        let thread = std::thread::Builder::new().name(name.into()).spawn(run);
+        thread.map_err(|error| Fault::internal(format!("the pump's thread cannot be started: {error}")))?;
+        Ok(Serving { reception, boards, usage, drain, done })
+    }
+}
+
+/// A new replica of this process: a restarted process is another one.
+fn new_replica() -> ReplicaId {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host = host.trim();
+    ReplicaId::new(if host.is_empty() { "host" } else { host }, rand_boot())
+}
+
+/// 64 random bits from the operating system, by way of the standard library's hash keys.
+fn rand_boot() -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    std::collections::hash_map::RandomState::new().build_hasher().finish()
+}

@@ -1,0 +1,131 @@
+//! What is to be served: a pipeline folder, or a model folder that is cut in memory.
+
+use crate::base::{Fault, StageIndex};
+use crate::engine::candle::{CandleExecutor, Setup};
+use crate::engine::{Executor, Loader};
+use crate::model::split::{PlanOrder, plan_only};
+use crate::model::{Checkpoint, LayerRange, ModelSpec};
+use crate::plan::Balance;
+use crate::shard::PipelineFolder;
+use sha2::{Digest, Sha256};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// One stage of a blueprint.
+#[derive(Clone, Debug)]
+pub struct StageFacts {
+    /// Its layers.
+    pub layers: LayerRange,
+    /// Parameters that it holds.
+    pub parameters: u64,
+    /// Its share of the model's time for a decode row.
+    pub cost: f64,
+}
+
+/// A model, cut.
+#[derive(Clone, Debug)]
+pub struct Blueprint {
+    /// The pipeline's name.
+    pub name: String,
+    /// What names the cut on the wire.
+    pub digest: [u8; 32],
+    /// The model.
+    pub spec: ModelSpec,
+    /// Where tokenizer.json and its companions are.
+    pub dir: PathBuf,
+    /// The stages.
+    pub stages: Vec<StageFacts>,
+    source: Source,
+}
+
+#[derive(Clone, Debug)]
+enum Source {
+    Pipeline(Arc<PipelineFolder>),
+    Model(Arc<Checkpoint>),
+}
+
+impl Blueprint {
+    /// Opens `dir`: a pipeline folder as it is, a model folder cut into `stages` (1 if not said).
+    ///
+    /// # Errors
+    /// `InvalidRequest` that says what is wrong with the folder, or that it has another number of stages.
+    pub fn open(dir: &Path, stages: Option<usize>, balance: Balance) -> Result<Self, Fault> {
+        if PipelineFolder::is_at(dir) { Self::of_pipeline(dir, stages) } else { Self::of_model(dir, stages, balance) }
+    }
+
+    fn of_pipeline(dir: &Path, stages: Option<usize>) -> Result<Self, Fault> {
+        let folder = PipelineFolder::open(dir)?;
+        let manifest = folder.manifest();
+        if let Some(asked) = stages.filter(|asked| *asked != manifest.stages.len()) {
+            return Err(Fault::invalid(format!(
+                "{} is cut into {} stages, not {asked}: leave --stages out, or split the model again",
+                dir.display(),
+                manifest.stages.len()
+            )));
+        }
+        let facts = manifest.stages.iter().map(|stage| StageFacts {
+            layers: stage.layers[0]..stage.layers[1],
+            parameters: stage.parameters,
+            cost: stage.cost,
+        });
+        Ok(Self {
+            name: manifest.name.clone(),
+            digest: manifest.digest(),
+            spec: ModelSpec::parse(&manifest.config)?,
+            dir: dir.into(),
+            stages: facts.collect(),
+            source: Source::Pipeline(Arc::new(folder)),
+        })
+    }
+
+    fn of_model(dir: &Path, stages: Option<usize>, balance: Balance) -> Result<Self, Fault> {
+        let checkpoint = Checkpoint::open(dir)?;
+        let order = PlanOrder { stages: stages.unwrap_or(1), balance, max_num_seqs: 1, ..PlanOrder::default() };
+        let cut = plan_only(&checkpoint, &order)?.cut;
+        let total: f64 = cut.stages.iter().map(|stage| stage.cost).sum();
+        let facts: Vec<StageFacts> = cut
+            .stages
+            .iter()
+            .map(|stage| StageFacts {
+                layers: stage.layers.clone(),
+                parameters: stage.parameters,
+                cost: if total > 0.0 { stage.cost / total } else { 0.0 },
+            })
+            .collect();
+        let words = format!("{} {:?}", checkpoint.config, facts);
+        Ok(Self {
+            name: "embedded".into(),
+            digest: Sha256::digest(words.as_bytes()).into(),
+            spec: checkpoint.spec.clone(),
+            dir: dir.into(),
+            stages: facts,
+            source: Source::Model(Arc::new(checkpoint)),
+        })
+    }
+
+    /// Whether the model encodes.
+    pub fn embeds(&self) -> bool {
+        matches!(self.spec, ModelSpec::Bert(_))
+    }
+
+    /// What loads the executor of `stage`. `progress` is told bytes read.
+    pub fn loader(&self, stage: StageIndex, setup: Setup, progress: impl FnMut(u64) + Send + 'static) -> Loader {
+        let (source, spec) = (self.source.clone(), self.spec.clone());
+        let layers = self.stages[usize::from(stage)].layers.clone();
+        Box::new(move || {
+            let begun = std::time::Instant::now();
+            let executor = match source {
+                Source::Pipeline(folder) => {
+                    let (shard, proof) = folder.read_stage(stage.into(), progress)?;
+                    let executor = CandleExecutor::load(&shard, &spec, layers, setup)?;
+                    // The hash is computed beside the loading; a damaged shard must not serve.
+                    proof.wait()?;
+                    executor
+                }
+                Source::Model(checkpoint) => CandleExecutor::load(checkpoint.as_ref(), &spec, layers, setup)?,
+            };
+            tracing::info!(stage, ms = begun.elapsed().as_millis() as u64, "loaded");
+            Ok(Box::new(executor) as Box<dyn Executor>)
+        })
+    }
+}

@@ -1,0 +1,99 @@
+//! How a pipeline is served, as far as the stages' machines are concerned.
+
+use crate::base::{ReplicaId, StageIndex};
+use crate::core::link::Room;
+use crate::core::machine::{Planted, StageSetup};
+use crate::core::requests::DoorSetup;
+use crate::model::ModelSpec;
+use crate::transport::LEASE;
+use std::time::Duration;
+
+/// A sequence that gets no row for this long is dropped: far above any deadline's replay, so it only ever frees what a
+/// lost Close left behind.
+const IDLE_LIMIT: Duration = Duration::from_secs(600);
+
+/// Every replica of a pipeline is served with the same ones.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Most live sequences.
+    pub max_num_seqs: u32,
+    /// Longest sequence.
+    pub max_model_len: u32,
+    /// Most rows of a microbatch.
+    pub max_batch_tokens: u32,
+    /// How long a microbatch that is not full waits.
+    pub max_batch_delay: Duration,
+    /// Positions of a KV block.
+    pub block_size: u32,
+    /// KV blocks of a stage.
+    pub kv_blocks: u32,
+    /// Decode microbatches.
+    pub microbatches: u32,
+    /// How many of them are in the pipeline at once; all but for measurements.
+    pub microbatches_away: u32,
+    /// Most waiting requests.
+    pub max_queue: usize,
+    /// `max_tokens` of a request that names none.
+    pub default_max_tokens: u32,
+    /// Longest deadline.
+    pub longest: Duration,
+}
+
+impl Options {
+    /// Most rows of a microbatch on the device: one of decode rows and prefill, or one long encoder sequence.
+    pub fn most_rows(&self) -> usize {
+        (self.max_batch_tokens.max(self.max_model_len) + self.max_num_seqs) as usize
+    }
+
+    /// The stage's machine's. `hidden` is the width of an activation row.
+    pub fn stage(&self, me: &ReplicaId, (stage, stages): (StageIndex, StageIndex), hidden: usize) -> StageSetup {
+        let row_bytes = hidden as u64 * 4;
+        let row_bytes_in = if stage == 0 { 4 } else { row_bytes };
+        // A whole encoder sequence, or two microbatches of prefill (one runs, one is on its way), beside the rows that
+        // decode keeps for itself.
+        let rows = u64::from(self.max_num_seqs) * 2 + u64::from((self.max_batch_tokens * 2).max(self.max_model_len));
+        StageSetup {
+            me: me.clone(),
+            stage,
+            stages,
+            kv_blocks: self.kv_blocks,
+            block_size: self.block_size,
+            max_num_seqs: self.max_num_seqs,
+            max_batch_tokens: self.max_batch_tokens,
+            microbatches: self.microbatches,
+            max_batch_delay: self.max_batch_delay,
+            window: Room { rows, bytes: rows * row_bytes_in },
+            row_bytes_in,
+            row_bytes_out: row_bytes,
+            lease: LEASE,
+            idle_limit: IDLE_LIMIT,
+            planted: Planted::None,
+        }
+    }
+
+    /// The door's machine's.
+    pub fn door(&self, me: &ReplicaId) -> DoorSetup {
+        DoorSetup {
+            me: me.clone(),
+            boot: me.boot(),
+            max_num_seqs: self.max_num_seqs,
+            max_queue: self.max_queue,
+            microbatches: self.microbatches,
+            microbatches_away: self.microbatches_away,
+            lease: LEASE,
+            row_bytes: 4,
+            planted: Planted::None,
+        }
+    }
+
+    /// Bytes of the KV cache of `layers` layers.
+    pub fn kv_bytes(&self, spec: &ModelSpec, layers: usize) -> u64 {
+        match spec {
+            ModelSpec::Llama(llama) => {
+                let position = 2 * llama.kv_heads as u64 * llama.head_dim as u64 * 4;
+                u64::from(self.kv_blocks) * u64::from(self.block_size) * position * layers as u64
+            }
+            ModelSpec::Bert(_) => 0,
+        }
+    }
+}

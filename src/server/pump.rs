@@ -1,0 +1,422 @@
+//! The task that owns a stage's machine (and at stage 0 the door's desk), and carries out what they decide.
+
+use crate::base::{Fault, HostTensor, ReplicaId, StageIndex, Tick};
+use crate::core::machine::{Action, Event, StageMachine};
+use crate::core::message::{Body, LinkLoad, LinkMail, Segment};
+use crate::core::requests::DoorEvent;
+use crate::core::{BatchId, Mail, Microbatch, Output, Ticket};
+use crate::door::desk::{Desk, Outgoing, Submission};
+use crate::engine::{DeviceHandle, Ran};
+use crate::server::snapshot::{Board, Snapshot};
+use crate::transport::{Arrived, LeaseKeeper, Mailbox, Peer, Post, PostError};
+use crate::wire::{Phase, Status};
+use bytes::{Bytes, BytesMut};
+use futures::future::BoxFuture;
+use futures::stream::{FuturesUnordered, StreamExt};
+use std::collections::{HashMap, VecDeque};
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+/// Messages taken from one channel before the others are looked at again.
+const AT_ONCE: usize = 64;
+
+/// A stage's door.
+pub struct DoorParts {
+    /// Its desk.
+    pub desk: Desk,
+    /// Requests from the reception, each with the end that resolves when its client is gone.
+    pub submissions: mpsc::Receiver<(Submission, oneshot::Receiver<()>)>,
+}
+
+/// What a pump is made with.
+pub struct PumpParts {
+    /// The stage's machine.
+    pub machine: StageMachine,
+    /// Its device.
+    pub device: DeviceHandle,
+    /// Its mail.
+    pub mailbox: Mailbox,
+    /// Where its own mail goes.
+    pub post: Arc<dyn Post>,
+    /// Its lease.
+    pub lease: LeaseKeeper,
+    /// The live replicas of the pipeline.
+    pub replicas: watch::Receiver<Vec<Status>>,
+    /// At stage 0.
+    pub door: Option<DoorParts>,
+    /// Where others see how it does.
+    pub board: Board,
+    /// Numbers in a row that leaves for the next stage.
+    pub hidden: usize,
+    /// What ticks are counted from.
+    pub started: Instant,
+    /// Told to finish.
+    pub drain: CancellationToken,
+}
+
+/// See the module.
+pub struct Pump {
+    machine: StageMachine,
+    me: Peer,
+    stages: StageIndex,
+    device: DeviceHandle,
+    mailbox: Mailbox,
+    post: Arc<dyn Post>,
+    lease: LeaseKeeper,
+    replicas: watch::Receiver<Vec<Status>>,
+    desk: Option<Desk>,
+    submissions: Option<mpsc::Receiver<(Submission, oneshot::Receiver<()>)>>,
+    clients: FuturesUnordered<BoxFuture<'static, crate::base::SequenceId>>,
+    board: Board,
+    hidden: usize,
+    started: Instant,
+    drain: CancellationToken,
+    parked: HashMap<Ticket, HostTensor>,
+    tickets: u64,
+    output: Option<(BatchId, BytesMut)>,
+    /// From this replica to itself: between the door and stage 0.
+    local: VecDeque<Body>,
+    actions: Vec<Action>,
+    live: Vec<Peer>,
+    snapshot: Snapshot,
+    live_since: Option<Tick>,
+    failed: Option<Fault>,
+}
+
+impl Pump {
+    /// A pump that has not begun.
+    pub fn new(parts: PumpParts) -> Self {
+        let setup = parts.machine.setup();
+        let me = Peer { stage: setup.stage, replica: setup.me.clone() };
+        let stages = setup.stages;
+        let (desk, submissions) = parts.door.map_or((None, None), |door| (Some(door.desk), Some(door.submissions)));
+        Self {
+            machine: parts.machine,
+            me,
+            stages,
+            device: parts.device,
+            mailbox: parts.mailbox,
+            post: parts.post,
+            lease: parts.lease,
+            replicas: parts.replicas,
+            desk,
+            submissions,
+            clients: FuturesUnordered::new(),
+            board: parts.board,
+            hidden: parts.hidden,
+            started: parts.started,
+            drain: parts.drain,
+            parked: HashMap::new(),
+            tickets: 0,
+            output: None,
+            local: VecDeque::new(),
+            actions: Vec::new(),
+            live: Vec::new(),
+            snapshot: Snapshot::default(),
+            live_since: None,
+            failed: None,
+        }
+    }
+
+    /// Works until it is told to drain and has finished, then gives its lease up.
+    ///
+    /// # Errors
+    /// The device thread or the transport is gone.
+    pub async fn run(mut self) -> Result<(), Fault> {
+        let mut draining = false;
+        self.replicas.mark_changed();
+        loop {
+            if let Some(fault) = self.failed.take() {
+                return Err(fault);
+            }
+            self.publish();
+            if draining && self.machine.is_quiet() && self.desk.as_ref().is_none_or(Desk::is_drained) {
+                break;
+            }
+            let deadline = self.next_deadline();
+            let Self { mailbox, device, replicas, submissions, clients, drain, .. } = &mut self;
+            // Stop first. Then what frees room (acks, credit, results) before what takes it (requests, rows): a stage
+            // under pressure drains rather than swells; the credit window is what bounds the rows that still wait.
+            tokio::select! {
+                biased;
+                () = drain.cancelled(), if !draining => {
+                    draining = true;
+                    self.lease.update(|status| status.phase = Phase::Draining);
+                    self.door_event(DoorEvent::Drain);
+                    self.stage_event(Event::Drain);
+                }
+                arrived = mailbox.control.recv() => {
+                    self.arrived(arrived)?;
+                    for _ in 1..AT_ONCE {
+                        let Ok(arrived) = self.mailbox.control.try_recv() else { break };
+                        self.arrived(Some(arrived))?;
+                    }
+                }
+                ran = device.ran() => self.ran(ran.ok_or_else(|| Fault::device("the device thread is gone"))?),
+                arrived = mailbox.feedback.recv() => self.arrived(arrived)?,
+                changed = replicas.changed() => {
+                    changed.map_err(|_| Fault::internal("the watch over the leases has ended"))?;
+                    self.look_at_replicas();
+                }
+                Some(sequence) = clients.next(), if !clients.is_empty() => {
+                    self.door_event(DoorEvent::Cancel(sequence));
+                }
+                () = sleep_until(self.started, deadline) => {
+                    self.door_event(DoorEvent::Time);
+                    self.stage_event(Event::Time);
+                }
+                arrived = mailbox.stream.recv() => {
+                    self.arrived(arrived)?;
+                    for _ in 1..AT_ONCE {
+                        let Ok(arrived) = self.mailbox.stream.try_recv() else { break };
+                        self.arrived(Some(arrived))?;
+                    }
+                }
+                Some((submission, gone)) = next_submission(submissions) => self.submitted(submission, gone),
+            }
+            self.settle_local();
+        }
+        self.lease.withdraw().await;
+        Ok(())
+    }
+
+    fn now(&self) -> Tick {
+        Tick(self.started.elapsed().as_micros() as u64)
+    }
+
+    fn next_deadline(&self) -> Option<Tick> {
+        let door = self.desk.as_ref().and_then(Desk::next_deadline);
+        self.machine.next_deadline().into_iter().chain(door).min()
+    }
+
+    fn arrived(&mut self, arrived: Option<Arrived>) -> Result<(), Fault> {
+        match arrived.ok_or_else(|| Fault::internal("the transport has ended"))? {
+            Arrived::Mail(Mail { from, body }) => self.take(from, body),
+            Arrived::Unreachable { peer } => self.stage_event(Event::Unreachable { peer: peer.replica }),
+            Arrived::Reconnected => self.stage_event(Event::Reconnected),
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, from: ReplicaId, body: Body) {
+        match body {
+            Body::Link(mail) => {
+                self.tickets += 1;
+                let ticket = Ticket(self.tickets);
+                if let LinkMail::Frame { load: LinkLoad::Rows { payload, .. }, .. } = &mail {
+                    self.parked.insert(ticket, payload.clone());
+                }
+                self.stage_event(Event::Link { from, mail, ticket });
+            }
+            // Only the door has a link whose receiver is this very replica.
+            Body::Reply(reply) if from == self.me.replica => self.door_event(DoorEvent::Reply(reply)),
+            Body::Reply(reply) => self.stage_event(Event::Reply { from, reply }),
+            Body::FeedbackAck { number } => self.stage_event(Event::FeedbackAck { from, number }),
+            Body::CloseNow { number, closes } => self.stage_event(Event::CloseNow { from, number, closes }),
+            Body::CloseAck { number } => self.door_event(DoorEvent::CloseAck { from, number }),
+            Body::Feedback(feedback) => {
+                let known = self.live.iter().find(|peer| peer.replica == from).map(|peer| peer.stage);
+                let stage = if from == self.me.replica { Some(self.me.stage) } else { known };
+                // A replica that nobody has seen alive is none of this pipeline's any more; it will send again if it is.
+                let Some(stage) = stage else { return };
+                let (number, reports) = (feedback.number, feedback.reports);
+                self.door_event(DoorEvent::Feedback { from, stage, number, reports });
+            }
+        }
+    }
+
+    fn submitted(&mut self, submission: Submission, gone: oneshot::Receiver<()>) {
+        let now = self.now();
+        let mut out = Vec::new();
+        let Some(desk) = &mut self.desk else { return };
+        if let Some(sequence) = desk.submit(now, submission, &mut out) {
+            self.clients.push(Box::pin(async move {
+                // Resolves either way: the client's end is dropped, never used.
+                let _ = gone.await;
+                sequence
+            }));
+        }
+        self.send_all(out);
+    }
+
+    fn look_at_replicas(&mut self) {
+        let mut list = self.replicas.borrow_and_update().clone();
+        list.retain(|status| status.phase != Phase::Loading && status.stage < self.stages);
+        // The newest first: of a restarted stage the old replica's lease may still run.
+        list.sort_by_key(|status| (status.phase == Phase::Draining, std::cmp::Reverse(status.started_unix_ms)));
+        let now: Vec<Peer> = list.iter().map(|s| Peer { stage: s.stage, replica: s.replica.clone() }).collect();
+        let gone: Vec<Peer> = self.live.iter().filter(|peer| !now.contains(peer)).cloned().collect();
+        for peer in gone {
+            tracing::info!(stage = peer.stage, replica = %peer.replica, "a replica is gone");
+            self.stage_event(Event::Gone { replica: peer.replica });
+        }
+        for peer in now.iter().filter(|peer| !self.live.contains(peer)) {
+            tracing::info!(stage = peer.stage, replica = %peer.replica, "a replica is there");
+        }
+        let mut by_stage = vec![Vec::new(); usize::from(self.stages)];
+        for peer in &now {
+            by_stage[usize::from(peer.stage)].push(peer.replica.clone());
+        }
+        self.live = now;
+        self.door_event(DoorEvent::Replicas(by_stage));
+    }
+
+    fn door_event(&mut self, event: DoorEvent) {
+        let now = self.now();
+        let mut out = Vec::new();
+        let Some(desk) = &mut self.desk else { return };
+        desk.on(now, event, &mut out);
+        self.send_all(out);
+    }
+
+    fn send_all(&mut self, out: Vec<Outgoing>) {
+        for (stage, to, body) in out {
+            self.send(stage, to, body);
+        }
+    }
+
+    fn stage_event(&mut self, event: Event) {
+        let now = self.now();
+        let mut actions = std::mem::take(&mut self.actions);
+        self.machine.on(now, event, &mut actions);
+        for action in actions.drain(..) {
+            self.act(action);
+        }
+        self.actions = actions;
+    }
+
+    /// Delivers what the door and stage 0 have for each other.
+    fn settle_local(&mut self) {
+        while let Some(body) = self.local.pop_front() {
+            self.take(self.me.replica.clone(), body);
+        }
+    }
+
+    fn act(&mut self, action: Action) {
+        match action {
+            Action::Run(batch) => self.hand_over(batch),
+            Action::Send { stage, to, body } => self.send(stage, to, body),
+            Action::Forward { to, epoch, number, segments, batch, ranges } => {
+                if let Some(payload) = self.cut(batch, &segments, &ranges) {
+                    let load = LinkLoad::Rows { segments, payload };
+                    self.send(self.me.stage + 1, to, Body::Link(LinkMail::Frame { epoch, number, load }));
+                }
+            }
+            Action::Settled(_) => self.output = None,
+            Action::Release(ticket) => drop(self.parked.remove(&ticket)),
+            // The loop looks for itself: the door must have finished too.
+            Action::Drained => {}
+        }
+    }
+
+    fn hand_over(&mut self, batch: Microbatch) {
+        let inputs: Option<Vec<HostTensor>> = batch
+            .members
+            .iter()
+            .map(|m| Some(self.parked.get(&m.ticket)?.slice_rows(m.ticket_row as usize, m.rows as usize)))
+            .collect();
+        let handed = match inputs {
+            Some(inputs) => self.device.run(batch, inputs),
+            None => Err(Fault::internal("a microbatch names a payload that is not parked")),
+        };
+        self.failed = handed.err();
+    }
+
+    fn ran(&mut self, ran: Ran) {
+        let outcome = match ran.outcome {
+            Ok(Output::Activations(rows)) => {
+                self.output = Some((ran.batch, rows));
+                Ok(Vec::new())
+            }
+            Ok(Output::Emissions(emissions)) => Ok(emissions),
+            Err(fault) => {
+                tracing::warn!(stage = self.me.stage, batch = ran.batch.0, %fault, "a microbatch failed");
+                Err(fault)
+            }
+        };
+        self.stage_event(Event::Ran { batch: ran.batch, outcome });
+    }
+
+    /// The rows of `ranges` of the batch's output: the output itself where they are all of it.
+    fn cut(&mut self, batch: BatchId, segments: &[Segment], ranges: &[Range<u32>]) -> Option<HostTensor> {
+        let (_, output) = self.output.take().filter(|(id, _)| *id == batch)?;
+        let rows: usize = segments.iter().map(|segment| segment.rows as usize).sum();
+        let width = self.hidden * 4;
+        let whole = output.len() == rows * width;
+        let bytes = if whole {
+            output.freeze()
+        } else {
+            let mut part = BytesMut::with_capacity(rows * width + rows * 64 + 4096);
+            for range in ranges {
+                part.extend_from_slice(&output[range.start as usize * width..range.end as usize * width]);
+            }
+            self.output = Some((batch, output));
+            Bytes::from(part)
+        };
+        HostTensor::activations(rows, self.hidden, bytes)
+    }
+
+    fn send(&mut self, stage: StageIndex, to: ReplicaId, body: Body) {
+        if to == self.me.replica {
+            self.local.push_back(body);
+            return;
+        }
+        let mail = Mail { from: self.me.replica.clone(), body };
+        match self.post.post(&Peer { stage, replica: to.clone() }, mail) {
+            Ok(()) => {}
+            Err(PostError::Closed) => self.failed = Some(Fault::internal("the transport has ended")),
+            Err(error) => tracing::warn!(stage = self.me.stage, to = %to, %error, "mail was not taken"),
+        }
+    }
+
+    fn publish(&mut self) {
+        let now = self.now();
+        let (free, total) = self.machine.kv_blocks();
+        let live = self.machine.live();
+        match (live > 0, self.live_since) {
+            (true, None) => self.live_since = Some(now),
+            (false, Some(since)) => {
+                self.snapshot.live_time += now.since(since);
+                self.live_since = None;
+            }
+            _ => {}
+        }
+        let running = self.live_since.map_or(Duration::ZERO, |since| now.since(since));
+        let shown = Snapshot {
+            counts: self.machine.counts(),
+            live_sequences: live,
+            queued_rows: self.machine.queued_rows(),
+            kv_blocks_free: free,
+            kv_blocks_total: total,
+            busy: self.device.busy(),
+            live_time: self.snapshot.live_time + running,
+            door: self.desk.as_ref().map(|desk| (desk.machine().load(), desk.machine().counts(), desk.counts())),
+            missing_stage: self.desk.as_ref().and_then(|desk| desk.machine().missing_stage()),
+        };
+        if (free, live) != (self.snapshot.kv_blocks_free, self.snapshot.live_sequences) {
+            self.lease.update(|status| {
+                status.kv_blocks_free = free;
+                status.live_sequences = live as u32;
+            });
+            (self.snapshot.kv_blocks_free, self.snapshot.live_sequences) = (free, live);
+        }
+        self.board.show(shown);
+    }
+}
+
+async fn sleep_until(started: Instant, deadline: Option<Tick>) {
+    match deadline {
+        Some(at) => tokio::time::sleep_until((started + Duration::from_micros(at.0)).into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn next_submission<T>(submissions: &mut Option<mpsc::Receiver<T>>) -> Option<T> {
+    match submissions {
+        Some(submissions) => submissions.recv().await,
+        None => None,
+    }
+}
