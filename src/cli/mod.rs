@@ -1,12 +1,19 @@
-<<<<<<< HEAD
 //! Floor 5: the command line.
 
 mod flags;
+pub mod demo;
+pub mod embed;
+pub mod inspect;
 mod logging;
-mod pending;
+mod pipeline;
+pub mod run;
+pub mod serve;
+pub mod split;
+mod table;
 mod threads;
+pub mod up;
 
-use crate::config::{self, CONFIG, DeviceConfig, Order, Problems, VerbConfig, Written};
+use crate::config::{self, CONFIG, DeviceConfig, InspectConfig, Order, Problems, SplitConfig, VerbConfig, Written};
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -68,14 +75,41 @@ fn settings_file(named: Option<String>) -> Result<Option<(PathBuf, String)>, Pro
 /// Does it.
 fn dispatch(verb: VerbConfig) -> anyhow::Result<ExitCode> {
     match verb {
-        VerbConfig::Split(_) => on_runtime(None, pending::missing("split")),
-        VerbConfig::Inspect(_) => on_runtime(None, pending::missing("inspect")),
-        VerbConfig::Serve(config) => on_runtime(Some(&config.device), pending::missing("serve")),
-        VerbConfig::Up(config) => on_runtime(Some(&config.device), pending::missing("up")),
-        VerbConfig::Run(config) => on_runtime(Some(&config.device), pending::missing("run")),
-        VerbConfig::Embed(config) => on_runtime(Some(&config.device), pending::missing("embed")),
-        VerbConfig::Demo(config) => on_runtime(Some(&config.device), pending::missing("demo")),
+        VerbConfig::Split(config) => split_model(config),
+        VerbConfig::Inspect(config) => inspect_pipeline(&config),
+        VerbConfig::Serve(config) => on_runtime(Some(&config.device), serve::serve(config.clone())),
+        VerbConfig::Up(config) => on_runtime(Some(&config.device), up::up(config.clone())),
+        VerbConfig::Run(config) => on_runtime(Some(&config.device), run::run(config.clone())),
+        VerbConfig::Embed(config) => on_runtime(Some(&config.device), embed::embed(config.clone())),
+        VerbConfig::Demo(config) => on_runtime(Some(&config.device), demo::demo(config.clone())),
     }
+}
+
+fn split_model(config: SplitConfig) -> anyhow::Result<ExitCode> {
+    let order = split::SplitOrder {
+        model_dir: config.model,
+        out: config.out,
+        name: config.name,
+        stages: config.stages,
+        balance: config.balance,
+        stage_memory: config.stage_memory,
+        max_num_seqs: config.max_num_seqs as usize,
+        max_model_len: config.max_model_len.map(|len| len as usize),
+        json: config.json,
+    };
+    split::split(&order, &mut std::io::stdout())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn inspect_pipeline(config: &InspectConfig) -> anyhow::Result<ExitCode> {
+    inspect::inspect(&config.pipeline, config.json, &mut std::io::stdout())?;
+    if config.verify {
+        // Beside JSON, standard output holds nothing else.
+        let mut said: Box<dyn std::io::Write> =
+            if config.json { Box::new(std::io::stderr()) } else { Box::new(std::io::stdout()) };
+        inspect::verify(&config.pipeline, &mut said)?;
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Runs `work` to its end, in a process that computes as `device` says.
@@ -88,10 +122,3 @@ fn on_runtime(
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(work)
 }
-=======
-//! cli
-
-pub mod inspect;
-pub mod split;
-mod table;
->>>>>>> shard

@@ -163,6 +163,7 @@ fn batching(r: &mut Reader) -> BatchingConfig {
         block_size: r.value(&s::BLOCK_SIZE, parse::count(1..=1024)),
         kv_blocks: r.optional(&s::KV_BLOCKS, parse::count(1..=u64::from(u32::MAX))),
         microbatches: r.optional(&s::MICROBATCHES, parse::count(1..=1024)),
+        microbatches_away: r.optional(&s::MICROBATCHES_AWAY, parse::count(1..=1024)),
         max_queue: r.value(&s::MAX_QUEUE, parse::count(1..=MANY)),
     };
     // What does not hang on the model can be said before the model is read.

@@ -1,6 +1,7 @@
 //! The settings as the program uses them: every value read, every rule between them checked.
 
 use crate::base::StageIndex;
+use crate::plan::Balance;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -31,16 +32,6 @@ pub enum VerbConfig {
     Inspect(InspectConfig),
     /// `stageline demo`.
     Demo(DemoConfig),
-}
-
-/// What the stages get equal shares of.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Balance {
-    /// Time for a decode row.
-    #[default]
-    Cost,
-    /// Parameters.
-    Params,
 }
 
 /// Where layers run.
@@ -110,6 +101,8 @@ pub struct BatchingConfig {
     pub kv_blocks: Option<u32>,
     /// Decode batches under way at once; `None` is one a device on the path.
     pub microbatches: Option<u32>,
+    /// Of these, how many at once; `None` is all. For measuring what overlap gains.
+    pub microbatches_away: Option<u32>,
     /// Most requests that wait at the door.
     pub max_queue: u32,
 }

@@ -63,6 +63,8 @@ pub const KV_BLOCKS: Setting = Setting::value(
 );
 pub const MICROBATCHES: Setting =
     Setting::value("microbatches", "N", "Decode batches under way at once (default: one for each device on the path)");
+pub const MICROBATCHES_AWAY: Setting =
+    Setting::value("microbatches_away", "N", "Of these, how many at once, for measuring what overlap gains").hidden();
 pub const MAX_QUEUE: Setting =
     Setting::value("max_queue", "N", "Most requests that wait at the door; more are refused with 429").or("1024");
 
@@ -138,6 +140,7 @@ pub const BATCHING: Group = Group {
         BLOCK_SIZE,
         KV_BLOCKS,
         MICROBATCHES,
+        MICROBATCHES_AWAY,
         MAX_QUEUE,
     ],
 };

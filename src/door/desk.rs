@@ -4,6 +4,7 @@ use crate::base::{Fault, SequenceId, StageIndex, Tick, TokenId};
 use crate::core::message::Body;
 use crate::core::requests::{DoorAction, DoorEvent, DoorMachine, DoorSetup, FinishReason, Judge, NewRequest};
 use crate::door::request::AnswerEvent;
+use crate::server::metrics::Metrics;
 use crate::door::text::{Piece, TextModel, TextStream};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -52,25 +53,12 @@ impl Judge for Answers {
     }
 }
 
-/// Totals for metrics, ever growing.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct DeskCounts {
-    /// Answers that ended well.
-    pub finished: u64,
-    /// Answers that failed.
-    pub failed: u64,
-    /// Tokens of prompts admitted.
-    pub prompt_tokens: u64,
-    /// Tokens generated.
-    pub tokens: u64,
-}
-
 /// See the module.
 pub struct Desk {
     machine: DoorMachine,
     answers: Answers,
     text: Arc<TextModel>,
-    counts: DeskCounts,
+    metrics: Arc<Metrics>,
     drained: bool,
 }
 
@@ -79,9 +67,9 @@ pub type Outgoing = (StageIndex, crate::base::ReplicaId, Body);
 
 impl Desk {
     /// A desk without requests.
-    pub fn new(now: Tick, setup: DoorSetup, text: Arc<TextModel>) -> Self {
+    pub fn new(now: Tick, (setup, text): (DoorSetup, Arc<TextModel>), metrics: Arc<Metrics>) -> Self {
         let answers = Answers { writing: HashMap::new(), eos: text.eos().to_vec() };
-        Self { machine: DoorMachine::new(now, setup), answers, text, counts: DeskCounts::default(), drained: false }
+        Self { machine: DoorMachine::new(now, setup), answers, text, metrics, drained: false }
     }
 
     /// Admits a request, or says why not.
@@ -101,7 +89,7 @@ impl Desk {
         match (&outcome, sequence) {
             (_, Some(sequence)) => {
                 tracing::debug!(call_id = writing.call_id, %sequence, prompt_tokens = writing.prompt_tokens, "admitted");
-                self.counts.prompt_tokens += writing.prompt_tokens as u64;
+                self.metrics.door.prompt_tokens.add(writing.prompt_tokens as u64);
                 self.answers.writing.insert(sequence, writing);
             }
             (Err(fault), None) => tracing::info!(call_id = writing.call_id, %fault, "refused"),
@@ -125,8 +113,11 @@ impl Desk {
             match action {
                 DoorAction::Send { stage, to, body } => out.push((stage, to, body)),
                 DoorAction::Token { sequence, id, observed } => {
-                    self.counts.tokens += 1;
+                    self.metrics.door.answer_tokens.inc();
                     if let Some(writing) = self.answers.writing.get_mut(&sequence) {
+                        if writing.tokens == 0 {
+                            self.metrics.door.first_token_seconds.observe_time(now.since(writing.begun));
+                        }
                         writing.tokens += 1;
                         let text = writing.piece.take().map(|piece| piece.text).unwrap_or_default();
                         // The channel holds the longest answer, so only a client that went away makes this fail.
@@ -146,16 +137,16 @@ impl Desk {
 
     fn end(&mut self, now: Tick, sequence: SequenceId, outcome: Result<FinishReason, Fault>) {
         let Some(mut writing) = self.answers.writing.remove(&sequence) else { return };
-        let ms = now.since(writing.begun).as_millis() as u64;
+        let took = now.since(writing.begun);
+        let ms = took.as_millis() as u64;
+        self.metrics.door.ended(outcome.as_ref().err().map(|fault| fault.class), took);
         let (call_id, tokens) = (writing.call_id, writing.tokens);
         let last = match outcome {
             Ok(reason) => {
-                self.counts.finished += 1;
                 tracing::info!(call_id, %sequence, prompt_tokens = writing.prompt_tokens, tokens, ms, "answered");
                 AnswerEvent::Finished { reason, text: writing.text.finish() }
             }
             Err(fault) => {
-                self.counts.failed += 1;
                 tracing::info!(call_id, %sequence, tokens, ms, %fault, "failed");
                 AnswerEvent::Failed(fault)
             }
@@ -171,11 +162,6 @@ impl Desk {
     /// The machine, to be looked at.
     pub fn machine(&self) -> &DoorMachine {
         &self.machine
-    }
-
-    /// Totals so far.
-    pub fn counts(&self) -> DeskCounts {
-        self.counts
     }
 
     /// Whether it was told to drain and nothing is left.

@@ -7,9 +7,9 @@ use crate::door::reception::{Reception, Terms};
 use crate::door::request::Readiness;
 use crate::door::text::TextModel;
 use crate::engine::{Device, DeviceHandle, DeviceUse, Loader};
+use crate::server::metrics::Metrics;
 use crate::server::options::Options;
 use crate::server::pump::{DoorParts, Pump, PumpParts};
-use crate::server::snapshot::Board;
 use crate::transport::{LeaseBoard, LeaseKeeper, Mailbox, MemoryNet, NatsLeases, NatsNet, NatsSettings, Peer, Post};
 use crate::wire::{Phase, Status, Subjects, WIRE_VERSION};
 use std::sync::Arc;
@@ -41,8 +41,6 @@ pub struct Plan {
 pub struct Serving {
     /// Where requests come in, if stage 0 is served here.
     pub reception: Option<Arc<Reception>>,
-    /// How each stage served here does.
-    pub boards: Vec<Board>,
     /// How long the device has worked.
     pub usage: Arc<DeviceUse>,
     /// Cancel it to drain.
@@ -65,11 +63,16 @@ struct Wiring {
 ///
 /// # Errors
 /// What the loaders say.
-pub async fn embedded(plan: &Plan, loaders: Vec<Loader>, text: Arc<TextModel>) -> Result<Serving, Fault> {
+pub async fn embedded(
+    plan: &Plan,
+    loaders: Vec<Loader>,
+    text: Arc<TextModel>,
+    metrics: Arc<Metrics>,
+) -> Result<Serving, Fault> {
     let mut device = Device::start("cpu", loaders).await?;
     let usage = device.usage();
     let (net, leases) = (MemoryNet::new(), LeaseBoard::new());
-    let mut site = Site::new(plan, usage);
+    let mut site = Site::new(plan, metrics, usage);
     for stage in 0..plan.stages {
         let me = new_replica();
         let peer = Peer { stage, replica: me.clone() };
@@ -100,10 +103,10 @@ pub struct Broker {
 /// What the loader says, or `Unavailable` if the broker cannot be reached.
 pub async fn on_nats(
     plan: &Plan,
-    stage: StageIndex,
-    loader: Loader,
+    (stage, loader): (StageIndex, Loader),
     broker: &Broker,
     text: Option<Arc<TextModel>>,
+    metrics: Arc<Metrics>,
 ) -> Result<Serving, Fault> {
     let unreachable = |e: crate::transport::TransportError| Fault::new(FaultClass::Unavailable, e.to_string());
     let subjects = Subjects::new(&plan.name, &plan.digest).map_err(|e| Fault::invalid(e.to_string()))?;
@@ -117,7 +120,7 @@ pub async fn on_nats(
     let me = new_replica();
     let peer = Peer { stage, replica: me.clone() };
     let mailbox = net.register(peer).await.map_err(unreachable)?;
-    let mut site = Site::new(plan, device.usage());
+    let mut site = Site::new(plan, metrics, device.usage());
     let lease = leases.keep(site.status(stage, &me)).await.map_err(unreachable)?;
     let view = leases.watch();
     let replicas = view.replicas();
@@ -133,16 +136,16 @@ struct Site<'a> {
     started: Instant,
     drain: CancellationToken,
     pumps: Vec<(Pump, Box<dyn Send>)>,
-    boards: Vec<Board>,
+    metrics: Arc<Metrics>,
     usage: Arc<DeviceUse>,
     reception: Option<Arc<Reception>>,
 }
 
 impl<'a> Site<'a> {
-    fn new(plan: &'a Plan, usage: Arc<DeviceUse>) -> Self {
+    fn new(plan: &'a Plan, metrics: Arc<Metrics>, usage: Arc<DeviceUse>) -> Self {
         let drain = CancellationToken::new();
         let started = Instant::now();
-        Self { plan, started, drain, pumps: Vec::new(), boards: Vec::new(), usage, reception: None }
+        Self { plan, started, drain, pumps: Vec::new(), metrics, usage, reception: None }
     }
 
     fn status(&self, stage: StageIndex, me: &ReplicaId) -> Status {
@@ -171,7 +174,6 @@ impl<'a> Site<'a> {
         text: Option<Arc<TextModel>>,
     ) {
         let options = &self.plan.options;
-        let board = Board::default();
         let door = text.map(|text| {
             let (desk_end, submissions) = mpsc::channel(SUBMISSIONS);
             let terms = Terms {
@@ -189,7 +191,8 @@ impl<'a> Site<'a> {
             });
             let clock = (self.started, me.boot());
             self.reception = Some(Arc::new(Reception::new(terms, text.clone(), desk_end, readiness, clock)));
-            let desk = Desk::new(Tick(self.started.elapsed().as_micros() as u64), options.door(&me), text);
+            let now = Tick(self.started.elapsed().as_micros() as u64);
+            let desk = Desk::new(now, (options.door(&me), text), self.metrics.clone());
             DoorParts { desk, submissions }
         });
         let machine = StageMachine::new(options.stage(&me, (stage, self.plan.stages), self.plan.hidden));
@@ -201,18 +204,17 @@ impl<'a> Site<'a> {
             lease: wiring.lease,
             replicas: wiring.replicas,
             door,
-            board: board.clone(),
+            metrics: self.metrics.clone(),
             hidden: self.plan.hidden,
             started: self.started,
             drain: self.drain.clone(),
         });
         self.pumps.push((pump, wiring._watch));
-        self.boards.push(board);
     }
 
     /// Starts the thread that runs the pumps: one for all of them, so that mail between two of them wakes no other.
     fn start(self, name: &str) -> Result<Serving, Fault> {
-        let Self { drain, pumps, boards, usage, reception, .. } = self;
+        let Self { drain, pumps, usage, reception, .. } = self;
         let (end, done) = oneshot::channel();
         let failed = drain.clone();
         let run = move || {
@@ -234,7 +236,7 @@ impl<'a> Site<'a> {
         };
         let thread = std::thread::Builder::new().name(name.into()).spawn(run);
         thread.map_err(|error| Fault::internal(format!("the pump's thread cannot be started: {error}")))?;
-        Ok(Serving { reception, boards, usage, drain, done })
+        Ok(Serving { reception, usage, drain, done })
     }
 }
 

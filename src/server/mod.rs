@@ -2,11 +2,11 @@
 
 pub mod assemble;
 pub mod blueprint;
+pub mod metrics;
 pub mod options;
 pub mod pump;
-pub mod snapshot;
 
 pub use assemble::{Broker, Plan, Serving, embedded, on_nats};
 pub use blueprint::{Blueprint, StageFacts};
+pub use metrics::Metrics;
 pub use options::Options;
-pub use snapshot::{Board, Snapshot};

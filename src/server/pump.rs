@@ -7,7 +7,7 @@ use crate::core::requests::DoorEvent;
 use crate::core::{BatchId, Mail, Microbatch, Output, Ticket};
 use crate::door::desk::{Desk, Outgoing, Submission};
 use crate::engine::{DeviceHandle, Ran};
-use crate::server::snapshot::{Board, Snapshot};
+use crate::server::metrics::Metrics;
 use crate::transport::{Arrived, LeaseKeeper, Mailbox, Peer, Post, PostError};
 use crate::wire::{Phase, Status};
 use bytes::{Bytes, BytesMut};
@@ -47,8 +47,8 @@ pub struct PumpParts {
     pub replicas: watch::Receiver<Vec<Status>>,
     /// At stage 0.
     pub door: Option<DoorParts>,
-    /// Where others see how it does.
-    pub board: Board,
+    /// Where it counts.
+    pub metrics: Arc<Metrics>,
     /// Numbers in a row that leaves for the next stage.
     pub hidden: usize,
     /// What ticks are counted from.
@@ -70,19 +70,21 @@ pub struct Pump {
     desk: Option<Desk>,
     submissions: Option<mpsc::Receiver<(Submission, oneshot::Receiver<()>)>>,
     clients: FuturesUnordered<BoxFuture<'static, crate::base::SequenceId>>,
-    board: Board,
+    metrics: Arc<Metrics>,
+    /// What the metrics have been told so far.
+    told: Told,
     hidden: usize,
     started: Instant,
     drain: CancellationToken,
     parked: HashMap<Ticket, HostTensor>,
     tickets: u64,
+    /// Rows of each microbatch on the device.
+    on_device: HashMap<BatchId, u64>,
     output: Option<(BatchId, BytesMut)>,
     /// From this replica to itself: between the door and stage 0.
     local: VecDeque<Body>,
     actions: Vec<Action>,
     live: Vec<Peer>,
-    snapshot: Snapshot,
-    live_since: Option<Tick>,
     failed: Option<Fault>,
 }
 
@@ -105,18 +107,18 @@ impl Pump {
             desk,
             submissions,
             clients: FuturesUnordered::new(),
-            board: parts.board,
+            metrics: parts.metrics,
+            told: Told::default(),
             hidden: parts.hidden,
             started: parts.started,
             drain: parts.drain,
             parked: HashMap::new(),
             tickets: 0,
+            on_device: HashMap::new(),
             output: None,
             local: VecDeque::new(),
             actions: Vec::new(),
             live: Vec::new(),
-            snapshot: Snapshot::default(),
-            live_since: None,
             failed: None,
         }
     }
@@ -313,6 +315,7 @@ impl Pump {
     }
 
     fn hand_over(&mut self, batch: Microbatch) {
+        self.on_device.insert(batch.id, batch.rows() as u64);
         let inputs: Option<Vec<HostTensor>> = batch
             .members
             .iter()
@@ -326,6 +329,9 @@ impl Pump {
     }
 
     fn ran(&mut self, ran: Ran) {
+        if let (Some(stage), Ok(_)) = (self.metrics.stage(self.me.stage), &ran.outcome) {
+            stage.batch_rows.observe(self.on_device.remove(&ran.batch).unwrap_or(0));
+        }
         let outcome = match ran.outcome {
             Ok(Output::Activations(rows)) => {
                 self.output = Some((ran.batch, rows));
@@ -372,39 +378,55 @@ impl Pump {
         }
     }
 
+    /// Brings metrics and lease up to date.
     fn publish(&mut self) {
         let now = self.now();
         let (free, total) = self.machine.kv_blocks();
-        let live = self.machine.live();
-        match (live > 0, self.live_since) {
-            (true, None) => self.live_since = Some(now),
-            (false, Some(since)) => {
-                self.snapshot.live_time += now.since(since);
-                self.live_since = None;
+        let live = self.machine.live() as u64;
+        if let Some(stage) = self.metrics.stage(self.me.stage) {
+            stage.queued_rows.set(self.machine.queued_rows());
+            stage.live_sequences.set(live);
+            stage.kv_blocks.set(total.into());
+            stage.kv_blocks_used.set((total - free).into());
+            let lost = self.machine.counts().lost;
+            stage.link_lost.add(lost - self.told.lost);
+            self.told.lost = lost;
+            // While a sequence is held, time in which the device did nothing for this stage is its bubble.
+            let busy = self.device.busy();
+            let worked = busy.saturating_sub(self.told.busy);
+            if self.told.live > 0 {
+                stage.device_bubble.add(now.since(self.told.at).saturating_sub(worked));
             }
-            _ => {}
+            stage.device_busy.add(worked);
+            (self.told.busy, self.told.at) = (busy, now);
         }
-        let running = self.live_since.map_or(Duration::ZERO, |since| now.since(since));
-        let shown = Snapshot {
-            counts: self.machine.counts(),
-            live_sequences: live,
-            queued_rows: self.machine.queued_rows(),
-            kv_blocks_free: free,
-            kv_blocks_total: total,
-            busy: self.device.busy(),
-            live_time: self.snapshot.live_time + running,
-            door: self.desk.as_ref().map(|desk| (desk.machine().load(), desk.machine().counts(), desk.counts())),
-            missing_stage: self.desk.as_ref().and_then(|desk| desk.machine().missing_stage()),
-        };
-        if (free, live) != (self.snapshot.kv_blocks_free, self.snapshot.live_sequences) {
+        if let Some(desk) = &self.desk {
+            let (in_flight, waiting) = desk.machine().load();
+            let replays = desk.machine().counts().replays;
+            self.metrics.door.in_flight.set(in_flight as u64);
+            self.metrics.door.waiting.set(waiting as u64);
+            self.metrics.door.replays.add(replays - self.told.replays);
+            self.told.replays = replays;
+        }
+        if (free, live) != (self.told.free, self.told.live) {
             self.lease.update(|status| {
                 status.kv_blocks_free = free;
                 status.live_sequences = live as u32;
             });
-            (self.snapshot.kv_blocks_free, self.snapshot.live_sequences) = (free, live);
+            (self.told.free, self.told.live) = (free, live);
         }
-        self.board.show(shown);
     }
+}
+
+/// What the metrics and the lease were told last.
+#[derive(Default)]
+struct Told {
+    at: Tick,
+    busy: Duration,
+    live: u64,
+    free: u32,
+    lost: u64,
+    replays: u64,
 }
 
 async fn sleep_until(started: Instant, deadline: Option<Tick>) {

@@ -1,0 +1,42 @@
+//! `embed`: vectors of texts, from a pipeline in this process.
+
+use crate::cli::pipeline::{Site, finish, read_answer};
+use crate::cli::split::said;
+use crate::config::EmbedConfig;
+use crate::door::{Input, Intake, Request};
+use anyhow::Context;
+use futures::stream::{FuturesOrdered, StreamExt};
+use serde_json::json;
+use std::io::Write;
+use std::process::ExitCode;
+
+/// Prints each text's vector, in the texts' order.
+///
+/// # Errors
+/// One line that says what is wrong with the pipeline, or the first text that failed.
+pub async fn embed(config: EmbedConfig) -> anyhow::Result<ExitCode> {
+    let texts = config.prompts.read()?;
+    let site = Site::embedded(&config.source, &config.batching, &config.device, None)?;
+    anyhow::ensure!(site.plan.embeds, "this model is a decoder: use `stageline run`");
+    let serving = site.start_embedded().await?;
+    let reception = serving.reception.clone().context("the pipeline has no door")?;
+    let mut answers = FuturesOrdered::new();
+    for (index, text) in texts.into_iter().enumerate() {
+        let request = Request::new(format!("embed-{index}"), Input::Text(text));
+        let answer = reception.submit(request).await.map_err(said)?;
+        answers.push_back(read_answer(answer, |_| {}));
+    }
+    let mut out = std::io::stdout();
+    while let Some(outcome) = answers.next().await {
+        let outcome = outcome?;
+        if config.json {
+            let line = json!({ "embedding": outcome.vector, "prompt_tokens": outcome.prompt_tokens });
+            writeln!(out, "{line}")?;
+        } else {
+            let numbers: Vec<String> = outcome.vector.iter().map(f32::to_string).collect();
+            writeln!(out, "{}", numbers.join(" "))?;
+        }
+    }
+    finish(serving).await?;
+    Ok(ExitCode::SUCCESS)
+}

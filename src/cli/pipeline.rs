@@ -1,0 +1,232 @@
+//! From checked settings to a pipeline at work: what `serve`, `up`, `run`, `embed` and `demo` have in common.
+
+use crate::base::StageIndex;
+use crate::cli::split::said;
+use crate::config::{BatchingConfig, DeviceConfig, DeviceName, ExecutorKind, NatsConfig, SourceConfig};
+use crate::door::Answer;
+use crate::door::AnswerEvent;
+use crate::door::text::TextModel;
+use crate::engine::candle::Setup;
+use crate::engine::fake::{FakeExecutor, FakeSetup};
+use crate::engine::{Executor, Loader};
+use crate::server::{self, Blueprint, Broker, Options, Plan, Serving};
+use anyhow::{Context, bail, ensure};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Deadline of a request of a one-shot command.
+const ONE_SHOT: Duration = Duration::from_secs(24 * 3600);
+
+/// A pipeline that is known, checked and not yet loaded.
+pub struct Site {
+    /// The model, cut.
+    pub blueprint: Blueprint,
+    /// How it is served.
+    pub plan: Plan,
+    device: DeviceConfig,
+}
+
+impl Site {
+    /// Opens `source` for one process that runs every stage.
+    pub fn embedded(
+        source: &SourceConfig,
+        batching: &BatchingConfig,
+        device: &DeviceConfig,
+        longest: Option<Duration>,
+    ) -> anyhow::Result<Self> {
+        let blueprint = Blueprint::open(&source.folder, source.stages, source.balance).map_err(said)?;
+        // In one process all stages share one device: more than one microbatch would gain nothing.
+        Self::new(blueprint, batching, device, (longest, 1))
+    }
+
+    /// Opens a pipeline folder whose stages run in a process each.
+    pub fn distributed(
+        pipeline: &Path,
+        batching: &BatchingConfig,
+        device: &DeviceConfig,
+        longest: Option<Duration>,
+    ) -> anyhow::Result<Self> {
+        let blueprint = Blueprint::open(pipeline, None, crate::plan::Balance::Cost).map_err(said)?;
+        let devices = blueprint.stages.len() as u32;
+        Self::new(blueprint, batching, device, (longest, devices))
+    }
+
+    fn new(
+        blueprint: Blueprint,
+        batching: &BatchingConfig,
+        device: &DeviceConfig,
+        (longest, devices): (Option<Duration>, u32),
+    ) -> anyhow::Result<Self> {
+        let limits = batching.for_model(blueprint.spec.max_positions())?;
+        let microbatches = batching.microbatches.unwrap_or(devices);
+        let options = Options {
+            max_num_seqs: batching.max_num_seqs,
+            max_model_len: limits.max_model_len,
+            max_batch_tokens: batching.max_batch_tokens,
+            max_batch_delay: batching.max_batch_delay,
+            block_size: batching.block_size,
+            kv_blocks: limits.kv_blocks,
+            microbatches,
+            microbatches_away: batching.microbatches_away.unwrap_or(microbatches),
+            max_queue: batching.max_queue as usize,
+            default_max_tokens: 256,
+            longest: longest.unwrap_or(ONE_SHOT),
+        };
+        let plan = Plan {
+            name: blueprint.name.clone(),
+            digest: blueprint.digest,
+            stages: StageIndex::try_from(blueprint.stages.len()).context("more stages than a pipeline may have")?,
+            hidden: match device.executor {
+                ExecutorKind::Candle => blueprint.spec.hidden(),
+                ExecutorKind::Fake => crate::engine::fake::HIDDEN,
+            },
+            embeds: blueprint.embeds(),
+            options,
+        };
+        Ok(Self { blueprint, plan, device: device.clone() })
+    }
+
+    /// Loads every stage into this process and serves them.
+    pub async fn start_embedded(&self) -> anyhow::Result<Serving> {
+        let text = self.text()?;
+        let loading = Loading::new(self.blueprint.stages.len());
+        let loaders = (0..self.plan.stages).map(|stage| self.loader(stage, &loading)).collect::<anyhow::Result<_>>()?;
+        let serving = server::embedded(&self.plan, loaders, text).await.map_err(said);
+        loading.finish();
+        serving
+    }
+
+    /// Loads one stage and serves it on NATS.
+    pub async fn start_stage(&self, stage: StageIndex, nats: &NatsConfig) -> anyhow::Result<Serving> {
+        let broker = Broker { urls: nats.urls.clone(), credentials: nats.creds.clone() };
+        let text = if stage == 0 { Some(self.text()?) } else { None };
+        let loading = Loading::new(1);
+        let loader = self.loader(stage, &loading)?;
+        let serving = server::on_nats(&self.plan, stage, loader, &broker, text).await.map_err(said);
+        loading.finish();
+        serving
+    }
+
+    fn text(&self) -> anyhow::Result<Arc<TextModel>> {
+        let begun = std::time::Instant::now();
+        let text = TextModel::open(&self.blueprint.dir, &self.blueprint.spec).map_err(said)?;
+        tracing::info!(ms = begun.elapsed().as_millis() as u64, "tokenizer ready");
+        Ok(Arc::new(text))
+    }
+
+    fn loader(&self, stage: StageIndex, loading: &Loading) -> anyhow::Result<Loader> {
+        let options = &self.plan.options;
+        if self.device.executor == ExecutorKind::Fake {
+            let setup = FakeSetup {
+                stage,
+                last: stage + 1 == self.plan.stages,
+                vocab: self.blueprint.spec.vocab() as u32,
+                kv_blocks: options.kv_blocks,
+                block_size: options.block_size,
+                batch_cost: Duration::ZERO,
+                row_cost: Duration::ZERO,
+                poison: None,
+            };
+            return Ok(Box::new(move || Ok(Box::new(FakeExecutor::new(setup)) as Box<dyn Executor>)));
+        }
+        let setup = Setup {
+            device: device(self.device.device)?,
+            threads: self.device.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)),
+            kv_blocks: options.kv_blocks as usize,
+            block_size: options.block_size as usize,
+            max_rows: options.most_rows(),
+        };
+        let bar = loading.bar(stage);
+        Ok(self.blueprint.loader(stage, setup, move |bytes| bar.inc(bytes)))
+    }
+}
+
+/// The device of that name.
+fn device(name: DeviceName) -> anyhow::Result<candle_core::Device> {
+    match name {
+        DeviceName::Cpu => Ok(candle_core::Device::Cpu),
+        #[cfg(feature = "cuda")]
+        DeviceName::Cuda(ordinal) => {
+            candle_core::Device::new_cuda(ordinal).with_context(|| format!("cannot open cuda:{ordinal}"))
+        }
+        #[cfg(not(feature = "cuda"))]
+        DeviceName::Cuda(_) => bail!("this build has no CUDA: build it with --features cuda, or use --device cpu"),
+    }
+}
+
+/// Progress of shards being read, on standard error where that is a terminal.
+struct Loading {
+    bars: MultiProgress,
+}
+
+impl Loading {
+    fn new(_stages: usize) -> Self {
+        Self { bars: MultiProgress::new() }
+    }
+
+    fn bar(&self, stage: StageIndex) -> ProgressBar {
+        let style = ProgressStyle::with_template("loading {prefix} {decimal_bytes} {binary_bytes_per_sec}");
+        let bar = ProgressBar::no_length().with_prefix(format!("stage {stage}"));
+        let bar = match style {
+            Ok(style) => bar.with_style(style),
+            Err(_) => bar,
+        };
+        self.bars.add(bar)
+    }
+
+    fn finish(self) {
+        // A terminal that cannot be cleared keeps the bars: nothing is lost by it.
+        let _ = self.bars.clear();
+    }
+}
+
+/// What became of an answer.
+#[derive(Clone, Debug, Default)]
+pub struct Outcome {
+    /// The whole text.
+    pub text: String,
+    /// Its tokens.
+    pub token_ids: Vec<u32>,
+    /// Tokens of the prompt.
+    pub prompt_tokens: u32,
+    /// `stop` or `length`.
+    pub finish_reason: &'static str,
+    /// The logits beside each token, if they were asked for.
+    pub observed: Vec<crate::core::Observed>,
+    /// An encoder's answer.
+    pub vector: Vec<f32>,
+}
+
+/// Reads an answer to its end; `piece` sees its text as it comes.
+pub async fn read_answer(mut answer: Answer, mut piece: impl FnMut(&str)) -> anyhow::Result<Outcome> {
+    let mut outcome = Outcome { prompt_tokens: answer.prompt_tokens, ..Outcome::default() };
+    while let Some(event) = answer.events.recv().await {
+        match event {
+            AnswerEvent::Token { id, text, observed } => {
+                outcome.token_ids.push(id);
+                outcome.observed.extend(observed);
+                outcome.text += &text;
+                piece(&text);
+            }
+            AnswerEvent::Vector(values) => outcome.vector = values,
+            AnswerEvent::Finished { reason, text } => {
+                outcome.text += &text;
+                piece(&text);
+                outcome.finish_reason = reason.as_str();
+                return Ok(outcome);
+            }
+            AnswerEvent::Failed(fault) => bail!("{fault}"),
+        }
+    }
+    bail!("the answer ended without saying how: the pipeline has stopped")
+}
+
+/// Ends an embedded pipeline and waits for it.
+pub async fn finish(serving: Serving) -> anyhow::Result<()> {
+    serving.drain.cancel();
+    let done = serving.done.await;
+    ensure!(done.is_ok(), "the pipeline's thread has gone");
+    done?.map_err(said)
+}

@@ -1,0 +1,66 @@
+//! `run`: answers to prompts, from a pipeline in this process.
+
+use crate::cli::pipeline::{Outcome, Site, finish, read_answer};
+use crate::cli::split::said;
+use crate::config::RunConfig;
+use crate::door::{ChatMessage, Input, Intake};
+use anyhow::Context;
+use futures::stream::{FuturesOrdered, StreamExt};
+use serde_json::json;
+use std::io::Write;
+use std::process::ExitCode;
+
+/// Prints an answer to each prompt: one as it is made, several in the prompts' order.
+///
+/// # Errors
+/// One line that says what is wrong with the pipeline, or the first answer that failed.
+pub async fn run(config: RunConfig) -> anyhow::Result<ExitCode> {
+    let prompts = config.prompts.read()?;
+    let site = Site::embedded(&config.source, &config.batching, &config.device, None)?;
+    anyhow::ensure!(!site.plan.embeds, "this model is an encoder: use `stageline embed`");
+    let serving = site.start_embedded().await?;
+    let reception = serving.reception.clone().context("the pipeline has no door")?;
+    let alone = prompts.len() == 1;
+    let mut answers = FuturesOrdered::new();
+    for (index, prompt) in prompts.into_iter().enumerate() {
+        let input = if config.chat {
+            Input::Chat(vec![ChatMessage { role: "user".into(), content: prompt }])
+        } else {
+            Input::Text(prompt)
+        };
+        let answer = reception.submit(config.answer.request(format!("run-{index}"), input)).await.map_err(said)?;
+        let streamed = alone && !config.json;
+        answers.push_back(read_answer(answer, move |piece| {
+            if streamed {
+                print!("{piece}");
+                // A closed pipe shows at the next line printed.
+                let _ = std::io::stdout().flush();
+            }
+        }));
+    }
+    let mut out = std::io::stdout();
+    while let Some(outcome) = answers.next().await {
+        let outcome = outcome?;
+        match (config.json, alone) {
+            (true, _) => writeln!(out, "{}", as_json(&outcome))?,
+            (false, true) => writeln!(out)?,
+            (false, false) => writeln!(out, "{}", outcome.text)?,
+        }
+    }
+    finish(serving).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn as_json(outcome: &Outcome) -> serde_json::Value {
+    let mut line = json!({
+        "text": outcome.text,
+        "token_ids": outcome.token_ids,
+        "prompt_tokens": outcome.prompt_tokens,
+        "finish_reason": outcome.finish_reason,
+    });
+    if !outcome.observed.is_empty() {
+        let logits = outcome.observed.iter();
+        line["logits"] = logits.map(|o| json!({ "digest": format!("{:016x}", o.digest), "top": o.top })).collect();
+    }
+    line
+}

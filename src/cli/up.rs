@@ -1,0 +1,97 @@
+//! `up`: every stage of a pipeline, in this process or in a process each.
+
+use crate::cli::children::{Children, Orders, free_addresses};
+use crate::cli::pipeline::Site;
+use crate::cli::serve::{answer_http, until_told_to_stop};
+use crate::cli::split::{SplitOrder, said};
+use crate::config::{NatsConfig, UpConfig};
+use crate::shard::PipelineFolder;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// A stage that dies is started again after this long: time for a person to read why.
+const START_AGAIN: Duration = Duration::from_secs(1);
+
+/// Serves until SIGTERM or SIGINT.
+///
+/// # Errors
+/// One line that says what is wrong.
+pub async fn up(config: UpConfig) -> anyhow::Result<ExitCode> {
+    match config.nats.clone() {
+        None => in_one_process(config).await,
+        Some(nats) => in_a_process_each(config, nats).await,
+    }
+}
+
+async fn in_one_process(config: UpConfig) -> anyhow::Result<ExitCode> {
+    let site = Site::embedded(&config.source, &config.batching, &config.device, config.door.exec_timeout)?;
+    answer_http(&site, 0, &config.door, site.start_embedded()).await
+}
+
+async fn in_a_process_each(config: UpConfig, nats: NatsConfig) -> anyhow::Result<ExitCode> {
+    let (pipeline, _folder) = pipeline_folder(&config)?;
+    let stages = PipelineFolder::open(&pipeline).map_err(said)?.manifest().stages.len();
+    let mut http = free_addresses(stages)?;
+    http[0] = config.door.http;
+    let orders = Orders { pipeline, http, nats, device: config.device, batching: config.batching };
+    let addresses = orders.http.clone();
+    let mut children = Children::start(orders)?;
+    let mut stop = std::pin::pin!(until_told_to_stop());
+    tokio::select! {
+        ready = children.ready() => ready?,
+        () = &mut stop => return children.stop().await.map(|()| ExitCode::SUCCESS),
+    }
+    for (stage, address) in addresses.iter().enumerate() {
+        let what = if stage == 0 { "door, health and metrics" } else { "health and metrics" };
+        eprintln!("stage {stage}: {what} on http://{address}");
+    }
+    loop {
+        tokio::select! {
+            () = &mut stop => return children.stop().await.map(|()| ExitCode::SUCCESS),
+            (stage, status) = children.one_ends() => {
+                let how = status.map_or_else(|e| e.to_string(), |status| status.to_string());
+                eprintln!("stage {stage} has ended ({how}); it is started again");
+                tokio::time::sleep(START_AGAIN).await;
+                children.restart(stage)?;
+            }
+        }
+    }
+}
+
+/// The pipeline folder itself, or one made of the model folder, which goes with the second value.
+fn pipeline_folder(config: &UpConfig) -> anyhow::Result<(PathBuf, Option<Scratch>)> {
+    let source = &config.source;
+    if PipelineFolder::is_at(&source.folder) {
+        let folder = PipelineFolder::open(&source.folder).map_err(said)?;
+        let has = folder.manifest().stages.len();
+        if let Some(asked) = source.stages.filter(|asked| *asked != has) {
+            anyhow::bail!("{} is cut into {has} stages, not {asked}: leave --stages out", source.folder.display());
+        }
+        return Ok((source.folder.clone(), None));
+    }
+    let scratch = Scratch(std::env::temp_dir().join(format!("stageline-up-{}", std::process::id())));
+    let order = SplitOrder {
+        model_dir: source.folder.clone(),
+        out: scratch.0.clone(),
+        name: config.door.name.clone(),
+        stages: source.stages.unwrap_or(1),
+        balance: source.balance,
+        stage_memory: Vec::new(),
+        max_num_seqs: config.batching.max_num_seqs as usize,
+        max_model_len: config.batching.max_model_len.map(|len| len as usize),
+        json: false,
+    };
+    crate::cli::split::split(&order, &mut std::io::stderr())?;
+    Ok((scratch.0.clone(), Some(scratch)))
+}
+
+/// A folder that goes when this is dropped.
+struct Scratch(PathBuf);
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // What cannot be removed stays in the temporary folder, which is cleaned by others.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
