@@ -6,7 +6,7 @@ use super::spec::BertSpec;
 use super::step::Step;
 use crate::base::Fault;
 use crate::ops::{AttentionShape, LayerNorm, Linear, Ops, share_map};
-use candle_core::{DType, Result, Tensor};
+use candle_core::{DType, Result as CandleResult, Tensor};
 
 /// What stands before a tensor's name in some files.
 const PREFIX: &str = "bert.";
@@ -45,7 +45,8 @@ impl BertStage {
         let named = format!("{PREFIX}encoder.layer.{}.attention.self.query.weight", range.start);
         let prefix = if loader.source.contains(&named) { PREFIX } else { "" };
         let loader = Loader { prefix, ..loader };
-        let table = |name: &str, rows| loader.matrix(&format!("embeddings.{name}_embeddings.weight"), rows, spec.hidden);
+        let table =
+            |name: &str, rows| loader.matrix(&format!("embeddings.{name}_embeddings.weight"), rows, spec.hidden);
         let embedding = if range.start == 0 {
             Some(Embedding {
                 words: table("word", spec.vocab)?,
@@ -71,7 +72,7 @@ impl BertStage {
     ///
     /// # Errors
     /// If the device fails, or the step does not fit the input.
-    pub fn forward(&self, input: &Tensor, step: &Step) -> Result<Tensor> {
+    pub fn forward(&self, input: &Tensor, step: &Step) -> CandleResult<Tensor> {
         let mut x = match &self.embedding {
             Some(embedding) => self.embed(embedding, input, step)?,
             None => input.clone(),
@@ -82,7 +83,7 @@ impl BertStage {
         Ok(x)
     }
 
-    fn embed(&self, embedding: &Embedding, ids: &Tensor, step: &Step) -> Result<Tensor> {
+    fn embed(&self, embedding: &Embedding, ids: &Tensor, step: &Step) -> CandleResult<Tensor> {
         let ops = &self.ops;
         let rows = step.positions.len();
         let positions = Tensor::from_slice(&step.positions, rows, ids.device())?;
@@ -92,7 +93,7 @@ impl BertStage {
         ops.layer_norm(&x, &embedding.norm)
     }
 
-    fn layer(&self, layer: &Layer, x: &Tensor, step: &Step) -> Result<Tensor> {
+    fn layer(&self, layer: &Layer, x: &Tensor, step: &Step) -> CandleResult<Tensor> {
         let (ops, hidden, heads) = (&self.ops, self.spec.hidden, self.spec.heads);
         let shape = AttentionShape { heads, kv_heads: heads, head_dim: hidden / heads };
         let qkv = ops.linear(x, &layer.qkv)?;
@@ -108,7 +109,7 @@ impl BertStage {
     ///
     /// # Errors
     /// If the device fails.
-    pub fn vectors(&self, x: &Tensor, step: &Step) -> Result<Option<Tensor>> {
+    pub fn vectors(&self, x: &Tensor, step: &Step) -> CandleResult<Option<Tensor>> {
         if !self.last || step.emitting.is_empty() {
             return Ok(None);
         }

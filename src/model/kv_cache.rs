@@ -36,8 +36,14 @@ impl KvCache {
     /// A cache of `layers` layers whose keys are `width` numbers.
     ///
     /// # Errors
-    /// `DeviceFailed` if the device has not the memory.
+    /// `InvalidRequest` if it would hold nothing; `DeviceFailed` if the device has not the memory.
     pub fn new(shape: KvShape, layers: usize, width: usize, device: &Device) -> Result<Self, Fault> {
+        if shape.blocks == 0 || shape.block_size == 0 {
+            return Err(Fault::invalid(format!(
+                "a KV cache cannot be of {} blocks of {}",
+                shape.blocks, shape.block_size
+            )));
+        }
         let slots = shape.blocks * shape.block_size;
         let table = || {
             Tensor::zeros((slots, width), DType::F32, device).map_err(|e| {

@@ -6,7 +6,7 @@ use super::step::Step;
 use super::{KvCache, LayerRange};
 use crate::base::Fault;
 use crate::ops::{AttentionShape, Linear, Ops, RopeFrequencies, Rotation, share_map};
-use candle_core::{Result, Tensor};
+use candle_core::{Result as CandleResult, Tensor};
 
 /// Embedding if the range begins the model, layers, head if it ends the model.
 #[derive(Debug)]
@@ -77,7 +77,7 @@ impl LlamaStage {
     ///
     /// # Errors
     /// If the device fails, or the step does not fit the input or the cache.
-    pub fn forward(&self, input: &Tensor, step: &Step, cache: &KvCache) -> Result<Tensor> {
+    pub fn forward(&self, input: &Tensor, step: &Step, cache: &KvCache) -> CandleResult<Tensor> {
         let mut x = match &self.embedding {
             Some(table) => self.ops.embed(table, input)?,
             None => input.clone(),
@@ -96,7 +96,7 @@ impl LlamaStage {
         step: &Step,
         rotation: &Rotation,
         (keys, values): (&Tensor, &Tensor),
-    ) -> Result<Tensor> {
+    ) -> CandleResult<Tensor> {
         let (ops, spec) = (&self.ops, &self.spec);
         let (q, kv) = (spec.heads * spec.head_dim, Self::kv_width(spec));
         let shape = AttentionShape { heads: spec.heads, kv_heads: spec.kv_heads, head_dim: spec.head_dim };
@@ -119,7 +119,7 @@ impl LlamaStage {
     ///
     /// # Errors
     /// If the device fails.
-    pub fn logits(&self, x: &Tensor, step: &Step) -> Result<Option<Tensor>> {
+    pub fn logits(&self, x: &Tensor, step: &Step) -> CandleResult<Option<Tensor>> {
         let (Some(head), false) = (&self.head, step.emitting.is_empty()) else { return Ok(None) };
         let rows: Vec<u32> = step.emitting.iter().map(|rows| rows.end as u32 - 1).collect();
         let count = rows.len();

@@ -8,7 +8,7 @@ use super::{KvCache, KvShape, LayerRange, ModelSpec};
 use crate::base::Fault;
 use crate::core::Member;
 use crate::ops::Ops;
-use candle_core::{Device, Result, Tensor};
+use candle_core::{Device, Result as CandleResult, Tensor};
 
 /// A range of a model's layers, of whichever family.
 #[derive(Debug)]
@@ -42,7 +42,7 @@ impl StageModel {
         range: LayerRange,
         shape: KvShape,
         (ops, device): (Ops, &Device),
-    ) -> std::result::Result<Self, Fault> {
+    ) -> Result<Self, Fault> {
         if range.is_empty() || range.end > spec.layers() {
             return Err(Fault::invalid(format!("a model of {} layers has no layers {range:?}", spec.layers())));
         }
@@ -60,7 +60,7 @@ impl StageModel {
     ///
     /// # Errors
     /// As these.
-    pub fn step(&self, members: &[Member], max_positions: usize, device: &Device) -> std::result::Result<Step, Fault> {
+    pub fn step(&self, members: &[Member], max_positions: usize, device: &Device) -> Result<Step, Fault> {
         match self {
             Self::Llama(_, cache) => Step::decode(members, cache.shape, max_positions, device),
             Self::Bert(_) => Step::encode(members, max_positions, device),
@@ -72,7 +72,7 @@ impl StageModel {
     ///
     /// # Errors
     /// If the device fails, or the step does not fit the input.
-    pub fn run(&self, input: &Tensor, step: &Step, last: bool) -> Result<Made> {
+    pub fn run(&self, input: &Tensor, step: &Step, last: bool) -> CandleResult<Made> {
         match self {
             Self::Llama(stage, cache) => {
                 let x = stage.forward(input, step, cache)?;

@@ -72,12 +72,7 @@ impl Step {
         Self::new(members, None, seen, device)
     }
 
-    fn new(
-        members: &[Member],
-        slots: Option<Vec<u32>>,
-        seen: Vec<Vec<u32>>,
-        device: &Device,
-    ) -> Result<Self, Fault> {
+    fn new(members: &[Member], slots: Option<Vec<u32>>, seen: Vec<Vec<u32>>, device: &Device) -> Result<Self, Fault> {
         let causal = slots.is_some();
         let on_device = |ids: Vec<u32>| -> CandleResult<Tensor> {
             let count = ids.len();

@@ -377,7 +377,9 @@ mod tests {
         let shape = AttentionShape { heads: 1, kv_heads: 1, head_dim: 16 };
         let x = noise(&[4, 16], 1)?;
         let ops = Ops::rows(Isa::available()[0]);
-        for (rows, ids) in [(0..3, &[0, 1, 2][..]), (0..4, &[0, 1, 4, 2]), (0..4, &[0, 1]), (1..4, &[0, 1, 2]), (0..5, &[0; 5])] {
+        for (rows, ids) in
+            [(0..3, &[0, 1, 2][..]), (0..4, &[0, 1, 4, 2]), (0..4, &[0, 1]), (1..4, &[0, 1, 2]), (0..5, &[0; 5])]
+        {
             let spans = [Span { rows: rows.clone(), slots: slots(ids), causal: true }];
             assert!(ops.attention(&x, &x, &x, shape, &spans).is_err(), "{rows:?} {ids:?}");
         }

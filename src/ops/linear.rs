@@ -131,7 +131,9 @@ mod tests {
         let narrow = Linear { weight: noise(&[3, 7], 1)?, bias: None };
         let biased = Linear { weight: noise(&[3, 8], 1)?, bias: Some(noise(&[4], 1)?) };
         let double = Linear { weight: noise(&[3, 8], 1)?.to_dtype(DType::F64)?, bias: None };
-        assert!(ops.linear(&x, &narrow).is_err() && ops.linear(&x, &biased).is_err() && ops.linear(&x, &double).is_err());
+        assert!(
+            ops.linear(&x, &narrow).is_err() && ops.linear(&x, &biased).is_err() && ops.linear(&x, &double).is_err()
+        );
         Ok(())
     }
 }

@@ -76,7 +76,8 @@ impl Ops {
             Path::Candle => {
                 let (rows, width) = x.dims2()?;
                 let head_dim = rotation.cos.dim(1)? * 2;
-                let heads = x.reshape((rows, width / head_dim, head_dim))?.transpose(0, 1)?.contiguous()?.unsqueeze(0)?;
+                let heads =
+                    x.reshape((rows, width / head_dim, head_dim))?.transpose(0, 1)?.contiguous()?.unsqueeze(0)?;
                 let turned = candle_nn::rotary_emb::rope(&heads, &rotation.cos, &rotation.sin)?;
                 turned.squeeze(0)?.transpose(0, 1)?.reshape((rows, width))
             }

@@ -1,8 +1,8 @@
 //! The threads that a batch is spread over.
 
 use crate::base::Fault;
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 /// A process's thread budget: made once, shared by all its stages.
 ///
