@@ -1,0 +1,148 @@
+//! A range of a Llama-type decoder's layers.
+
+use super::load::Loader;
+use super::spec::{LlamaSpec, RopeScaling};
+use super::step::Step;
+use super::{KvCache, LayerRange};
+use crate::base::Fault;
+use crate::ops::{AttentionShape, Linear, Ops, RopeFrequencies, Rotation, share_map};
+use candle_core::{Result as CandleResult, Tensor};
+
+/// Embedding if the range begins the model, layers, head if it ends the model.
+#[derive(Debug)]
+pub struct LlamaStage {
+    spec: LlamaSpec,
+    ops: Ops,
+    embedding: Option<Tensor>,
+    layers: Vec<Layer>,
+    head: Option<Head>,
+    frequencies: RopeFrequencies,
+}
+
+#[derive(Debug)]
+struct Layer {
+    attention_norm: Tensor,
+    /// Queries, keys, values.
+    qkv: Linear,
+    out: Linear,
+    mlp_norm: Tensor,
+    /// Gate, up.
+    gate_up: Linear,
+    down: Linear,
+}
+
+#[derive(Debug)]
+struct Head {
+    norm: Tensor,
+    logits: Linear,
+}
+
+impl LlamaStage {
+    pub(super) fn load(loader: Loader<'_>, spec: &LlamaSpec, range: LayerRange, ops: Ops) -> Result<Self, Fault> {
+        let (first, last) = (range.start == 0, range.end == spec.layers);
+        let table = |name| loader.matrix(name, spec.vocab, spec.hidden);
+        let tied = if first || last && spec.tied { Some(table("model.embed_tokens.weight")?) } else { None };
+        let head = if last {
+            let weight = if spec.tied { tied.clone() } else { Some(table("lm_head.weight")?) };
+            let norm = loader.vector("model.norm.weight", spec.hidden)?;
+            weight.map(|weight| Head { norm, logits: Linear { weight, bias: None } })
+        } else {
+            None
+        };
+        let layers = share_map(range.len(), |i| Layer::load(loader, spec, range.start + i));
+        let plain = RopeFrequencies::new(spec.head_dim, spec.rope_theta);
+        Ok(Self {
+            spec: spec.clone(),
+            ops,
+            embedding: tied.filter(|_| first),
+            layers: layers.into_iter().collect::<Result<_, _>>()?,
+            head,
+            frequencies: match spec.rope_scaling {
+                None => plain,
+                Some(RopeScaling::Linear { factor }) => plain.linear(factor),
+                Some(RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_positions }) => {
+                    plain.llama3(factor, low_freq_factor, high_freq_factor, original_max_positions)
+                }
+            },
+        })
+    }
+
+    /// Numbers of a row of keys, or of values.
+    pub fn kv_width(spec: &LlamaSpec) -> usize {
+        spec.kv_heads * spec.head_dim
+    }
+
+    /// Runs the layers on `input`: token ids (`u32`, `[rows]`) if the range begins the model, else activations
+    /// `[rows, hidden]`. Writes the rows' keys and values into `cache`. Gives activations `[rows, hidden]`.
+    ///
+    /// # Errors
+    /// If the device fails, or the step does not fit the input or the cache.
+    pub fn forward(&self, input: &Tensor, step: &Step, cache: &KvCache) -> CandleResult<Tensor> {
+        let mut x = match &self.embedding {
+            Some(table) => self.ops.embed(table, input)?,
+            None => input.clone(),
+        };
+        let rotation = self.frequencies.rotation(&step.positions, x.device())?;
+        for (layer, (keys, values)) in self.layers.iter().zip(&cache.layers) {
+            x = self.layer(layer, &x, step, &rotation, (keys, values))?;
+        }
+        Ok(x)
+    }
+
+    fn layer(
+        &self,
+        layer: &Layer,
+        x: &Tensor,
+        step: &Step,
+        rotation: &Rotation,
+        (keys, values): (&Tensor, &Tensor),
+    ) -> CandleResult<Tensor> {
+        let (ops, spec) = (&self.ops, &self.spec);
+        let (q, kv) = (spec.heads * spec.head_dim, Self::kv_width(spec));
+        let shape = AttentionShape { heads: spec.heads, kv_heads: spec.kv_heads, head_dim: spec.head_dim };
+
+        let qkv = ops.linear(&ops.rms_norm(x, &layer.attention_norm, spec.norm_eps)?, &layer.qkv)?;
+        let qk = ops.rope(&qkv.narrow(1, 0, q + kv)?, rotation)?;
+        if let Some(slots) = &step.slots {
+            ops.store(keys, &qk.narrow(1, q, kv)?, slots)?;
+            ops.store(values, &qkv.narrow(1, q + kv, kv)?, slots)?;
+        }
+        let mixed = ops.attention(&qk.narrow(1, 0, q)?, keys, values, shape, &step.spans)?;
+        let x = ops.add(x, &ops.linear(&mixed, &layer.out)?)?;
+
+        let gate_up = ops.linear(&ops.rms_norm(&x, &layer.mlp_norm, spec.norm_eps)?, &layer.gate_up)?;
+        ops.add(&x, &ops.linear(&ops.silu_mul(&gate_up)?, &layer.down)?)
+    }
+
+    /// The logits `[emitting, vocab]` of the last row of every emitting member; `None` if the range does not end the
+    /// model or nothing emits.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn logits(&self, x: &Tensor, step: &Step) -> CandleResult<Option<Tensor>> {
+        let (Some(head), false) = (&self.head, step.emitting.is_empty()) else { return Ok(None) };
+        let rows: Vec<u32> = step.emitting.iter().map(|rows| rows.end as u32 - 1).collect();
+        let count = rows.len();
+        let x = self.ops.embed(x, &Tensor::from_vec(rows, count, x.device())?)?;
+        self.ops.linear(&self.ops.rms_norm(&x, &head.norm, self.spec.norm_eps)?, &head.logits).map(Some)
+    }
+}
+
+impl Layer {
+    fn load(loader: Loader<'_>, spec: &LlamaSpec, number: usize) -> Result<Self, Fault> {
+        let named = |name: &str| format!("model.layers.{number}.{name}");
+        let norm = |name| loader.vector(&named(name), spec.hidden);
+        let (q, kv) = (spec.heads * spec.head_dim, LlamaStage::kv_width(spec));
+        let qkv = [("q", q), ("k", kv), ("v", kv)].map(|(name, n)| (named(&format!("self_attn.{name}_proj")), n));
+        let gate_up = ["gate", "up"].map(|name| (named(&format!("mlp.{name}_proj")), spec.intermediate));
+        let (out, down) = (named("self_attn.o_proj"), named("mlp.down_proj"));
+        Ok(Self {
+            attention_norm: norm("input_layernorm.weight")?,
+            qkv: loader.linear(&qkv, spec.hidden, spec.attention_bias)?,
+            out: loader.linear(&[(out, spec.hidden)], q, spec.attention_bias)?,
+            mlp_norm: norm("post_attention_layernorm.weight")?,
+            gate_up: loader.linear(&gate_up, spec.hidden, spec.mlp_bias)?,
+            down: loader.linear(&[(down, spec.hidden)], spec.intermediate, spec.mlp_bias)?,
+        })
+    }
+}

@@ -1,0 +1,87 @@
+//! A stage's part of a model: [embedding] + layers + [head].
+
+use super::bert::BertStage;
+use super::llama::LlamaStage;
+use super::load::{Loader, TensorSource};
+use super::step::Step;
+use super::{KvCache, KvShape, LayerRange, ModelSpec};
+use crate::base::Fault;
+use crate::core::Member;
+use crate::ops::Ops;
+use candle_core::{Device, Result as CandleResult, Tensor};
+
+/// A range of a model's layers, of whichever family.
+#[derive(Debug)]
+pub enum StageModel {
+    /// Of a Llama-type decoder, with its keys and values.
+    Llama(LlamaStage, KvCache),
+    /// Of a BERT-type encoder.
+    Bert(BertStage),
+}
+
+/// What a [`StageModel`] makes of a batch.
+#[derive(Debug)]
+pub enum Made {
+    /// Before the last stage: activations, `[rows, hidden]`.
+    Activations(Tensor),
+    /// At a decoder's last stage: the logits of each emitting member, `[emitting, vocab]`; `None` if none emits.
+    Logits(Option<Tensor>),
+    /// At an encoder's last stage: the vector of each member, `[members, hidden]`; `None` if there is none.
+    Vectors(Option<Tensor>),
+}
+
+impl StageModel {
+    /// Loads layers `range` of `spec` from `source` to `device`, with a KV cache of `shape` if it is a decoder.
+    ///
+    /// # Errors
+    /// Whatever `source` says; `InvalidRequest` if a tensor is not what `spec` asks for or the range is not in the model;
+    /// `DeviceFailed` if the device has not the memory.
+    pub fn load(
+        source: &dyn TensorSource,
+        spec: &ModelSpec,
+        range: LayerRange,
+        shape: KvShape,
+        (ops, device): (Ops, &Device),
+    ) -> Result<Self, Fault> {
+        if range.is_empty() || range.end > spec.layers() {
+            return Err(Fault::invalid(format!("a model of {} layers has no layers {range:?}", spec.layers())));
+        }
+        let loader = Loader { source, device, prefix: "" };
+        Ok(match spec {
+            ModelSpec::Llama(spec) => {
+                let cache = KvCache::new(shape, range.len(), LlamaStage::kv_width(spec), device)?;
+                Self::Llama(LlamaStage::load(loader, spec, range, ops)?, cache)
+            }
+            ModelSpec::Bert(spec) => Self::Bert(BertStage::load(loader, spec, range, ops)?),
+        })
+    }
+
+    /// Lays a batch out: see [`Step::decode`] and [`Step::encode`].
+    ///
+    /// # Errors
+    /// As these.
+    pub fn step(&self, members: &[Member], max_positions: usize, device: &Device) -> Result<Step, Fault> {
+        match self {
+            Self::Llama(_, cache) => Step::decode(members, cache.shape, max_positions, device),
+            Self::Bert(_) => Step::encode(members, max_positions, device),
+        }
+    }
+
+    /// Runs the layers on `input`: token ids (`u32`, `[rows]`) if the range begins the model, else activations
+    /// `[rows, hidden]`; and the head if the range ends it (`last`).
+    ///
+    /// # Errors
+    /// If the device fails, or the step does not fit the input.
+    pub fn run(&self, input: &Tensor, step: &Step, last: bool) -> CandleResult<Made> {
+        match self {
+            Self::Llama(stage, cache) => {
+                let x = stage.forward(input, step, cache)?;
+                if last { stage.logits(&x, step).map(Made::Logits) } else { Ok(Made::Activations(x)) }
+            }
+            Self::Bert(stage) => {
+                let x = stage.forward(input, step)?;
+                if last { stage.vectors(&x, step).map(Made::Vectors) } else { Ok(Made::Activations(x)) }
+            }
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! Stages driven one after the other, without a server: what a batch of sequences comes to.
+
+use crate::files::Weights;
+use bytes::Bytes;
+use stageline::base::{Fault, HostTensor, ReplicaId, SequenceId};
+use stageline::core::{BatchId, Emission, Member, Microbatch, Observed, Opening, Output, Sampling, Ticket, Work};
+use stageline::engine::{CandleExecutor, DeviceChoice, Executor, Setup};
+use stageline::model::{KvShape, ModelSpec};
+use stageline::ops::{Isa, Threads};
+use std::sync::Arc;
+
+pub const KV: KvShape = KvShape { blocks: 200, block_size: 16 };
+pub const MAX_ROWS: usize = 1024;
+
+/// How a pipeline is run.
+#[derive(Clone, Copy)]
+pub struct Variant {
+    pub stages: usize,
+    pub threads: usize,
+    pub isa: Isa,
+}
+
+impl Variant {
+    pub fn plain(stages: usize) -> Self {
+        Self { stages, threads: 2, isa: Isa::available()[0] }
+    }
+}
+
+/// A sequence to generate: its prompt, and how many tokens at most (fewer if `stop` comes).
+#[derive(Clone)]
+pub struct Job {
+    pub prompt: Vec<u32>,
+    pub tokens: usize,
+    pub stop: u32,
+}
+
+/// What a sequence gave.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Answer {
+    pub ids: Vec<u32>,
+    pub observed: Vec<Observed>,
+}
+
+/// Consecutive stages of a model.
+pub struct Pipeline(Vec<CandleExecutor>);
+
+impl Pipeline {
+    /// `spec` cut into `variant.stages` stages of as equal numbers of layers as can be.
+    pub fn load(weights: &Weights, spec: &ModelSpec, variant: Variant) -> Self {
+        let threads = Threads::new(variant.threads).expect("threads start");
+        let (layers, stages) = (spec.layers(), variant.stages);
+        let load = |k: usize| {
+            let range = k * layers / stages..(k + 1) * layers / stages;
+            let device = DeviceChoice::Cpu(variant.isa);
+            let setup = Setup { device, threads: threads.clone(), kv: KV, max_rows: MAX_ROWS };
+            CandleExecutor::load(weights, spec, range, setup).expect("the stage loads")
+        };
+        Self((0..stages).map(load).collect())
+    }
+
+    /// Runs `batch` through all stages.
+    pub fn run(&mut self, batch: &Microbatch, tokens: &[HostTensor]) -> Result<Vec<Option<Emission>>, Fault> {
+        let mut inputs = tokens.to_vec();
+        for stage in &mut self.0 {
+            match stage.run(batch, &inputs)? {
+                Output::Emissions(emissions) => return Ok(emissions),
+                Output::Activations(bytes) => {
+                    // At an odd address, since nothing promises alignment.
+                    let mut moved = vec![0u8];
+                    moved.extend_from_slice(&bytes);
+                    let bytes = Bytes::from(moved).slice(1..);
+                    let rows = batch.rows();
+                    let all = HostTensor::activations(rows, bytes.len() / 4 / rows, bytes).expect("whole rows");
+                    let mut first = 0;
+                    let cut = batch.members.iter().map(|member| {
+                        first += member.rows as usize;
+                        all.slice_rows(first - member.rows as usize, member.rows as usize)
+                    });
+                    inputs = cut.collect();
+                }
+            }
+        }
+        panic!("the last stage gave activations")
+    }
+
+    /// Runs `jobs` side by side, each step one member of each that is not done, of at most `chunk` rows of its prompt.
+    pub fn generate(&mut self, jobs: &[Job], chunk: usize) -> Vec<Answer> {
+        let mut answers = vec![Answer::default(); jobs.len()];
+        let mut fed = vec![0usize; jobs.len()];
+        let lives = |job: &Job, answer: &Answer| answer.ids.len() < job.tokens && answer.ids.last() != Some(&job.stop);
+        loop {
+            let live: Vec<usize> = (0..jobs.len()).filter(|i| lives(&jobs[*i], &answers[*i])).collect();
+            if live.is_empty() {
+                return answers;
+            }
+            let (mut members, mut inputs) = (Vec::new(), Vec::new());
+            for &i in &live {
+                let all: Vec<u32> = jobs[i].prompt.iter().chain(&answers[i].ids).copied().collect();
+                let end = all.len().min(fed[i].saturating_add(chunk));
+                members.push(member(i, fed[i]..end, end == all.len(), blocks_of(i, jobs.len())));
+                inputs.push(HostTensor::tokens(&all[fed[i]..end]));
+                fed[i] = end;
+            }
+            let batch = Microbatch { id: BatchId(0), members };
+            let emissions = self.run(&batch, &inputs).expect("the batch runs");
+            for (i, emission) in live.into_iter().zip(emissions) {
+                if let Some(Emission::Token { id, observed }) = emission {
+                    answers[i].ids.push(id);
+                    answers[i].observed.extend(observed);
+                }
+            }
+        }
+    }
+
+    /// The vectors of sequences, encoded in one batch.
+    pub fn embed(&mut self, sequences: &[Vec<u32>]) -> Vec<Vec<f32>> {
+        let one = |(i, ids): (usize, &Vec<u32>)| Member {
+            opening: opening(i, Work::Embed),
+            ..member(i, 0..ids.len(), true, Vec::new())
+        };
+        let batch = Microbatch { id: BatchId(0), members: sequences.iter().enumerate().map(one).collect() };
+        let inputs: Vec<_> = sequences.iter().map(|ids| HostTensor::tokens(ids)).collect();
+        let emissions = self.run(&batch, &inputs).expect("the batch runs");
+        let vector = |emission| match emission {
+            Some(Emission::Vector(vector)) => vector,
+            other => panic!("{other:?} is no vector"),
+        };
+        emissions.into_iter().map(vector).collect()
+    }
+}
+
+/// Every `of`th block from the `i`th on, so that no sequence's blocks are neighbours.
+pub fn blocks_of(i: usize, of: usize) -> Vec<u32> {
+    (i as u32..KV.blocks as u32).step_by(of).collect()
+}
+
+/// Rows of the `i`th sequence, greedy and observed.
+pub fn member(i: usize, rows: std::ops::Range<usize>, emit: bool, blocks: Vec<u32>) -> Member {
+    let sampling = Sampling { top_logits: 5, ..Sampling::GREEDY };
+    Member {
+        sequence: SequenceId { boot: 1, counter: i as u64 },
+        attempt: 1,
+        start: rows.start as u32,
+        rows: rows.len() as u32,
+        emit,
+        ticket: Ticket(i as u64),
+        ticket_row: 0,
+        opening: opening(i, Work::Generate(sampling)),
+        blocks: blocks.into(),
+        history: None,
+    }
+}
+
+fn opening(i: usize, work: Work) -> Arc<Opening> {
+    Arc::new(Opening {
+        sequence: SequenceId { boot: 1, counter: i as u64 },
+        attempt: 1,
+        door: ReplicaId::new("door", 1),
+        path: Vec::new(),
+        call_id: String::new(),
+        work,
+        known: Vec::new(),
+        capacity_tokens: 0,
+    })
+}
