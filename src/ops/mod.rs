@@ -1,1 +1,3 @@
-//! ops
+//! Floor 2: tensor maths, one op a file.
+
+pub mod sample;
