@@ -127,8 +127,8 @@ fn weight(t: f32) -> u64 {
     }
     let fixed = (t * 16_777_216.0) as u32;
     let (whole, rest) = (fixed >> 24, u64::from(fixed << 8));
-    let sum = EXP2.iter().rev().fold(0, |sum, &coefficient| u64::from(coefficient) - (rest * sum >> 32));
-    let power = ((1 << 32) - (rest * sum >> 32)).max(1 << 31);
+    let sum = EXP2.iter().rev().fold(0, |sum, &coefficient| u64::from(coefficient) - ((rest * sum) >> 32));
+    let power = ((1 << 32) - ((rest * sum) >> 32)).max(1 << 31);
     (((power << 9) >> whole) + 1) >> 1
 }
 

@@ -1,1 +1,3 @@
-//! server
+//! Floor 4: one `serve` process, put together.
+
+pub mod metrics;
