@@ -1,6 +1,8 @@
 //! Floor 4: where requests enter and answers leave.
 
 pub mod chat;
+pub mod check;
+pub mod http;
 pub mod request;
 pub mod text;
 
