@@ -16,3 +16,9 @@ pub const MAX_STOP_STRINGS: usize = 16;
 pub const MAX_STOP_BYTES: usize = 256;
 /// Largest number of logits a request may ask to see beside each token.
 pub const MAX_TOP_LOGITS: u32 = 20;
+/// Longest prompt that a chat template may lay out, in bytes.
+pub const MAX_PROMPT_BYTES: usize = 16 << 20;
+/// Most steps that a chat template may take for one conversation (a step is one of minijinja's instructions).
+pub const MAX_TEMPLATE_STEPS: u64 = 1_000_000;
+/// Highest temperature.
+pub const MAX_TEMPERATURE: f32 = 100.0;

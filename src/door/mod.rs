@@ -1,5 +1,9 @@
 //! Floor 4: where requests enter and answers leave.
 
+pub mod chat;
+pub mod check;
+pub mod http;
 pub mod request;
+pub mod text;
 
 pub use request::{Answer, AnswerEvent, ChatMessage, FinishReason, Input, Intake, Readiness, Request};

@@ -1,0 +1,214 @@
+//! From the head and body of an HTTP request to a [`Request`].
+
+use super::fields::{self, Fields};
+use super::{HttpLimits, go_duration};
+use crate::base::Fault;
+use crate::door::check::check;
+use crate::door::{Input, Request};
+use axum::http::{HeaderMap, header};
+use std::time::Duration;
+
+/// A request, and whether its answer is to come as a stream of events.
+#[derive(Debug)]
+pub(super) struct Parsed {
+    pub request: Request,
+    pub stream: bool,
+}
+
+/// What a pipeline's model does, which decides what fields a request may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Model {
+    Generates,
+    Embeds,
+}
+
+/// The request that `body` holds: JSON if the Content-Type says so; otherwise all of it is the text.
+///
+/// # Errors
+/// `InvalidRequest`, naming the field or header that is wrong and what it may be.
+pub(super) fn parse(headers: &HeaderMap, body: &[u8], model: Model, limits: &HttpLimits) -> Result<Parsed, Fault> {
+    let mut fields = if is_json(headers) { fields::read(body)? } else { plain(body, model)? };
+    let stream = fields.stream == Some(true) || accepts_events(headers);
+    let input = input(&mut fields, model)?;
+    let deadline = deadline(headers, fields.deadline_ms, limits)?;
+    let request = Request {
+        max_tokens: fields.max_tokens,
+        temperature: fields.temperature,
+        top_k: fields.top_k,
+        top_p: fields.top_p,
+        repetition_penalty: fields.repetition_penalty,
+        seed: fields.seed,
+        stop: fields.stop.unwrap_or_default(),
+        deadline: Some(deadline),
+        top_logits: fields.top_logits.unwrap_or(0),
+        // The caller knows the call id.
+        ..Request::new("", input)
+    };
+    check(&request)?;
+    Ok(Parsed { request, stream })
+}
+
+/// `application/json` or `application/…+json`, whatever parameters follow.
+fn is_json(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
+    let kind = kind.split(';').next().unwrap_or("").trim().to_ascii_lowercase();
+    kind == "application/json" || kind.starts_with("application/") && kind.ends_with("+json")
+}
+
+fn accepts_events(headers: &HeaderMap) -> bool {
+    let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(','));
+    let mut kinds = accepted.map(|kind| kind.split(';').next().unwrap_or("").trim());
+    kinds.any(|kind| kind.eq_ignore_ascii_case("text/event-stream"))
+}
+
+fn plain(body: &[u8], model: Model) -> Result<Fields, Fault> {
+    let text = std::str::from_utf8(body).map_err(|error| {
+        let place = error.valid_up_to();
+        Fault::invalid(format!("the body is not UTF-8 (at byte {place}): send UTF-8, or JSON as application/json"))
+    })?;
+    if text.is_empty() {
+        return Err(Fault::invalid("the body is empty: send a text, or JSON as application/json"));
+    }
+    let text = Some(text.to_string());
+    Ok(match model {
+        Model::Generates => Fields { given: vec!["prompt"], prompt: text, ..Fields::default() },
+        Model::Embeds => Fields { given: vec!["input"], input: text, ..Fields::default() },
+    })
+}
+
+/// What the model is given: exactly one of the fields that it knows.
+fn input(fields: &mut Fields, model: Model) -> Result<Input, Fault> {
+    const EMBED_FIELDS: [&str; 4] = ["input", "tokens", "deadline_ms", "stream"];
+    let (inputs, stray) = match model {
+        Model::Generates => ("`prompt`, `messages` or `tokens`", fields.given.iter().find(|name| **name == "input")),
+        Model::Embeds => ("`input` or `tokens`", fields.given.iter().find(|name| !EMBED_FIELDS.contains(name))),
+    };
+    if let Some(name) = stray {
+        let does = if model == Model::Embeds { "embeds" } else { "generates" };
+        return Err(Fault::invalid(format!("this pipeline {does}, so there is no `{name}`: send one of {inputs}")));
+    }
+    let text = fields.prompt.take().or(fields.input.take()).map(Input::Text);
+    let chat = fields.messages.take().map(Input::Chat);
+    let tokens = fields.tokens.take().map(Input::Tokens);
+    let mut given = text.into_iter().chain(chat).chain(tokens);
+    match (given.next(), given.next()) {
+        (Some(Input::Chat(messages)), None) if messages.is_empty() => {
+            Err(Fault::invalid("`messages` is empty: send at least one message"))
+        }
+        (Some(input), None) => Ok(input),
+        (None, _) => Err(Fault::invalid(format!("there is nothing to answer: send one of {inputs}"))),
+        (Some(_), Some(_)) => Err(Fault::invalid(format!("send only one of {inputs}"))),
+    }
+}
+
+/// How long the answer may take: what the body asks for or the default, and no longer than `X-Timeout`.
+fn deadline(headers: &HeaderMap, asked_ms: Option<u64>, limits: &HttpLimits) -> Result<Duration, Fault> {
+    let asked = asked_ms.map_or(limits.default_deadline, Duration::from_millis);
+    if asked > limits.max_deadline {
+        let most = limits.max_deadline.as_millis();
+        return Err(Fault::invalid(format!("`deadline_ms` may be at most {most}")));
+    }
+    let Some(header) = headers.get("x-timeout") else { return Ok(asked) };
+    let wrong = "the header X-Timeout must be a duration as Go writes it, such as 1m30s or 500ms";
+    let timeout = header.to_str().ok().and_then(go_duration::parse).ok_or_else(|| Fault::invalid(wrong))?;
+    Ok(asked.min(timeout))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::door::ChatMessage;
+    use axum::http::{HeaderName, HeaderValue};
+    use proptest::prelude::*;
+
+    fn headers(lines: &[(&'static str, &str)]) -> HeaderMap {
+        let pair = |(name, value): &(&'static str, &str)| {
+            (HeaderName::from_static(name), HeaderValue::from_str(value).unwrap())
+        };
+        lines.iter().map(pair).collect()
+    }
+
+    fn read(lines: &[(&'static str, &str)], body: &str, model: Model) -> Result<Parsed, String> {
+        parse(&headers(lines), body.as_bytes(), model, &HttpLimits::default()).map_err(|fault| fault.message)
+    }
+
+    const JSON: (&str, &str) = ("content-type", "application/json");
+
+    #[test]
+    fn a_body_is_json_only_if_its_type_says_so() {
+        let input = |kind: Option<&str>| {
+            let lines: Vec<_> = kind.map(|kind| ("content-type", kind)).into_iter().collect();
+            read(&lines, "{\"prompt\": \"x\"}", Model::Generates).unwrap().request.input
+        };
+        for kind in ["application/json", "Application/JSON; charset=utf-8", "application/vnd.x+json"] {
+            assert_eq!(input(Some(kind)), Input::Text("x".into()), "{kind}");
+        }
+        for kind in [None, Some("text/plain"), Some("application/x-www-form-urlencoded"), Some("application/jsonx")] {
+            assert_eq!(input(kind), Input::Text("{\"prompt\": \"x\"}".into()), "{kind:?}");
+        }
+        assert!(read(&[], "", Model::Generates).unwrap_err().contains("empty"));
+        let broken = parse(&HeaderMap::new(), b"ab\xff", Model::Embeds, &HttpLimits::default()).unwrap_err();
+        assert!(broken.message.contains("at byte 2"), "{broken}");
+    }
+
+    #[test]
+    fn exactly_one_input_that_the_model_knows() {
+        let input = |body: &str, model| read(&[JSON], body, model).map(|parsed| parsed.request.input);
+        let message = ChatMessage { role: "user".into(), content: "x".into() };
+        assert_eq!(input(r#"{"tokens": [1, 2]}"#, Model::Generates), Ok(Input::Tokens(vec![1, 2])));
+        assert_eq!(input(r#"{"tokens": [1, 2]}"#, Model::Embeds), Ok(Input::Tokens(vec![1, 2])));
+        assert_eq!(input(r#"{"input": "x"}"#, Model::Embeds), Ok(Input::Text("x".into())));
+        let chat = input(r#"{"messages": [{"role": "user", "content": "x"}]}"#, Model::Generates);
+        assert_eq!(chat, Ok(Input::Chat(vec![message])));
+        for (body, model, words) in [
+            ("{}", Model::Generates, "send one of `prompt`, `messages` or `tokens`"),
+            (r#"{"prompt": null}"#, Model::Generates, "there is nothing to answer"),
+            (r#"{"prompt": "", "tokens": []}"#, Model::Generates, "send only one of"),
+            (r#"{"messages": []}"#, Model::Generates, "`messages` is empty"),
+            (r#"{"input": "x"}"#, Model::Generates, "this pipeline generates, so there is no `input`"),
+            (r#"{"prompt": "x"}"#, Model::Embeds, "this pipeline embeds, so there is no `prompt`"),
+            (r#"{"input": "x", "max_tokens": 3}"#, Model::Embeds, "there is no `max_tokens`"),
+            (r#"{"prompt": "x", "top_p": 2}"#, Model::Generates, "`top_p` may be"),
+        ] {
+            let message = input(body, model).unwrap_err();
+            assert!(message.contains(words), "{body}: {message}");
+        }
+    }
+
+    #[test]
+    fn a_header_may_shorten_the_deadline_and_never_lengthen_it() {
+        let deadline = |timeout: Option<&str>, body: &str| {
+            let lines: Vec<_> = [JSON].into_iter().chain(timeout.map(|t| ("x-timeout", t))).collect();
+            read(&lines, body, Model::Generates).map(|parsed| parsed.request.deadline.unwrap().as_millis())
+        };
+        let (plain, long) = (r#"{"prompt": "x"}"#, r#"{"prompt": "x", "deadline_ms": 90000}"#);
+        assert_eq!(deadline(None, plain), Ok(60_000));
+        assert_eq!(deadline(None, long), Ok(90_000));
+        assert_eq!(deadline(Some("1.5s"), long), Ok(1500));
+        assert_eq!(deadline(Some("2h"), plain), Ok(60_000));
+        assert!(deadline(Some("soon"), plain).unwrap_err().contains("X-Timeout"));
+        assert!(deadline(Some("0s"), plain).unwrap_err().contains("deadline"));
+        assert!(deadline(None, r#"{"prompt": "x", "deadline_ms": 3600001}"#).unwrap_err().contains("at most 3600000"));
+        assert!(deadline(None, r#"{"prompt": "x", "deadline_ms": 0}"#).unwrap_err().contains("deadline"));
+    }
+
+    #[test]
+    fn a_stream_is_asked_for_by_header_or_field() {
+        let stream =
+            |accept: &str, body: &str| read(&[JSON, ("accept", accept)], body, Model::Generates).unwrap().stream;
+        let (plain, on, off) =
+            (r#"{"prompt": "x"}"#, r#"{"prompt": "x", "stream": true}"#, r#"{"prompt": "x", "stream": false}"#);
+        assert!(stream("text/event-stream", plain) && stream("*/*", on) && stream("text/event-stream", off));
+        assert!(stream("application/json;q=0.5, Text/Event-Stream;q=1", plain));
+        assert!(!stream("*/*", plain) && !stream("text/*", off) && !stream("x-text/event-stream", plain));
+    }
+
+    proptest! {
+        #[test]
+        fn no_body_panics(body in proptest::collection::vec(any::<u8>(), 0..200), json in any::<bool>(), embeds in any::<bool>()) {
+            let headers = if json { headers(&[JSON]) } else { HeaderMap::new() };
+            let model = if embeds { Model::Embeds } else { Model::Generates };
+            let _ = parse(&headers, &body, model, &HttpLimits::default());
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! A fault as an HTTP answer.
+
+use crate::base::{Fault, FaultClass};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+
+/// An answer that says why there is none: a fault, and its status where HTTP has one that faults have not.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    pub fault: Fault,
+    status: StatusCode,
+    /// For the request that is refused, if it got so far as to have one.
+    pub call_id: Option<String>,
+}
+
+impl From<Fault> for Refusal {
+    fn from(fault: Fault) -> Self {
+        let status = StatusCode::from_u16(fault.class.row().http).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        Self { fault, status, call_id: None }
+    }
+}
+
+impl Refusal {
+    /// A request that is invalid in a way for which HTTP has a status of its own.
+    pub(super) fn with_status(status: StatusCode, message: impl Into<String>) -> Self {
+        Self { fault: Fault::invalid(message), status, call_id: None }
+    }
+}
+
+/// The JSON body that tells `fault`.
+pub(super) fn json_of(fault: &Fault, call_id: Option<&str>) -> Value {
+    let mut error = json!({
+        "class": fault.class.row().name,
+        "message": fault.message,
+        "what_to_do": what_to_do(fault.class),
+    });
+    if let Some(stage) = fault.stage {
+        error["stage"] = json!(stage);
+    }
+    if let Some(call_id) = call_id {
+        error["call_id"] = json!(call_id);
+    }
+    json!({ "error": error })
+}
+
+fn what_to_do(class: FaultClass) -> &'static str {
+    match class {
+        FaultClass::InvalidRequest => "change the request as the message says; sent again as it is, it fails again",
+        FaultClass::TooLarge => "make the request smaller than the limit that the message names",
+        FaultClass::Misdirected => "send the request to the pipeline's first stage",
+        FaultClass::Overloaded => "send the same request again after the seconds in Retry-After",
+        FaultClass::DeadlineExceeded => "send it again with fewer max_tokens, or with a longer deadline_ms",
+        FaultClass::Cancelled => "nothing: the client ended the request",
+        FaultClass::Unavailable => "send the same request again after the seconds in Retry-After",
+        FaultClass::DeviceFailed => "send it again; if it fails again, look for its call id in the stage's log",
+        FaultClass::Internal => "this is a defect of the server: report it with the call id and the server's log",
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let body = json_of(&self.fault, self.call_id.as_deref()).to_string();
+        let json = HeaderValue::from_static("application/json");
+        let mut response = (self.status, [(header::CONTENT_TYPE, json)], body).into_response();
+        let headers = response.headers_mut();
+        if matches!(self.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        if self.status == StatusCode::TOO_MANY_REQUESTS {
+            // By this name OpenFaaS' queue worker knows that the function is full, not broken.
+            let name = HeaderName::from_static("x-openfaas-internal");
+            headers.insert(name, HeaderValue::from_static("stageline"));
+        }
+        response
+    }
+}
