@@ -126,7 +126,8 @@ fn report(report: Report) -> pb::Report {
             (sequence, attempt, what)
         }
         Report::Failed { sequence, attempt, cause, stage, fault } => {
-            let mut failed = pb::Failed { stage: stage.into(), fault: Some(fault_message(&fault)), ..Default::default() };
+            let mut failed =
+                pb::Failed { stage: stage.into(), fault: Some(fault_message(&fault)), ..Default::default() };
             failed.set_cause(match cause {
                 Cause::Gap => pb::failed::Cause::Gap,
                 Cause::Unknown => pb::failed::Cause::UnknownSequence,
