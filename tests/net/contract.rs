@@ -316,3 +316,21 @@ async fn both_ends_can_talk() {
         assert_eq!(number(&mail(&mut first.control).await), 1);
     }
 }
+
+#[tokio::test]
+async fn what_was_flushed_arrives_though_its_sender_is_gone() {
+    let server = NatsServer::with_max_payload(64 << 10).await;
+    let (a, b) = (connect(&server).await, connect(&server).await);
+    let (from, to) = (peer(0, 1), peer(1, 1));
+    let mut mailbox = b.register(to.clone()).await.unwrap();
+    for n in 1..=20 {
+        a.post(&to, frame(&from.replica, n, 500_000)).unwrap();
+        a.post(&to, ack(&from, n)).unwrap();
+    }
+    a.flush().await.unwrap();
+    drop(a);
+    for n in 1..=20 {
+        assert_eq!(number(&mail(&mut mailbox.stream).await), n);
+        assert_eq!(number(&mail(&mut mailbox.control).await), n);
+    }
+}

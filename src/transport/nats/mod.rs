@@ -25,9 +25,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
-use write::Letter;
+use write::{Letter, Order, Queues};
 
 /// Messages that wait for each subscription's task; what comes beyond them is dropped by the library. The library takes
 /// everything out of the socket before any other task of its thread runs, so this must hold whatever the senders' credit
@@ -90,13 +90,6 @@ struct Shared {
     queued_bytes: Arc<AtomicUsize>,
     stop: CancellationToken,
     _stop_at_drop: DropGuard,
-}
-
-/// The writer's queues, one each plane.
-struct Queues {
-    control: mpsc::Sender<Letter>,
-    feedback: mpsc::Sender<Letter>,
-    stream: mpsc::Sender<Letter>,
 }
 
 impl NatsNet {
@@ -166,6 +159,22 @@ impl NatsNet {
         Ok(mailbox)
     }
 
+    /// Waits until the broker has everything that was posted before: a process that ends without it loses what waits.
+    ///
+    /// # Errors
+    /// The broker does not answer.
+    pub async fn flush(&self) -> Result<(), TransportError> {
+        let told = Plane::ALL.map(async |plane| {
+            let (tell, told) = oneshot::channel();
+            // Both fail only where the writer has ended, and then the round trip fails too.
+            let _ = self.shared.queues.of(plane).send(Order::Tell(tell)).await;
+            let _ = told.await;
+        });
+        let all = tokio::time::timeout(PATIENCE, futures::future::join_all(told)).await;
+        all.map_err(|_| self.broker_error("take what was posted", format!("it had {} s", PATIENCE.as_secs())))?;
+        self.round_trip().await
+    }
+
     /// Figures of this connection.
     pub fn counters(&self) -> &Counters {
         &self.shared.counters
@@ -224,13 +233,9 @@ impl Post for NatsNet {
             return Err(PostError::Full);
         }
         let plane = Plane::of(&mail.body);
-        let queue = match plane {
-            Plane::Control => &queues.control,
-            Plane::Feedback => &queues.feedback,
-            Plane::Stream => &queues.stream,
-        };
         let route = routes.to(&mail.from, to);
-        queue.try_send(Letter { route, plane, payload_bytes, mail }).map_err(|error| {
+        let order = Order::Send(Letter { route, plane, payload_bytes, mail });
+        queues.of(plane).try_send(order).map_err(|error| {
             queued_bytes.fetch_sub(payload_bytes, Relaxed);
             match error {
                 mpsc::error::TrySendError::Full(_) => PostError::Full,
