@@ -16,6 +16,17 @@ pub enum TransportError {
         /// The library's words.
         cause: String,
     },
+    /// The server does not let us in.
+    #[error(
+        "the NATS server at {url} refuses us: {cause}. Put user and password (or a token) into the URL, \
+         nats://user:password@host:4222, or name a .creds file"
+    )]
+    Refused {
+        /// Which server.
+        url: String,
+        /// The library's words.
+        cause: String,
+    },
     /// The URL is none.
     #[error("{url:?} is not the URL of a NATS server: {cause}. It looks like nats://host:4222")]
     Url {

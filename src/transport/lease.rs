@@ -2,7 +2,7 @@
 
 use super::Peer;
 use crate::wire::Status;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
@@ -26,7 +26,7 @@ pub enum LeaseEvent {
 #[derive(Debug)]
 pub struct LeaseView {
     replicas: watch::Receiver<Vec<Status>>,
-    known: BTreeMap<Peer, ()>,
+    known: BTreeSet<Peer>,
     pending: VecDeque<LeaseEvent>,
     _stop: DropGuard,
 }
@@ -35,7 +35,7 @@ impl LeaseView {
     pub(super) fn new(replicas: watch::Receiver<Vec<Status>>, stop: DropGuard) -> Self {
         let mut replicas = replicas;
         replicas.mark_changed();
-        Self { replicas, known: BTreeMap::new(), pending: VecDeque::new(), _stop: stop }
+        Self { replicas, known: BTreeSet::new(), pending: VecDeque::new(), _stop: stop }
     }
 
     /// The live replicas with their newest records, by stage and id.
@@ -52,10 +52,10 @@ impl LeaseView {
             }
             self.replicas.changed().await.ok()?;
             let now = self.replicas.borrow_and_update();
-            let live: BTreeMap<Peer, ()> = now.iter().map(|status| (peer(status), ())).collect();
-            let gone = self.known.keys().filter(|peer| !live.contains_key(peer)).cloned();
+            let live: BTreeSet<Peer> = now.iter().map(peer).collect();
+            let gone = self.known.difference(&live).cloned();
             self.pending.extend(gone.map(LeaseEvent::Gone));
-            let new = now.iter().filter(|status| !self.known.contains_key(&peer(status))).cloned();
+            let new = now.iter().filter(|status| !self.known.contains(&peer(status))).cloned();
             self.pending.extend(new.map(LeaseEvent::Appeared));
             self.known = live;
         }

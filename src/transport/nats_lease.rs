@@ -20,6 +20,7 @@ use async_nats::jetstream::stream::StorageType;
 use bytes::Bytes;
 use futures::StreamExt;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, sleep, timeout};
@@ -37,7 +38,8 @@ const BUCKET_BYTES: i64 = (MAX_STATUS_BYTES * 4096) as i64;
 pub struct NatsLeases {
     net: NatsNet,
     context: Context,
-    store: Store,
+    /// Behind a pointer, since it holds all that the broker said of the bucket.
+    store: Arc<Store>,
 }
 
 impl NatsLeases {
@@ -47,7 +49,7 @@ impl NatsLeases {
     /// The server has no JetStream, or does not make the bucket.
     pub async fn open(net: &NatsNet) -> Result<Self, TransportError> {
         let context = ContextBuilder::new().timeout(PATIENCE).ack_timeout(PATIENCE).build(net.client().clone());
-        let store = make_bucket(&context, net).await?;
+        let store = Arc::new(make_bucket(&context, net).await?);
         Ok(Self { net: net.clone(), context, store })
     }
 
@@ -197,10 +199,8 @@ impl Lease {
         let mut cause = String::new();
         // The bucket may be gone and the key, too; a third surprise is somebody else's doing.
         for _ in 0..3 {
-            let renewal = PublishMessage::build()
-                .payload(value.clone())
-                .ttl(LEASE)
-                .expected_last_subject_sequence(self.revision);
+            let renewal =
+                PublishMessage::build().payload(value.clone()).ttl(LEASE).expected_last_subject_sequence(self.revision);
             let error = match self.publish(renewal).await {
                 Ok(revision) => {
                     self.revision = revision;
@@ -238,10 +238,7 @@ impl Lease {
         }
     }
 
-    async fn publish(
-        &self,
-        message: PublishMessage,
-    ) -> Result<u64, async_nats::jetstream::context::PublishError> {
+    async fn publish(&self, message: PublishMessage) -> Result<u64, async_nats::jetstream::context::PublishError> {
         let subject = format!("$KV.{}.{}", self.leases.store.name, self.key);
         Ok(self.leases.context.send_publish(subject, message).await?.await?.sequence)
     }

@@ -126,7 +126,8 @@ fn report(report: Report) -> pb::Report {
             (sequence, attempt, what)
         }
         Report::Failed { sequence, attempt, cause, stage, fault } => {
-            let mut failed = pb::Failed { stage: stage.into(), fault: Some(fault_message(&fault)), ..Default::default() };
+            let mut failed =
+                pb::Failed { stage: stage.into(), fault: Some(fault_message(&fault)), ..Default::default() };
             failed.set_cause(match cause {
                 Cause::Gap => pb::failed::Cause::Gap,
                 Cause::Unknown => pb::failed::Cause::UnknownSequence,
@@ -153,5 +154,9 @@ fn fault_message(fault: &Fault) -> pb::Fault {
 /// `text`, at most `max_bytes` of it, whole characters only: what is too long must not make a message that its receiver
 /// refuses.
 fn cut(text: &str, max_bytes: usize) -> String {
-    text[..text.floor_char_boundary(max_bytes)].to_owned()
+    let mut end = text.len().min(max_bytes);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text[..end].to_owned()
 }

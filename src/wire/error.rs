@@ -18,7 +18,9 @@ pub enum WireError {
         limit: usize,
     },
     /// Not a parcel, or one of another version.
-    #[error("the parcel ends in {found:#010x}: another wire version, or no parcel; serve every stage with one version of stageline")]
+    #[error(
+        "the parcel ends in {found:#010x}: another wire version, or no parcel; serve every stage with one version of stageline"
+    )]
     Version {
         /// The last four bytes.
         found: u32,

@@ -241,7 +241,11 @@ mod tests {
             assert_eq!(assembler.accept(cut[1].0, cut[1].1.clone()), Ok(Some(parcel(100))), "{sender}");
         }
         let cut = pieces(100, 3, 60);
-        assert_eq!(assembler.accept(cut[1].0, cut[1].1.clone()), Err(FragmentError::OutOfOrder), "the oldest went first");
+        assert_eq!(
+            assembler.accept(cut[1].0, cut[1].1.clone()),
+            Err(FragmentError::OutOfOrder),
+            "the oldest went first"
+        );
     }
 
     #[test]

@@ -55,7 +55,9 @@ impl Subjects {
         let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
         let edges = !pipeline.starts_with('-') && !pipeline.ends_with('-');
         if pipeline.is_empty() || pipeline.len() > 63 || !edges || !pipeline.chars().all(legal) {
-            return Err(WireError::Illegal("the pipeline's name is not [a-z0-9]([-a-z0-9]*[a-z0-9])? of at most 63 characters"));
+            return Err(WireError::Illegal(
+                "the pipeline's name is not [a-z0-9]([-a-z0-9]*[a-z0-9])? of at most 63 characters",
+            ));
         }
         if !is_digest(digest) {
             return Err(WireError::Illegal("the manifest's digest is not 64 lower-case hexadecimal digits"));

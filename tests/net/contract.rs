@@ -204,8 +204,9 @@ async fn a_slow_reader_grows_nobody_and_holds_no_other_plane_up() {
         hop.a().post(&to, ack(&from, 7)).unwrap();
         assert_eq!(number(&mail(&mut mailbox.control).await), 7, "an ack passes a full stream");
         assert!(mailbox.stream.len() <= MAILBOX_CAPACITY);
-        if let Hop::Memory(_) = &hop {
-            assert_eq!(taken, MAILBOX_CAPACITY, "no room is an error at the sender");
+        match &hop {
+            Hop::Memory(_) => assert_eq!(taken, MAILBOX_CAPACITY, "no room is an error at the sender"),
+            Hop::Nats { b, .. } => assert!(b.counters().dropped() > 0, "no room is a loss at the receiver"),
         }
         // What comes out is in order, and begins with the first.
         let mut last = 0;
@@ -264,7 +265,8 @@ async fn through(max_payload: usize, sizes: &[usize]) {
 #[tokio::test]
 async fn parcels_over_a_max_payload_of_64_kib_arrive_whole() {
     let limit = 64 << 10;
-    through(limit, &[4, limit - 400, limit - 132, limit - 128, limit - 64, limit, limit + 4, 3 * limit, 10 << 20, 4]).await;
+    through(limit, &[4, limit - 400, limit - 132, limit - 128, limit - 64, limit, limit + 4, 3 * limit, 10 << 20, 4])
+        .await;
 }
 
 #[tokio::test]
@@ -276,7 +278,7 @@ async fn parcels_over_a_max_payload_of_1_mib_arrive_whole() {
 #[tokio::test]
 async fn what_is_larger_than_a_parcel_may_be_is_refused_at_the_sender() {
     let server = NatsServer::start().await;
-    let settings = NatsSettings { max_parcel_bytes: 1 << 20, ..NatsSettings::new(server.url(), subjects()) };
+    let settings = NatsSettings { max_payload_bytes: 1 << 20, ..NatsSettings::new(server.url(), subjects()) };
     let net = NatsNet::connect(settings).await.unwrap();
     let (from, to) = (peer(0, 1), peer(1, 1));
     assert_eq!(net.post(&to, frame(&from.replica, 1, (1 << 20) + 4)), Err(PostError::TooLarge));
@@ -312,5 +314,23 @@ async fn both_ends_can_talk() {
         assert_eq!(number(&mail(&mut second.stream).await), 1);
         hop.b().post(&one, ack(&two, 1)).unwrap();
         assert_eq!(number(&mail(&mut first.control).await), 1);
+    }
+}
+
+#[tokio::test]
+async fn what_was_flushed_arrives_though_its_sender_is_gone() {
+    let server = NatsServer::with_max_payload(64 << 10).await;
+    let (a, b) = (connect(&server).await, connect(&server).await);
+    let (from, to) = (peer(0, 1), peer(1, 1));
+    let mut mailbox = b.register(to.clone()).await.unwrap();
+    for n in 1..=20 {
+        a.post(&to, frame(&from.replica, n, 500_000)).unwrap();
+        a.post(&to, ack(&from, n)).unwrap();
+    }
+    a.flush().await.unwrap();
+    drop(a);
+    for n in 1..=20 {
+        assert_eq!(number(&mail(&mut mailbox.stream).await), n);
+        assert_eq!(number(&mail(&mut mailbox.control).await), n);
     }
 }

@@ -31,14 +31,14 @@ pub async fn event(view: &mut LeaseView) -> LeaseEvent {
 
 enum Leases {
     Board(LeaseBoard),
-    Nats { _server: NatsServer, leases: NatsLeases },
+    Nats { _server: NatsServer, leases: Box<NatsLeases> },
 }
 
 impl Leases {
     async fn all() -> Vec<Self> {
         let server = NatsServer::start().await;
         let leases = NatsLeases::open(&connect(&server).await).await.unwrap();
-        vec![Self::Board(LeaseBoard::new()), Self::Nats { _server: server, leases }]
+        vec![Self::Board(LeaseBoard::new()), Self::Nats { _server: server, leases: Box::new(leases) }]
     }
 
     async fn keep(&self, status: Status) -> LeaseKeeper {
@@ -176,4 +176,18 @@ async fn a_server_that_is_not_there_is_named_with_what_to_do() {
     let settings = NatsSettings { credentials, ..NatsSettings::new(server.url(), subjects()) };
     let error = NatsNet::connect(settings).await.err().expect("no file").to_string();
     assert!(error.contains("/nowhere/me.creds"), "{error}");
+}
+
+#[tokio::test]
+async fn credentials_are_taken_from_the_url_and_never_shown() {
+    let server = NatsServer::with(&["--user", "me", "--pass", "se@ret"]).await;
+    let host = server.url().replace("nats://", "");
+    NatsNet::connect(NatsSettings::new(format!("nats://me:se%40ret@{host}"), subjects())).await.unwrap();
+    for wrong in [format!("nats://me:guess@{host}"), format!("nats://{host}")] {
+        let error = NatsNet::connect(NatsSettings::new(wrong, subjects())).await.err().expect("no entry").to_string();
+        assert!(error.contains("refuses us") && error.contains(&server.url()) && !error.contains("guess"), "{error}");
+    }
+    let server = NatsServer::with(&["--auth", "token"]).await;
+    let host = server.url().replace("nats://", "");
+    NatsNet::connect(NatsSettings::new(format!("nats://token@{host}"), subjects())).await.unwrap();
 }

@@ -31,7 +31,16 @@ fn work() -> impl Strategy<Value = Work> {
 }
 
 fn opening() -> impl Strategy<Value = Opening> {
-    (sequence(), any::<u32>(), replica(), vec(replica(), 1..6), "\\PC{0,30}", work(), vec(any::<u32>(), 1..40), 0u32..99)
+    (
+        sequence(),
+        any::<u32>(),
+        replica(),
+        vec(replica(), 1..6),
+        "\\PC{0,30}",
+        work(),
+        vec(any::<u32>(), 1..40),
+        0u32..99,
+    )
         .prop_map(|(sequence, attempt, door, path, call_id, work, known, more)| {
             let capacity_tokens = known.len() as u32 + more;
             Opening { sequence, attempt, door, path, call_id, work, known, capacity_tokens }
@@ -53,8 +62,7 @@ fn rows() -> impl Strategy<Value = LinkLoad> {
 }
 
 fn link() -> impl Strategy<Value = LinkMail> {
-    let close =
-        (sequence(), any::<u32>()).prop_map(|(sequence, attempt)| LinkLoad::Close { sequence, attempt });
+    let close = (sequence(), any::<u32>()).prop_map(|(sequence, attempt)| LinkLoad::Close { sequence, attempt });
     let open = opening().prop_map(|opening| LinkLoad::Open(Arc::new(opening)));
     prop_oneof![
         (1..=u32::MAX).prop_map(|epoch| LinkMail::Hello { epoch }),
@@ -85,8 +93,11 @@ fn report() -> impl Strategy<Value = Report> {
     let causes = prop_oneof![Just(Cause::Gap), Just(Cause::Unknown), Just(Cause::Lost), Just(Cause::Device)];
     prop_oneof![
         (sequence(), any::<u32>()).prop_map(|(sequence, attempt)| Report::Opened { sequence, attempt }),
-        (sequence(), any::<u32>(), fault())
-            .prop_map(|(sequence, attempt, fault)| Report::Refused { sequence, attempt, fault }),
+        (sequence(), any::<u32>(), fault()).prop_map(|(sequence, attempt, fault)| Report::Refused {
+            sequence,
+            attempt,
+            fault
+        }),
         (sequence(), any::<u32>(), any::<u32>(), emission()).prop_map(|(sequence, attempt, position, emission)| {
             Report::Emitted { sequence, attempt, position, emission }
         }),

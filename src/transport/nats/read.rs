@@ -1,7 +1,7 @@
 //! From the broker to the mailboxes.
 
-use super::{Broker, Counters};
 use super::routes::Routes;
+use super::{Broker, Counters};
 use crate::transport::Arrived;
 use crate::wire::{Assembler, Fragment, Plane, decode};
 use async_nats::{Message, StatusCode, Subscriber};

@@ -1,13 +1,13 @@
 //! From the queues to the broker.
 
 use super::routes::Route;
-use super::{Counters, Queues};
+use super::Counters;
 use crate::core::Mail;
 use crate::wire::{Fragment, Pieces, Plane, encode};
 use async_nats::{Client, HeaderMap, PublishError};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 /// Mail on its way to the writer.
 pub(super) struct Letter {
@@ -17,14 +17,39 @@ pub(super) struct Letter {
     pub(super) mail: Mail,
 }
 
-/// The other ends of the queues.
-pub(super) struct Writer {
-    control: mpsc::Receiver<Letter>,
-    feedback: mpsc::Receiver<Letter>,
-    stream: mpsc::Receiver<Letter>,
+/// What the writer is asked.
+pub(super) enum Order {
+    /// To send this.
+    Send(Letter),
+    /// To say when everything that was asked before, in the same queue, is with the library.
+    Tell(oneshot::Sender<()>),
 }
 
-/// Queues of `capacity` letters each.
+/// The writer's queues, one each plane.
+pub(super) struct Queues {
+    control: mpsc::Sender<Order>,
+    feedback: mpsc::Sender<Order>,
+    stream: mpsc::Sender<Order>,
+}
+
+impl Queues {
+    pub(super) fn of(&self, plane: Plane) -> &mpsc::Sender<Order> {
+        match plane {
+            Plane::Control => &self.control,
+            Plane::Feedback => &self.feedback,
+            Plane::Stream => &self.stream,
+        }
+    }
+}
+
+/// The other ends of the queues.
+pub(super) struct Writer {
+    control: mpsc::Receiver<Order>,
+    feedback: mpsc::Receiver<Order>,
+    stream: mpsc::Receiver<Order>,
+}
+
+/// Queues of `capacity` orders each.
 pub(super) fn queues(capacity: usize) -> (Queues, Writer) {
     let (control, control_end) = mpsc::channel(capacity);
     let (feedback, feedback_end) = mpsc::channel(capacity);
@@ -55,11 +80,11 @@ impl Writer {
         let mut rest: Option<Rest> = None;
         loop {
             let urgent = match self.control.try_recv() {
-                Ok(letter) => Some(letter),
+                Ok(order) => Some(order),
                 Err(_) => self.feedback.try_recv().ok(),
             };
-            let letter = match (urgent, &mut rest) {
-                (Some(letter), _) => letter,
+            let order = match (urgent, &mut rest) {
+                (Some(order), _) => order,
                 (None, Some(parcel)) => {
                     match parcel.pieces.next() {
                         Some(piece) => outlet.publish_piece(&parcel.route, parcel.plane, piece).await,
@@ -70,11 +95,19 @@ impl Writer {
                 (None, None) => tokio::select! {
                     // Credit and acks first: they let the others go on.
                     biased;
-                    Some(letter) = self.control.recv() => letter,
-                    Some(letter) = self.feedback.recv() => letter,
-                    Some(letter) = self.stream.recv() => letter,
+                    Some(order) = self.control.recv() => order,
+                    Some(order) = self.feedback.recv() => order,
+                    Some(order) = self.stream.recv() => order,
                     else => return,
                 },
+            };
+            let letter = match order {
+                Order::Send(letter) => letter,
+                Order::Tell(who) => {
+                    // Whoever asked may have stopped waiting.
+                    let _ = who.send(());
+                    continue;
+                }
             };
             let streams = letter.plane == Plane::Stream;
             match outlet.send(letter).await {
