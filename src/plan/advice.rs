@@ -28,11 +28,12 @@ pub fn advice(order: &CutOrder<'_>, cut: &Cut) -> Vec<String> {
     let weights = order.model.weights(Balance::Cost);
     let enough = fewest_stages(&weights, (bottleneck * AS_GOOD) as u64, |stage, range| order.fits(stage, range));
     if let Some(fewer) = enough.filter(|&fewer| fewer < stages) {
+        let how = if order.balance == Balance::Cost { "" } else { " cut by cost" };
         lines.push(format!(
-            "{fewer} {} would be as fast as {stages}: the slowest stage would still have {:.1} % of the cost or less, with {} \
-             fewer",
+            "{fewer} {}{how} would be as fast as {stages}: the slowest would have the same {:.1} % of the cost (within 2 %), \
+             and every token would save {}",
             plural(fewer, "stage"),
-            100.0 * cut.bottleneck() * AS_GOOD,
+            100.0 * cut.bottleneck(),
             plural_count(stages - fewer, "hop"),
         ));
     }
@@ -79,6 +80,17 @@ mod tests {
             let lines = advised(&model, stages, &[]);
             assert!(lines[0].starts_with(&format!("5 stages would be as fast as {stages}:")), "{lines:?}");
         }
+    }
+
+    #[test]
+    fn a_params_cut_is_compared_with_a_cost_cut() {
+        let model = smollm2();
+        let order = CutOrder { model: &model, stages: 3, balance: Balance::Params, stage_memory: &[], kv_tokens: 0 };
+        // Its middle stage has 15 of 38 units, as slow as it gets with three; two stages would have 19.
+        assert!(advice(&order, &cut(&order).unwrap()).is_empty());
+        let order = CutOrder { stages: 8, ..order };
+        let lines = advice(&order, &cut(&order).unwrap());
+        assert!(lines[0].contains("stages cut by cost would be as fast as 8:"), "{lines:?}");
     }
 
     #[test]

@@ -141,6 +141,7 @@ pub(crate) mod tests {
     fn a_tied_embedding_counts_at_both_ends_but_once_where_they_meet() {
         let model = smollm2();
         assert_eq!(model.stage(0..30).parameters, 134_515_008);
+        assert_eq!(model.stage(0..30).weight_bytes, 2 * 134_515_008);
         let (front, back) = (model.stage(0..15), model.stage(15..30));
         assert_eq!(front.parameters + back.parameters, 134_515_008 + 49_152 * 576);
         assert_eq!(model.stage(3..4), model.layers[3]);

@@ -3,6 +3,8 @@
 use crate::reference;
 use crate::tiny::{self, LAYERS};
 use serde_json::{Value, json};
+use stageline::model::Checkpoint;
+use stageline::model::split::{PlanOrder, plan_only, write_pipeline};
 use stageline::plan::Manifest;
 use stageline::shard::{ModelFolder, PipelineFolder};
 use std::fs;
@@ -220,6 +222,39 @@ fn the_same_model_makes_the_same_pipeline() {
         assert!(fs::read(out.join(&name)).unwrap() == fs::read(again.join(&name)).unwrap(), "{name}");
     }
     assert_ne!(tiny::run(&tiny::order(&model, &again, 2)).unwrap()["digest"], digest);
+}
+
+#[test]
+fn progress_ends_at_its_total() {
+    let (_root, model, out) = root();
+    let checkpoint = Checkpoint::open(&model).unwrap();
+    for stages in [1, 3] {
+        let order = PlanOrder { stages, max_num_seqs: 1, ..PlanOrder::default() };
+        let plan = plan_only(&checkpoint, &order).unwrap();
+        let mut told = Vec::new();
+        write_pipeline(&checkpoint, &plan, "tiny", &out, &mut |done, total| told.push((done, total))).unwrap();
+        let (done, total) = told[told.len() - 1];
+        assert!(told.is_sorted() && done == total && total > 0, "{told:?}");
+    }
+}
+
+#[test]
+fn tensors_of_a_shard_are_aligned_as_far_as_their_lengths_allow() {
+    let (_root, model, out) = root();
+    tiny::write(&model, &tiny::bert_config(), &tiny::file(&tiny::bert("")));
+    tiny::run(&tiny::order(&model, &out, 2)).unwrap();
+    let folder = PipelineFolder::open(&out).unwrap();
+    let mut seen = std::collections::BTreeSet::new();
+    for stage in 0..2 {
+        let shard = folder.load_stage(stage, |_| ()).unwrap();
+        for name in shard.header().tensors.keys() {
+            let bytes = shard.tensor(name).unwrap().bytes;
+            let align = 1_usize << bytes.len().trailing_zeros().min(6);
+            assert_eq!(bytes.as_ptr() as usize % align, 0, "{name} is not aligned to {align}");
+            seen.insert(align);
+        }
+    }
+    assert_eq!(Vec::from_iter(seen), [16, 32, 64]);
 }
 
 #[test]
