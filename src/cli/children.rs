@@ -78,11 +78,6 @@ impl Children {
         Ok(())
     }
 
-    /// The process of a stage, while it runs.
-    pub fn pid(&self, stage: StageIndex) -> Option<u32> {
-        self.children.get(usize::from(stage)).and_then(Child::id)
-    }
-
     /// Asks all of them to finish (SIGTERM) and waits until they have.
     ///
     /// # Errors

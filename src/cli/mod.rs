@@ -1,10 +1,12 @@
 //! Floor 5: the command line.
 
-mod flags;
+mod children;
 pub mod demo;
 pub mod embed;
+mod flags;
 pub mod inspect;
 mod logging;
+mod page;
 mod pipeline;
 pub mod run;
 pub mod serve;

@@ -6,10 +6,11 @@ use crate::config::{BatchingConfig, DeviceConfig, DeviceName, ExecutorKind, Nats
 use crate::door::Answer;
 use crate::door::AnswerEvent;
 use crate::door::text::TextModel;
-use crate::engine::candle::Setup;
 use crate::engine::fake::{FakeExecutor, FakeSetup};
-use crate::engine::{Executor, Loader};
-use crate::server::{self, Blueprint, Broker, Options, Plan, Serving};
+use crate::engine::{DeviceChoice, Executor, Loader, Setup};
+use crate::model::KvShape;
+use crate::ops::{Isa, Threads};
+use crate::server::{self, Blueprint, Broker, Metrics, Options, Plan, Serving};
 use anyhow::{Context, bail, ensure};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use std::path::Path;
@@ -25,7 +26,11 @@ pub struct Site {
     pub blueprint: Blueprint,
     /// How it is served.
     pub plan: Plan,
+    /// Where its replicas in this process count.
+    pub metrics: Arc<Metrics>,
     device: DeviceConfig,
+    /// The process's threads: all its stages share them.
+    threads: Threads,
 }
 
 impl Site {
@@ -85,15 +90,18 @@ impl Site {
             embeds: blueprint.embeds(),
             options,
         };
-        Ok(Self { blueprint, plan, device: device.clone() })
+        let metrics = Arc::new(Metrics::new(plan.name.clone(), 0..plan.stages));
+        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = Threads::new(device.threads.unwrap_or_else(cores)).map_err(said)?;
+        Ok(Self { blueprint, plan, metrics, device: device.clone(), threads })
     }
 
     /// Loads every stage into this process and serves them.
     pub async fn start_embedded(&self) -> anyhow::Result<Serving> {
         let text = self.text()?;
-        let loading = Loading::new(self.blueprint.stages.len());
+        let loading = Loading::new();
         let loaders = (0..self.plan.stages).map(|stage| self.loader(stage, &loading)).collect::<anyhow::Result<_>>()?;
-        let serving = server::embedded(&self.plan, loaders, text).await.map_err(said);
+        let serving = server::embedded(&self.plan, loaders, text, self.metrics.clone()).await.map_err(said);
         loading.finish();
         serving
     }
@@ -102,9 +110,10 @@ impl Site {
     pub async fn start_stage(&self, stage: StageIndex, nats: &NatsConfig) -> anyhow::Result<Serving> {
         let broker = Broker { urls: nats.urls.clone(), credentials: nats.creds.clone() };
         let text = if stage == 0 { Some(self.text()?) } else { None };
-        let loading = Loading::new(1);
+        let loading = Loading::new();
         let loader = self.loader(stage, &loading)?;
-        let serving = server::on_nats(&self.plan, stage, loader, &broker, text).await.map_err(said);
+        let serving =
+            server::on_nats(&self.plan, (stage, loader), &broker, text, self.metrics.clone()).await.map_err(said);
         loading.finish();
         serving
     }
@@ -132,27 +141,16 @@ impl Site {
             return Ok(Box::new(move || Ok(Box::new(FakeExecutor::new(setup)) as Box<dyn Executor>)));
         }
         let setup = Setup {
-            device: device(self.device.device)?,
-            threads: self.device.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)),
-            kv_blocks: options.kv_blocks as usize,
-            block_size: options.block_size as usize,
+            device: match self.device.device {
+                DeviceName::Cpu => DeviceChoice::Cpu(Isa::chosen().map_err(said)?),
+                DeviceName::Cuda(number) => DeviceChoice::Cuda(number),
+            },
+            threads: self.threads.clone(),
+            kv: KvShape { blocks: options.kv_blocks as usize, block_size: options.block_size as usize },
             max_rows: options.most_rows(),
         };
         let bar = loading.bar(stage);
         Ok(self.blueprint.loader(stage, setup, move |bytes| bar.inc(bytes)))
-    }
-}
-
-/// The device of that name.
-fn device(name: DeviceName) -> anyhow::Result<candle_core::Device> {
-    match name {
-        DeviceName::Cpu => Ok(candle_core::Device::Cpu),
-        #[cfg(feature = "cuda")]
-        DeviceName::Cuda(ordinal) => {
-            candle_core::Device::new_cuda(ordinal).with_context(|| format!("cannot open cuda:{ordinal}"))
-        }
-        #[cfg(not(feature = "cuda"))]
-        DeviceName::Cuda(_) => bail!("this build has no CUDA: build it with --features cuda, or use --device cpu"),
     }
 }
 
@@ -162,7 +160,7 @@ struct Loading {
 }
 
 impl Loading {
-    fn new(_stages: usize) -> Self {
+    fn new() -> Self {
         Self { bars: MultiProgress::new() }
     }
 

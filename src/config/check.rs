@@ -1,5 +1,6 @@
 //! From settings as text to settings as the program uses them.
 
+use crate::plan::Balance;
 use crate::base::limits::{MAX_STAGES, MAX_STOP_BYTES, MAX_STOP_STRINGS, MAX_TOP_LOGITS};
 use crate::config::checked::*;
 use crate::config::parse;

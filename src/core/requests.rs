@@ -37,6 +37,16 @@ pub enum FinishReason {
     Length,
 }
 
+impl FinishReason {
+    /// As JSON answers spell it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Stop => "stop",
+            Self::Length => "length",
+        }
+    }
+}
+
 /// What a door is made with.
 #[derive(Clone, Debug)]
 pub struct DoorSetup {

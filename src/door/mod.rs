@@ -2,7 +2,9 @@
 
 pub mod chat;
 pub mod check;
+pub mod desk;
 pub mod http;
+pub mod reception;
 pub mod request;
 pub mod text;
 

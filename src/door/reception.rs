@@ -4,6 +4,7 @@ use crate::base::prng::Prng;
 use crate::base::{Fault, FaultClass, Tick};
 use crate::core::requests::NewRequest;
 use crate::core::{Sampling, Work};
+use crate::door::check::check;
 use crate::door::desk::Submission;
 use crate::door::request::{Answer, Intake, Readiness, Request};
 use crate::door::text::TextModel;
@@ -56,6 +57,7 @@ impl Reception {
     }
 
     fn checked(&self, request: &Request) -> Result<NewRequest, Fault> {
+        check(request)?;
         let prompt = self.text.encode(&request.input)?;
         let longest = self.terms.max_model_len;
         let length = u32::try_from(prompt.len()).unwrap_or(u32::MAX);
@@ -65,7 +67,7 @@ impl Reception {
                 "the prompt has {length} tokens and the pipeline takes {longest} in all: shorten it"
             )));
         }
-        let work = if self.terms.embeds { Work::Embed } else { Work::Generate(self.sampling(request)?) };
+        let work = if self.terms.embeds { Work::Embed } else { Work::Generate(self.sampling(request)) };
         let max_tokens = match request.max_tokens {
             Some(0) => return Err(Fault::invalid("max_tokens must be at least 1")),
             Some(asked) if asked > room && !self.terms.embeds => {
@@ -80,18 +82,16 @@ impl Reception {
         Ok(NewRequest { call_id: request.call_id.clone(), work, prompt, max_tokens, deadline: now + time })
     }
 
-    fn sampling(&self, request: &Request) -> Result<Sampling, Fault> {
+    fn sampling(&self, request: &Request) -> Sampling {
         let drawn = || self.seeds.lock().map_or(0, |mut seeds| seeds.next_u64());
-        let sampling = Sampling {
+        Sampling {
             temperature: request.temperature.unwrap_or(0.0),
             top_k: request.top_k.unwrap_or(0),
             top_p: request.top_p.unwrap_or(1.0),
             repetition_penalty: request.repetition_penalty.unwrap_or(1.0),
             seed: request.seed.unwrap_or_else(drawn),
             top_logits: request.top_logits,
-        };
-        crate::door::check(&sampling, &request.stop)?;
-        Ok(sampling)
+        }
     }
 
     async fn submit_checked(&self, request: Request) -> Result<Answer, Fault> {

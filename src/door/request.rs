@@ -2,6 +2,7 @@
 
 use crate::base::{Fault, TokenId};
 use crate::core::Observed;
+pub use crate::core::requests::FinishReason;
 use futures::future::BoxFuture;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
@@ -68,25 +69,6 @@ impl Request {
             stop: Vec::new(),
             deadline: None,
             top_logits: 0,
-        }
-    }
-}
-
-/// Why an answer ended well.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FinishReason {
-    /// The model's end token, or a stop string.
-    Stop,
-    /// `max_tokens`, or the model's longest sequence.
-    Length,
-}
-
-impl FinishReason {
-    /// As JSON answers spell it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Stop => "stop",
-            Self::Length => "length",
         }
     }
 }

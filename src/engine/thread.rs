@@ -127,12 +127,7 @@ impl Device {
     }
 }
 
-fn work(
-    mut executors: Vec<Box<dyn Executor>>,
-    queue: &Receiver<Job>,
-    ends: &[mpsc::Sender<Ran>],
-    usage: &DeviceUse,
-) {
+fn work(mut executors: Vec<Box<dyn Executor>>, queue: &Receiver<Job>, ends: &[mpsc::Sender<Ran>], usage: &DeviceUse) {
     while let Ok(job) = queue.recv() {
         let begun = Instant::now();
         let outcome = executors[job.slot].run(&job.batch, &job.inputs);

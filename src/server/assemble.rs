@@ -10,6 +10,7 @@ use crate::engine::{Device, DeviceHandle, DeviceUse, Loader};
 use crate::server::metrics::Metrics;
 use crate::server::options::Options;
 use crate::server::pump::{DoorParts, Pump, PumpParts};
+use crate::shard::write::hex;
 use crate::transport::{LeaseBoard, LeaseKeeper, Mailbox, MemoryNet, NatsLeases, NatsNet, NatsSettings, Peer, Post};
 use crate::wire::{Phase, Status, Subjects, WIRE_VERSION};
 use std::sync::Arc;
@@ -109,7 +110,7 @@ pub async fn on_nats(
     metrics: Arc<Metrics>,
 ) -> Result<Serving, Fault> {
     let unreachable = |e: crate::transport::TransportError| Fault::new(FaultClass::Unavailable, e.to_string());
-    let subjects = Subjects::new(&plan.name, &plan.digest).map_err(|e| Fault::invalid(e.to_string()))?;
+    let subjects = Subjects::new(&plan.name, &hex(&plan.digest)).map_err(|e| Fault::invalid(e.to_string()))?;
     let mut settings = NatsSettings::new(broker.urls.join(","), subjects);
     settings.credentials = broker.credentials.clone();
     // The broker first: it answers at once, a shard takes its time.
@@ -153,7 +154,7 @@ impl<'a> Site<'a> {
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
         Status {
             wire_version: WIRE_VERSION,
-            manifest: crate::shard::hex(&self.plan.digest),
+            manifest: hex(&self.plan.digest),
             stage,
             replica: me.clone(),
             started_unix_ms: unix.as_millis() as u64,

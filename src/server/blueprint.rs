@@ -1,8 +1,7 @@
 //! What is to be served: a pipeline folder, or a model folder that is cut in memory.
 
 use crate::base::{Fault, StageIndex};
-use crate::engine::candle::{CandleExecutor, Setup};
-use crate::engine::{Executor, Loader};
+use crate::engine::{CandleExecutor, Executor, Loader, Setup};
 use crate::model::split::{PlanOrder, plan_only};
 use crate::model::{Checkpoint, LayerRange, ModelSpec};
 use crate::plan::Balance;

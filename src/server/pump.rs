@@ -138,7 +138,7 @@ impl Pump {
             if draining && self.machine.is_quiet() && self.desk.as_ref().is_none_or(Desk::is_drained) {
                 break;
             }
-            let deadline = self.next_deadline();
+            let (started, deadline) = (self.started, self.next_deadline());
             let Self { mailbox, device, replicas, submissions, clients, drain, .. } = &mut self;
             // Stop first. Then what frees room (acks, credit, results) before what takes it (requests, rows): a stage
             // under pressure drains rather than swells; the credit window is what bounds the rows that still wait.
@@ -166,7 +166,7 @@ impl Pump {
                 Some(sequence) = clients.next(), if !clients.is_empty() => {
                     self.door_event(DoorEvent::Cancel(sequence));
                 }
-                () = sleep_until(self.started, deadline) => {
+                () = sleep_until(started, deadline) => {
                     self.door_event(DoorEvent::Time);
                     self.stage_event(Event::Time);
                 }

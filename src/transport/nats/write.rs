@@ -1,7 +1,7 @@
 //! From the queues to the broker.
 
-use super::routes::Route;
 use super::Counters;
+use super::routes::Route;
 use crate::core::Mail;
 use crate::wire::{Fragment, Pieces, Plane, encode};
 use async_nats::{Client, HeaderMap, PublishError};
