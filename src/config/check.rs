@@ -1,6 +1,5 @@
 //! From settings as text to settings as the program uses them.
 
-use crate::plan::Balance;
 use crate::base::limits::{MAX_STAGES, MAX_STOP_BYTES, MAX_STOP_STRINGS, MAX_TOP_LOGITS};
 use crate::config::checked::*;
 use crate::config::parse;
@@ -8,6 +7,7 @@ use crate::config::problem::Problems;
 use crate::config::raw::{Reader, Written};
 use crate::config::settings as s;
 use crate::config::verbs;
+use crate::plan::Balance;
 use std::time::Duration;
 
 /// Largest number of sequences, queued requests or blocks: what still fits the counters of every stage.

@@ -202,6 +202,9 @@ struct Held {
     touched: Tick,
 }
 
+/// Members left on the device, and the blocks that they use.
+type Lingering = (u32, Arc<[u32]>);
+
 /// Rows on the device.
 #[derive(Debug)]
 struct Running {
@@ -236,7 +239,7 @@ pub struct StageMachine {
     setup: StageSetup,
     sequences: BTreeMap<SequenceId, Held>,
     /// Blocks of closed attempts whose rows are still on the device: members left there, and the blocks.
-    lingering: HashMap<(SequenceId, Attempt), (u32, Arc<[u32]>)>,
+    lingering: HashMap<(SequenceId, Attempt), Lingering>,
     tombstones: HashMap<SequenceId, (Attempt, Tick)>,
     kv: KvBlocks,
     upstream: BTreeMap<ReplicaId, LinkReceiver>,

@@ -220,6 +220,9 @@ pub struct DoorCounts {
     pub stale_tokens: u64,
 }
 
+/// What one CloseNow ends.
+type Closes = Vec<(SequenceId, Attempt)>;
+
 /// See the module.
 pub struct DoorMachine {
     setup: DoorSetup,
@@ -231,7 +234,7 @@ pub struct DoorMachine {
     unsent: VecDeque<(SequenceId, Attempt)>,
     link: OutLink,
     replicas: Vec<Vec<ReplicaId>>,
-    closes: BTreeMap<(StageIndex, ReplicaId), Outbox<Vec<(SequenceId, Attempt)>>>,
+    closes: BTreeMap<(StageIndex, ReplicaId), Outbox<Closes>>,
     /// Ended lately: a replica of their path that dies may take a Close with it.
     ended: VecDeque<closing::Ended>,
     /// After a refusal, no Open before this.

@@ -46,7 +46,7 @@ pub(super) fn erf<L: Lanes>(l: L, x: L::V) -> L::V {
         -2.686_617e-2,
         1.128_379_2e-1,
         -3.761_264e-1,
-        1.128_379_2,
+        std::f32::consts::FRAC_2_SQRT_PI,
     ];
     /// Of `(x - 2.5) / 1.5`, the highest power first.
     const FAR: [f32; 11] = [

@@ -57,6 +57,7 @@ struct Out(*mut f32);
 
 // SAFETY: two tasks never write the same element, and nobody reads before all are done.
 unsafe impl Sync for Out {}
+// SAFETY: as above; a place is no more than a number.
 unsafe impl Send for Out {}
 
 impl Out {
@@ -184,15 +185,15 @@ impl<T: Stored, const M: usize, const N: usize> Kernel for Tile<'_, T, M, N> {
         let mut sums = [[lanes.splat(0.0); N]; M];
         let mut w = [lanes.splat(0.0); N];
         for at in (0..depth).step_by(16) {
-            for n in 0..N {
+            for (n, w) in w.iter_mut().enumerate() {
                 // SAFETY: `w` holds N columns of `depth` numbers, and 16 divides `depth`.
-                w[n] = T::load(lanes, unsafe { &*self.w.as_ptr().add(n * depth + at).cast() });
+                *w = T::load(lanes, unsafe { &*self.w.as_ptr().add(n * depth + at).cast() });
             }
-            for m in 0..M {
+            for (m, sums) in sums.iter_mut().enumerate() {
                 // SAFETY: `x` holds M rows of `depth` numbers, and 16 divides `depth`.
                 let x = lanes.load(unsafe { &*self.x.as_ptr().add(m * depth + at).cast() });
                 for n in 0..N {
-                    sums[m][n] = lanes.fma(x, w[n], sums[m][n]);
+                    sums[n] = lanes.fma(x, w[n], sums[n]);
                 }
             }
         }

@@ -30,21 +30,25 @@ unsafe fn four(v: &[__m512; 16], g: usize) -> __m512 {
 
 #[inline(always)]
 unsafe fn step8(a: __m512, b: __m512) -> __m512 {
+    // SAFETY: the caller's promise of AVX-512F.
     unsafe { _mm512_add_ps(_mm512_shuffle_f32x4::<0x44>(a, b), _mm512_shuffle_f32x4::<0xEE>(a, b)) }
 }
 
 #[inline(always)]
 unsafe fn step4(a: __m512, b: __m512) -> __m512 {
+    // SAFETY: the caller's promise of AVX-512F.
     unsafe { _mm512_add_ps(_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0xDD>(a, b)) }
 }
 
 #[inline(always)]
 unsafe fn step2(a: __m512, b: __m512) -> __m512 {
+    // SAFETY: the caller's promise of AVX-512F.
     unsafe { _mm512_add_ps(_mm512_shuffle_ps::<0x44>(a, b), _mm512_shuffle_ps::<0xEE>(a, b)) }
 }
 
 #[inline(always)]
 unsafe fn step1(a: __m512, b: __m512) -> __m512 {
+    // SAFETY: the caller's promise of AVX-512F.
     unsafe { _mm512_add_ps(_mm512_shuffle_ps::<0x88>(a, b), _mm512_shuffle_ps::<0xDD>(a, b)) }
 }
 
