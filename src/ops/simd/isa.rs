@@ -1,3 +1,5 @@
+//! Which vector instructions there are, and which of them run.
+
 use super::{Kernel, plain};
 use crate::base::Fault;
 use std::sync::OnceLock;
