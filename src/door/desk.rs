@@ -5,7 +5,6 @@ use crate::core::message::Body;
 use crate::core::requests::{DoorAction, DoorEvent, DoorMachine, DoorSetup, FinishReason, Judge, NewRequest};
 use crate::door::request::AnswerEvent;
 use crate::door::text::{Piece, TextModel, TextStream};
-use crate::server::metrics::Metrics;
 use std::collections::HashMap;
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
@@ -58,7 +57,6 @@ pub struct Desk {
     machine: DoorMachine,
     answers: Answers,
     text: Arc<TextModel>,
-    metrics: Arc<Metrics>,
     drained: bool,
 }
 
@@ -67,9 +65,9 @@ pub type Outgoing = (StageIndex, crate::base::ReplicaId, Body);
 
 impl Desk {
     /// A desk without requests.
-    pub fn new(now: Tick, (setup, text): (DoorSetup, Arc<TextModel>), metrics: Arc<Metrics>) -> Self {
+    pub fn new(now: Tick, setup: DoorSetup, text: Arc<TextModel>) -> Self {
         let answers = Answers { writing: HashMap::new(), eos: text.eos().to_vec() };
-        Self { machine: DoorMachine::new(now, setup), answers, text, metrics, drained: false }
+        Self { machine: DoorMachine::new(now, setup), answers, text, drained: false }
     }
 
     /// Admits a request, or says why not.
@@ -89,7 +87,6 @@ impl Desk {
         match (&outcome, sequence) {
             (_, Some(sequence)) => {
                 tracing::debug!(call_id = writing.call_id, %sequence, prompt_tokens = writing.prompt_tokens, "admitted");
-                self.metrics.door.prompt_tokens.add(writing.prompt_tokens as u64);
                 self.answers.writing.insert(sequence, writing);
             }
             (Err(fault), None) => tracing::info!(call_id = writing.call_id, %fault, "refused"),
@@ -113,11 +110,7 @@ impl Desk {
             match action {
                 DoorAction::Send { stage, to, body } => out.push((stage, to, body)),
                 DoorAction::Token { sequence, id, observed } => {
-                    self.metrics.door.answer_tokens.inc();
                     if let Some(writing) = self.answers.writing.get_mut(&sequence) {
-                        if writing.tokens == 0 {
-                            self.metrics.door.first_token_seconds.observe_time(now.since(writing.begun));
-                        }
                         writing.tokens += 1;
                         let text = writing.piece.take().map(|piece| piece.text).unwrap_or_default();
                         // The channel holds the longest answer, so only a client that went away makes this fail.
@@ -137,9 +130,7 @@ impl Desk {
 
     fn end(&mut self, now: Tick, sequence: SequenceId, outcome: Result<FinishReason, Fault>) {
         let Some(mut writing) = self.answers.writing.remove(&sequence) else { return };
-        let took = now.since(writing.begun);
-        let ms = took.as_millis() as u64;
-        self.metrics.door.ended(outcome.as_ref().err().map(|fault| fault.class), took);
+        let ms = now.since(writing.begun).as_millis() as u64;
         let (call_id, tokens) = (writing.call_id, writing.tokens);
         let last = match outcome {
             Ok(reason) => {

@@ -193,7 +193,7 @@ impl<'a> Site<'a> {
             let clock = (self.started, me.boot());
             self.reception = Some(Arc::new(Reception::new(terms, text.clone(), desk_end, readiness, clock)));
             let now = Tick(self.started.elapsed().as_micros() as u64);
-            let desk = Desk::new(now, (options.door(&me), text), self.metrics.clone());
+            let desk = Desk::new(now, options.door(&me), text);
             DoorParts { desk, submissions }
         });
         let machine = StageMachine::new(options.stage(&me, (stage, self.plan.stages), self.plan.hidden));

@@ -12,9 +12,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+use tracing::{debug, error, warn};
 
 /// How long to wait after the system had no room for one more connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -38,7 +38,7 @@ pub async fn serve(listener: TcpListener, router: Router, limits: HttpLimits, sh
             // Stopping first: a flood of connections must not delay it.
             biased;
             () = &mut shutdown => break,
-            Some(_) = connections.join_next() => {}
+            Some(ended) = connections.join_next() => report(ended),
             accepted = accept => match accepted {
                 Ok((stream, permit)) => {
                     let serving = connection(stream, router.clone(), limits.clone(), stop.clone());
@@ -53,7 +53,16 @@ pub async fn serve(listener: TcpListener, router: Router, limits: HttpLimits, sh
     }
     drop(listener);
     stop.cancel();
-    while connections.join_next().await.is_some() {}
+    while let Some(ended) = connections.join_next().await {
+        report(ended);
+    }
+}
+
+/// A defect cuts its own connection, no more.
+fn report(ended: Result<(), JoinError>) {
+    if let Err(defect) = ended {
+        error!(%defect, "a connection broke");
+    }
 }
 
 async fn connection(stream: TcpStream, router: Router, limits: HttpLimits, stop: CancellationToken) {

@@ -1,0 +1,130 @@
+//! Clients that mean no good, or break off.
+
+use crate::support::{Connection, Door, Script, Setup};
+use stageline::base::FaultClass;
+use stageline::door::http::HttpLimits;
+use stageline::door::{AnswerEvent, FinishReason};
+use std::time::Duration;
+
+fn door_that_answers(limits: HttpLimits) -> Setup {
+    let done = AnswerEvent::Finished { reason: FinishReason::Stop, text: "ok".into() };
+    Setup { limits, script: Script::Answer(vec![done]), ..Setup::default() }
+}
+
+#[tokio::test]
+async fn what_is_not_http_is_refused_and_the_door_stays_open() {
+    let door = Door::open(door_that_answers(HttpLimits::default())).await;
+    let many_headers = format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(1000));
+    let long_header = format!("GET / HTTP/1.1\r\na: {}\r\n\r\n", "b".repeat(1 << 20));
+    let long_path = format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(1 << 17));
+    let cases: [&[u8]; 16] = [
+        b"\r\n\r\n\r\n\0\0\0",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 a TLS hello",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"GET /\r\n\r\n",
+        b"POST / HTTP/9.9\r\n\r\n",
+        b"POST / HTTP/1.1\r\n: x\r\n\r\n",
+        b"POST / HTTP/1.1\r\na b: x\r\n\r\n",
+        b"POST / HTTP/1.1\r\na: x\0y\r\n\r\n",
+        b"POST / HTTP/1.1\r\ncontent-length: -1\r\n\r\n",
+        b"POST / HTTP/1.1\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nxx",
+        b"POST / HTTP/1.1\r\ncontent-length: 99999999999999999999999\r\n\r\nx",
+        b"POST / HTTP/1.1\r\ntransfer-encoding: chunked, gzip\r\n\r\nx",
+        b"POST \x80\xff HTTP/1.1\r\n\r\n",
+        many_headers.as_bytes(),
+        long_header.as_bytes(),
+        long_path.as_bytes(),
+    ];
+    for case in cases {
+        let mut connection = Connection::open(door.address).await;
+        connection.send(case).await;
+        let reply = String::from_utf8_lossy(&connection.read_to_end().await).into_owned();
+        let shown = String::from_utf8_lossy(&case[..case.len().min(60)]);
+        assert!(reply.is_empty() || reply.starts_with("HTTP/1.1 4"), "{shown:?}: {reply}");
+        assert_eq!(door.get("/_/health").await.status, 200, "after {shown:?}");
+    }
+    assert_eq!(door.metrics.door.ends(None), 0, "one of these was taken for a request");
+}
+
+#[tokio::test]
+async fn a_length_beside_chunks_does_not_smuggle_a_request() {
+    let door = Door::open(door_that_answers(HttpLimits::default())).await;
+    let mut connection = Connection::open(door.address).await;
+    let smuggled = "POST / HTTP/1.1\r\ncontent-length: 1\r\n\r\ny";
+    connection
+        .send(format!("POST / HTTP/1.1\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n{smuggled}"))
+        .await;
+    connection.read_to_end().await;
+    // At most the first is served (it is empty, so it is refused); what follows it on the connection is not.
+    assert_eq!(door.metrics.door.ends(None), 0);
+}
+
+#[tokio::test]
+async fn broken_chunks_are_refused_in_json() {
+    let door = Door::open(door_that_answers(HttpLimits::default())).await;
+    let head = "POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n";
+    for chunks in ["zz\r\nx\r\n", "fffffffffffffffff\r\nx\r\n", "1\r\nxy\r\n0\r\n\r\n", "-1\r\n\r\n"] {
+        let reply = door.send(format!("{head}{chunks}")).await;
+        assert_eq!((reply.status, reply.error().0.as_str()), (400, "invalid_request"), "{chunks:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_breaks_off_in_its_body_leaves_nothing_behind() {
+    let limits = HttpLimits { max_inflight: 1, ..HttpLimits::default() };
+    let door = Door::open(door_that_answers(limits)).await;
+    let mut connection = Connection::open(door.address).await;
+    connection.send("POST / HTTP/1.1\r\ncontent-length: 10\r\nexpect: 100-continue\r\n\r\n").await;
+    // Asked to go on, it is known to be served: it holds the only place.
+    connection.read_until("\r\n\r\n").await;
+    assert_eq!(door.get("/_/ready").await.status, 429);
+    connection.send("abc").await;
+    drop(connection);
+    while door.metrics.door.in_flight.get() > 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(door.metrics.door.ends(None), 0);
+    assert_eq!(door.post(r#"{"prompt": "x"}"#).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_head_that_does_not_end_is_cut() {
+    let limits = HttpLimits { head_timeout: Duration::from_millis(30), ..HttpLimits::default() };
+    let door = Door::open(door_that_answers(limits)).await;
+    for start in ["", "POST / HTTP/1.1\r\nhost:"] {
+        let mut connection = Connection::open(door.address).await;
+        connection.send(start).await;
+        let reply = String::from_utf8(connection.read_to_end().await).unwrap();
+        assert!(reply.is_empty() || reply.starts_with("HTTP/1.1 408"), "{reply}");
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_end_is_refused() {
+    let limits = HttpLimits { body_timeout: Duration::from_millis(30), ..HttpLimits::default() };
+    let door = Door::open(door_that_answers(limits)).await;
+    for start in ["content-length: 5\r\n\r\nabc", "transfer-encoding: chunked\r\n\r\n3\r\nabc\r\n"] {
+        let mut connection = Connection::open(door.address).await;
+        connection.send(format!("POST / HTTP/1.1\r\n{start}")).await;
+        let reply = connection.reply().await;
+        assert_eq!(reply.status, 408);
+        assert!(reply.error().1.contains("0.03 s"));
+        connection.read_to_end().await;
+    }
+    assert_eq!(door.metrics.door.ends(Some(FaultClass::InvalidRequest)), 2);
+}
+
+#[tokio::test]
+async fn more_connections_than_allowed_wait_their_turn() {
+    let limits = HttpLimits { max_connections: 1, ..HttpLimits::default() };
+    let door = Door::open(door_that_answers(limits)).await;
+    let mut first = Connection::open(door.address).await;
+    first.send("GET /_/health HTTP/1.1\r\n\r\n").await;
+    assert_eq!(first.reply().await.status, 200);
+    let mut second = Connection::open(door.address).await;
+    second.send("GET /_/health HTTP/1.1\r\n\r\n").await;
+    first.send("GET /_/health HTTP/1.1\r\n\r\n").await;
+    assert_eq!(first.reply().await.status, 200);
+    drop(first);
+    assert_eq!(second.reply().await.status, 200);
+}

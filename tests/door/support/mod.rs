@@ -1,0 +1,187 @@
+//! A door to knock at: a scripted pipeline behind it, and a client that sees every byte.
+
+mod client;
+mod log;
+
+pub use client::{Connection, Reply, exchange};
+pub use log::logged;
+
+use futures::future::BoxFuture;
+use stageline::base::Fault;
+use stageline::door::http::{HttpLimits, HttpState, router, serve};
+use stageline::door::{Answer, AnswerEvent, Intake, Readiness, Request};
+use stageline::server::metrics::Metrics;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+/// The pipeline's side of an admitted request.
+pub struct Served {
+    /// What was asked.
+    pub request: Request,
+    /// Where the answer's pieces go.
+    pub events: mpsc::Sender<AnswerEvent>,
+    /// Ends when the answer is dropped.
+    pub alive: oneshot::Receiver<()>,
+}
+
+impl Served {
+    /// Sends a token.
+    pub async fn token(&self, id: u32, text: &str) {
+        self.send(AnswerEvent::Token { id, text: text.to_string(), observed: None }).await;
+    }
+
+    /// Sends a piece.
+    pub async fn send(&self, event: AnswerEvent) {
+        self.events.send(event).await.unwrap();
+    }
+
+    /// Waits until the answer is dropped.
+    pub async fn dropped(self) {
+        assert!(self.alive.await.is_err());
+    }
+}
+
+/// What the pipeline does with a request.
+#[derive(Clone)]
+pub enum Script {
+    /// Hands it to the test.
+    Hand,
+    /// Refuses it.
+    Refuse(Fault),
+    /// Answers with these pieces.
+    Answer(Vec<AnswerEvent>),
+}
+
+struct Pipeline {
+    script: Mutex<Script>,
+    embeds: bool,
+    served: mpsc::Sender<Served>,
+}
+
+impl Intake for Pipeline {
+    fn submit(&self, request: Request) -> BoxFuture<'_, Result<Answer, Fault>> {
+        let script = self.script.lock().unwrap().clone();
+        Box::pin(async move {
+            let (events, receiver) = mpsc::channel(64);
+            let (alive, other_end) = oneshot::channel();
+            let answer = Answer { prompt_tokens: 5, events: receiver, alive };
+            match script {
+                Script::Refuse(fault) => return Err(fault),
+                Script::Answer(pieces) => {
+                    for piece in pieces {
+                        events.try_send(piece).unwrap();
+                    }
+                }
+                Script::Hand => {
+                    let served = Served { request, events, alive: other_end };
+                    self.served.send(served).await.map_err(|_| Fault::internal("the test is over"))?;
+                }
+            }
+            Ok(answer)
+        })
+    }
+
+    fn readiness(&self) -> Readiness {
+        Readiness::Ready
+    }
+
+    fn embeds(&self) -> bool {
+        self.embeds
+    }
+}
+
+/// How a door is set up.
+pub struct Setup {
+    pub limits: HttpLimits,
+    pub script: Script,
+    pub embeds: bool,
+    /// The stage; only stage 0 takes prompts.
+    pub stage: u16,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self { limits: HttpLimits::default(), script: Script::Hand, embeds: false, stage: 0 }
+    }
+}
+
+/// A door that is being served.
+pub struct Door {
+    pub address: SocketAddr,
+    pub metrics: Arc<Metrics>,
+    pub readiness: Arc<Mutex<Readiness>>,
+    pub serving: JoinHandle<()>,
+    pipeline: Arc<Pipeline>,
+    served: mpsc::Receiver<Served>,
+    stop: Option<oneshot::Sender<()>>,
+}
+
+impl Door {
+    /// Opens a door on a free port.
+    pub async fn open(setup: Setup) -> Self {
+        log::keep();
+        let (to_test, served) = mpsc::channel(16);
+        let pipeline = Arc::new(Pipeline { script: Mutex::new(setup.script), embeds: setup.embeds, served: to_test });
+        let metrics = Arc::new(Metrics::new("tiny", 0..1));
+        let readiness = Arc::new(Mutex::new(Readiness::Ready));
+        let asked = Arc::clone(&readiness);
+        let state = HttpState {
+            intake: (setup.stage == 0).then(|| Arc::clone(&pipeline) as Arc<dyn Intake>),
+            readiness: Arc::new(move || asked.lock().unwrap().clone()),
+            metrics: Arc::clone(&metrics),
+            limits: setup.limits.clone(),
+            pipeline: "tiny".to_string(),
+            stage: setup.stage,
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let shutdown = async {
+            // A door that is forgotten is never stopped.
+            if stopped.await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        };
+        let serving = tokio::spawn(serve(listener, router(state), setup.limits, shutdown));
+        Self { address, metrics, readiness, serving, pipeline, served, stop: Some(stop) }
+    }
+
+    /// What the pipeline does with the requests from now on.
+    pub fn script(&self, script: Script) {
+        *self.pipeline.script.lock().unwrap() = script;
+    }
+
+    /// The next admitted request.
+    pub async fn served(&mut self) -> Served {
+        self.served.recv().await.unwrap()
+    }
+
+    /// Tells it to stop.
+    pub fn stop(&mut self) {
+        self.stop.take().unwrap().send(()).unwrap();
+    }
+
+    /// Sends `request` and reads the whole reply.
+    pub async fn send(&self, request: impl AsRef<[u8]>) -> Reply {
+        exchange(self.address, request.as_ref()).await
+    }
+
+    /// Posts `body` as JSON.
+    pub async fn post(&self, body: &str) -> Reply {
+        self.send(post("content-type: application/json\r\n", body)).await
+    }
+
+    /// Gets `path`.
+    pub async fn get(&self, path: &str) -> Reply {
+        self.send(format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")).await
+    }
+}
+
+/// A `POST /` of `body` with its length and more `headers`, after which the connection closes.
+pub fn post(headers: &str, body: &str) -> String {
+    let length = body.len();
+    format!("POST / HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {length}\r\n{headers}\r\n{body}")
+}
