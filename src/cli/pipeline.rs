@@ -147,7 +147,7 @@ impl Site {
             },
             threads: self.threads.clone(),
             kv: KvShape { blocks: options.kv_blocks as usize, block_size: options.block_size as usize },
-            max_rows: options.most_rows(),
+            max_rows: options.most_rows(self.plan.embeds),
         };
         let bar = loading.bar(stage);
         Ok(self.blueprint.loader(stage, setup, move |bytes| bar.inc(bytes)))

@@ -4,7 +4,6 @@ use crate::base::{ReplicaId, StageIndex};
 use crate::core::link::Room;
 use crate::core::machine::{Planted, StageSetup};
 use crate::core::requests::DoorSetup;
-use crate::model::ModelSpec;
 use crate::transport::LEASE;
 use std::time::Duration;
 
@@ -40,9 +39,10 @@ pub struct Options {
 }
 
 impl Options {
-    /// Most rows of a microbatch on the device: one of decode rows and prefill, or one long encoder sequence.
-    pub fn most_rows(&self) -> usize {
-        (self.max_batch_tokens.max(self.max_model_len) + self.max_num_seqs) as usize
+    /// Most rows of a microbatch on the device: decode rows and prefill, or one encoder sequence, which is never cut.
+    pub fn most_rows(&self, embeds: bool) -> usize {
+        let longest = if embeds { self.max_model_len } else { 0 };
+        (self.max_batch_tokens.max(longest) + self.max_num_seqs) as usize
     }
 
     /// The stage's machine's. `hidden` is the width of an activation row.
@@ -83,17 +83,6 @@ impl Options {
             lease: LEASE,
             row_bytes: 4,
             planted: Planted::None,
-        }
-    }
-
-    /// Bytes of the KV cache of `layers` layers.
-    pub fn kv_bytes(&self, spec: &ModelSpec, layers: usize) -> u64 {
-        match spec {
-            ModelSpec::Llama(llama) => {
-                let position = 2 * llama.kv_heads as u64 * llama.head_dim as u64 * 4;
-                u64::from(self.kv_blocks) * u64::from(self.block_size) * position * layers as u64
-            }
-            ModelSpec::Bert(_) => 0,
         }
     }
 }
