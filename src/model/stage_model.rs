@@ -1,4 +1,4 @@
-//! A stage's part of a model: [embedding] + layers + [head].
+//! A stage's part of a model: (embedding) + layers + (head).
 
 use super::bert::BertStage;
 use super::llama::LlamaStage;

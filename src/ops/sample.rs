@@ -10,7 +10,7 @@
 //! 3. **Order.** Tokens are ordered by falling logit, equal logits by rising id. The first one is the *best*, its logit `m`.
 //! 4. **Greedy.** If not `temperature > 0`, or `top_k == 1`: the best token. Of an empty row: 0.
 //! 5. **Weights.** `c = log2(e) / temperature` (both f32); for each token `d = m - l`, `t = d > 0 ? d * c : 0` (f32; NaN is
-//!    not above 0). The weight is 2^-t in units of 2^-40, an integer in `0..=2^40`, by [`weight`]; 0 from t = 41 on.
+//!    not above 0). The weight is 2^-t in units of 2^-40, an integer in `0..=2^40`, by `weight`; 0 from t = 41 on.
 //!    A row of nothing but −∞ thus weighs all tokens alike. Tokens of weight 0 are out.
 //! 6. **Top-k.** If `top_k > 0`: the first `top_k` tokens in the order of step 3.
 //! 7. **Top-p.** If `top_p < 1`: with W the sum of the weights that are left and P = ceil(top_p · 2^24), at least 1, the

@@ -36,7 +36,7 @@ impl Threads {
         self.0.as_ref().map_or(1, |pool| pool.current_num_threads())
     }
 
-    /// Runs `work` on one of them, with the others at hand for [`share`].
+    /// Runs `work` on one of them, with the others at hand for `share`.
     pub fn run<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
         match &self.0 {
             Some(pool) => pool.install(work),
@@ -62,7 +62,7 @@ pub fn share(count: usize, task: impl Fn(usize) + Sync) {
     spread(threads, &work);
 }
 
-/// As [`share`], and gives what the tasks gave, in order.
+/// As `share`, and gives what the tasks gave, in order.
 pub fn share_map<T: Send + Sync>(count: usize, task: impl Fn(usize) -> T + Sync) -> Vec<T> {
     let results: Vec<OnceLock<T>> = (0..count).map(|_| OnceLock::new()).collect();
     share(count, |i| {
