@@ -73,8 +73,8 @@ impl Groups {
 
     /// The groups that leave now, each one microbatch.
     pub fn release(&mut self, now: Tick) -> Vec<Vec<SequenceId>> {
+        self.even_out(now);
         let mut leaving = Vec::new();
-        let share = self.groups.iter().map(Group::len).sum::<usize>().div_ceil(self.groups.len());
         for index in 0..self.groups.len() {
             let away = self.groups.iter().filter(|g| !g.away.is_empty()).count();
             let group = &mut self.groups[index];
@@ -86,21 +86,30 @@ impl Groups {
             if whole && group.left_at != Tick(0) {
                 group.patience = Some(now.since(group.left_at).clamp(PATIENCE.0, PATIENCE.1));
             }
-            let mut back = std::mem::take(&mut group.back);
+            let back = std::mem::take(&mut group.back);
             group.first_back = None;
             group.left_at = now;
-            // Sequences end at different times: what is above an equal share moves to the smallest group.
-            let surplus = if whole { back.split_off(back.len().min(share.max(1))) } else { Vec::new() };
-            self.groups[index].away.extend(&back);
-            for sequence in surplus {
+            group.away.extend(&back);
+            leaving.push(back);
+        }
+        leaving
+    }
+
+    /// Sequences end at different times: what a whole group has above an equal share moves to the smallest one.
+    fn even_out(&mut self, now: Tick) {
+        let share = self.groups.iter().map(Group::len).sum::<usize>().div_ceil(self.groups.len());
+        for index in 0..self.groups.len() {
+            let group = &mut self.groups[index];
+            if !group.away.is_empty() || group.len() <= share {
+                continue;
+            }
+            for sequence in group.back.split_off(share) {
                 let smallest = self.smallest();
                 let group = &mut self.groups[smallest];
                 group.back.push(sequence);
                 group.first_back.get_or_insert(now);
             }
-            leaving.push(back);
         }
-        leaving
     }
 
     /// When [`Groups::release`] has something to do although nothing comes back.
