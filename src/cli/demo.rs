@@ -27,6 +27,8 @@ const PROMPTS: [&str; 8] = [
     "Tell me a short story about a lighthouse keeper.",
 ];
 const MAX_TOKENS: u32 = 96;
+/// Characters of an answer that its line shows while it is made.
+const LINE_CHARS: usize = 100;
 
 /// Runs it.
 ///
@@ -112,9 +114,9 @@ async fn distributed(config: &DemoConfig, nats: &NatsConfig, facts: &[StageFacts
     stage_table(facts, &pages, took)?;
     let mut devices = Table::new(["device", "stages", "busy", "bubble"]);
     for (stage, page) in pages.iter().enumerate() {
-        let whole = (page.busy_seconds + page.bubble_seconds).max(f64::MIN_POSITIVE);
-        let (busy, bubble) = (page.busy_seconds / took.as_secs_f64(), page.bubble_seconds / whole);
-        devices.row([format!("process {stage}"), stage.to_string(), percent(busy), percent(bubble)]);
+        let share = |seconds: f64| percent(seconds / took.as_secs_f64());
+        let (busy, bubble) = (share(page.busy_seconds), share(page.bubble_seconds));
+        devices.row([format!("process {stage}"), stage.to_string(), busy, bubble]);
     }
     println!("\n{devices}");
     println!("(A process a stage: all of them share this machine's cores. Bubble: idle while it held requests.)");
@@ -185,7 +187,7 @@ impl Line {
         *text += piece;
         // The newest of it: the start is printed again at the end.
         let flat: Vec<char> = text.chars().map(|c| if c == '\n' { ' ' } else { c }).collect();
-        let tail = flat.len().saturating_sub(console_width());
+        let tail = flat.len().saturating_sub(LINE_CHARS);
         self.bar.set_message(flat[tail..].iter().collect::<String>());
         self.bar.tick();
     }
@@ -197,11 +199,6 @@ impl Line {
         // Without a terminal there are no lines to go above.
         if self.lines.is_hidden() { println!("{whole}") } else { drop(self.lines.println(whole)) }
     }
-}
-
-/// Characters of an answer that its line shows while it is made.
-fn console_width() -> usize {
-    100
 }
 
 fn stage_table(facts: &[StageFacts], pages: &[StagePage], took: Duration) -> anyhow::Result<()> {

@@ -5,6 +5,7 @@ use crate::cli::pipeline::Site;
 use crate::cli::serve::{answer_http, until_told_to_stop};
 use crate::cli::split::{SplitOrder, said};
 use crate::config::{NatsConfig, UpConfig};
+use crate::server::Blueprint;
 use crate::shard::PipelineFolder;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -63,11 +64,8 @@ async fn in_a_process_each(config: UpConfig, nats: NatsConfig) -> anyhow::Result
 fn pipeline_folder(config: &UpConfig) -> anyhow::Result<(PathBuf, Option<Scratch>)> {
     let source = &config.source;
     if PipelineFolder::is_at(&source.folder) {
-        let folder = PipelineFolder::open(&source.folder).map_err(said)?;
-        let has = folder.manifest().stages.len();
-        if let Some(asked) = source.stages.filter(|asked| *asked != has) {
-            anyhow::bail!("{} is cut into {has} stages, not {asked}: leave --stages out", source.folder.display());
-        }
+        // Whatever is wrong with it, or with the number of stages asked for, is said before any process starts.
+        Blueprint::open(&source.folder, source.stages, source.balance).map_err(said)?;
         return Ok((source.folder.clone(), None));
     }
     let scratch = Scratch(std::env::temp_dir().join(format!("stageline-up-{}", std::process::id())));

@@ -139,8 +139,6 @@ pub enum Event {
         /// One entry a member.
         outcome: Result<Vec<Option<Emission>>, Fault>,
     },
-    /// Say [`Action::Drained`] when nothing is held any more.
-    Drain,
     /// [`StageMachine::next_deadline`] has passed.
     Time,
 }
@@ -178,8 +176,6 @@ pub enum Action {
     Settled(BatchId),
     /// The payload is not needed any more.
     Release(Ticket),
-    /// Nothing is held, queued or unacknowledged.
-    Drained,
 }
 
 /// A sequence that the stage holds.
@@ -256,7 +252,6 @@ pub struct StageMachine {
     /// The batcher waits for company until then.
     delay_until: Option<Tick>,
     sweep_at: Tick,
-    draining: bool,
     counts: StageCounts,
 }
 
@@ -280,7 +275,6 @@ impl StageMachine {
             next_batch: 0,
             delay_until: None,
             sweep_at: Tick(0),
-            draining: false,
             counts: StageCounts::default(),
         }
     }
@@ -314,15 +308,11 @@ impl StageMachine {
             }
             Event::Gone { replica } => self.on_gone(now, &replica, out),
             Event::Ran { batch, outcome } => self.on_ran(now, batch, outcome, out),
-            Event::Drain => self.draining = true,
             Event::Time => {}
         }
         self.on_time(now, out);
         self.run_what_is_due(now, out);
         self.say(now, out);
-        if self.draining && self.is_quiet() {
-            out.push(Action::Drained);
-        }
     }
 
     /// When to send [`Event::Time`], if nothing else happens before.

@@ -6,15 +6,6 @@ use crate::core::machine::Planted;
 use crate::core::message::{LinkLoad, LinkMail, LinkReply};
 use std::collections::VecDeque;
 
-/// What the owner of an [`OutLink`] must do.
-#[derive(Debug, Default)]
-pub struct OutNews {
-    /// To be sent, in order.
-    pub mail: Vec<LinkMail>,
-    /// Opens and rows that were lost; lost Closes are sent again by themselves.
-    pub lost: Vec<Item>,
-}
-
 /// See the module.
 #[derive(Debug)]
 pub struct OutLink {
@@ -30,7 +21,7 @@ impl OutLink {
     }
 
     /// Sends an Open or a Close, at once or as soon as the greeting is over.
-    pub fn send_control(&mut self, now: Tick, item: Item, load: LinkLoad, news: &mut OutNews) {
+    pub fn send_control(&mut self, now: Tick, item: Item, load: LinkLoad, news: &mut SenderNews) {
         self.waiting.push_back((item, load));
         self.flush(now, news);
     }
@@ -66,22 +57,22 @@ impl OutLink {
     }
 
     /// Greets or probes, if it is time.
-    pub fn poll(&mut self, now: Tick, news: &mut OutNews) {
+    pub fn poll(&mut self, now: Tick, news: &mut SenderNews) {
         self.with_sender(now, news, |sender, news| sender.poll(now, news));
     }
 
     /// Takes in what the receiver says.
-    pub fn on_reply(&mut self, now: Tick, reply: LinkReply, news: &mut OutNews) {
+    pub fn on_reply(&mut self, now: Tick, reply: LinkReply, news: &mut SenderNews) {
         self.with_sender(now, news, |sender, news| sender.on_reply(now, reply, news));
     }
 
     /// Nobody listened to something sent.
-    pub fn on_unreachable(&mut self, now: Tick, news: &mut OutNews) {
+    pub fn on_unreachable(&mut self, now: Tick, news: &mut SenderNews) {
         self.with_sender(now, news, |sender, news| sender.on_unreachable(now, news));
     }
 
     /// The connection was lost and is back.
-    pub fn on_reconnect(&mut self, now: Tick, news: &mut OutNews) {
+    pub fn on_reconnect(&mut self, now: Tick, news: &mut SenderNews) {
         self.with_sender(now, news, |sender, news| {
             sender.on_reconnect(now);
             sender.poll(now, news);
@@ -97,22 +88,21 @@ impl OutLink {
         lost
     }
 
-    fn with_sender(&mut self, now: Tick, news: &mut OutNews, act: impl FnOnce(&mut LinkSender, &mut SenderNews)) {
-        let mut sender_news = SenderNews::default();
-        act(&mut self.sender, &mut sender_news);
-        news.mail.append(&mut sender_news.mail);
-        for item in sender_news.lost {
-            if item.kind == ItemKind::Close {
-                let load = LinkLoad::Close { sequence: item.sequence, attempt: item.attempt };
-                self.waiting.push_back((item, load));
-            } else {
-                news.lost.push(item);
-            }
+    /// Lets `act` work on the sender. Closes that it reports lost are sent again here; its owner hears of the rest.
+    fn with_sender(&mut self, now: Tick, news: &mut SenderNews, act: impl FnOnce(&mut LinkSender, &mut SenderNews)) {
+        let heard = news.lost.len();
+        act(&mut self.sender, news);
+        let lost = news.lost.split_off(heard);
+        let (closes, others): (Vec<Item>, Vec<Item>) = lost.into_iter().partition(|item| item.kind == ItemKind::Close);
+        news.lost.extend(others);
+        for item in closes {
+            let load = LinkLoad::Close { sequence: item.sequence, attempt: item.attempt };
+            self.waiting.push_back((item, load));
         }
         self.flush(now, news);
     }
 
-    fn flush(&mut self, now: Tick, news: &mut OutNews) {
+    fn flush(&mut self, now: Tick, news: &mut SenderNews) {
         while self.sender.is_live()
             && let Some((item, load)) = self.waiting.pop_front()
         {

@@ -7,10 +7,10 @@ mod rows;
 use crate::base::prng::Prng;
 use crate::base::{Attempt, Fault, FaultClass, Position, ReplicaId, SequenceId, StageIndex, Tick, TokenId};
 use crate::core::groups::Groups;
-use crate::core::link::{Item, ItemKind};
+use crate::core::link::{Item, ItemKind, SenderNews};
 use crate::core::machine::Planted;
 use crate::core::message::{Body, LinkLoad, LinkReply, Report};
-use crate::core::out_link::{OutLink, OutNews, item};
+use crate::core::out_link::{OutLink, item};
 use crate::core::outbox::Outbox;
 use crate::core::{Observed, Opening, Work};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -334,9 +334,10 @@ impl DoorMachine {
 
     /// When to send [`DoorEvent::Time`], if nothing else happens before.
     pub fn next_deadline(&self) -> Option<Tick> {
+        let complete = self.missing_stage().is_none();
         let requests = self.live.values().flat_map(|live| {
             let backoff = match live.phase {
-                Phase::Backoff(until) if self.missing_stage().is_none() => Some(until),
+                Phase::Backoff(until) if complete => Some(until),
                 _ => None,
             };
             backoff.into_iter().chain([live.request.deadline])
@@ -418,8 +419,8 @@ impl DoorMachine {
     }
 
     /// Lets `act` work on the link to stage 0 and carries out what comes of it.
-    fn with_link(&mut self, now: Tick, out: &mut Vec<DoorAction>, act: impl FnOnce(&mut OutLink, &mut OutNews)) {
-        let mut news = OutNews::default();
+    fn with_link(&mut self, now: Tick, out: &mut Vec<DoorAction>, act: impl FnOnce(&mut OutLink, &mut SenderNews)) {
+        let mut news = SenderNews::default();
         act(&mut self.link, &mut news);
         self.link.poll(now, &mut news);
         for mail in news.mail {

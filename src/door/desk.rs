@@ -89,7 +89,7 @@ impl Desk {
                 tracing::debug!(call_id = writing.call_id, %sequence, prompt_tokens = writing.prompt_tokens, "admitted");
                 self.answers.writing.insert(sequence, writing);
             }
-            (Err(fault), None) => tracing::info!(call_id = writing.call_id, %fault, "refused"),
+            (Err(fault), None) => tracing::debug!(call_id = writing.call_id, %fault, "refused"),
             (Ok(_), None) => {}
         }
         if admitted.send(outcome).is_err()
@@ -134,11 +134,11 @@ impl Desk {
         let (call_id, tokens) = (writing.call_id, writing.tokens);
         let last = match outcome {
             Ok(reason) => {
-                tracing::info!(call_id, %sequence, prompt_tokens = writing.prompt_tokens, tokens, ms, "answered");
+                tracing::debug!(call_id, %sequence, prompt_tokens = writing.prompt_tokens, tokens, ms, "answered");
                 AnswerEvent::Finished { reason, text: writing.text.finish() }
             }
             Err(fault) => {
-                tracing::info!(call_id, %sequence, tokens, ms, %fault, "failed");
+                tracing::debug!(call_id, %sequence, tokens, ms, %fault, "failed");
                 AnswerEvent::Failed(fault)
             }
         };

@@ -2,15 +2,14 @@
 
 use crate::base::prng::Prng;
 use crate::base::{Fault, FaultClass, Tick};
+use crate::core::Work;
 use crate::core::requests::NewRequest;
-use crate::core::{Sampling, Work};
-use crate::door::check::check;
+use crate::door::check;
 use crate::door::desk::Submission;
 use crate::door::request::{Answer, Intake, Readiness, Request};
 use crate::door::text::TextModel;
 use futures::future::BoxFuture;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -35,7 +34,6 @@ pub struct Reception {
     readiness: watch::Receiver<Readiness>,
     started: Instant,
     seeds: Mutex<Prng>,
-    refused: AtomicU64,
 }
 
 impl Reception {
@@ -48,16 +46,11 @@ impl Reception {
         (started, seed): (Instant, u64),
     ) -> Self {
         let seeds = Mutex::new(Prng::new(seed));
-        Self { terms, text, desk, readiness, started, seeds, refused: AtomicU64::new(0) }
-    }
-
-    /// Requests refused before they reached the desk.
-    pub fn refused(&self) -> u64 {
-        self.refused.load(Relaxed)
+        Self { terms, text, desk, readiness, started, seeds }
     }
 
     fn checked(&self, request: &Request) -> Result<NewRequest, Fault> {
-        check(request)?;
+        check::check(request)?;
         let prompt = self.text.encode(&request.input)?;
         let longest = self.terms.max_model_len;
         let length = u32::try_from(prompt.len()).unwrap_or(u32::MAX);
@@ -67,9 +60,8 @@ impl Reception {
                 "the prompt has {length} tokens and the pipeline takes {longest} in all: shorten it"
             )));
         }
-        let work = if self.terms.embeds { Work::Embed } else { Work::Generate(self.sampling(request)) };
+        let work = if self.terms.embeds { Work::Embed } else { Work::Generate(check::sampling(request, self.draw())) };
         let max_tokens = match request.max_tokens {
-            Some(0) => return Err(Fault::invalid("max_tokens must be at least 1")),
             Some(asked) if asked > room && !self.terms.embeds => {
                 return Err(Fault::invalid(format!(
                     "max_tokens is {asked}, but beside the prompt's {length} tokens the pipeline takes {room}: lower it"
@@ -82,16 +74,9 @@ impl Reception {
         Ok(NewRequest { call_id: request.call_id.clone(), work, prompt, max_tokens, deadline: now + time })
     }
 
-    fn sampling(&self, request: &Request) -> Sampling {
-        let drawn = || self.seeds.lock().map_or(0, |mut seeds| seeds.next_u64());
-        Sampling {
-            temperature: request.temperature.unwrap_or(0.0),
-            top_k: request.top_k.unwrap_or(0),
-            top_p: request.top_p.unwrap_or(1.0),
-            repetition_penalty: request.repetition_penalty.unwrap_or(1.0),
-            seed: request.seed.unwrap_or_else(drawn),
-            top_logits: request.top_logits,
-        }
+    /// A seed for a request that names none.
+    fn draw(&self) -> u64 {
+        self.seeds.lock().unwrap_or_else(PoisonError::into_inner).next_u64()
     }
 
     async fn submit_checked(&self, request: Request) -> Result<Answer, Fault> {
@@ -113,11 +98,7 @@ impl Reception {
 
 impl Intake for Reception {
     fn submit(&self, request: Request) -> BoxFuture<'_, Result<Answer, Fault>> {
-        Box::pin(async move {
-            let outcome = self.submit_checked(request).await;
-            self.refused.fetch_add(u64::from(outcome.is_err()), Relaxed);
-            outcome
-        })
+        Box::pin(self.submit_checked(request))
     }
 
     fn readiness(&self) -> Readiness {

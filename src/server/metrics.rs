@@ -93,11 +93,7 @@ pub struct StageMetrics {
     pub device_busy: Seconds,
     /// Time in which the device waited although sequences were open: the bubble.
     pub device_bubble: Seconds,
-    /// From a parcel's sending to its receipt at the next stage.
-    pub hop_seconds: Histogram,
-    /// Control messages that a link sent again.
-    pub link_resends: Counter,
-    /// Parcels that a link lost.
+    /// Opens and rows that the link to the next stage lost.
     pub link_lost: Counter,
 }
 
@@ -113,8 +109,6 @@ impl StageMetrics {
             batch_rows: Histogram::of_numbers(&ROWS),
             device_busy: Seconds::default(),
             device_bubble: Seconds::default(),
-            hop_seconds: Histogram::of_times(&TIMES_MICROS),
-            link_resends: Counter::default(),
             link_lost: Counter::default(),
         }
     }
@@ -171,7 +165,7 @@ impl Metrics {
 
     fn render_stages(&self, page: &mut Page) {
         type Read = fn(&StageMetrics) -> f64;
-        let single: [(&str, &str, &str, Read); 8] = [
+        let single: [(&str, &str, &str, Read); 7] = [
             ("queued_rows", "gauge", "Rows that wait for the device.", |s| s.queued_rows.get() as f64),
             ("live_sequences", "gauge", "Open sequences.", |s| s.live_sequences.get() as f64),
             ("kv_blocks_used", "gauge", "KV blocks in use.", |s| s.kv_blocks_used.get() as f64),
@@ -180,8 +174,7 @@ impl Metrics {
             ("device_bubble_seconds_total", "counter", "Time it waited with sequences open.", |s| {
                 s.device_bubble.get()
             }),
-            ("link_resends_total", "counter", "Messages a link sent again.", |s| s.link_resends.get() as f64),
-            ("link_lost_total", "counter", "Parcels a link lost.", |s| s.link_lost.get() as f64),
+            ("link_lost_total", "counter", "Opens and rows a link lost.", |s| s.link_lost.get() as f64),
         ];
         let labels: Vec<String> = self.stages.iter().map(|s| s.stage.to_string()).collect();
         let stages = || self.stages.iter().zip(labels.iter().map(String::as_str));
@@ -191,8 +184,6 @@ impl Metrics {
         }
         page.family("batch_rows", "histogram", "Rows of each batch that ran.");
         stages().for_each(|(stage, label)| page.histogram("batch_rows", &[("stage", label)], &stage.batch_rows));
-        page.family("hop_seconds", "histogram", "From a parcel's sending to its receipt.");
-        stages().for_each(|(stage, label)| page.histogram("hop_seconds", &[("stage", label)], &stage.hop_seconds));
         page.family("faults_total", "counter", "Faults a stage reported, by class.");
         for (stage, label) in stages() {
             for (class, count) in FaultClass::ALL.iter().zip(&stage.faults) {

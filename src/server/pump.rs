@@ -148,7 +148,6 @@ impl Pump {
                     draining = true;
                     self.lease.update(|status| status.phase = Phase::Draining);
                     self.door_event(DoorEvent::Drain);
-                    self.stage_event(Event::Drain);
                 }
                 arrived = mailbox.control.recv() => {
                     self.arrived(arrived)?;
@@ -309,8 +308,6 @@ impl Pump {
             }
             Action::Settled(_) => self.output = None,
             Action::Release(ticket) => drop(self.parked.remove(&ticket)),
-            // The loop looks for itself: the door must have finished too.
-            Action::Drained => {}
         }
     }
 
@@ -325,12 +322,15 @@ impl Pump {
             Some(inputs) => self.device.run(batch, inputs),
             None => Err(Fault::internal("a microbatch names a payload that is not parked")),
         };
-        self.failed = handed.err();
+        if let Err(fault) = handed {
+            self.failed = Some(fault);
+        }
     }
 
     fn ran(&mut self, ran: Ran) {
+        let rows = self.on_device.remove(&ran.batch).unwrap_or(0);
         if let (Some(stage), Ok(_)) = (self.metrics.stage(self.me.stage), &ran.outcome) {
-            stage.batch_rows.observe(self.on_device.remove(&ran.batch).unwrap_or(0));
+            stage.batch_rows.observe(rows);
         }
         let outcome = match ran.outcome {
             Ok(Output::Activations(rows)) => {
@@ -391,14 +391,20 @@ impl Pump {
             let lost = self.machine.counts().lost;
             stage.link_lost.add(lost - self.told.lost);
             self.told.lost = lost;
-            // While a sequence is held, time in which the device did nothing for this stage is its bubble.
-            let busy = self.device.busy();
-            let worked = busy.saturating_sub(self.told.busy);
+            // While a sequence is held, time in which the device did nothing for this stage is its bubble. A batch's
+            // time is known when it is back, so the two are only compared while none is on the device.
             if self.told.live > 0 {
-                stage.device_bubble.add(now.since(self.told.at).saturating_sub(worked));
+                self.told.held += now.since(self.told.at);
             }
-            stage.device_busy.add(worked);
-            (self.told.busy, self.told.at) = (busy, now);
+            self.told.at = now;
+            let busy = self.device.busy();
+            stage.device_busy.add(busy.saturating_sub(self.told.busy));
+            self.told.busy = busy;
+            if self.on_device.is_empty() {
+                let bubble = self.told.held.saturating_sub(busy);
+                stage.device_bubble.add(bubble.saturating_sub(self.told.bubble));
+                self.told.bubble = self.told.bubble.max(bubble);
+            }
         }
         if let Some(desk) = &self.desk {
             let (in_flight, waiting) = desk.machine().load();
@@ -423,6 +429,9 @@ impl Pump {
 struct Told {
     at: Tick,
     busy: Duration,
+    bubble: Duration,
+    /// Time in which a sequence was held.
+    held: Duration,
     live: u64,
     free: u32,
     lost: u64,

@@ -573,7 +573,6 @@ impl World {
                     self.violations.push(format!("{me}: a payload was released twice"));
                 }
             }
-            Action::Drained => {}
         }
     }
 

@@ -23,10 +23,10 @@ impl StageMachine {
     /// Hands microbatches to the device while it takes them and there is something worth running.
     pub(super) fn run_what_is_due(&mut self, now: Tick, out: &mut Vec<Action>) {
         self.delay_until = None;
+        let decoding = self.sequences.values().filter(|held| held.decoding).count();
+        let share = decoding.div_ceil(self.setup.microbatches.max(1) as usize).max(1);
         while self.running.len() < DEVICE_DEPTH && !self.queue.is_empty() {
             let ahead = !self.running.is_empty();
-            let decoding = self.sequences.values().filter(|held| held.decoding).count();
-            let share = decoding.div_ceil(self.setup.microbatches.max(1) as usize).max(1);
             // Ahead of time only what no later arrival could improve: a whole microbatch of decode rows, or prefill
             // while nobody decodes. A part of a microbatch would stay apart from the rest of it for ever.
             if ahead && decoding > 0 && self.queue.decode_len() < share {

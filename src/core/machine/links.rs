@@ -2,9 +2,9 @@
 
 use super::{Action, Planted, SWEEP, StageMachine};
 use crate::base::{Fault, FaultClass, ReplicaId, Tick};
-use crate::core::link::{Item, ItemKind};
+use crate::core::link::{Item, ItemKind, SenderNews};
 use crate::core::message::{Body, Cause, Feedback, Report};
-use crate::core::out_link::{OutLink, OutNews};
+use crate::core::out_link::OutLink;
 
 impl StageMachine {
     /// Lets `act` work on the link to `peer` and carries out what comes of it.
@@ -13,10 +13,10 @@ impl StageMachine {
         now: Tick,
         peer: &ReplicaId,
         out: &mut Vec<Action>,
-        act: impl FnOnce(&mut OutLink, &mut OutNews),
+        act: impl FnOnce(&mut OutLink, &mut SenderNews),
     ) {
         let Some(link) = self.downstream.get_mut(peer) else { return };
-        let mut news = OutNews::default();
+        let mut news = SenderNews::default();
         act(link, &mut news);
         // A link is touched last by what ends a greeting or an epoch; both may leave a Hello due now.
         link.poll(now, &mut news);

@@ -109,8 +109,7 @@ impl DoorMachine {
         if let Some(live) = self.live.get_mut(&sequence) {
             live.phase = Phase::Backoff(until);
         }
-        self.groups.leave(sequence);
-        self.unsent.retain(|(other, _)| *other != sequence);
+        self.forget_rows(sequence);
     }
 
     fn jitter(&mut self, most: std::time::Duration) -> std::time::Duration {

@@ -57,7 +57,7 @@ impl DoorMachine {
         }
     }
 
-    /// Forgets rows that wait for credit.
+    /// Forgets the rows that wait for their group or for credit.
     pub(super) fn forget_rows(&mut self, sequence: SequenceId) {
         self.groups.leave(sequence);
         self.unsent.retain(|(other, _)| *other != sequence);
