@@ -1,7 +1,7 @@
 //! Weights from wherever they are stored into the device's memory.
 
 use crate::base::Fault;
-use crate::ops::Linear;
+use crate::ops::{Linear, advise_huge_pages};
 use bytes::Bytes;
 use candle_core::{DType, Device, Tensor, WithDType};
 use half::{bf16, f16};
@@ -121,6 +121,7 @@ impl Loader<'_> {
         decode: impl Fn([u8; N]) -> T,
     ) -> Result<Tensor, Fault> {
         let mut elements = Vec::with_capacity(shape.iter().product());
+        advise_huge_pages(elements.spare_capacity_mut());
         for raw in raw {
             elements.extend(raw.bytes.as_chunks::<N>().0.iter().map(|bytes| decode(*bytes)));
         }
