@@ -47,6 +47,11 @@ impl Lanes for Avx2 {
         unsafe { run(kernel) }
     }
     #[inline(always)]
+    fn prefetch<T>(self, at: *const T) {
+        // A prefetch of any address is harmless.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+    }
+    #[inline(always)]
     fn splat(self, x: f32) -> Pair {
         let v = unsafe { _mm256_set1_ps(x) };
         (v, v)
@@ -58,9 +63,9 @@ impl Lanes for Avx2 {
     #[inline(always)]
     fn load_bf16(self, x: &[bf16; 16]) -> Pair {
         unsafe {
-            let all = _mm256_loadu_si256(x.as_ptr().cast());
-            let low = _mm256_cvtepu16_epi32(_mm256_castsi256_si128(all));
-            let high = _mm256_cvtepu16_epi32(_mm256_extracti128_si256::<1>(all));
+            // Two loads that widen, rather than one whose upper half must be moved down.
+            let low = _mm256_cvtepu16_epi32(_mm_loadu_si128(x.as_ptr().cast()));
+            let high = _mm256_cvtepu16_epi32(_mm_loadu_si128(x.as_ptr().add(8).cast()));
             let (low, high) = (_mm256_slli_epi32::<16>(low), _mm256_slli_epi32::<16>(high));
             (_mm256_castsi256_ps(low), _mm256_castsi256_ps(high))
         }

@@ -64,6 +64,11 @@ impl Lanes for Avx512 {
         unsafe { run(kernel) }
     }
     #[inline(always)]
+    fn prefetch<T>(self, at: *const T) {
+        // A prefetch of any address is harmless.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+    }
+    #[inline(always)]
     fn splat(self, x: f32) -> __m512 {
         unsafe { _mm512_set1_ps(x) }
     }

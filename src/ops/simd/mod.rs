@@ -32,6 +32,8 @@ pub trait Lanes: Copy {
 
     /// Runs `kernel` as a function of its own, so that its registers are its own too.
     fn call<K: Kernel>(self, kernel: K) -> K::Output;
+    /// Asks for the cache line of `at`, which may be any address; where there is no such instruction, does nothing.
+    fn prefetch<T>(self, at: *const T);
     /// `x` in every lane.
     fn splat(self, x: f32) -> Self::V;
     /// Lane `l` is `x[l]`.

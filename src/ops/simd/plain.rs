@@ -20,6 +20,7 @@ impl Lanes for Plain {
     fn call<K: Kernel>(self, kernel: K) -> K::Output {
         kernel.run(self)
     }
+    fn prefetch<T>(self, _: *const T) {}
     fn splat(self, x: f32) -> Self::V {
         [x; 16]
     }
