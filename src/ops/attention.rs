@@ -12,8 +12,8 @@ use super::{Ops, Path};
 use candle_core::{CpuStorage, CustomOp3, D, Layout, Result, Shape, Storage, Tensor, bail};
 use std::ops::Range;
 
-/// Multiplications worth a thread.
-const LEAST_PRODUCTS: usize = 1 << 19;
+/// Multiplications worth a thread: some microseconds of them.
+const LEAST_PRODUCTS: usize = 1 << 15;
 
 /// Heads, and how wide they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
