@@ -1,0 +1,125 @@
+//! SmolLM2-135M-Instruct served in this process, as `stageline up` serves it, and the figures of a series.
+
+use stageline::base::Fault;
+use stageline::door::text::TextModel;
+use stageline::door::{AnswerEvent, Input, Intake, Request};
+use stageline::engine::fake::{FakeExecutor, FakeSetup, HIDDEN};
+use stageline::engine::{DeviceChoice, Executor, Loader, Setup};
+use stageline::model::KvShape;
+use stageline::ops::{Isa, Threads};
+use stageline::plan::Balance;
+use stageline::server::{Blueprint, Metrics, Options, Plan, Serving, embedded};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+pub const KV: KvShape = KvShape { blocks: 512, block_size: 16 };
+pub const MAX_SEQS: u32 = 64;
+
+/// Where scripts/fetch_models.py puts the model.
+pub fn model() -> PathBuf {
+    let named = std::env::var_os("STAGELINE_MODELS").map(PathBuf::from);
+    let usual = || PathBuf::from(std::env::var_os("HOME").expect("HOME is set")).join(".cache/stageline/models");
+    let folder = named.unwrap_or_else(usual).join("smollm2-135m-instruct");
+    assert!(folder.is_dir(), "no {}: run scripts/fetch_models.py", folder.display());
+    folder
+}
+
+/// What runs the layers.
+#[derive(Clone)]
+pub enum Layers {
+    /// The model's, on the CPU.
+    Real(Threads),
+    /// None, at no cost.
+    Fake,
+}
+
+pub fn blueprint(stages: usize) -> Blueprint {
+    Blueprint::open(&model(), Some(stages), Balance::Cost).expect("the model opens")
+}
+
+/// The stage's setup on the CPU.
+pub fn setup(threads: &Threads, options: &Options) -> Setup {
+    let device = DeviceChoice::Cpu(Isa::chosen().expect("the processor runs them"));
+    Setup { device, threads: threads.clone(), kv: KV, max_rows: options.most_rows(false) }
+}
+
+pub fn options() -> Options {
+    Options {
+        max_num_seqs: MAX_SEQS,
+        max_model_len: 2048,
+        max_batch_tokens: 256,
+        max_batch_delay: Duration::ZERO,
+        block_size: KV.block_size as u32,
+        kv_blocks: KV.blocks as u32,
+        microbatches: 1,
+        microbatches_away: 1,
+        max_queue: 256,
+        default_max_tokens: 256,
+        longest: Duration::from_secs(3600),
+    }
+}
+
+/// `stages` stages in this process.
+pub async fn serve(stages: usize, layers: &Layers) -> Serving {
+    let blueprint = blueprint(stages);
+    let mut options = options();
+    if matches!(layers, Layers::Fake) {
+        // A fake position is 8 bytes: room for every sequence at full length.
+        options.kv_blocks = MAX_SEQS * options.max_model_len / options.block_size;
+    }
+    let plan = Plan {
+        name: "bench".into(),
+        digest: blueprint.digest,
+        stages: stages as u16,
+        hidden: if matches!(layers, Layers::Fake) { HIDDEN } else { blueprint.spec.hidden() },
+        embeds: false,
+        options: options.clone(),
+    };
+    let loader = |stage: u16| -> Loader {
+        match layers {
+            Layers::Real(threads) => blueprint.loader(stage, setup(threads, &options), |_| ()),
+            Layers::Fake => {
+                let last = usize::from(stage) + 1 == stages;
+                let (kv_blocks, block_size) = (options.kv_blocks, options.block_size);
+                let (batch_cost, row_cost) = (Duration::ZERO, Duration::ZERO);
+                let vocab = blueprint.spec.vocab() as u32;
+                let fake = FakeSetup { stage, last, vocab, kv_blocks, block_size, batch_cost, row_cost, poison: None };
+                Box::new(move || Ok(Box::new(FakeExecutor::new(fake)) as Box<dyn Executor>))
+            }
+        }
+    };
+    let text = TextModel::open(&blueprint.dir, &blueprint.spec).expect("the tokenizer opens");
+    let metrics = Arc::new(Metrics::new("bench", 0..plan.stages));
+    let loaders = (0..plan.stages).map(loader).collect();
+    embedded(&plan, loaders, Arc::new(text), metrics).await.expect("the pipeline starts")
+}
+
+/// Sends a prompt of token ids, and gives the moments at which its `tokens` answers came.
+pub async fn ask(serving: &Serving, prompt: &[u32], tokens: usize) -> Result<Vec<Instant>, Fault> {
+    let reception = serving.reception.as_ref().expect("stage 0 is here");
+    let mut request = Request::new("bench", Input::Tokens(prompt.to_vec()));
+    request.max_tokens = Some(tokens as u32);
+    let mut answer = reception.submit(request).await?;
+    let mut moments = Vec::with_capacity(tokens);
+    while let Some(event) = answer.events.recv().await {
+        match event {
+            AnswerEvent::Token { .. } => moments.push(Instant::now()),
+            AnswerEvent::Failed(fault) => return Err(fault),
+            _ => {}
+        }
+    }
+    Ok(moments)
+}
+
+/// Ends the pipeline.
+pub async fn end(serving: Serving) {
+    serving.drain.cancel();
+    serving.done.await.expect("the pumps report").expect("the pumps end well");
+}
+
+/// The value below which `share` of them lie.
+pub fn quantile(values: &mut [f64], share: f64) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[((values.len() - 1) as f64 * share).round() as usize]
+}
