@@ -4,7 +4,7 @@ mod arrivals;
 mod batches;
 mod links;
 
-use crate::base::{Attempt, Fault, ReplicaId, SequenceId, StageIndex, Tick};
+use crate::base::{Attempt, Fault, FaultClass, ReplicaId, SequenceId, StageIndex, Tick};
 use crate::core::batcher::Batcher;
 use crate::core::kv_blocks::KvBlocks;
 use crate::core::link::{LinkReceiver, Room};
@@ -226,6 +226,8 @@ pub struct StageCounts {
     pub failed_batches: u64,
     /// Opens and rows that the link to the next stage lost.
     pub lost: u64,
+    /// Faults reported to doors, by class, in the order of [`FaultClass::ALL`].
+    pub faults: [u64; FaultClass::ALL.len()],
     /// Sequences dropped since no row came for so long: the last resort, which a working pipeline never needs.
     pub idle: u64,
 }

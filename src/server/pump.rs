@@ -286,3 +286,6 @@ async fn next_submission<T>(submissions: &mut Option<mpsc::Receiver<T>>) -> Opti
         None => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

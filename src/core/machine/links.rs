@@ -107,6 +107,11 @@ impl StageMachine {
     /// Sends this event's reports and the state of the links that have changed.
     pub(super) fn say(&mut self, now: Tick, out: &mut Vec<Action>) {
         for (door, reports) in std::mem::take(&mut self.reports) {
+            for report in &reports {
+                if let Report::Failed { fault, .. } | Report::Refused { fault, .. } = report {
+                    self.counts.faults[fault.class as usize] += 1;
+                }
+            }
             let outbox = self.doors.entry(door.clone()).or_default();
             let number = outbox.add(now, reports.clone());
             if self.setup.planted == Planted::ForgetFeedback {

@@ -2,6 +2,7 @@
 
 use super::Pump;
 use crate::base::Tick;
+use crate::core::machine::StageCounts;
 use std::time::Duration;
 
 /// What the metrics and the lease were told last.
@@ -14,7 +15,7 @@ pub(super) struct Told {
     held: Duration,
     live: u64,
     free: u32,
-    lost: u64,
+    counts: StageCounts,
     replays: u64,
 }
 
@@ -29,9 +30,12 @@ impl Pump {
             stage.live_sequences.set(live);
             stage.kv_blocks.set(total.into());
             stage.kv_blocks_used.set((total - free).into());
-            let lost = self.machine.counts().lost;
-            stage.link_lost.add(lost - self.told.lost);
-            self.told.lost = lost;
+            let counts = self.machine.counts();
+            stage.link_lost.add(counts.lost - self.told.counts.lost);
+            for ((metric, count), told) in stage.faults.iter().zip(counts.faults).zip(self.told.counts.faults) {
+                metric.add(count - told);
+            }
+            self.told.counts = counts;
             // While a sequence is held, time in which the device did nothing for this stage is its bubble. A batch's
             // time is known when it is back, so the two are only compared while none is on the device.
             if self.told.live > 0 {
