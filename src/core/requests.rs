@@ -13,7 +13,7 @@ use crate::base::{Attempt, Fault, FaultClass, Position, ReplicaId, SequenceId, S
 use crate::core::Work;
 use crate::core::groups::Groups;
 use crate::core::link::{Item, SenderNews};
-use crate::core::message::Body;
+use crate::core::message::{Body, Feedback};
 use crate::core::out_link::OutLink;
 use crate::core::outbox::Outbox;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -105,7 +105,7 @@ impl DoorMachine {
         Self {
             groups: Groups::new(setup.microbatches as usize, setup.microbatches_away as usize),
             random: Prng::new(setup.boot),
-            link: OutLink::new(now, setup.planted),
+            link: OutLink::new(now, 1, setup.planted),
             setup,
             minted: 0,
             live: BTreeMap::new(),
@@ -161,7 +161,7 @@ impl DoorMachine {
                 let fault = Fault::new(FaultClass::Cancelled, "the client went away");
                 self.end(now, sequence, Err(fault), out);
             }
-            DoorEvent::Feedback { from, stage, number, reports } => {
+            DoorEvent::Feedback { from, feedback: Feedback { stage, number, reports } } => {
                 for report in reports {
                     self.on_report(now, report, judge, out);
                 }

@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use std::time::Duration;
 
 /// Things that at least one of CI's seeds must have made happen.
-pub const MARKS: [&str; 17] = [
+pub const MARKS: [&str; 18] = [
     "lost",
     "duplicated",
     "delayed",
@@ -36,6 +36,7 @@ pub const MARKS: [&str; 17] = [
     "embedded",
     "stale token",
     "reconnected",
+    "lease lapsed",
 ];
 
 const LEASE: Duration = Duration::from_secs(3);
@@ -61,16 +62,34 @@ pub struct Report {
 }
 
 enum Happening {
-    Mail { to: ReplicaId, from: ReplicaId, from_stage: StageIndex, body: Body },
-    Unreachable { to: ReplicaId, peer: ReplicaId },
-    Reconnected { to: ReplicaId },
-    Device { at: ReplicaId, batch: BatchId },
-    Wake { at: ReplicaId },
+    Mail {
+        to: ReplicaId,
+        from: ReplicaId,
+        body: Body,
+    },
+    Unreachable {
+        to: ReplicaId,
+        peer: ReplicaId,
+    },
+    Reconnected {
+        to: ReplicaId,
+    },
+    Device {
+        at: ReplicaId,
+        batch: BatchId,
+    },
+    Wake {
+        at: ReplicaId,
+    },
     Submit(usize),
     Cancel(usize),
     Kill(StageIndex),
     Restart(StageIndex),
     LeaseOver(StageIndex, ReplicaId),
+    /// Some take a replica for dead that lives: its renewal is late.
+    Lapse(StageIndex),
+    /// The renewal is there.
+    Renewal(StageIndex, ReplicaId),
 }
 
 pub struct World {
@@ -172,6 +191,11 @@ impl World {
             let wait = Duration::from_micros(1000 + self.random.below(6_000_000));
             self.later(at + wait, Happening::Restart(stage));
         }
+        for _ in 0..self.random.below(3) {
+            let stage = self.random.below(u64::from(self.stages)) as StageIndex;
+            let at = Tick(self.random.below(7_000_000));
+            self.later(at, Happening::Lapse(stage));
+        }
     }
 
     fn mark(&mut self, mark: &'static str) {
@@ -214,7 +238,7 @@ impl World {
 
     fn happen(&mut self, happening: Happening) {
         match happening {
-            Happening::Mail { to, from, from_stage, body } => self.deliver(&to, from, from_stage, body),
+            Happening::Mail { to, from, body } => self.deliver(&to, from, body),
             Happening::Unreachable { to, peer } => self.stage_event(&to, Event::Unreachable { peer }),
             Happening::Reconnected { to } => {
                 self.mark("reconnected");
@@ -258,7 +282,39 @@ impl World {
                 }
                 self.tell_door_the_leases();
             }
+            Happening::Lapse(stage) => self.lapse(stage),
+            Happening::Renewal(stage, replica) => {
+                let process = &self.processes[usize::from(stage)];
+                let leases = &mut self.leases[usize::from(stage)];
+                if process.alive && process.replica == replica && !leases.contains(&replica) {
+                    leases.insert(0, replica);
+                    self.tell_door_the_leases();
+                }
+            }
         }
+    }
+
+    /// Each process looks at the leases for itself, so one may take a replica for dead while another does not.
+    fn lapse(&mut self, stage: StageIndex) {
+        let process = &self.processes[usize::from(stage)];
+        if !process.alive {
+            return;
+        }
+        let replica = process.replica.clone();
+        self.mark("lease lapsed");
+        for to in self.live_replicas() {
+            if self.random.chance(300) {
+                continue;
+            }
+            let door = to == self.processes[0].replica;
+            self.stage_event(&to, Event::Gone { replica: replica.clone() });
+            if door {
+                self.leases[usize::from(stage)].retain(|other| *other != replica);
+                self.tell_door_the_leases();
+            }
+        }
+        let wait = Duration::from_micros(1000 + self.random.below(4_000_000));
+        self.later(self.now + wait, Happening::Renewal(stage, replica));
     }
 
     fn live_replicas(&self) -> Vec<ReplicaId> {

@@ -2,7 +2,7 @@
 
 use crate::base::{Fault, ReplicaId, SequenceId, StageIndex, Tick, TokenId};
 use crate::core::machine::Planted;
-use crate::core::message::{Body, LinkReply, Report};
+use crate::core::message::{Body, Feedback, LinkReply};
 use crate::core::{Observed, Work};
 use std::time::Duration;
 
@@ -76,14 +76,10 @@ pub enum DoorEvent {
     Cancel(SequenceId),
     /// A stage reports.
     Feedback {
-        /// The stage's replica.
+        /// The stage's replica. Its lease does not matter: what it says is judged by attempt and position.
         from: ReplicaId,
-        /// Which stage it serves.
-        stage: StageIndex,
-        /// Its number, to be acknowledged.
-        number: u64,
-        /// What happened.
-        reports: Vec<Report>,
+        /// What it says, to be acknowledged.
+        feedback: Feedback,
     },
     /// Stage 0 answers on the link from the door.
     Reply(LinkReply),

@@ -34,14 +34,7 @@ impl Pump {
             Body::FeedbackAck { number } => self.stage_event(Event::FeedbackAck { from, number }),
             Body::CloseNow { number, closes } => self.stage_event(Event::CloseNow { from, number, closes }),
             Body::CloseAck { number } => self.door_event(DoorEvent::CloseAck { from, number }),
-            Body::Feedback(feedback) => {
-                let known = self.live.iter().find(|peer| peer.replica == from).map(|peer| peer.stage);
-                let stage = if from == self.me.replica { Some(self.me.stage) } else { known };
-                // A replica that nobody has seen alive is none of this pipeline's any more; it will send again if it is.
-                let Some(stage) = stage else { return };
-                let (number, reports) = (feedback.number, feedback.reports);
-                self.door_event(DoorEvent::Feedback { from, stage, number, reports });
-            }
+            Body::Feedback(feedback) => self.door_event(DoorEvent::Feedback { from, feedback }),
         }
     }
 

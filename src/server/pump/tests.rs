@@ -65,7 +65,7 @@ impl Pair {
         else {
             panic!("no feedback")
         };
-        let Feedback { number, mut reports } = feedback;
+        let Feedback { number, mut reports, .. } = feedback;
         self.post(Body::FeedbackAck { number });
         assert_eq!(reports.len(), 1);
         reports.remove(0)

@@ -66,7 +66,9 @@ impl World {
             let at = Tick(self.random.below(6_000_000));
             self.later(at, Happening::Submit(index));
             if faults && self.random.chance(120) {
-                let wait = Duration::from_micros(self.random.below(3_000_000));
+                // Half of them while the Open travels: a Close must be able to overtake it.
+                let most = if self.random.chance(500) { 3_000 } else { 3_000_000 };
+                let wait = Duration::from_micros(self.random.below(most));
                 self.later(at + wait, Happening::Cancel(index));
             }
         }
@@ -94,7 +96,7 @@ impl World {
         let me = self.processes[0].replica.clone();
         for action in actions {
             match action {
-                DoorAction::Send { to, body, .. } => self.send(me.clone(), 0, to, body),
+                DoorAction::Send { to, body, .. } => self.send(me.clone(), to, body),
                 DoorAction::Token { sequence, id, .. } => self.client(sequence, |client| client.tokens.push(id)),
                 DoorAction::Vector { sequence, values } => self.client(sequence, |c| c.vector = Some(values)),
                 DoorAction::Ended { sequence, outcome } => self.client(sequence, |c| c.outcomes.push(outcome)),

@@ -1,7 +1,7 @@
 //! A network that loses, delays, repeats and reorders.
 
 use super::{Happening, World};
-use stageline::base::{ReplicaId, StageIndex};
+use stageline::base::ReplicaId;
 use stageline::core::Ticket;
 use stageline::core::machine::Event;
 use stageline::core::message::{Body, LinkLoad, LinkMail};
@@ -9,13 +9,10 @@ use stageline::core::requests::DoorEvent;
 use std::time::Duration;
 
 impl World {
-    pub fn deliver(&mut self, to: &ReplicaId, from: ReplicaId, from_stage: StageIndex, body: Body) {
+    pub fn deliver(&mut self, to: &ReplicaId, from: ReplicaId, body: Body) {
         let door = self.processes[0].replica == *to;
         match body {
-            Body::Feedback(feedback) => {
-                let (number, reports) = (feedback.number, feedback.reports);
-                self.door_event(DoorEvent::Feedback { from, stage: from_stage, number, reports });
-            }
+            Body::Feedback(feedback) => self.door_event(DoorEvent::Feedback { from, feedback }),
             Body::CloseAck { number } => self.door_event(DoorEvent::CloseAck { from, number }),
             Body::Reply(reply) if door && from == *to => self.door_event(DoorEvent::Reply(reply)),
             Body::Reply(reply) => self.stage_event(to, Event::Reply { from, reply }),
@@ -33,9 +30,9 @@ impl World {
         }
     }
 
-    pub fn send(&mut self, from: ReplicaId, from_stage: StageIndex, to: ReplicaId, body: Body) {
+    pub fn send(&mut self, from: ReplicaId, to: ReplicaId, body: Body) {
         if from == to {
-            let happening = Happening::Mail { to, from, from_stage, body };
+            let happening = Happening::Mail { to, from, body };
             return self.later(self.now + Duration::from_micros(5), happening);
         }
         let plane = match &body {
@@ -76,9 +73,9 @@ impl World {
         if faults && self.random.chance(8) {
             self.mark("duplicated");
             let again = at + Duration::from_micros(self.random.below(50_000));
-            let copy = Happening::Mail { to: to.clone(), from: from.clone(), from_stage, body: body.clone() };
+            let copy = Happening::Mail { to: to.clone(), from: from.clone(), body: body.clone() };
             self.later(again, copy);
         }
-        self.later(at, Happening::Mail { to, from, from_stage, body });
+        self.later(at, Happening::Mail { to, from, body });
     }
 }

@@ -121,7 +121,6 @@ impl World {
     }
 
     pub fn act(&mut self, index: usize, action: Action) {
-        let stage = index as StageIndex;
         let process = &mut self.processes[index];
         let me = process.replica.clone();
         match action {
@@ -131,7 +130,7 @@ impl World {
                     self.start_device(index);
                 }
             }
-            Action::Send { to, body, .. } => self.send(me, stage, to, body),
+            Action::Send { to, body, .. } => self.send(me, to, body),
             Action::Forward { to, epoch, number, segments, ranges, .. } => {
                 let output = process.output.as_ref().map(|bytes| Bytes::copy_from_slice(bytes)).unwrap_or_default();
                 let mut rows = BytesMut::new();
@@ -143,7 +142,7 @@ impl World {
                 match HostTensor::activations(count, HIDDEN, rows.freeze()) {
                     Some(payload) => {
                         let load = LinkLoad::Rows { segments, payload };
-                        self.send(me, stage, to, Body::Link(LinkMail::Frame { epoch, number, load }));
+                        self.send(me, to, Body::Link(LinkMail::Frame { epoch, number, load }));
                     }
                     None => self.violations.push("a frame's segments and ranges differ".into()),
                 }
