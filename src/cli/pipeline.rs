@@ -10,7 +10,7 @@ use crate::engine::fake::{FakeExecutor, FakeSetup};
 use crate::engine::{DeviceChoice, Executor, Loader, Setup};
 use crate::model::KvShape;
 use crate::ops::{Isa, Threads};
-use crate::server::{self, Blueprint, Broker, Metrics, Options, Plan, Serving};
+use crate::server::{self, Blueprint, Broker, Metrics, Options, Pipeline, Serving};
 use anyhow::{Context, bail, ensure};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use std::path::Path;
@@ -25,7 +25,7 @@ pub struct Site {
     /// The model, cut.
     pub blueprint: Blueprint,
     /// How it is served.
-    pub plan: Plan,
+    pub pipeline: Pipeline,
     /// Where its replicas in this process count.
     pub metrics: Arc<Metrics>,
     device: DeviceConfig,
@@ -79,7 +79,7 @@ impl Site {
             default_max_tokens: 256,
             longest: longest.unwrap_or(ONE_SHOT),
         };
-        let plan = Plan {
+        let pipeline = Pipeline {
             name: blueprint.name.clone(),
             digest: blueprint.digest,
             stages: StageIndex::try_from(blueprint.stages.len()).context("more stages than a pipeline may have")?,
@@ -90,18 +90,19 @@ impl Site {
             embeds: blueprint.embeds(),
             options,
         };
-        let metrics = Arc::new(Metrics::new(plan.name.clone(), 0..plan.stages));
+        let metrics = Arc::new(Metrics::new(pipeline.name.clone(), 0..pipeline.stages));
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
         let threads = Threads::new(device.threads.unwrap_or_else(cores)).map_err(said)?;
-        Ok(Self { blueprint, plan, metrics, device: device.clone(), threads })
+        Ok(Self { blueprint, pipeline, metrics, device: device.clone(), threads })
     }
 
     /// Loads every stage into this process and serves them.
     pub async fn start_embedded(&self) -> anyhow::Result<Serving> {
         let text = self.text()?;
         let loading = Loading::new();
-        let loaders = (0..self.plan.stages).map(|stage| self.loader(stage, &loading)).collect::<anyhow::Result<_>>()?;
-        let serving = server::embedded(&self.plan, loaders, text, self.metrics.clone()).await.map_err(said);
+        let loaders =
+            (0..self.pipeline.stages).map(|stage| self.loader(stage, &loading)).collect::<anyhow::Result<_>>()?;
+        let serving = server::embedded(&self.pipeline, loaders, text, self.metrics.clone()).await.map_err(said);
         loading.finish();
         serving
     }
@@ -113,7 +114,7 @@ impl Site {
         let loading = Loading::new();
         let loader = self.loader(stage, &loading)?;
         let serving =
-            server::on_nats(&self.plan, (stage, loader), &broker, text, self.metrics.clone()).await.map_err(said);
+            server::on_nats(&self.pipeline, (stage, loader), &broker, text, self.metrics.clone()).await.map_err(said);
         loading.finish();
         serving
     }
@@ -126,11 +127,11 @@ impl Site {
     }
 
     fn loader(&self, stage: StageIndex, loading: &Loading) -> anyhow::Result<Loader> {
-        let options = &self.plan.options;
+        let options = &self.pipeline.options;
         if self.device.executor == ExecutorKind::Fake {
             let setup = FakeSetup {
                 stage,
-                last: stage + 1 == self.plan.stages,
+                last: stage + 1 == self.pipeline.stages,
                 vocab: self.blueprint.spec.vocab() as u32,
                 kv_blocks: options.kv_blocks,
                 block_size: options.block_size,
@@ -147,7 +148,7 @@ impl Site {
             },
             threads: self.threads.clone(),
             kv: KvShape { blocks: options.kv_blocks as usize, block_size: options.block_size as usize },
-            max_rows: options.most_rows(self.plan.embeds),
+            max_rows: options.most_rows(self.pipeline.embeds),
         };
         let bar = loading.bar(stage);
         Ok(self.blueprint.loader(stage, setup, move |bytes| bar.inc(bytes)))

@@ -23,7 +23,7 @@ const DRAIN_MOST: Duration = Duration::from_secs(15 * 60);
 /// One line that says what is wrong.
 pub async fn serve(config: ServeConfig) -> anyhow::Result<ExitCode> {
     let site = Site::distributed(&config.pipeline, &config.batching, &config.device, config.door.exec_timeout)?;
-    let stages = site.plan.stages;
+    let stages = site.pipeline.stages;
     if config.stage >= stages {
         bail!("there is no stage {}: the pipeline has {stages}, numbered from 0", config.stage);
     }
@@ -47,12 +47,12 @@ pub async fn answer_http(
     let listener = tokio::net::TcpListener::bind(door.http).await;
     let listener = listener.with_context(|| format!("cannot listen on {}", door.http))?;
     let address = listener.local_addr()?;
-    let lobby = Arc::new(Lobby::new(site.plan.embeds));
+    let lobby = Arc::new(Lobby::new(site.pipeline.embeds));
     let limits = HttpLimits {
         max_body_bytes: door.max_body_bytes,
         max_inflight: door.max_inflight.map_or(0, |most| most as usize),
-        default_deadline: site.plan.options.longest,
-        max_deadline: site.plan.options.longest,
+        default_deadline: site.pipeline.options.longest,
+        max_deadline: site.pipeline.options.longest,
         ..HttpLimits::default()
     };
     let readiness = lobby.clone();
@@ -62,7 +62,7 @@ pub async fn answer_http(
         readiness: Arc::new(move || readiness.readiness()),
         metrics: site.metrics.clone(),
         limits: limits.clone(),
-        pipeline: site.plan.name.clone(),
+        pipeline: site.pipeline.name.clone(),
         stage,
     });
     let closing = CancellationToken::new();
@@ -73,7 +73,7 @@ pub async fn answer_http(
         () = &mut stop => return Ok(ExitCode::SUCCESS),
     };
     lobby.open(&serving);
-    tracing::info!(stage, %address, pipeline = site.plan.name, "ready");
+    tracing::info!(stage, %address, pipeline = site.pipeline.name, "ready");
     tokio::select! {
         () = &mut stop => {}
         done = &mut serving.done => {

@@ -95,10 +95,10 @@ pub struct LinkSender {
 }
 
 impl LinkSender {
-    /// A new link; it says Hello at the first [`LinkSender::poll`].
-    pub fn new(now: Tick, planted: Planted) -> Self {
+    /// A new link; it says Hello at the first [`LinkSender::poll`]. `epoch` is above any that its receiver may know.
+    pub fn new(now: Tick, epoch: u32, planted: Planted) -> Self {
         Self {
-            epoch: 1,
+            epoch,
             phase: Phase::Greeting { next: now, wait: HELLO_AGAIN },
             sent: 0,
             unacked: VecDeque::new(),
@@ -107,6 +107,11 @@ impl LinkSender {
             returned: Room::default(),
             planted,
         }
+    }
+
+    /// The epoch that it is in, or greets for.
+    pub fn epoch(&self) -> u32 {
+        self.epoch
     }
 
     /// Whether frames may be sent.

@@ -4,7 +4,7 @@ mod arrivals;
 mod batches;
 mod links;
 
-use crate::base::{Attempt, Fault, ReplicaId, SequenceId, StageIndex, Tick};
+use crate::base::{Attempt, Fault, FaultClass, ReplicaId, SequenceId, StageIndex, Tick};
 use crate::core::batcher::Batcher;
 use crate::core::kv_blocks::KvBlocks;
 use crate::core::link::{LinkReceiver, Room};
@@ -71,7 +71,7 @@ pub enum Planted {
     IgnoreGap,
     /// A sender never asks what became of its frames.
     NeverProbe,
-    /// The door does not mind that a replica of a request's path is dead.
+    /// Nobody minds that a replica of a request's path is dead.
     IgnoreDeath,
     /// The credit of dropped rows is not given back.
     KeepCredit,
@@ -226,6 +226,8 @@ pub struct StageCounts {
     pub failed_batches: u64,
     /// Opens and rows that the link to the next stage lost.
     pub lost: u64,
+    /// Faults reported to doors, by class, in the order of [`FaultClass::ALL`].
+    pub faults: [u64; FaultClass::ALL.len()],
     /// Sequences dropped since no row came for so long: the last resort, which a working pipeline never needs.
     pub idle: u64,
 }
@@ -242,7 +244,11 @@ pub struct StageMachine {
     /// Upstream links that have something new to say.
     unsaid: BTreeSet<ReplicaId>,
     downstream: BTreeMap<ReplicaId, OutLink>,
+    /// Epoch that a new link begins with: above those of all links that ended.
+    new_epoch: u32,
     doors: BTreeMap<ReplicaId, Outbox<Vec<Report>>>,
+    /// Doors whose lease is over, and how long they are still told: one of them may live, its renewal only late.
+    gone_doors: BTreeMap<ReplicaId, Tick>,
     /// Reports of this event, by door.
     reports: BTreeMap<ReplicaId, Vec<Report>>,
     queue: Batcher,
@@ -267,7 +273,9 @@ impl StageMachine {
             upstream: BTreeMap::new(),
             unsaid: BTreeSet::new(),
             downstream: BTreeMap::new(),
+            new_epoch: 1,
             doors: BTreeMap::new(),
+            gone_doors: BTreeMap::new(),
             reports: BTreeMap::new(),
             queue: Batcher::default(),
             tickets: HashMap::new(),
@@ -287,6 +295,7 @@ impl StageMachine {
                 self.with_link(now, &from, out, |link, news| link.on_reply(now, reply, news))
             }
             Event::FeedbackAck { from, number } => {
+                self.gone_doors.remove(&from);
                 if let Some(outbox) = self.doors.get_mut(&from) {
                     outbox.acknowledged(number);
                 }
@@ -319,8 +328,8 @@ impl StageMachine {
     pub fn next_deadline(&self) -> Option<Tick> {
         let links = self.downstream.values().filter_map(OutLink::next_deadline);
         let feedback = self.doors.values().filter_map(Outbox::next_deadline);
-        let sweep = (!self.sequences.is_empty() || !self.tombstones.is_empty()).then_some(self.sweep_at);
-        links.chain(feedback).chain(sweep).chain(self.delay_until).min()
+        let sweep = !(self.sequences.is_empty() && self.tombstones.is_empty() && self.gone_doors.is_empty());
+        links.chain(feedback).chain(sweep.then_some(self.sweep_at)).chain(self.delay_until).min()
     }
 
     /// Whether nothing is held, queued or unacknowledged.

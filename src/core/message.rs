@@ -140,6 +140,8 @@ pub enum LinkReply {
 /// What a stage tells a door.
 #[derive(Clone, Debug)]
 pub struct Feedback {
+    /// The stage that says it: where the acknowledgement goes.
+    pub stage: StageIndex,
     /// The stage's number of this message towards this door, for the acknowledgement.
     pub number: u64,
     /// What happened, in order.

@@ -15,9 +15,9 @@ pub struct OutLink {
 }
 
 impl OutLink {
-    /// A link that greets at its first [`OutLink::poll`].
-    pub fn new(now: Tick, planted: Planted) -> Self {
-        Self { sender: LinkSender::new(now, planted), waiting: VecDeque::new(), reserved: Room::default() }
+    /// A link that greets at its first [`OutLink::poll`], for `epoch`.
+    pub fn new(now: Tick, epoch: u32, planted: Planted) -> Self {
+        Self { sender: LinkSender::new(now, epoch, planted), waiting: VecDeque::new(), reserved: Room::default() }
     }
 
     /// Sends an Open or a Close, at once or as soon as the greeting is over.
@@ -44,6 +44,11 @@ impl OutLink {
     /// Numbers a frame of rows; `None` if the link has no credit for it, as when its epoch ended under a reservation.
     pub fn number_rows(&mut self, now: Tick, items: Vec<Item>, room: Room) -> Option<(u32, u64)> {
         self.sender.credit().holds(room).then(|| self.sender.number(now, items, room))
+    }
+
+    /// The epoch that it is in, or greets for.
+    pub fn epoch(&self) -> u32 {
+        self.sender.epoch()
     }
 
     /// When [`OutLink::poll`] has something to do.

@@ -2,166 +2,21 @@
 
 mod answers;
 mod closing;
+mod events;
+mod opens;
 mod rows;
+
+pub use events::{DoorAction, DoorEvent, DoorSetup, FinishReason, Judge, NewRequest};
 
 use crate::base::prng::Prng;
 use crate::base::{Attempt, Fault, FaultClass, Position, ReplicaId, SequenceId, StageIndex, Tick, TokenId};
+use crate::core::Work;
 use crate::core::groups::Groups;
-use crate::core::link::{Item, ItemKind, SenderNews};
-use crate::core::machine::Planted;
-use crate::core::message::{Body, LinkLoad, LinkReply, Report};
-use crate::core::out_link::{OutLink, item};
+use crate::core::link::{Item, SenderNews};
+use crate::core::message::{Body, Feedback};
+use crate::core::out_link::OutLink;
 use crate::core::outbox::Outbox;
-use crate::core::{Observed, Opening, Work};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::Arc;
-use std::time::Duration;
-
-/// Replays that may be opening at once, so that a dead stage's return is not met by all of them together.
-const REPLAYS_AT_ONCE: usize = 4;
-/// Replays caused by a request's own failed rows, without a new token, after which it ends.
-const BLAMED_MOST: u32 = 3;
-/// First wait before a replay; it doubles up to [`BACKOFF_MOST`].
-const BACKOFF: Duration = Duration::from_millis(10);
-/// Longest wait before a replay.
-const BACKOFF_MOST: Duration = Duration::from_secs(1);
-/// After a refusal for lack of room, the next try comes no later than about this.
-const TRY_AGAIN: Duration = Duration::from_millis(50);
-
-/// Why an answer ended well.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FinishReason {
-    /// The model's end token, or a stop string.
-    Stop,
-    /// `max_tokens`, or the model's longest sequence.
-    Length,
-}
-
-impl FinishReason {
-    /// As JSON answers spell it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Stop => "stop",
-            Self::Length => "length",
-        }
-    }
-}
-
-/// What a door is made with.
-#[derive(Clone, Debug)]
-pub struct DoorSetup {
-    /// This replica; it serves stage 0.
-    pub me: ReplicaId,
-    /// Its boot nonce, the first half of every sequence's id.
-    pub boot: u64,
-    /// Most sequences in the pipeline at once.
-    pub max_num_seqs: u32,
-    /// Most requests that wait.
-    pub max_queue: usize,
-    /// Decode microbatches.
-    pub microbatches: u32,
-    /// How many of them may be in the pipeline at once.
-    pub microbatches_away: u32,
-    /// How long a lease lasts.
-    pub lease: Duration,
-    /// Bytes of a token row on the link to stage 0.
-    pub row_bytes: u64,
-    /// A defect planted by a test.
-    pub planted: Planted,
-}
-
-/// A request, tokenized and checked.
-#[derive(Clone, Debug)]
-pub struct NewRequest {
-    /// For log lines.
-    pub call_id: String,
-    /// What to do; the seed is drawn already.
-    pub work: Work,
-    /// The prompt, at least one token.
-    pub prompt: Vec<TokenId>,
-    /// Most tokens to generate, at least 1.
-    pub max_tokens: u32,
-    /// When it must have ended.
-    pub deadline: Tick,
-}
-
-/// Says whether an answer ends with this token (end tokens, stop strings).
-pub trait Judge {
-    /// Called once for each token of a sequence, in order.
-    fn ends(&mut self, sequence: SequenceId, token: TokenId) -> Option<FinishReason>;
-}
-
-/// What happens to a door.
-#[derive(Debug)]
-pub enum DoorEvent {
-    /// The client went away.
-    Cancel(SequenceId),
-    /// A stage reports.
-    Feedback {
-        /// The stage's replica.
-        from: ReplicaId,
-        /// Which stage it serves.
-        stage: StageIndex,
-        /// Its number, to be acknowledged.
-        number: u64,
-        /// What happened.
-        reports: Vec<Report>,
-    },
-    /// Stage 0 answers on the link from the door.
-    Reply(LinkReply),
-    /// A stage has done a CloseNow.
-    CloseAck {
-        /// The stage's replica.
-        from: ReplicaId,
-        /// Which.
-        number: u64,
-    },
-    /// The live replicas of every stage, the one to be chosen first.
-    Replicas(Vec<Vec<ReplicaId>>),
-    /// Take no more requests, and say [`DoorAction::Drained`] when none is left.
-    Drain,
-    /// [`DoorMachine::next_deadline`] has passed.
-    Time,
-}
-
-/// What a door wants done, in order.
-#[derive(Debug)]
-pub enum DoorAction {
-    /// Send this.
-    Send {
-        /// The receiver's stage.
-        stage: StageIndex,
-        /// The receiver.
-        to: ReplicaId,
-        /// What.
-        body: Body,
-    },
-    /// A token of an answer.
-    Token {
-        /// Whose.
-        sequence: SequenceId,
-        /// The token.
-        id: TokenId,
-        /// What was asked to be seen of its logits.
-        observed: Option<Observed>,
-    },
-    /// An encoder's vector.
-    Vector {
-        /// Whose.
-        sequence: SequenceId,
-        /// The numbers.
-        values: Vec<f32>,
-    },
-    /// The request has ended; nothing more comes of it.
-    Ended {
-        /// Whose.
-        sequence: SequenceId,
-        /// How.
-        outcome: Result<FinishReason, Fault>,
-    },
-    /// Nothing is left.
-    Drained,
-}
 
 #[derive(Clone, Debug, PartialEq)]
 enum Phase {
@@ -250,7 +105,7 @@ impl DoorMachine {
         Self {
             groups: Groups::new(setup.microbatches as usize, setup.microbatches_away as usize),
             random: Prng::new(setup.boot),
-            link: OutLink::new(now, setup.planted),
+            link: OutLink::new(now, 1, setup.planted),
             setup,
             minted: 0,
             live: BTreeMap::new(),
@@ -306,7 +161,7 @@ impl DoorMachine {
                 let fault = Fault::new(FaultClass::Cancelled, "the client went away");
                 self.end(now, sequence, Err(fault), out);
             }
-            DoorEvent::Feedback { from, stage, number, reports } => {
+            DoorEvent::Feedback { from, feedback: Feedback { stage, number, reports } } => {
                 for report in reports {
                     self.on_report(now, report, judge, out);
                 }
@@ -368,54 +223,6 @@ impl DoorMachine {
             return Some(0);
         }
         self.replicas.iter().position(Vec::is_empty).map(|stage| stage as StageIndex)
-    }
-
-    /// Opens waiting requests, replays first, while the pipeline may hold more.
-    fn open_what_fits(&mut self, now: Tick, out: &mut Vec<DoorAction>) {
-        if self.missing_stage().is_some() || self.hold_until.is_some_and(|until| now < until) {
-            return;
-        }
-        self.hold_until = None;
-        let replays: Vec<SequenceId> = self
-            .live
-            .iter()
-            .filter(|(_, live)| matches!(live.phase, Phase::Backoff(until) if until <= now))
-            .map(|(sequence, _)| *sequence)
-            .collect();
-        let opening = |live: &&Live| live.phase == Phase::Opening && live.attempt > 1;
-        let room = REPLAYS_AT_ONCE.saturating_sub(self.live.values().filter(opening).count());
-        for sequence in replays.into_iter().take(room) {
-            self.open(now, sequence, out);
-        }
-        while self.live.len() - self.waiting.len() < self.setup.max_num_seqs as usize
-            && let Some(sequence) = self.waiting.pop_front()
-        {
-            self.open(now, sequence, out);
-        }
-    }
-
-    fn open(&mut self, now: Tick, sequence: SequenceId, out: &mut Vec<DoorAction>) {
-        let path: Vec<ReplicaId> = self.replicas.iter().filter_map(|replicas| replicas.first().cloned()).collect();
-        let Some(live) = self.live.get_mut(&sequence) else { return };
-        live.attempt += 1;
-        live.phase = Phase::Opening;
-        live.sent = 0;
-        live.used.extend(path.iter().enumerate().map(|(stage, replica)| (stage as StageIndex, replica.clone())));
-        live.path = path.clone();
-        self.counts.replays += u64::from(live.attempt > 1 && live.replays > 0);
-        let opening = Opening {
-            sequence,
-            attempt: live.attempt,
-            door: self.setup.me.clone(),
-            path,
-            call_id: live.request.call_id.clone(),
-            work: live.request.work,
-            known: live.known.clone(),
-            capacity_tokens: live.capacity_tokens(),
-        };
-        let item = item(sequence, live.attempt, &self.setup.me, ItemKind::Open);
-        let load = LinkLoad::Open(Arc::new(opening));
-        self.with_link(now, out, |link, news| link.send_control(now, item, load, news));
     }
 
     /// Lets `act` work on the link to stage 0 and carries out what comes of it.

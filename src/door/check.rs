@@ -1,4 +1,4 @@
-//! The ranges of a request's numbers. Every refusal names the field, what it may be and what it is.
+//! The ranges of a request's numbers, whichever way it came. Every refusal names the field, what it may be and what it is.
 
 use crate::base::Fault;
 use crate::base::limits::{MAX_STOP_BYTES, MAX_STOP_STRINGS, MAX_TEMPERATURE, MAX_TOP_LOGITS};

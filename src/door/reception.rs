@@ -1,7 +1,7 @@
 //! Where clients' requests are checked and tokenized on their way to the desk.
 
 use crate::base::prng::Prng;
-use crate::base::{Fault, FaultClass, Tick};
+use crate::base::{Fault, FaultClass, Tick, TokenId};
 use crate::core::Work;
 use crate::core::requests::NewRequest;
 use crate::door::check;
@@ -49,9 +49,9 @@ impl Reception {
         Self { terms, text, desk, readiness, started, seeds }
     }
 
-    fn checked(&self, request: &Request) -> Result<NewRequest, Fault> {
+    async fn checked(&self, request: &Arc<Request>) -> Result<NewRequest, Fault> {
         check::check(request)?;
-        let prompt = self.text.encode(&request.input)?;
+        let prompt = self.tokenized(request.clone()).await?;
         let longest = self.terms.max_model_len;
         let length = u32::try_from(prompt.len()).unwrap_or(u32::MAX);
         let room = longest.saturating_sub(length);
@@ -74,6 +74,13 @@ impl Reception {
         Ok(NewRequest { call_id: request.call_id.clone(), work, prompt, max_tokens, deadline: now + time })
     }
 
+    /// The prompt's tokens. A long text takes a second or more, in which this thread's other connections would stand still.
+    async fn tokenized(&self, request: Arc<Request>) -> Result<Vec<TokenId>, Fault> {
+        let text = self.text.clone();
+        let encoded = tokio::task::spawn_blocking(move || text.encode(&request.input)).await;
+        encoded.unwrap_or_else(|error| Err(Fault::internal(format!("the tokenizer failed: {error}"))))
+    }
+
     /// A seed for a request that names none.
     fn draw(&self) -> u64 {
         self.seeds.lock().unwrap_or_else(PoisonError::into_inner).next_u64()
@@ -83,12 +90,13 @@ impl Reception {
         if let Readiness::NotReady(why) = &*self.readiness.borrow() {
             return Err(Fault::new(FaultClass::Unavailable, why.clone()));
         }
-        let checked = self.checked(&request)?;
+        let request = Arc::new(request);
+        let checked = self.checked(&request).await?;
         let prompt_tokens = checked.prompt.len() as u32;
         let (events, answer) = mpsc::channel(checked.max_tokens as usize + 2);
         let (admitted, decision) = oneshot::channel();
         let (alive, gone) = oneshot::channel();
-        let submission = Submission { request: checked, stop: request.stop, events, admitted };
+        let submission = Submission { request: checked, stop: request.stop.clone(), events, admitted };
         let closed = || Fault::new(FaultClass::Unavailable, "the pipeline is shutting down: send the request again");
         self.desk.send((submission, gone)).await.map_err(|_| closed())?;
         decision.await.map_err(|_| closed())??;
@@ -107,5 +115,43 @@ impl Intake for Reception {
 
     fn embeds(&self) -> bool {
         self.terms.embeds
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::door::Input;
+    use crate::model::{BertSpec, ModelSpec};
+
+    const TOKENIZER: &str = r#"{"version": "1.0", "pre_tokenizer": {"type": "Whitespace"}, "added_tokens": [],
+        "model": {"type": "WordLevel", "vocab": {"a": 0, "?": 1}, "unk_token": "?"}}"#;
+
+    fn text() -> Arc<TextModel> {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("tokenizer.json"), TOKENIZER).unwrap();
+        let (layers, hidden, intermediate, heads) = (1, 8, 8, 1);
+        let (vocab, type_vocab, max_positions, norm_eps) = (2, 2, 8, 1e-12);
+        let spec = BertSpec { layers, hidden, intermediate, heads, vocab, type_vocab, max_positions, norm_eps };
+        Arc::new(TextModel::open(dir.path(), &ModelSpec::Bert(spec)).unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_text_is_tokenized_beside_the_callers_task() {
+        let (desk, mut submissions) = mpsc::channel(1);
+        let (_ready, readiness) = watch::channel(Readiness::Ready);
+        let longest = Duration::from_secs(60);
+        let terms = Terms { max_model_len: 8, default_max_tokens: 1, longest, embeds: true };
+        let reception = Reception::new(terms, text(), desk, readiness, (Instant::now(), 1));
+        let mut submitting = reception.submit(Request::new("id", Input::Text("a b a".into())));
+        assert!(futures::poll!(&mut submitting).is_pending());
+        assert!(submissions.try_recv().is_err(), "the caller's task tokenized the text itself");
+        let desk = async {
+            let (submission, _gone) = submissions.recv().await.unwrap();
+            submission.admitted.send(Err(Fault::internal("seen"))).unwrap();
+            submission.request.prompt
+        };
+        let (answer, prompt) = tokio::join!(submitting, desk);
+        assert_eq!((answer.unwrap_err().message.as_str(), prompt), ("seen", vec![0, 1, 0]));
     }
 }

@@ -23,7 +23,7 @@ const SUBMISSIONS: usize = 256;
 
 /// What a pipeline is, for whoever assembles one of its replicas.
 #[derive(Clone, Debug)]
-pub struct Plan {
+pub struct Pipeline {
     /// The pipeline's name.
     pub name: String,
     /// What names its cut.
@@ -65,7 +65,7 @@ struct Wiring {
 /// # Errors
 /// What the loaders say.
 pub async fn embedded(
-    plan: &Plan,
+    pipeline: &Pipeline,
     loaders: Vec<Loader>,
     text: Arc<TextModel>,
     metrics: Arc<Metrics>,
@@ -73,20 +73,20 @@ pub async fn embedded(
     let mut device = Device::start("cpu", loaders).await?;
     let usage = device.usage();
     let (net, leases) = (MemoryNet::new(), LeaseBoard::new());
-    let mut site = Site::new(plan, metrics, usage);
-    for stage in 0..plan.stages {
+    let mut assembly = Assembly::new(pipeline, metrics, usage);
+    for stage in 0..pipeline.stages {
         let me = new_replica();
         let peer = Peer { stage, replica: me.clone() };
         let mailbox = net.register(peer);
-        let lease = leases.keep(site.status(stage, &me));
+        let lease = leases.keep(assembly.status(stage, &me));
         let view = leases.watch();
         let replicas = view.replicas();
         let wiring = Wiring { mailbox, post: Arc::new(net.clone()), lease, replicas, _watch: Box::new(view) };
         let handle = device.handle(usize::from(stage));
         let handle = handle.ok_or_else(|| Fault::internal("a stage without a place on the device"))?;
-        site.add((stage, me), handle, wiring, (stage == 0).then(|| text.clone()));
+        assembly.add((stage, me), handle, wiring, (stage == 0).then(|| text.clone()));
     }
-    site.start("pump")
+    assembly.start("pump")
 }
 
 /// How a stage reaches the others.
@@ -103,14 +103,14 @@ pub struct Broker {
 /// # Errors
 /// What the loader says, or `Unavailable` if the broker cannot be reached.
 pub async fn on_nats(
-    plan: &Plan,
+    pipeline: &Pipeline,
     (stage, loader): (StageIndex, Loader),
     broker: &Broker,
     text: Option<Arc<TextModel>>,
     metrics: Arc<Metrics>,
 ) -> Result<Serving, Fault> {
     let unreachable = |e: crate::transport::TransportError| Fault::new(FaultClass::Unavailable, e.to_string());
-    let subjects = Subjects::new(&plan.name, &hex(&plan.digest)).map_err(|e| Fault::invalid(e.to_string()))?;
+    let subjects = Subjects::new(&pipeline.name, &hex(&pipeline.digest)).map_err(|e| Fault::invalid(e.to_string()))?;
     let mut settings = NatsSettings::new(broker.urls.join(","), subjects);
     settings.credentials = broker.credentials.clone();
     // The broker first: it answers at once, a shard takes its time.
@@ -121,19 +121,19 @@ pub async fn on_nats(
     let me = new_replica();
     let peer = Peer { stage, replica: me.clone() };
     let mailbox = net.register(peer).await.map_err(unreachable)?;
-    let mut site = Site::new(plan, metrics, device.usage());
-    let lease = leases.keep(site.status(stage, &me)).await.map_err(unreachable)?;
+    let mut assembly = Assembly::new(pipeline, metrics, device.usage());
+    let lease = leases.keep(assembly.status(stage, &me)).await.map_err(unreachable)?;
     let view = leases.watch();
     let replicas = view.replicas();
     let watch = Box::new((view, leases));
     let wiring = Wiring { mailbox, post: Arc::new(net), lease, replicas, _watch: watch };
-    site.add((stage, me), handle, wiring, text);
-    site.start(&format!("pump-{stage}"))
+    assembly.add((stage, me), handle, wiring, text);
+    assembly.start(&format!("pump-{stage}"))
 }
 
 /// The replicas of one process while they are put together.
-struct Site<'a> {
-    plan: &'a Plan,
+struct Assembly<'a> {
+    pipeline: &'a Pipeline,
     started: Instant,
     drain: CancellationToken,
     pumps: Vec<(Pump, Box<dyn Send>)>,
@@ -142,19 +142,19 @@ struct Site<'a> {
     reception: Option<Arc<Reception>>,
 }
 
-impl<'a> Site<'a> {
-    fn new(plan: &'a Plan, metrics: Arc<Metrics>, usage: Arc<DeviceUse>) -> Self {
+impl<'a> Assembly<'a> {
+    fn new(pipeline: &'a Pipeline, metrics: Arc<Metrics>, usage: Arc<DeviceUse>) -> Self {
         let drain = CancellationToken::new();
         let started = Instant::now();
-        Self { plan, started, drain, pumps: Vec::new(), metrics, usage, reception: None }
+        Self { pipeline, started, drain, pumps: Vec::new(), metrics, usage, reception: None }
     }
 
     fn status(&self, stage: StageIndex, me: &ReplicaId) -> Status {
-        let options = &self.plan.options;
+        let options = &self.pipeline.options;
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
         Status {
             wire_version: WIRE_VERSION,
-            manifest: hex(&self.plan.digest),
+            manifest: hex(&self.pipeline.digest),
             stage,
             replica: me.clone(),
             started_unix_ms: unix.as_millis() as u64,
@@ -174,14 +174,14 @@ impl<'a> Site<'a> {
         wiring: Wiring,
         text: Option<Arc<TextModel>>,
     ) {
-        let options = &self.plan.options;
+        let options = &self.pipeline.options;
         let door = text.map(|text| {
             let (desk_end, submissions) = mpsc::channel(SUBMISSIONS);
             let terms = Terms {
                 max_model_len: options.max_model_len,
                 default_max_tokens: options.default_max_tokens,
                 longest: options.longest,
-                embeds: self.plan.embeds,
+                embeds: self.pipeline.embeds,
             };
             let (ready_end, readiness) = watch::channel(Readiness::Ready);
             let draining = self.drain.clone();
@@ -196,7 +196,7 @@ impl<'a> Site<'a> {
             let desk = Desk::new(now, options.door(&me), text);
             DoorParts { desk, submissions }
         });
-        let machine = StageMachine::new(options.stage(&me, (stage, self.plan.stages), self.plan.hidden));
+        let machine = StageMachine::new(options.stage(&me, (stage, self.pipeline.stages), self.pipeline.hidden));
         let pump = Pump::new(PumpParts {
             machine,
             device,
@@ -206,7 +206,7 @@ impl<'a> Site<'a> {
             replicas: wiring.replicas,
             door,
             metrics: self.metrics.clone(),
-            hidden: self.plan.hidden,
+            hidden: self.pipeline.hidden,
             started: self.started,
             drain: self.drain.clone(),
         });

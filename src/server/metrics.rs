@@ -77,8 +77,8 @@ impl DoorMetrics {
 #[derive(Debug)]
 pub struct StageMetrics {
     stage: StageIndex,
-    /// Faults that it reported, by class.
-    faults: [Counter; FaultClass::ALL.len()],
+    /// Faults that it reported to doors, by class, in the order of [`FaultClass::ALL`].
+    pub faults: [Counter; FaultClass::ALL.len()],
     /// Rows that wait for the device.
     pub queued_rows: Gauge,
     /// Sequences that are open.
@@ -111,11 +111,6 @@ impl StageMetrics {
             device_bubble: Seconds::default(),
             link_lost: Counter::default(),
         }
-    }
-
-    /// Counts a fault.
-    pub fn fault(&self, class: FaultClass) {
-        self.faults[class as usize].inc();
     }
 }
 
@@ -184,7 +179,7 @@ impl Metrics {
         }
         page.family("batch_rows", "histogram", "Rows of each batch that ran.");
         stages().for_each(|(stage, label)| page.histogram("batch_rows", &[("stage", label)], &stage.batch_rows));
-        page.family("faults_total", "counter", "Faults a stage reported, by class.");
+        page.family("faults_total", "counter", "Faults a stage reported to doors, by class.");
         for (stage, label) in stages() {
             for (class, count) in FaultClass::ALL.iter().zip(&stage.faults) {
                 let labels = [("stage", label), ("class", class.row().name)];
@@ -240,7 +235,7 @@ mod tests {
         metrics.door.ended(Some(FaultClass::Internal), Duration::from_secs(100));
         metrics.stage(2).unwrap().batch_rows.observe(3);
         metrics.stage(1).unwrap().device_busy.add(Duration::from_millis(1500));
-        metrics.stage(1).unwrap().fault(FaultClass::DeviceFailed);
+        metrics.stage(1).unwrap().faults[FaultClass::DeviceFailed as usize].inc();
         assert!(metrics.stage(0).is_none());
         let page = metrics.render();
         for line in [

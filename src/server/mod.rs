@@ -6,7 +6,7 @@ pub mod metrics;
 pub mod options;
 pub mod pump;
 
-pub use assemble::{Broker, Plan, Serving, embedded, on_nats};
+pub use assemble::{Broker, Pipeline, Serving, embedded, on_nats};
 pub use blueprint::{Blueprint, StageFacts};
 pub use metrics::Metrics;
 pub use options::Options;

@@ -1,20 +1,24 @@
 //! The task that owns a stage's machine (and at stage 0 the door's desk), and carries out what they decide.
 
-use crate::base::{Fault, HostTensor, ReplicaId, StageIndex, Tick};
+mod batches;
+mod figures;
+mod mail;
+
+use crate::base::{Fault, HostTensor, SequenceId, StageIndex, Tick};
 use crate::core::machine::{Action, Event, StageMachine};
-use crate::core::message::{Body, LinkLoad, LinkMail, Segment};
+use crate::core::message::{Body, LinkLoad, LinkMail};
 use crate::core::requests::DoorEvent;
-use crate::core::{BatchId, Mail, Microbatch, Output, Ticket};
+use crate::core::{BatchId, Ticket};
 use crate::door::desk::{Desk, Outgoing, Submission};
-use crate::engine::{DeviceHandle, Ran};
+use crate::engine::DeviceHandle;
 use crate::server::metrics::Metrics;
-use crate::transport::{Arrived, LeaseKeeper, Mailbox, Peer, Post, PostError};
+use crate::transport::{LeaseKeeper, Mailbox, Peer, Post};
 use crate::wire::{Phase, Status};
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
+use figures::Told;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
 use std::collections::{HashMap, VecDeque};
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -69,7 +73,7 @@ pub struct Pump {
     replicas: watch::Receiver<Vec<Status>>,
     desk: Option<Desk>,
     submissions: Option<mpsc::Receiver<(Submission, oneshot::Receiver<()>)>>,
-    clients: FuturesUnordered<BoxFuture<'static, crate::base::SequenceId>>,
+    clients: FuturesUnordered<BoxFuture<'static, SequenceId>>,
     metrics: Arc<Metrics>,
     /// What the metrics have been told so far.
     told: Told,
@@ -193,42 +197,6 @@ impl Pump {
         self.machine.next_deadline().into_iter().chain(door).min()
     }
 
-    fn arrived(&mut self, arrived: Option<Arrived>) -> Result<(), Fault> {
-        match arrived.ok_or_else(|| Fault::internal("the transport has ended"))? {
-            Arrived::Mail(Mail { from, body }) => self.take(from, body),
-            Arrived::Unreachable { peer } => self.stage_event(Event::Unreachable { peer: peer.replica }),
-            Arrived::Reconnected => self.stage_event(Event::Reconnected),
-        }
-        Ok(())
-    }
-
-    fn take(&mut self, from: ReplicaId, body: Body) {
-        match body {
-            Body::Link(mail) => {
-                self.tickets += 1;
-                let ticket = Ticket(self.tickets);
-                if let LinkMail::Frame { load: LinkLoad::Rows { payload, .. }, .. } = &mail {
-                    self.parked.insert(ticket, payload.clone());
-                }
-                self.stage_event(Event::Link { from, mail, ticket });
-            }
-            // Only the door has a link whose receiver is this very replica.
-            Body::Reply(reply) if from == self.me.replica => self.door_event(DoorEvent::Reply(reply)),
-            Body::Reply(reply) => self.stage_event(Event::Reply { from, reply }),
-            Body::FeedbackAck { number } => self.stage_event(Event::FeedbackAck { from, number }),
-            Body::CloseNow { number, closes } => self.stage_event(Event::CloseNow { from, number, closes }),
-            Body::CloseAck { number } => self.door_event(DoorEvent::CloseAck { from, number }),
-            Body::Feedback(feedback) => {
-                let known = self.live.iter().find(|peer| peer.replica == from).map(|peer| peer.stage);
-                let stage = if from == self.me.replica { Some(self.me.stage) } else { known };
-                // A replica that nobody has seen alive is none of this pipeline's any more; it will send again if it is.
-                let Some(stage) = stage else { return };
-                let (number, reports) = (feedback.number, feedback.reports);
-                self.door_event(DoorEvent::Feedback { from, stage, number, reports });
-            }
-        }
-    }
-
     fn submitted(&mut self, submission: Submission, gone: oneshot::Receiver<()>) {
         let now = self.now();
         let mut out = Vec::new();
@@ -289,13 +257,6 @@ impl Pump {
         self.actions = actions;
     }
 
-    /// Delivers what the door and stage 0 have for each other.
-    fn settle_local(&mut self) {
-        while let Some(body) = self.local.pop_front() {
-            self.take(self.me.replica.clone(), body);
-        }
-    }
-
     fn act(&mut self, action: Action) {
         match action {
             Action::Run(batch) => self.hand_over(batch),
@@ -310,132 +271,6 @@ impl Pump {
             Action::Release(ticket) => drop(self.parked.remove(&ticket)),
         }
     }
-
-    fn hand_over(&mut self, batch: Microbatch) {
-        self.on_device.insert(batch.id, batch.rows() as u64);
-        let inputs: Option<Vec<HostTensor>> = batch
-            .members
-            .iter()
-            .map(|m| Some(self.parked.get(&m.ticket)?.slice_rows(m.ticket_row as usize, m.rows as usize)))
-            .collect();
-        let handed = match inputs {
-            Some(inputs) => self.device.run(batch, inputs),
-            None => Err(Fault::internal("a microbatch names a payload that is not parked")),
-        };
-        if let Err(fault) = handed {
-            self.failed = Some(fault);
-        }
-    }
-
-    fn ran(&mut self, ran: Ran) {
-        let rows = self.on_device.remove(&ran.batch).unwrap_or(0);
-        if let (Some(stage), Ok(_)) = (self.metrics.stage(self.me.stage), &ran.outcome) {
-            stage.batch_rows.observe(rows);
-        }
-        let outcome = match ran.outcome {
-            Ok(Output::Activations(rows)) => {
-                self.output = Some((ran.batch, rows));
-                Ok(Vec::new())
-            }
-            Ok(Output::Emissions(emissions)) => Ok(emissions),
-            Err(fault) => {
-                tracing::warn!(stage = self.me.stage, batch = ran.batch.0, %fault, "a microbatch failed");
-                Err(fault)
-            }
-        };
-        self.stage_event(Event::Ran { batch: ran.batch, outcome });
-    }
-
-    /// The rows of `ranges` of the batch's output: the output itself where they are all of it.
-    fn cut(&mut self, batch: BatchId, segments: &[Segment], ranges: &[Range<u32>]) -> Option<HostTensor> {
-        let (_, output) = self.output.take().filter(|(id, _)| *id == batch)?;
-        let rows: usize = segments.iter().map(|segment| segment.rows as usize).sum();
-        let width = self.hidden * 4;
-        let whole = output.len() == rows * width;
-        let bytes = if whole {
-            output.freeze()
-        } else {
-            let mut part = BytesMut::with_capacity(rows * width + rows * 64 + 4096);
-            for range in ranges {
-                part.extend_from_slice(&output[range.start as usize * width..range.end as usize * width]);
-            }
-            self.output = Some((batch, output));
-            Bytes::from(part)
-        };
-        HostTensor::activations(rows, self.hidden, bytes)
-    }
-
-    fn send(&mut self, stage: StageIndex, to: ReplicaId, body: Body) {
-        if to == self.me.replica {
-            self.local.push_back(body);
-            return;
-        }
-        let mail = Mail { from: self.me.replica.clone(), body };
-        match self.post.post(&Peer { stage, replica: to.clone() }, mail) {
-            Ok(()) => {}
-            Err(PostError::Closed) => self.failed = Some(Fault::internal("the transport has ended")),
-            Err(error) => tracing::warn!(stage = self.me.stage, to = %to, %error, "mail was not taken"),
-        }
-    }
-
-    /// Brings metrics and lease up to date.
-    fn publish(&mut self) {
-        let now = self.now();
-        let (free, total) = self.machine.kv_blocks();
-        let live = self.machine.live() as u64;
-        if let Some(stage) = self.metrics.stage(self.me.stage) {
-            stage.queued_rows.set(self.machine.queued_rows());
-            stage.live_sequences.set(live);
-            stage.kv_blocks.set(total.into());
-            stage.kv_blocks_used.set((total - free).into());
-            let lost = self.machine.counts().lost;
-            stage.link_lost.add(lost - self.told.lost);
-            self.told.lost = lost;
-            // While a sequence is held, time in which the device did nothing for this stage is its bubble. A batch's
-            // time is known when it is back, so the two are only compared while none is on the device.
-            if self.told.live > 0 {
-                self.told.held += now.since(self.told.at);
-            }
-            self.told.at = now;
-            let busy = self.device.busy();
-            stage.device_busy.add(busy.saturating_sub(self.told.busy));
-            self.told.busy = busy;
-            if self.on_device.is_empty() {
-                let bubble = self.told.held.saturating_sub(busy);
-                stage.device_bubble.add(bubble.saturating_sub(self.told.bubble));
-                self.told.bubble = self.told.bubble.max(bubble);
-            }
-        }
-        if let Some(desk) = &self.desk {
-            let (in_flight, waiting) = desk.machine().load();
-            let replays = desk.machine().counts().replays;
-            self.metrics.door.in_flight.set(in_flight as u64);
-            self.metrics.door.waiting.set(waiting as u64);
-            self.metrics.door.replays.add(replays - self.told.replays);
-            self.told.replays = replays;
-        }
-        if (free, live) != (self.told.free, self.told.live) {
-            self.lease.update(|status| {
-                status.kv_blocks_free = free;
-                status.live_sequences = live as u32;
-            });
-            (self.told.free, self.told.live) = (free, live);
-        }
-    }
-}
-
-/// What the metrics and the lease were told last.
-#[derive(Default)]
-struct Told {
-    at: Tick,
-    busy: Duration,
-    bubble: Duration,
-    /// Time in which a sequence was held.
-    held: Duration,
-    live: u64,
-    free: u32,
-    lost: u64,
-    replays: u64,
 }
 
 async fn sleep_until(started: Instant, deadline: Option<Tick>) {
@@ -451,3 +286,6 @@ async fn next_submission<T>(submissions: &mut Option<mpsc::Receiver<T>>) -> Opti
         None => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

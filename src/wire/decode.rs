@@ -51,7 +51,7 @@ pub(super) fn body(body: Option<pb::header::Body>, payload: Bytes) -> Checked<Bo
         Wire::Feedback(feedback) => {
             at_most(feedback.reports.len(), MAX_REPORTS, "the list of reports")?;
             let reports = feedback.reports.into_iter().map(report).collect::<Checked<_>>()?;
-            Body::Feedback(Feedback { number: feedback.number, reports })
+            Body::Feedback(Feedback { stage: stage(feedback.stage)?, number: feedback.number, reports })
         }
         Wire::FeedbackAck(number) => Body::FeedbackAck { number },
         Wire::CloseNow(pb::CloseNow { number, closes }) => {

@@ -108,7 +108,7 @@ fn link_reply(reply: LinkReply) -> pb::header::Body {
 
 fn feedback_message(feedback: Feedback) -> pb::Feedback {
     let reports = feedback.reports.into_iter().map(report).collect();
-    pb::Feedback { number: feedback.number, reports }
+    pb::Feedback { number: feedback.number, reports, stage: feedback.stage.into() }
 }
 
 fn report(report: Report) -> pb::Report {

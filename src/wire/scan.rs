@@ -94,7 +94,7 @@ mod tests {
     #[test]
     fn a_header_of_empty_reports_is_refused_unseen() {
         let reports = vec![pb::Report::default(); 1000];
-        let bytes = header(pb::header::Body::Feedback(pb::Feedback { number: 1, reports }));
+        let bytes = header(pb::header::Body::Feedback(pb::Feedback { number: 1, reports, stage: 0 }));
         assert!(matches!(check(&bytes), Err(WireError::Illegal(_))));
     }
 

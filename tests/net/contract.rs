@@ -131,7 +131,7 @@ async fn every_message_goes_to_its_plane_and_to_its_peer_only() {
         let bodies = [
             Body::Link(LinkMail::Hello { epoch: 1 }),
             Body::Reply(reply),
-            Body::Feedback(stageline::core::Feedback { number: 1, reports: Vec::new() }),
+            Body::Feedback(stageline::core::Feedback { stage: 0, number: 1, reports: Vec::new() }),
             Body::FeedbackAck { number: 1 },
             Body::CloseNow { number: 1, closes: Vec::new() },
             Body::CloseAck { number: 1 },

@@ -109,7 +109,11 @@ fn report() -> impl Strategy<Value = Report> {
 
 /// Mail of every kind.
 pub fn mail() -> impl Strategy<Value = Mail> {
-    let feedback = (any::<u64>(), vec(report(), 0..6)).prop_map(|(number, reports)| Feedback { number, reports });
+    let feedback = (0..1024u16, any::<u64>(), vec(report(), 0..6)).prop_map(|(stage, number, reports)| Feedback {
+        stage,
+        number,
+        reports,
+    });
     let body = prop_oneof![
         4 => link().prop_map(Body::Link),
         1 => reply().prop_map(Body::Reply),

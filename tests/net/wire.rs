@@ -170,7 +170,7 @@ fn a_text_that_is_too_long_is_cut_by_its_sender() {
     let fault = stageline::base::Fault::internal("ä".repeat(5000));
     let sequence = SequenceId { boot: 1, counter: 1 };
     let report = stageline::core::Report::Refused { sequence, attempt: 1, fault };
-    let feedback = stageline::core::Feedback { number: 1, reports: vec![report] };
+    let feedback = stageline::core::Feedback { stage: 0, number: 1, reports: vec![report] };
     let mail = Mail { from: ReplicaId::new("pod", 1), body: Body::Feedback(feedback) };
     let Body::Feedback(read) = decode(encode(mail).bytes).unwrap().body else { panic!() };
     let stageline::core::Report::Refused { fault, .. } = &read.reports[0] else { panic!() };

@@ -115,6 +115,7 @@ impl StageMachine {
 
     fn open(&mut self, now: Tick, opening: Arc<Opening>, out: &mut Vec<Action>) {
         let (sequence, attempt) = (opening.sequence, opening.attempt);
+        self.gone_doors.remove(&opening.door);
         let closed = self.tombstones.get(&sequence).is_some_and(|(closed, _)| *closed >= attempt);
         let known = self.sequences.get(&sequence).map(|held| held.opening.attempt);
         if closed || known.is_some_and(|held| held >= attempt) {
@@ -148,7 +149,7 @@ impl StageMachine {
             return;
         }
         let next = opening.path[usize::from(self.setup.stage) + 1].clone();
-        self.downstream.entry(next.clone()).or_insert_with(|| OutLink::new(now, self.setup.planted));
+        self.downstream.entry(next.clone()).or_insert_with(|| OutLink::new(now, self.new_epoch, self.setup.planted));
         let item = item(sequence, attempt, &opening.door, ItemKind::Open);
         self.with_link(now, &next, out, |link, news| link.send_control(now, item, LinkLoad::Open(opening), news));
     }

@@ -53,22 +53,41 @@ impl StageMachine {
         }
     }
 
+    /// A replica is taken for dead. It may live, its lease only renewed late, and others may not have noticed: whatever had to
+    /// do with it fails here, and its doors are told, itself too if it is one.
     pub(super) fn on_gone(&mut self, now: Tick, replica: &ReplicaId, out: &mut Vec<Action>) {
         if let Some(link) = self.downstream.remove(replica) {
+            self.new_epoch = self.new_epoch.max(link.epoch() + 1);
             self.report_lost(link.into_lost());
         }
         self.upstream.remove(replica);
         self.unsaid.remove(replica);
-        self.doors.remove(replica);
-        self.reports.remove(replica);
-        let orphans: Vec<_> = self
-            .sequences
-            .iter()
-            .filter(|(_, held)| held.opening.door == *replica)
-            .map(|(sequence, held)| (*sequence, held.opening.attempt))
-            .collect();
+        let (here, next) = (self.setup.stage, self.setup.stage + 1);
+        let mut orphans = Vec::new();
+        for (sequence, held) in &mut self.sequences {
+            let opening = &held.opening;
+            let (stage, words) = if opening.door == *replica {
+                orphans.push((*sequence, opening.attempt));
+                (here, "the lease of the sequence's door ran out")
+            } else if opening.path.get(usize::from(next)) == Some(replica) && self.setup.planted != Planted::IgnoreDeath
+            {
+                (next, "the lease of the stage's replica ran out")
+            } else {
+                continue;
+            };
+            if std::mem::replace(&mut held.failed, true) {
+                continue;
+            }
+            let (attempt, cause) = (opening.attempt, Cause::Lost);
+            let fault = Fault::new(FaultClass::Unavailable, words).at_stage(stage);
+            let report = Report::Failed { sequence: *sequence, attempt, cause, stage, fault };
+            self.reports.entry(opening.door.clone()).or_default().push(report);
+        }
         for (sequence, attempt) in orphans {
             self.close(now, sequence, attempt, out);
+        }
+        if self.doors.contains_key(replica) || self.reports.contains_key(replica) {
+            self.gone_doors.insert(replica.clone(), now + self.setup.lease);
         }
     }
 
@@ -84,13 +103,15 @@ impl StageMachine {
         }
         for (door, outbox) in &mut self.doors {
             for (number, reports) in outbox.due(now) {
-                let body = Body::Feedback(Feedback { number, reports });
+                let body = Body::Feedback(Feedback { stage: self.setup.stage, number, reports });
                 out.push(Action::Send { stage: 0, to: door.clone(), body });
             }
         }
         if self.sweep_at <= now {
             self.sweep_at = now + SWEEP;
             self.tombstones.retain(|_, (_, until)| *until > now);
+            self.doors.retain(|door, _| self.gone_doors.get(door).is_none_or(|until| *until > now));
+            self.gone_doors.retain(|_, until| *until > now);
             let idle: Vec<_> = self
                 .sequences
                 .iter()
@@ -107,12 +128,18 @@ impl StageMachine {
     /// Sends this event's reports and the state of the links that have changed.
     pub(super) fn say(&mut self, now: Tick, out: &mut Vec<Action>) {
         for (door, reports) in std::mem::take(&mut self.reports) {
+            for report in &reports {
+                if let Report::Failed { fault, .. } | Report::Refused { fault, .. } = report {
+                    self.counts.faults[fault.class as usize] += 1;
+                }
+            }
             let outbox = self.doors.entry(door.clone()).or_default();
             let number = outbox.add(now, reports.clone());
             if self.setup.planted == Planted::ForgetFeedback {
                 outbox.acknowledged(number);
             }
-            out.push(Action::Send { stage: 0, to: door, body: Body::Feedback(Feedback { number, reports }) });
+            let body = Body::Feedback(Feedback { stage: self.setup.stage, number, reports });
+            out.push(Action::Send { stage: 0, to: door, body });
         }
         for peer in std::mem::take(&mut self.unsaid) {
             if let Some(link) = self.upstream.get(&peer) {

@@ -1,10 +1,20 @@
 //! What the stages report.
 
-use super::{BACKOFF, BACKOFF_MOST, BLAMED_MOST, DoorAction, DoorMachine, FinishReason, Judge, Phase, TRY_AGAIN};
+use super::{DoorAction, DoorMachine, FinishReason, Judge, Phase};
 use crate::base::{Attempt, Fault, FaultClass, SequenceId, Tick};
 use crate::core::Emission;
 use crate::core::machine::Planted;
 use crate::core::message::{Cause, Report};
+use std::time::Duration;
+
+/// Replays caused by a request's own failed rows, without a new token, after which it ends.
+const BLAMED_MOST: u32 = 3;
+/// First wait before a replay; it doubles up to [`BACKOFF_MOST`].
+const BACKOFF: Duration = Duration::from_millis(10);
+/// Longest wait before a replay.
+const BACKOFF_MOST: Duration = Duration::from_secs(1);
+/// After a refusal for lack of room, the next try comes no later than about this.
+const TRY_AGAIN: Duration = Duration::from_millis(50);
 
 impl DoorMachine {
     pub(super) fn on_report(&mut self, now: Tick, report: Report, judge: &mut dyn Judge, out: &mut Vec<DoorAction>) {
@@ -112,7 +122,7 @@ impl DoorMachine {
         self.forget_rows(sequence);
     }
 
-    fn jitter(&mut self, most: std::time::Duration) -> std::time::Duration {
-        std::time::Duration::from_micros(self.random.below(most.as_micros() as u64 + 1))
+    fn jitter(&mut self, most: Duration) -> Duration {
+        Duration::from_micros(self.random.below(most.as_micros() as u64 + 1))
     }
 }

@@ -85,12 +85,12 @@ impl DoorMachine {
         }
     }
 
-    /// Replicas came or went: attempts whose path has lost one are replayed, and what the dead may have kept from the
-    /// living is closed there.
+    /// Replicas came or went: attempts whose path has lost one are replayed; what the dead may have kept from the living is
+    /// closed there, and what one that came back holds is closed, too: it never heard of the end.
     pub(super) fn on_replicas(&mut self, now: Tick, replicas: Vec<Vec<ReplicaId>>, out: &mut Vec<DoorAction>) {
-        self.replicas = replicas;
-        let replicas = self.replicas.clone();
+        let before = std::mem::replace(&mut self.replicas, replicas.clone());
         let lives = |stage: usize, replica: &ReplicaId| replicas.get(stage).is_some_and(|live| live.contains(replica));
+        let lived = |stage: usize, replica: &ReplicaId| before.get(stage).is_some_and(|live| live.contains(replica));
         self.closes.retain(|(stage, replica), _| lives(usize::from(*stage), replica));
         let dead_stage = |path: &[ReplicaId]| {
             path.iter().enumerate().find(|(stage, replica)| !lives(*stage, replica)).map(|(stage, _)| stage)
@@ -111,7 +111,10 @@ impl DoorMachine {
         }
         let mut orphans: Vec<((StageIndex, ReplicaId), SequenceId, Attempt)> = Vec::new();
         for ended in &self.ended {
-            if ended.used.iter().all(|(stage, replica)| lives(usize::from(*stage), replica)) {
+            let steady = |(stage, replica): &(StageIndex, ReplicaId)| {
+                lives(usize::from(*stage), replica) && lived(usize::from(*stage), replica)
+            };
+            if ended.used.iter().all(steady) {
                 continue;
             }
             let living = ended.used.iter().filter(|(stage, replica)| lives(usize::from(*stage), replica));

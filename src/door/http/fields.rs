@@ -179,7 +179,8 @@ impl From<Message> for ChatMessage {
     }
 }
 
-/// A text, or a list of not too many.
+/// A text, or a list of not too many: without the limit, which the reception has too, a list of empty texts would take many
+/// times the memory of its body.
 struct OneOrMore(Vec<String>);
 
 impl<'de> Deserialize<'de> for OneOrMore {

@@ -1,0 +1,138 @@
+//! What a door is made with, what happens to it, and what it wants done.
+
+use crate::base::{Fault, ReplicaId, SequenceId, StageIndex, Tick, TokenId};
+use crate::core::machine::Planted;
+use crate::core::message::{Body, Feedback, LinkReply};
+use crate::core::{Observed, Work};
+use std::time::Duration;
+
+/// Why an answer ended well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FinishReason {
+    /// The model's end token, or a stop string.
+    Stop,
+    /// `max_tokens`, or the model's longest sequence.
+    Length,
+}
+
+impl FinishReason {
+    /// As JSON answers spell it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Stop => "stop",
+            Self::Length => "length",
+        }
+    }
+}
+
+/// What a door is made with.
+#[derive(Clone, Debug)]
+pub struct DoorSetup {
+    /// This replica; it serves stage 0.
+    pub me: ReplicaId,
+    /// Its boot nonce, the first half of every sequence's id.
+    pub boot: u64,
+    /// Most sequences in the pipeline at once.
+    pub max_num_seqs: u32,
+    /// Most requests that wait.
+    pub max_queue: usize,
+    /// Decode microbatches.
+    pub microbatches: u32,
+    /// How many of them may be in the pipeline at once.
+    pub microbatches_away: u32,
+    /// How long a lease lasts.
+    pub lease: Duration,
+    /// Bytes of a token row on the link to stage 0.
+    pub row_bytes: u64,
+    /// A defect planted by a test.
+    pub planted: Planted,
+}
+
+/// A request, tokenized and checked.
+#[derive(Clone, Debug)]
+pub struct NewRequest {
+    /// For log lines.
+    pub call_id: String,
+    /// What to do; the seed is drawn already.
+    pub work: Work,
+    /// The prompt, at least one token.
+    pub prompt: Vec<TokenId>,
+    /// Most tokens to generate, at least 1.
+    pub max_tokens: u32,
+    /// When it must have ended.
+    pub deadline: Tick,
+}
+
+/// Says whether an answer ends with this token (end tokens, stop strings).
+pub trait Judge {
+    /// Called once for each token of a sequence, in order.
+    fn ends(&mut self, sequence: SequenceId, token: TokenId) -> Option<FinishReason>;
+}
+
+/// What happens to a door.
+#[derive(Debug)]
+pub enum DoorEvent {
+    /// The client went away.
+    Cancel(SequenceId),
+    /// A stage reports.
+    Feedback {
+        /// The stage's replica. Its lease does not matter: what it says is judged by attempt and position.
+        from: ReplicaId,
+        /// What it says, to be acknowledged.
+        feedback: Feedback,
+    },
+    /// Stage 0 answers on the link from the door.
+    Reply(LinkReply),
+    /// A stage has done a CloseNow.
+    CloseAck {
+        /// The stage's replica.
+        from: ReplicaId,
+        /// Which.
+        number: u64,
+    },
+    /// The live replicas of every stage, the one to be chosen first.
+    Replicas(Vec<Vec<ReplicaId>>),
+    /// Take no more requests, and say [`DoorAction::Drained`] when none is left.
+    Drain,
+    /// [`DoorMachine::next_deadline`] has passed.
+    Time,
+}
+
+/// What a door wants done, in order.
+#[derive(Debug)]
+pub enum DoorAction {
+    /// Send this.
+    Send {
+        /// The receiver's stage.
+        stage: StageIndex,
+        /// The receiver.
+        to: ReplicaId,
+        /// What.
+        body: Body,
+    },
+    /// A token of an answer.
+    Token {
+        /// Whose.
+        sequence: SequenceId,
+        /// The token.
+        id: TokenId,
+        /// What was asked to be seen of its logits.
+        observed: Option<Observed>,
+    },
+    /// An encoder's vector.
+    Vector {
+        /// Whose.
+        sequence: SequenceId,
+        /// The numbers.
+        values: Vec<f32>,
+    },
+    /// The request has ended; nothing more comes of it.
+    Ended {
+        /// Whose.
+        sequence: SequenceId,
+        /// How.
+        outcome: Result<FinishReason, Fault>,
+    },
+    /// Nothing is left.
+    Drained,
+}

@@ -1,0 +1,62 @@
+//! Which requests are opened, and when: on the newest path, while the pipeline may hold more.
+
+use super::{DoorAction, DoorMachine, Live, Phase};
+use crate::base::{ReplicaId, SequenceId, StageIndex, Tick};
+use crate::core::Opening;
+use crate::core::link::ItemKind;
+use crate::core::message::LinkLoad;
+use crate::core::out_link::item;
+use std::sync::Arc;
+
+/// Replays that may be opening at once, so that a dead stage's return is not met by all of them together.
+const REPLAYS_AT_ONCE: usize = 4;
+
+impl DoorMachine {
+    /// Opens waiting requests, replays first, while the pipeline may hold more.
+    pub(super) fn open_what_fits(&mut self, now: Tick, out: &mut Vec<DoorAction>) {
+        if self.missing_stage().is_some() || self.hold_until.is_some_and(|until| now < until) {
+            return;
+        }
+        self.hold_until = None;
+        let replays: Vec<SequenceId> = self
+            .live
+            .iter()
+            .filter(|(_, live)| matches!(live.phase, Phase::Backoff(until) if until <= now))
+            .map(|(sequence, _)| *sequence)
+            .collect();
+        let opening = |live: &&Live| live.phase == Phase::Opening && live.attempt > 1;
+        let room = REPLAYS_AT_ONCE.saturating_sub(self.live.values().filter(opening).count());
+        for sequence in replays.into_iter().take(room) {
+            self.open(now, sequence, out);
+        }
+        while self.live.len() - self.waiting.len() < self.setup.max_num_seqs as usize
+            && let Some(sequence) = self.waiting.pop_front()
+        {
+            self.open(now, sequence, out);
+        }
+    }
+
+    fn open(&mut self, now: Tick, sequence: SequenceId, out: &mut Vec<DoorAction>) {
+        let path: Vec<ReplicaId> = self.replicas.iter().filter_map(|replicas| replicas.first().cloned()).collect();
+        let Some(live) = self.live.get_mut(&sequence) else { return };
+        live.attempt += 1;
+        live.phase = Phase::Opening;
+        live.sent = 0;
+        live.used.extend(path.iter().enumerate().map(|(stage, replica)| (stage as StageIndex, replica.clone())));
+        live.path = path.clone();
+        self.counts.replays += u64::from(live.attempt > 1 && live.replays > 0);
+        let opening = Opening {
+            sequence,
+            attempt: live.attempt,
+            door: self.setup.me.clone(),
+            path,
+            call_id: live.request.call_id.clone(),
+            work: live.request.work,
+            known: live.known.clone(),
+            capacity_tokens: live.capacity_tokens(),
+        };
+        let item = item(sequence, live.attempt, &self.setup.me, ItemKind::Open);
+        let load = LinkLoad::Open(Arc::new(opening));
+        self.with_link(now, out, |link, news| link.send_control(now, item, load, news));
+    }
+}

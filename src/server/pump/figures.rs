@@ -1,0 +1,70 @@
+//! What the metrics and the lease are told.
+
+use super::Pump;
+use crate::base::Tick;
+use crate::core::machine::StageCounts;
+use std::time::Duration;
+
+/// What the metrics and the lease were told last.
+#[derive(Default)]
+pub(super) struct Told {
+    at: Tick,
+    busy: Duration,
+    bubble: Duration,
+    /// Time in which a sequence was held.
+    held: Duration,
+    live: u64,
+    free: u32,
+    counts: StageCounts,
+    replays: u64,
+}
+
+impl Pump {
+    /// Brings metrics and lease up to date.
+    pub(super) fn publish(&mut self) {
+        let now = self.now();
+        let (free, total) = self.machine.kv_blocks();
+        let live = self.machine.live() as u64;
+        if let Some(stage) = self.metrics.stage(self.me.stage) {
+            stage.queued_rows.set(self.machine.queued_rows());
+            stage.live_sequences.set(live);
+            stage.kv_blocks.set(total.into());
+            stage.kv_blocks_used.set((total - free).into());
+            let counts = self.machine.counts();
+            stage.link_lost.add(counts.lost - self.told.counts.lost);
+            for ((metric, count), told) in stage.faults.iter().zip(counts.faults).zip(self.told.counts.faults) {
+                metric.add(count - told);
+            }
+            self.told.counts = counts;
+            // While a sequence is held, time in which the device did nothing for this stage is its bubble. A batch's
+            // time is known when it is back, so the two are only compared while none is on the device.
+            if self.told.live > 0 {
+                self.told.held += now.since(self.told.at);
+            }
+            self.told.at = now;
+            let busy = self.device.busy();
+            stage.device_busy.add(busy.saturating_sub(self.told.busy));
+            self.told.busy = busy;
+            if self.on_device.is_empty() {
+                let bubble = self.told.held.saturating_sub(busy);
+                stage.device_bubble.add(bubble.saturating_sub(self.told.bubble));
+                self.told.bubble = self.told.bubble.max(bubble);
+            }
+        }
+        if let Some(desk) = &self.desk {
+            let (in_flight, waiting) = desk.machine().load();
+            let replays = desk.machine().counts().replays;
+            self.metrics.door.in_flight.set(in_flight as u64);
+            self.metrics.door.waiting.set(waiting as u64);
+            self.metrics.door.replays.add(replays - self.told.replays);
+            self.told.replays = replays;
+        }
+        if (free, live) != (self.told.free, self.told.live) {
+            self.lease.update(|status| {
+                status.kv_blocks_free = free;
+                status.live_sequences = live as u32;
+            });
+            (self.told.free, self.told.live) = (free, live);
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! What arrives at the pump, and what leaves.
+
+use super::Pump;
+use crate::base::{Fault, ReplicaId, StageIndex};
+use crate::core::machine::Event;
+use crate::core::message::{Body, LinkLoad, LinkMail};
+use crate::core::requests::DoorEvent;
+use crate::core::{Mail, Ticket};
+use crate::transport::{Arrived, Peer, PostError};
+
+impl Pump {
+    pub(super) fn arrived(&mut self, arrived: Option<Arrived>) -> Result<(), Fault> {
+        match arrived.ok_or_else(|| Fault::internal("the transport has ended"))? {
+            Arrived::Mail(Mail { from, body }) => self.take(from, body),
+            Arrived::Unreachable { peer } => self.stage_event(Event::Unreachable { peer: peer.replica }),
+            Arrived::Reconnected => self.stage_event(Event::Reconnected),
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, from: ReplicaId, body: Body) {
+        match body {
+            Body::Link(mail) => {
+                self.tickets += 1;
+                let ticket = Ticket(self.tickets);
+                if let LinkMail::Frame { load: LinkLoad::Rows { payload, .. }, .. } = &mail {
+                    self.parked.insert(ticket, payload.clone());
+                }
+                self.stage_event(Event::Link { from, mail, ticket });
+            }
+            // Only the door has a link whose receiver is this very replica.
+            Body::Reply(reply) if from == self.me.replica => self.door_event(DoorEvent::Reply(reply)),
+            Body::Reply(reply) => self.stage_event(Event::Reply { from, reply }),
+            Body::FeedbackAck { number } => self.stage_event(Event::FeedbackAck { from, number }),
+            Body::CloseNow { number, closes } => self.stage_event(Event::CloseNow { from, number, closes }),
+            Body::CloseAck { number } => self.door_event(DoorEvent::CloseAck { from, number }),
+            Body::Feedback(feedback) => self.door_event(DoorEvent::Feedback { from, feedback }),
+        }
+    }
+
+    /// Delivers what the door and stage 0 have for each other.
+    pub(super) fn settle_local(&mut self) {
+        while let Some(body) = self.local.pop_front() {
+            self.take(self.me.replica.clone(), body);
+        }
+    }
+
+    pub(super) fn send(&mut self, stage: StageIndex, to: ReplicaId, body: Body) {
+        if to == self.me.replica {
+            self.local.push_back(body);
+            return;
+        }
+        let mail = Mail { from: self.me.replica.clone(), body };
+        match self.post.post(&Peer { stage, replica: to.clone() }, mail) {
+            Ok(()) => {}
+            Err(PostError::Closed) => self.failed = Some(Fault::internal("the transport has ended")),
+            Err(error) => tracing::warn!(stage = self.me.stage, to = %to, %error, "mail was not taken"),
+        }
+    }
+}

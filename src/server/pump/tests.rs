@@ -1,0 +1,142 @@
+use super::*;
+use crate::base::{FaultClass, ReplicaId};
+use crate::core::message::{Feedback, Report, Segment};
+use crate::core::{Mail, Opening, Sampling, Work};
+use crate::engine::fake::{FakeExecutor, FakeSetup, HIDDEN};
+use crate::engine::{Device, Executor, Loader};
+use crate::server::Options;
+use crate::transport::{Arrived, LeaseBoard, MemoryNet};
+use crate::wire::WIRE_VERSION;
+
+const POISON: u32 = 7;
+
+fn options() -> Options {
+    Options {
+        max_num_seqs: 2,
+        max_model_len: 16,
+        max_batch_tokens: 8,
+        max_batch_delay: Duration::ZERO,
+        block_size: 4,
+        kv_blocks: 8,
+        microbatches: 1,
+        microbatches_away: 1,
+        max_queue: 1,
+        default_max_tokens: 1,
+        longest: Duration::from_secs(60),
+    }
+}
+
+fn status(me: &Peer) -> Status {
+    Status {
+        wire_version: WIRE_VERSION,
+        manifest: "ab".repeat(32),
+        stage: me.stage,
+        replica: me.replica.clone(),
+        started_unix_ms: 0,
+        phase: Phase::Ready,
+        kv_blocks_total: 8,
+        kv_blocks_free: 8,
+        block_size: 4,
+        max_model_len: 16,
+        live_sequences: 0,
+    }
+}
+
+/// A door that the test plays, and the only stage of its pipeline.
+struct Pair {
+    net: MemoryNet,
+    door: Peer,
+    stage: Peer,
+    mailbox: Mailbox,
+}
+
+impl Pair {
+    fn post(&self, body: Body) {
+        self.net.post(&self.stage, Mail { from: self.door.replica.clone(), body }).unwrap();
+    }
+
+    fn frame(&self, number: u64, load: LinkLoad) {
+        self.post(Body::Link(LinkMail::Frame { epoch: 1, number, load }));
+    }
+
+    /// The next report, acknowledged.
+    async fn report(&mut self) -> Report {
+        let Some(Arrived::Mail(Mail { body: Body::Feedback(feedback), .. })) = self.mailbox.feedback.recv().await
+        else {
+            panic!("no feedback")
+        };
+        let Feedback { number, mut reports, .. } = feedback;
+        self.post(Body::FeedbackAck { number });
+        assert_eq!(reports.len(), 1);
+        reports.remove(0)
+    }
+}
+
+#[tokio::test]
+async fn a_fault_that_a_door_is_told_of_is_counted() {
+    let (net, leases) = (MemoryNet::new(), LeaseBoard::new());
+    let peer = |host| Peer { stage: 0, replica: ReplicaId::new(host, 1) };
+    let (door, stage) = (peer("door"), peer("stage"));
+    let poison = Some(POISON);
+    let setup = FakeSetup {
+        stage: 0,
+        last: true,
+        vocab: 5,
+        kv_blocks: 8,
+        block_size: 4,
+        batch_cost: Duration::ZERO,
+        row_cost: Duration::ZERO,
+        poison,
+    };
+    let load: Loader = Box::new(|| Ok(Box::new(FakeExecutor::new(setup)) as Box<dyn Executor>));
+    let mut device = Device::start("test", vec![load]).await.unwrap();
+    let metrics = Arc::new(Metrics::new("tiny", 0..1));
+    let drain = CancellationToken::new();
+    let (mail, view) = (net.register(stage.clone()), leases.watch());
+    let pump = Pump::new(PumpParts {
+        machine: StageMachine::new(options().stage(&stage.replica, (0, 1), HIDDEN)),
+        device: device.handle(0).unwrap(),
+        mailbox: mail,
+        post: Arc::new(net.clone()),
+        lease: leases.keep(status(&stage)),
+        replicas: view.replicas(),
+        door: None,
+        metrics: metrics.clone(),
+        hidden: HIDDEN,
+        started: Instant::now(),
+        drain: drain.clone(),
+    });
+    let mailbox = net.register(door.clone());
+    let mut pair = Pair { net, door: door.clone(), stage: stage.clone(), mailbox };
+    let test = async {
+        let (sequence, attempt) = (SequenceId { boot: 1, counter: 1 }, 1);
+        pair.post(Body::Link(LinkMail::Hello { epoch: 1 }));
+        pair.frame(
+            1,
+            LinkLoad::Open(Arc::new(Opening {
+                sequence,
+                attempt,
+                door: door.replica.clone(),
+                path: vec![stage.replica.clone()],
+                call_id: String::new(),
+                work: Work::Generate(Sampling::GREEDY),
+                known: vec![POISON],
+                capacity_tokens: 2,
+            })),
+        );
+        assert!(matches!(pair.report().await, Report::Opened { .. }));
+        let segment = Segment { sequence, attempt, door: door.replica.clone(), start: 0, rows: 1, emit: true };
+        pair.frame(2, LinkLoad::Rows { segments: vec![segment], payload: HostTensor::tokens(&[POISON]) });
+        assert!(matches!(pair.report().await, Report::Failed { .. }));
+        pair.post(Body::CloseNow { number: 1, closes: vec![(sequence, attempt)] });
+        drain.cancel();
+    };
+    let (ran, ()) = tokio::join!(pump.run(), test);
+    ran.unwrap();
+    let counted: Vec<FaultClass> = FaultClass::ALL
+        .into_iter()
+        .filter(|class| metrics.stage(0).unwrap().faults[*class as usize].get() > 0)
+        .collect();
+    assert_eq!(counted, [FaultClass::DeviceFailed]);
+    assert!(metrics.render().contains(r#"stageline_faults_total{pipeline="tiny",stage="0",class="device_failed"} 1"#));
+}

@@ -1,0 +1,96 @@
+//! What must hold, always and at the end.
+
+use super::clients::Client;
+use super::{END_TOKEN, VOCAB, World};
+use stageline::base::{FaultClass, StageIndex};
+use stageline::core::link::Room;
+use stageline::core::requests::FinishReason;
+use stageline::core::{Member, Work};
+use stageline::engine::fake::{expected, expected_vector};
+use std::time::Duration;
+
+impl World {
+    /// What is on the device must not be free: another sequence could be given it.
+    pub fn check_blocks(&mut self, index: usize) {
+        let process = &self.processes[index];
+        let members = process.device.iter().flat_map(|batch| &batch.members);
+        let free =
+            members.flat_map(|member: &Member| member.blocks.iter()).find(|b| process.machine.block_is_free(**b));
+        if let Some(block) = free {
+            self.violations.push(format!("{}: block {block} is on the device and free", process.replica));
+        }
+    }
+
+    pub fn check_end(&mut self) {
+        let mut wrong = Vec::new();
+        for (index, client) in self.clients.iter().enumerate() {
+            if let Err(why) = check_client(client, self.stages) {
+                wrong.push(format!("client {index}: {why}"));
+            }
+            if matches!(client.outcomes.first(), Some(Err(f)) if f.class == FaultClass::DeadlineExceeded) {
+                *self.marks.entry("deadline").or_default() += 1;
+            }
+        }
+        for process in self.processes.iter().filter(|process| process.alive) {
+            let machine = &process.machine;
+            let (free, total) = machine.kv_blocks();
+            if free != total {
+                wrong.push(format!("{}: {} KV blocks leaked", process.replica, total - free));
+            }
+            if machine.unsettled() != (0, Room::default()) || !process.parked.is_empty() {
+                wrong.push(format!("{}: payloads or credit leaked: {:?}", process.replica, machine.unsettled()));
+            }
+            if machine.counts().idle > 0 {
+                wrong.push(format!("{}: only the idle limit freed a sequence", process.replica));
+            }
+            if !machine.is_quiet() {
+                wrong.push(format!("{}: it is not quiet", process.replica));
+            }
+        }
+        if !self.door.is_quiet() {
+            wrong.push("the door is not quiet".into());
+        }
+        if let Some(credit) = self.processes[0].alive.then(|| self.processes[0].machine.next_deadline()).flatten() {
+            wrong.push(format!("stage 0 still waits for {credit:?}"));
+        }
+        self.violations.append(&mut wrong);
+    }
+}
+
+fn check_client(client: &Client, stages: StageIndex) -> Result<(), String> {
+    let [outcome] = client.outcomes.as_slice() else {
+        return Err(format!("ended {} times", client.outcomes.len()));
+    };
+    let mut right = expected(&client.prompt, stages, VOCAB, client.max_tokens as usize);
+    if let Some(end) = right.iter().position(|id| *id == END_TOKEN) {
+        right.truncate(end + 1);
+    }
+    if !right.starts_with(&client.tokens) {
+        return Err(format!("wrong tokens {:?}, right are {right:?}", client.tokens));
+    }
+    match outcome {
+        Ok(_) if client.work == Work::Embed => {
+            let right = expected_vector(&client.prompt, stages);
+            if client.vector.as_ref() == Some(&right) { Ok(()) } else { Err("wrong vector".into()) }
+        }
+        Ok(reason) => {
+            let stopped = right.last() == Some(&END_TOKEN);
+            let right_reason = if stopped { FinishReason::Stop } else { FinishReason::Length };
+            if client.tokens != right {
+                return Err(format!("the answer is cut short: {:?} of {right:?}", client.tokens));
+            }
+            if *reason == right_reason { Ok(()) } else { Err(format!("finished by {reason:?}")) }
+        }
+        Err(fault) => {
+            let allowed = match fault.class {
+                FaultClass::Cancelled => client.cancelled,
+                FaultClass::DeadlineExceeded => client.deadline < Duration::from_secs(100),
+                FaultClass::Unavailable => client.sequence.is_none() || client.deadline < Duration::from_secs(100),
+                FaultClass::DeviceFailed => client.device_failures > 3 || client.poisoned,
+                FaultClass::InvalidRequest => true,
+                _ => false,
+            };
+            if allowed { Ok(()) } else { Err(format!("must not end with: {fault}")) }
+        }
+    }
+}

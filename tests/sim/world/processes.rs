@@ -1,0 +1,206 @@
+//! The stages' processes and their devices.
+
+use super::{Happening, LEASE, POISON, VOCAB, World};
+use bytes::{Bytes, BytesMut};
+use stageline::base::{Fault, HostTensor, ReplicaId, StageIndex, Tick};
+use stageline::core::link::Room;
+use stageline::core::machine::{Action, Event, StageMachine, StageSetup};
+use stageline::core::message::{Body, LinkLoad, LinkMail};
+use stageline::core::{BatchId, Microbatch, Output, Ticket};
+use stageline::engine::Executor;
+use stageline::engine::fake::{FakeExecutor, FakeSetup, HIDDEN};
+use std::collections::HashMap;
+use std::time::Duration;
+
+pub struct Process {
+    pub replica: ReplicaId,
+    pub alive: bool,
+    pub machine: StageMachine,
+    pub executor: FakeExecutor,
+    pub parked: HashMap<Ticket, HostTensor>,
+    /// On the device, in order; the first one runs.
+    pub device: Vec<Microbatch>,
+    pub output: Option<BytesMut>,
+    pub next_ticket: u64,
+    pub wake_at: Option<Tick>,
+}
+
+/// What the stages of one world are made with.
+#[derive(Clone, Copy)]
+pub struct Shape {
+    pub kv_blocks: u32,
+    pub block_size: u32,
+    pub max_batch_tokens: u32,
+    pub max_num_seqs: u32,
+    pub microbatches: u32,
+    pub delay: Duration,
+}
+
+impl Shape {
+    pub fn of(process: &Process) -> Self {
+        let setup = process.machine.setup();
+        Self {
+            kv_blocks: setup.kv_blocks,
+            block_size: setup.block_size,
+            max_batch_tokens: setup.max_batch_tokens,
+            max_num_seqs: setup.max_num_seqs,
+            microbatches: setup.microbatches,
+            delay: setup.max_batch_delay,
+        }
+    }
+
+    /// Room for the longest encoder sequence beside what decode keeps.
+    pub fn window(self) -> Room {
+        let rows = u64::from(self.max_num_seqs) + 48 + u64::from(self.max_batch_tokens);
+        Room { rows, bytes: rows * (HIDDEN * 4) as u64 }
+    }
+}
+
+impl World {
+    pub fn start(&mut self, stage: StageIndex, shape: Shape) -> Process {
+        self.boots += 1;
+        let replica = ReplicaId::new(&format!("s{stage}"), self.boots);
+        let width = (HIDDEN * 4) as u64;
+        let setup = StageSetup {
+            me: replica.clone(),
+            stage,
+            stages: self.stages,
+            kv_blocks: shape.kv_blocks,
+            block_size: shape.block_size,
+            max_num_seqs: shape.max_num_seqs,
+            max_batch_tokens: shape.max_batch_tokens,
+            microbatches: shape.microbatches,
+            max_batch_delay: shape.delay,
+            window: shape.window(),
+            row_bytes_in: if stage == 0 { 4 } else { width },
+            row_bytes_out: width,
+            lease: LEASE,
+            idle_limit: Duration::from_secs(30),
+            planted: self.planted,
+        };
+        let executor = FakeExecutor::new(FakeSetup {
+            stage,
+            last: stage + 1 == self.stages,
+            vocab: VOCAB,
+            kv_blocks: shape.kv_blocks,
+            block_size: shape.block_size,
+            batch_cost: Duration::ZERO,
+            row_cost: Duration::ZERO,
+            poison: Some(POISON),
+        });
+        Process {
+            replica,
+            alive: true,
+            machine: StageMachine::new(setup),
+            executor,
+            parked: HashMap::new(),
+            device: Vec::new(),
+            output: None,
+            next_ticket: 0,
+            wake_at: None,
+        }
+    }
+
+    pub fn stage_event(&mut self, at: &ReplicaId, event: Event) {
+        let Some(index) = self.processes.iter().position(|p| p.replica == *at && p.alive) else { return };
+        let mut actions = Vec::new();
+        let now = self.now;
+        self.processes[index].machine.on(now, event, &mut actions);
+        for action in actions {
+            self.act(index, action);
+        }
+        self.check_blocks(index);
+        let process = &mut self.processes[index];
+        if let Some(deadline) = process.machine.next_deadline()
+            && process.wake_at.is_none_or(|planned| deadline < planned || planned <= now)
+        {
+            let deadline = deadline.max(now + Duration::from_micros(1));
+            process.wake_at = Some(deadline);
+            self.later(deadline, Happening::Wake { at: at.clone() });
+        }
+    }
+
+    pub fn act(&mut self, index: usize, action: Action) {
+        let process = &mut self.processes[index];
+        let me = process.replica.clone();
+        match action {
+            Action::Run(batch) => {
+                process.device.push(batch);
+                if self.processes[index].device.len() == 1 {
+                    self.start_device(index);
+                }
+            }
+            Action::Send { to, body, .. } => self.send(me, to, body),
+            Action::Forward { to, epoch, number, segments, ranges, .. } => {
+                let output = process.output.as_ref().map(|bytes| Bytes::copy_from_slice(bytes)).unwrap_or_default();
+                let mut rows = BytesMut::new();
+                for range in &ranges {
+                    let width = HIDDEN * 4;
+                    rows.extend_from_slice(&output[range.start as usize * width..range.end as usize * width]);
+                }
+                let count: usize = segments.iter().map(|s| s.rows as usize).sum();
+                match HostTensor::activations(count, HIDDEN, rows.freeze()) {
+                    Some(payload) => {
+                        let load = LinkLoad::Rows { segments, payload };
+                        self.send(me, to, Body::Link(LinkMail::Frame { epoch, number, load }));
+                    }
+                    None => self.violations.push("a frame's segments and ranges differ".into()),
+                }
+            }
+            Action::Settled(_) => process.output = None,
+            Action::Release(ticket) => {
+                if process.parked.remove(&ticket).is_none() {
+                    self.violations.push(format!("{me}: a payload was released twice"));
+                }
+            }
+        }
+    }
+
+    pub fn start_device(&mut self, index: usize) {
+        let process = &self.processes[index];
+        let (at, batch) = (process.replica.clone(), process.device[0].id);
+        let mut cost = Duration::from_micros(500 + self.random.below(1500));
+        if self.faults_now() && self.random.chance(20) {
+            self.mark("slow device");
+            cost += Duration::from_micros(self.random.below(300_000));
+        }
+        self.later(self.now + cost, Happening::Device { at, batch });
+    }
+
+    pub fn device_done(&mut self, at: &ReplicaId, batch: BatchId) {
+        let Some(index) = self.processes.iter().position(|p| p.replica == *at && p.alive) else { return };
+        let inject = self.faults_now() && self.random.chance(15);
+        let process = &mut self.processes[index];
+        let work = process.device.remove(0);
+        assert_eq!(work.id, batch, "the device runs batches in order");
+        let inputs: Option<Vec<HostTensor>> = work
+            .members
+            .iter()
+            .map(|m| process.parked.get(&m.ticket).map(|t| t.slice_rows(m.ticket_row as usize, m.rows as usize)))
+            .collect();
+        let Some(inputs) = inputs else {
+            self.violations.push("a batch names a payload that was released".into());
+            return;
+        };
+        let outcome = if inject { Err(Fault::device("injected")) } else { process.executor.run(&work, &inputs) };
+        let outcome = match outcome {
+            Ok(Output::Activations(bytes)) => {
+                process.output = Some(bytes);
+                Ok(Vec::new())
+            }
+            Ok(Output::Emissions(emissions)) => Ok(emissions),
+            Err(fault) => Err(fault),
+        };
+        if outcome.is_err() {
+            self.mark(if inject { "failed batch" } else { "poisoned request" });
+            for member in &work.members {
+                self.client(member.sequence, |client| client.device_failures += 1);
+            }
+        }
+        // The prefetched batch starts at once; what the outcome lets the stage run starts by itself if there is none.
+        if !self.processes[index].device.is_empty() {
+            self.start_device(index);
+        }
+        self.stage_event(at, Event::Ran { batch, outcome });
+    }
+}
