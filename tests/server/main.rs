@@ -1,4 +1,5 @@
-//! Whole pipelines, as they are served: the reference's answers through doors, pumps and hops in this process.
+//! Whole pipelines, as they are served: the reference's answers through doors, pumps and hops in this process, and real
+//! processes that are killed, stopped and left by their clients.
 //!
 //! Needs the real models and a nats-server: `scripts/test` fetches both. `STAGELINE_MODEL_MATRIX=full` runs all of the
 //! matrix that golden.rs describes; scripts/matrix does so.
@@ -10,6 +11,14 @@ mod nats;
 mod patience;
 #[path = "../support/real_models.rs"]
 mod real_models;
+#[path = "../split/tiny.rs"]
+#[allow(dead_code, reason = "encoders are not served by processes here")]
+mod tiny;
 
+mod deaths;
 mod golden;
+mod pipelines;
+mod places;
+mod programs;
 mod served;
+mod ups;
