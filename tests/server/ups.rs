@@ -8,6 +8,9 @@ use crate::programs::{Program, kill, runs};
 use crate::real_models::{SMOLLM2, golden_cases, ids, model_dir};
 use serde_json::{Value, json};
 
+/// Requests that wait while one is answered.
+const WAITING: u32 = 40;
+
 /// Waits until the stage says that it is not ready, and asserts that it still holds a sequence.
 async fn not_ready_but_at_work(door: &Place) {
     let not_ready = async || door.get("/_/ready").await.filter(|(status, _)| *status == 503);
@@ -39,21 +42,21 @@ async fn an_answer_is_finished_before_one_process_stops() {
 #[tokio::test]
 async fn answers_and_requests_that_wait_are_finished_before_a_process_each_stops() {
     let broker = NatsServer::start().await;
-    // One at a time: between two answers, no stage but the door's has anything to do.
+    // One at a time: between two answers, no stage but the door's has anything to do, and none must take that for the end.
     let more = ["--nats", &broker.url(), "--healthcheck-interval", "1s", "--max-num-seqs", "1"];
     let pipeline = Pipeline::fake();
     let mut program = pipeline.program(&["up"], &more);
     let door = Place::new(0, program.ready(0, 1).await);
     let mut stream = door.stream(&PROMPT, json!({"max_tokens": LONG})).await;
-    let waiting: Vec<_> = [300, 200].into_iter().map(|tokens| tokio::spawn(ask(door.clone(), tokens))).collect();
-    let both_wait = async || door.metric("requests_waiting", "").await.filter(|waiting| *waiting == 2.0);
-    found("two requests to wait", both_wait).await;
+    let waiting: Vec<_> = (1..=WAITING).map(|tokens| tokio::spawn(ask(door.clone(), tokens))).collect();
+    let all_wait = async || door.metric("requests_waiting", "").await.filter(|waiting| *waiting == f64::from(WAITING));
+    found("requests to wait", all_wait).await;
     let mut tokens = stream.tokens(3).await;
     program.interrupt();
     not_ready_but_at_work(&door).await;
     tokens.extend(stream.rest().await);
     assert_eq!(ids_of(&tokens), right_ids(LONG));
-    for (answer, tokens) in waiting.into_iter().zip([300, 200]) {
+    for (answer, tokens) in waiting.into_iter().zip(1..) {
         let answer = answer.await.expect("the other client");
         assert_eq!(ids(&answer["token_ids"]), right_ids(tokens), "{answer}");
     }
