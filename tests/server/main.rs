@@ -17,6 +17,7 @@ mod tiny;
 
 mod deaths;
 mod golden;
+mod looking;
 mod pipelines;
 mod places;
 mod programs;

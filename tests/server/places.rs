@@ -1,6 +1,7 @@
 //! Stages as their clients see them: answers, readiness and metrics over HTTP.
 
-use crate::patience::{found, soon};
+use crate::looking::found;
+use crate::patience::soon;
 use serde_json::{Value, json};
 
 /// Where a stage serves HTTP.

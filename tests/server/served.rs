@@ -1,7 +1,8 @@
 //! A pipeline served in this process: door, pumps, device threads and hops as in production.
 
+use crate::looking::found;
 use crate::nats::NatsServer;
-use crate::patience::{found, soon};
+use crate::patience::soon;
 use crate::real_models::model_dir;
 use stageline::base::StageIndex;
 use stageline::core::Observed;

@@ -1,7 +1,7 @@
 //! `stageline up`: told to stop while answers stream, and its stages killed under it.
 
+use crate::looking::found;
 use crate::nats::NatsServer;
-use crate::patience::found;
 use crate::pipelines::{LONG, PROMPT, Pipeline, STAGES, right_ids};
 use crate::places::{Place, ids_of};
 use crate::programs::{Program, kill, runs};
