@@ -26,6 +26,9 @@ pub const USUAL_CHUNK: u32 = 256;
 const MAX_MODEL_LEN: u32 = 128;
 const BLOCK_SIZE: u32 = 16;
 
+/// Turns a hang into a failure, where what is waited for is a lot of work: half a minute of two idle cores, at most.
+const MOST_WORK: Duration = Duration::from_secs(600);
+
 /// What joins the stages.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Hops {
@@ -121,7 +124,8 @@ impl Served {
     /// The answers to `requests`, which are all sent at once.
     pub async fn answers(&self, requests: Vec<Request>) -> Vec<Answered> {
         let answers = requests.into_iter().map(|request| self.answer(request));
-        soon("the answers", futures::future::join_all(answers)).await
+        let all = tokio::time::timeout(MOST_WORK, futures::future::join_all(answers)).await;
+        all.unwrap_or_else(|_| panic!("still waiting for the answers, {}: {}", self.variant, self.metrics.render()))
     }
 
     async fn answer(&self, request: Request) -> Answered {
