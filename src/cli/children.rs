@@ -1,7 +1,9 @@
 //! A process a stage, started and watched by this one: what `up --nats` and `demo --nats` stand on.
 
 use crate::base::StageIndex;
-use crate::config::{BatchingConfig, DeviceConfig, DeviceName, ExecutorKind, NatsConfig};
+use crate::config::{
+    BatchingConfig, DeviceConfig, DeviceName, DoorConfig, ExecutorKind, LogFormat, LoggingConfig, NatsConfig,
+};
 use anyhow::{Context, bail};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -18,12 +20,16 @@ pub struct Orders {
     pub pipeline: PathBuf,
     /// Where each stage's HTTP server listens, in the stages' order.
     pub http: Vec<SocketAddr>,
+    /// The door, beside where it listens; `None` has every default.
+    pub door: Option<DoorConfig>,
     /// The broker.
     pub nats: NatsConfig,
     /// The device of every stage.
     pub device: DeviceConfig,
     /// Batching of every stage.
     pub batching: BatchingConfig,
+    /// How every stage logs.
+    pub logging: LoggingConfig,
 }
 
 /// The stages' processes. Dropped, they are killed.
@@ -78,32 +84,54 @@ impl Children {
         Ok(())
     }
 
-    /// Asks all of them to finish (SIGTERM) and waits until they have.
+    /// Asks all of them to finish (SIGTERM) and waits until they have: the door first, since until its last answer the
+    /// others must be there, idle or not.
     ///
     /// # Errors
-    /// If one of them cannot be waited for.
+    /// If one of them cannot be waited for, or does not finish well.
     pub async fn stop(mut self) -> anyhow::Result<()> {
-        for child in &self.children {
-            if let Some(pid) = child.id() {
-                // SAFETY: kill(2) takes numbers only. The process is our child and has not been waited for, so its id
-                // cannot belong to another one.
-                unsafe { libc::kill(pid as libc::pid_t, libc::SIGTERM) };
+        let (door, others) = self.children.split_at_mut(1);
+        let mut badly = None;
+        for group in [door, others] {
+            for child in group.iter() {
+                ask_to_finish(child);
+            }
+            for child in group {
+                badly = badly.or(Some(child.wait().await?).filter(|status| !status.success()));
             }
         }
-        for child in &mut self.children {
-            child.wait().await?;
-        }
-        Ok(())
+        badly.map_or(Ok(()), |status| bail!("a stage has not finished well: {status}"))
+    }
+}
+
+fn ask_to_finish(child: &Child) {
+    if let Some(pid) = child.id() {
+        // SAFETY: kill(2) takes numbers only. The process is our child and has not been waited for, so its id cannot
+        // belong to another one.
+        unsafe { libc::kill(pid as libc::pid_t, libc::SIGTERM) };
     }
 }
 
 fn spawn(orders: &Orders, stage: usize) -> anyhow::Result<Child> {
     let program = std::env::current_exe().context("this program's own path is not known")?;
-    Command::new(program)
-        .args(arguments(orders, stage))
-        .kill_on_drop(true)
-        .spawn()
-        .with_context(|| format!("stage {stage} cannot be started"))
+    let mut command = Command::new(program);
+    // In a group of its own: Ctrl-C is for this process alone, which then stops the stages in their order.
+    command.args(arguments(orders, stage)).kill_on_drop(true).process_group(0);
+    let parent = std::process::id();
+    // SAFETY: between fork and exec, `end_with` makes two system calls and allocates nothing.
+    unsafe { command.pre_exec(move || end_with(parent)) };
+    command.spawn().with_context(|| format!("stage {stage} cannot be started"))
+}
+
+/// Has the system kill this process when `parent` ends, however that ends: nobody else knows of the stages.
+fn end_with(parent: u32) -> std::io::Result<()> {
+    // SAFETY: prctl(2) with this option takes numbers only.
+    if unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) } != 0 {
+        return Err(std::io::Error::last_os_error());
+    }
+    // SAFETY: getppid(2) takes nothing.
+    let parent_lives = unsafe { libc::getppid() } as u32 == parent;
+    if parent_lives { Ok(()) } else { Err(std::io::Error::from_raw_os_error(libc::ESRCH)) }
 }
 
 /// The command line of `serve` for a stage.
@@ -147,6 +175,17 @@ fn arguments(orders: &Orders, stage: usize) -> Vec<std::ffi::OsString> {
         }
     }
     add("--max-batch-delay-us", &batching.max_batch_delay.as_micros().to_string());
+    add("--log-format", &if orders.logging.format == LogFormat::Json { "json" } else { "text" });
+    add("--log-level", &orders.logging.level);
+    if let Some(door) = &orders.door {
+        let micros = |time: Duration| format!("{}us", time.as_micros());
+        // Nobody routes requests to the other stages: they need not be told to stay away.
+        let interval = if stage == 0 { door.healthcheck_interval } else { Duration::ZERO };
+        add("--healthcheck-interval", &micros(interval));
+        add("--exec-timeout", &micros(door.exec_timeout.unwrap_or_default()));
+        add("--max-inflight", &door.max_inflight.unwrap_or_default().to_string());
+        add("--max-body-bytes", &door.max_body_bytes.to_string());
+    }
     list
 }
 

@@ -5,7 +5,7 @@ use crate::cli::page::StagePage;
 use crate::cli::pipeline::{Site, finish, read_answer};
 use crate::cli::split::said;
 use crate::cli::table::{Table, count, percent};
-use crate::config::{DemoConfig, NatsConfig, SourceConfig};
+use crate::config::{DemoConfig, LoggingConfig, NatsConfig, SourceConfig};
 use crate::door::{ChatMessage, Input, Intake, Request};
 use crate::plan::Balance;
 use crate::server::StageFacts;
@@ -34,14 +34,14 @@ const LINE_CHARS: usize = 100;
 ///
 /// # Errors
 /// One line that says what is wrong with the pipeline, or the first answer that failed.
-pub async fn demo(config: DemoConfig) -> anyhow::Result<ExitCode> {
+pub async fn demo(config: DemoConfig, logging: LoggingConfig) -> anyhow::Result<ExitCode> {
     let source = SourceConfig { folder: config.pipeline.clone(), stages: None, balance: Balance::Cost };
     let site = Site::embedded(&source, &config.batching, &config.device, None)?;
     ensure!(!site.pipeline.embeds, "the demo talks: it needs a decoder, and this model is an encoder");
     let facts = site.blueprint.stages.clone();
     match &config.nats {
         None => embedded(&site, &facts).await?,
-        Some(nats) => distributed(&config, nats, &facts).await?,
+        Some(nats) => distributed(&config, nats, &facts, logging).await?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -81,13 +81,20 @@ async fn embedded(site: &Site, facts: &[StageFacts]) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn distributed(config: &DemoConfig, nats: &NatsConfig, facts: &[StageFacts]) -> anyhow::Result<()> {
+async fn distributed(
+    config: &DemoConfig,
+    nats: &NatsConfig,
+    facts: &[StageFacts],
+    logging: LoggingConfig,
+) -> anyhow::Result<()> {
     let orders = Orders {
         pipeline: config.pipeline.clone(),
         http: free_addresses(facts.len())?,
+        door: None,
         nats: nats.clone(),
         device: config.device.clone(),
         batching: config.batching.clone(),
+        logging,
     };
     let addresses = orders.http.clone();
     let mut children = Children::start(orders)?;

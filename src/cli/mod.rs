@@ -37,7 +37,7 @@ pub fn main() -> ExitCode {
         }
     };
     logging::start(&order.logging);
-    dispatch(order.verb).unwrap_or_else(|error| {
+    dispatch(order).unwrap_or_else(|error| {
         // Problems that show only once the model is read, for example a max_model_len above the model's.
         let code = if error.is::<Problems>() { Problems::EXIT_CODE } else { 1 };
         eprintln!("error: {error:#}");
@@ -75,15 +75,15 @@ fn settings_file(named: Option<String>) -> Result<Option<(PathBuf, String)>, Pro
 }
 
 /// Does it.
-fn dispatch(verb: VerbConfig) -> anyhow::Result<ExitCode> {
+fn dispatch(Order { verb, logging }: Order) -> anyhow::Result<ExitCode> {
     match verb {
         VerbConfig::Split(config) => split_model(config),
         VerbConfig::Inspect(config) => inspect_pipeline(&config),
         VerbConfig::Serve(config) => on_runtime(Some(&config.device), serve::serve(config.clone())),
-        VerbConfig::Up(config) => on_runtime(Some(&config.device), up::up(config.clone())),
+        VerbConfig::Up(config) => on_runtime(Some(&config.device), up::up(config.clone(), logging)),
         VerbConfig::Run(config) => on_runtime(Some(&config.device), run::run(config.clone())),
         VerbConfig::Embed(config) => on_runtime(Some(&config.device), embed::embed(config.clone())),
-        VerbConfig::Demo(config) => on_runtime(Some(&config.device), demo::demo(config.clone())),
+        VerbConfig::Demo(config) => on_runtime(Some(&config.device), demo::demo(config.clone(), logging)),
     }
 }
 

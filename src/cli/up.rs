@@ -4,7 +4,7 @@ use crate::cli::children::{Children, Orders, free_addresses};
 use crate::cli::pipeline::Site;
 use crate::cli::serve::{answer_http, until_told_to_stop};
 use crate::cli::split::{SplitOrder, said};
-use crate::config::{NatsConfig, UpConfig};
+use crate::config::{LoggingConfig, NatsConfig, UpConfig};
 use crate::server::Blueprint;
 use crate::shard::PipelineFolder;
 use std::path::PathBuf;
@@ -18,10 +18,10 @@ const START_AGAIN: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// One line that says what is wrong.
-pub async fn up(config: UpConfig) -> anyhow::Result<ExitCode> {
+pub async fn up(config: UpConfig, logging: LoggingConfig) -> anyhow::Result<ExitCode> {
     match config.nats.clone() {
         None => in_one_process(config).await,
-        Some(nats) => in_a_process_each(config, nats).await,
+        Some(nats) => in_a_process_each(config, nats, logging).await,
     }
 }
 
@@ -30,12 +30,17 @@ async fn in_one_process(config: UpConfig) -> anyhow::Result<ExitCode> {
     answer_http(&site, 0, &config.door, site.start_embedded()).await
 }
 
-async fn in_a_process_each(config: UpConfig, nats: NatsConfig) -> anyhow::Result<ExitCode> {
+async fn in_a_process_each(config: UpConfig, nats: NatsConfig, logging: LoggingConfig) -> anyhow::Result<ExitCode> {
     let (pipeline, _folder) = pipeline_folder(&config)?;
     let stages = PipelineFolder::open(&pipeline).map_err(said)?.manifest().stages.len();
     let mut http = free_addresses(stages)?;
-    http[0] = config.door.http;
-    let orders = Orders { pipeline, http, nats, device: config.device, batching: config.batching };
+    match config.door.http.port() {
+        // Any free port: known before the stage starts, or nobody could ask it whether it is ready.
+        0 => http[0].set_ip(config.door.http.ip()),
+        _ => http[0] = config.door.http,
+    }
+    let door = Some(config.door);
+    let orders = Orders { pipeline, http, door, nats, device: config.device, batching: config.batching, logging };
     let addresses = orders.http.clone();
     let mut children = Children::start(orders)?;
     let mut stop = std::pin::pin!(until_told_to_stop());

@@ -1,11 +1,11 @@
 //! The real models' files, as tests read them.
 
+use crate::real_models::model_dir;
 use bytes::Bytes;
 use safetensors::SafeTensors;
 use safetensors::tensor::Metadata;
 use stageline::base::Fault;
 use stageline::model::{BertSpec, LlamaSpec, ModelSpec, RawTensor, TensorSource};
-use std::path::PathBuf;
 
 /// A model.safetensors in memory.
 pub struct Weights {
@@ -17,10 +17,7 @@ pub struct Weights {
 impl Weights {
     /// Those of the model called `name`.
     pub fn of(name: &str) -> Self {
-        let path = models_dir().join(name).join("model.safetensors");
-        let bytes = std::fs::read(&path).unwrap_or_else(|e| {
-            panic!("{}: {e}. These tests need real models: run scripts/test, which fetches them.", path.display())
-        });
+        let bytes = std::fs::read(model_dir(name).join("model.safetensors")).expect("the weights");
         let (header, metadata) = SafeTensors::read_metadata(&bytes).expect("a safetensors file");
         Self { bytes: bytes.into(), first: header + 8, metadata }
     }
@@ -38,28 +35,6 @@ impl TensorSource for Weights {
         Ok(RawTensor { dtype: found.dtype, shape: found.shape.clone(), bytes })
     }
 }
-
-/// `STAGELINE_MODELS`, or `~/.cache/stageline/models`.
-fn models_dir() -> PathBuf {
-    std::env::var_os("STAGELINE_MODELS").map(PathBuf::from).unwrap_or_else(|| {
-        let home = std::env::var_os("HOME").expect("HOME or STAGELINE_MODELS is set");
-        PathBuf::from(home).join(".cache/stageline/models")
-    })
-}
-
-/// The reference implementation's results for the model called `name`.
-pub fn golden(name: &str) -> serde_json::Value {
-    let path = format!("{}/tests/golden/{name}.json", env!("CARGO_MANIFEST_DIR"));
-    serde_json::from_slice(&std::fs::read(path).expect("the golden file")).expect("JSON")
-}
-
-/// A JSON array of numbers.
-pub fn ids(value: &serde_json::Value) -> Vec<u32> {
-    value.as_array().expect("an array").iter().map(|id| id.as_u64().expect("an id") as u32).collect()
-}
-
-pub const SMOLLM2: &str = "smollm2-135m-instruct";
-pub const MINILM: &str = "all-minilm-l6-v2";
 
 /// What SmolLM2-135M-Instruct's config.json says.
 pub fn smollm2() -> ModelSpec {

@@ -5,9 +5,12 @@
 
 mod files;
 mod pipeline;
+#[path = "../support/real_models.rs"]
+mod real_models;
 
-use files::{MINILM, SMOLLM2, Weights, golden, ids, minilm, smollm2};
+use files::{Weights, minilm, smollm2};
 use pipeline::{Answer, Job, KV, Pipeline, Variant, blocks_of, member};
+use real_models::{MINILM, SMOLLM2, full_matrix as full, golden_cases, ids};
 use serde_json::Value;
 use stageline::base::{FaultClass, HostTensor};
 use stageline::core::{BatchId, Microbatch};
@@ -18,12 +21,8 @@ const END: u32 = 2;
 const LOGIT_TOLERANCE: f64 = 1e-3;
 const VECTOR_TOLERANCE: f64 = 1e-5;
 
-fn full() -> bool {
-    std::env::var("STAGELINE_MODEL_MATRIX").is_ok_and(|matrix| matrix == "full")
-}
-
 fn cases() -> Vec<Value> {
-    golden(SMOLLM2)["cases"].as_array().expect("cases").clone()
+    golden_cases(SMOLLM2)
 }
 
 fn golden_jobs(tokens: usize) -> Vec<Job> {
@@ -111,7 +110,7 @@ fn logits_are_near_the_references() {
 #[test]
 fn vectors_are_near_the_references_and_have_the_same_bits_however_the_work_is_cut() {
     let weights = Weights::of(MINILM);
-    let cases = golden(MINILM)["cases"].as_array().expect("cases").clone();
+    let cases = golden_cases(MINILM);
     let sequences: Vec<Vec<u32>> = cases.iter().map(|case| ids(&case["input_ids"])).collect();
     let mut first: Option<Vec<Vec<f32>>> = None;
     for stages in [1, 3, 6] {

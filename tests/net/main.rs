@@ -4,6 +4,8 @@
 
 #[path = "../support/nats.rs"]
 mod nats;
+#[path = "../support/patience.rs"]
+mod patience;
 
 mod allocations;
 mod contract;
@@ -12,15 +14,4 @@ mod mails;
 mod outages;
 mod wire;
 
-use std::time::Duration;
-
-/// Turns a hang into a failure. No test waits for it to pass.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// The value of `future`, within [`PATIENCE`].
-async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(PATIENCE, future).await {
-        Ok(value) => value,
-        Err(_) => panic!("still waiting for {what}"),
-    }
-}
+use patience::soon;

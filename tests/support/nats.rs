@@ -87,8 +87,8 @@ fn spawn(folder: &tempfile::TempDir, arguments: &[String], port: i32) -> Child {
         .expect("nats-server starts")
 }
 
-/// Waits for the server's ports file, which it writes when it listens. The one place where a test looks again and again:
-/// a process cannot be awaited in any other way, and the deadline only turns a hang into a failure.
+/// Waits for the server's ports file, which it writes when it listens. It is looked for again and again, since a process
+/// cannot be awaited in any other way; the deadline only turns a hang into a failure.
 async fn wait_for_port(folder: &Path, child: &mut Child) -> u16 {
     let begun = Instant::now();
     let mut look = tokio::time::interval(Duration::from_millis(5));

@@ -1,0 +1,25 @@
+//! Whole pipelines, as they are served: the reference's answers through doors, pumps and hops in this process, and real
+//! processes that are killed, stopped and left by their clients.
+//!
+//! Needs the real models and a nats-server: `scripts/test` fetches both. `STAGELINE_MODEL_MATRIX=full` runs all of the
+//! matrix that golden.rs describes; scripts/matrix does so.
+
+#[path = "../support/nats.rs"]
+#[allow(dead_code, reason = "no broker dies here: tests/net does that")]
+mod nats;
+#[path = "../support/patience.rs"]
+mod patience;
+#[path = "../support/real_models.rs"]
+mod real_models;
+#[path = "../split/tiny.rs"]
+#[allow(dead_code, reason = "encoders are not served by processes here")]
+mod tiny;
+
+mod deaths;
+mod golden;
+mod looking;
+mod pipelines;
+mod places;
+mod programs;
+mod served;
+mod ups;

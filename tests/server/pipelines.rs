@@ -1,0 +1,121 @@
+//! Pipelines of three stages for processes: a small one for the executor without a model, whose answers can be as long as a
+//! test needs and show whatever row was lost or mixed up, and a real one.
+
+use crate::nats::NatsServer;
+use crate::places::Place;
+use crate::programs::Program;
+use crate::real_models::{SMOLLM2, model_dir};
+use crate::tiny;
+use stageline::engine::fake::expected;
+use std::path::PathBuf;
+
+pub const STAGES: usize = 3;
+/// Longest sequence of the small model: nobody reads it to its end.
+const MAX_LEN: u32 = 200_000;
+/// Its tokens are below this.
+const VOCAB: u32 = 40;
+/// `max_tokens` of an answer that must not end by itself; the KV cache holds two of them.
+pub const ENDLESS: u32 = 90_000;
+/// `max_tokens` of an answer that lasts some seconds.
+pub const LONG: u32 = 6000;
+/// A prompt for the small model.
+pub const PROMPT: [u32; 5] = [1, 2, 3, 4, 5];
+
+/// A pipeline folder.
+pub struct Pipeline {
+    folder: tempfile::TempDir,
+    /// What a stage of it needs to be told.
+    settings: Vec<&'static str>,
+}
+
+impl Pipeline {
+    /// Stages that compute nothing; see [`right_ids`].
+    pub fn fake() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let model = folder.path().join("model");
+        let mut config = tiny::llama_config();
+        config["max_position_embeddings"] = MAX_LEN.into();
+        tiny::write(&model, &config, &tiny::file(&tiny::llama()));
+        let tokenizer = model_dir(SMOLLM2).join("tokenizer.json");
+        std::fs::copy(tokenizer, model.join("tokenizer.json")).expect("a tokenizer");
+        tiny::run(&tiny::order(&model, &folder.path().join("pipeline"), STAGES)).expect("the split");
+        Self { folder, settings: vec!["--executor", "fake"] }
+    }
+
+    /// SmolLM2.
+    pub fn real() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        tiny::run(&tiny::order(&model_dir(SMOLLM2), &folder.path().join("pipeline"), STAGES)).expect("the split");
+        Self { folder, settings: vec!["--max-num-seqs", "4", "--max-model-len", "256", "--max-batch-tokens", "64"] }
+    }
+
+    pub fn path(&self) -> PathBuf {
+        self.folder.path().join("pipeline")
+    }
+
+    /// A process of `stageline VERB` for it, with `more` arguments.
+    pub fn program(&self, verb: &[&str], more: &[&str]) -> Program {
+        let path = self.path();
+        let place = ["--http", "127.0.0.1:0", "--threads", "1"];
+        let pipeline = match verb {
+            ["serve"] => vec!["--pipeline", path.to_str().expect("a plain path")],
+            _ => vec![path.to_str().expect("a plain path")],
+        };
+        Program::start(&[verb, &pipeline, &place, &self.settings, more].concat())
+    }
+}
+
+/// The ids that a fake pipeline makes of [`PROMPT`].
+pub fn right_ids(tokens: u32) -> Vec<u32> {
+    expected(&PROMPT, STAGES as u16, VOCAB, tokens as usize)
+}
+
+/// A process a stage, joined by a real broker.
+pub struct Cluster {
+    pub pipeline: Pipeline,
+    pub broker: NatsServer,
+    stages: Vec<(Program, Place)>,
+}
+
+impl Cluster {
+    /// Three `stageline serve`, all ready.
+    pub async fn start(pipeline: Pipeline) -> Self {
+        let broker = NatsServer::start().await;
+        let mut cluster = Self { pipeline, broker, stages: Vec::new() };
+        let programs: Vec<Program> = (0..STAGES).map(|stage| cluster.serve(stage)).collect();
+        for (stage, program) in programs.into_iter().enumerate() {
+            let place = Place::new(stage, program.ready(stage, 1).await);
+            cluster.stages.push((program, place));
+        }
+        cluster
+    }
+
+    fn serve(&self, stage: usize) -> Program {
+        let (stage, url) = (stage.to_string(), self.broker.url());
+        self.pipeline.program(&["serve"], &["--stage", &stage, "--nats", &url])
+    }
+
+    /// Kills a stage's process.
+    pub async fn kill(&mut self, stage: usize) {
+        self.stages[stage].0.kill().await;
+    }
+
+    /// Starts a new process in the place of one that was killed.
+    pub async fn start_again(&mut self, stage: usize) {
+        let program = self.serve(stage);
+        let place = Place::new(stage, program.ready(stage, 1).await);
+        self.stages[stage] = (program, place);
+    }
+
+    /// Where a stage serves HTTP.
+    pub fn place(&self, stage: usize) -> Place {
+        self.stages[stage].1.clone()
+    }
+
+    /// Waits until each of `stages` holds so many sequences and blocks for them.
+    pub async fn hold(&self, stages: &[usize], sequences: u64) {
+        for stage in stages {
+            self.place(*stage).holds(sequences).await;
+        }
+    }
+}

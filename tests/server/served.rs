@@ -1,0 +1,215 @@
+//! A pipeline served in this process: door, pumps, device threads and hops as in production.
+
+use crate::looking::found;
+use crate::nats::NatsServer;
+use crate::patience::soon;
+use crate::real_models::model_dir;
+use stageline::base::StageIndex;
+use stageline::core::Observed;
+use stageline::door::reception::Reception;
+use stageline::door::text::TextModel;
+use stageline::door::{AnswerEvent, Intake, Request};
+use stageline::engine::{DeviceChoice, Setup};
+use stageline::model::KvShape;
+use stageline::ops::{Isa, Threads};
+use stageline::plan::Balance;
+use stageline::server::{Blueprint, Broker, Metrics, Options, Plan, Serving, embedded, on_nats};
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Sequences at once, and so the rows of the largest decode batch.
+pub const MAX_NUM_SEQS: u32 = 16;
+/// `max_batch_tokens` of whoever sets none.
+pub const USUAL_CHUNK: u32 = 256;
+/// Longer than every sequence here; small, since an encoder is warmed up with this many rows.
+const MAX_MODEL_LEN: u32 = 128;
+const BLOCK_SIZE: u32 = 16;
+
+/// Turns a hang into a failure, where what is waited for is a lot of work: half a minute of two idle cores, at most.
+const MOST_WORK: Duration = Duration::from_secs(600);
+
+/// What joins the stages.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Hops {
+    Memory,
+    /// A real server, and a connection a stage, as if each were a process of its own.
+    Nats,
+}
+
+/// How a pipeline is served.
+#[derive(Clone, Copy)]
+pub struct Variant {
+    pub stages: usize,
+    pub hops: Hops,
+    /// `max_batch_tokens`: longer prompts go in chunks.
+    pub chunk: u32,
+    pub threads: usize,
+    pub isa: Isa,
+}
+
+impl Variant {
+    pub fn of(stages: usize, hops: Hops) -> Self {
+        Self { stages, hops, chunk: USUAL_CHUNK, threads: 2, isa: Isa::available()[0] }
+    }
+
+    /// Decode microbatches, as the program sets them: one a device.
+    fn microbatches(&self) -> usize {
+        if self.hops == Hops::Memory { 1 } else { self.stages }
+    }
+}
+
+impl fmt::Display for Variant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let hops = if self.hops == Hops::Memory { "memory" } else { "NATS" };
+        let (stages, chunk, threads, isa) = (self.stages, self.chunk, self.threads, self.isa.name());
+        write!(f, "stages {stages:2}, {hops:6}, max_batch_tokens {chunk:3}, threads {threads}, {isa}")
+    }
+}
+
+/// What a request came to.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Answered {
+    pub ids: Vec<u32>,
+    pub observed: Vec<Observed>,
+    pub vector: Vec<f32>,
+}
+
+/// A pipeline at work.
+pub struct Served {
+    variant: Variant,
+    reception: Arc<Reception>,
+    stages: Vec<Serving>,
+    metrics: Arc<Metrics>,
+    _broker: Option<NatsServer>,
+}
+
+impl Served {
+    /// Loads the model called `model` and serves it.
+    pub async fn start(model: &str, variant: Variant) -> Self {
+        let dir = model_dir(model);
+        let blueprint = Blueprint::open(&dir, Some(variant.stages), Balance::Cost).expect("the model can be cut");
+        let text = Arc::new(TextModel::open(&dir, &blueprint.spec).expect("the tokenizer"));
+        let plan = plan(&blueprint, variant);
+        let stages = 0..plan.stages;
+        let metrics = Arc::new(Metrics::new(plan.name.clone(), stages.clone()));
+        let options = &plan.options;
+        let setup = Setup {
+            device: DeviceChoice::Cpu(variant.isa),
+            threads: Threads::new(variant.threads).expect("threads start"),
+            kv: KvShape { blocks: options.kv_blocks as usize, block_size: options.block_size as usize },
+            max_rows: options.most_rows(plan.embeds),
+        };
+        let loader = |stage| blueprint.loader(stage, setup.clone(), |_| {});
+        let (mut served, mut broker) = (Vec::new(), None);
+        match variant.hops {
+            Hops::Memory => {
+                let loaders = stages.map(loader).collect();
+                served.push(embedded(&plan, loaders, text, metrics.clone()).await.expect("the pipeline starts"));
+            }
+            Hops::Nats => {
+                let server = broker.insert(NatsServer::start().await);
+                let place = Broker { urls: vec![server.url()], credentials: None };
+                for stage in stages {
+                    let text = (stage == 0).then(|| text.clone());
+                    let serving = on_nats(&plan, (stage, loader(stage)), &place, text, metrics.clone()).await;
+                    served.push(serving.expect("the stage starts"));
+                }
+            }
+        }
+        let reception = served[0].reception.clone().expect("stage 0 has the door");
+        Self { variant, reception, stages: served, metrics, _broker: broker }
+    }
+
+    /// The answers to `requests`, which are all sent at once.
+    pub async fn answers(&self, requests: Vec<Request>) -> Vec<Answered> {
+        let answers = requests.into_iter().map(|request| self.answer(request));
+        let all = tokio::time::timeout(MOST_WORK, futures::future::join_all(answers)).await;
+        all.unwrap_or_else(|_| panic!("still waiting for the answers, {}: {}", self.variant, self.metrics.render()))
+    }
+
+    async fn answer(&self, request: Request) -> Answered {
+        // Over NATS, stage 0 may not have seen yet that the others are there.
+        let submitted =
+            found("a live replica of every stage", async || match self.reception.submit(request.clone()).await {
+                Err(fault) if fault.message.contains("has no live replica") => None,
+                submitted => Some(submitted),
+            });
+        let mut answer = submitted.await.expect("the request is admitted");
+        let mut answered = Answered::default();
+        loop {
+            match answer.events.recv().await.expect("an end") {
+                AnswerEvent::Token { id, observed, .. } => {
+                    answered.ids.push(id);
+                    answered.observed.extend(observed);
+                }
+                AnswerEvent::Vector(vector) => answered.vector = vector,
+                AnswerEvent::Finished { .. } => return answered,
+                AnswerEvent::Failed(fault) => panic!("{fault}"),
+            }
+        }
+    }
+
+    /// Batches that stage 0 has run so far.
+    pub fn batches(&self) -> u64 {
+        self.metrics.stage(0).expect("stage 0 counts").batch_rows.count_and_sum().0
+    }
+
+    /// Asserts that no stage has run a batch of more rows than `max_batch_tokens`: so it is while a sequence is alone.
+    pub fn assert_chunked(&self) {
+        let page = self.metrics.render();
+        let number = |series: &str| {
+            let line = page.lines().find(|line| line.starts_with(series)).expect("a series of the page");
+            line.rsplit_once(' ').expect("a value").1.to_owned()
+        };
+        let bound = self.variant.chunk.next_power_of_two();
+        for stage in 0..self.variant.stages {
+            let labels = format!("{{pipeline=\"golden\",stage=\"{stage}\"");
+            let within = number(&format!("stageline_batch_rows_bucket{labels},le=\"{bound}\"}}"));
+            let all = number(&format!("stageline_batch_rows_count{labels}}}"));
+            assert_eq!(within, all, "batches of up to {bound} rows at stage {stage}, {}", self.variant);
+        }
+    }
+
+    /// Whether sequences that run at once share batches: not where each has a microbatch of its own.
+    pub fn shares_batches(&self) -> bool {
+        self.variant.microbatches() * 2 <= MAX_NUM_SEQS as usize
+    }
+
+    /// Drains all stages, and asserts that nothing is left on any of them.
+    pub async fn end(self) {
+        for serving in self.stages {
+            serving.drain.cancel();
+            soon("the end of a drain", serving.done).await.expect("the pump's thread").expect("a good end");
+        }
+        for stage in 0..self.variant.stages {
+            let stage = self.metrics.stage(stage as StageIndex).expect("every stage counts");
+            assert_eq!((stage.live_sequences.get(), stage.kv_blocks_used.get()), (0, 0), "{}", self.variant);
+        }
+    }
+}
+
+fn plan(blueprint: &Blueprint, variant: Variant) -> Plan {
+    let microbatches = variant.microbatches() as u32;
+    let options = Options {
+        max_num_seqs: MAX_NUM_SEQS,
+        max_model_len: MAX_MODEL_LEN,
+        max_batch_tokens: variant.chunk,
+        max_batch_delay: Duration::ZERO,
+        block_size: BLOCK_SIZE,
+        kv_blocks: MAX_NUM_SEQS * MAX_MODEL_LEN.div_ceil(BLOCK_SIZE),
+        microbatches,
+        microbatches_away: microbatches,
+        max_queue: 64,
+        default_max_tokens: 64,
+        longest: Duration::from_secs(3600),
+    };
+    Plan {
+        name: "golden".into(),
+        digest: blueprint.digest,
+        stages: StageIndex::try_from(variant.stages).expect("so few stages"),
+        hidden: blueprint.spec.hidden(),
+        embeds: blueprint.embeds(),
+        options,
+    }
+}
