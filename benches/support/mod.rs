@@ -8,7 +8,7 @@ use stageline::engine::{DeviceChoice, Executor, Loader, Setup};
 use stageline::model::KvShape;
 use stageline::ops::{Isa, Threads};
 use stageline::plan::Balance;
-use stageline::server::{Blueprint, Metrics, Options, Plan, Serving, embedded};
+use stageline::server::{Blueprint, Metrics, Options, Pipeline, Serving, embedded};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -68,7 +68,7 @@ pub async fn serve(stages: usize, layers: &Layers) -> Serving {
         // A fake position is 8 bytes: room for every sequence at full length.
         options.kv_blocks = MAX_SEQS * options.max_model_len / options.block_size;
     }
-    let plan = Plan {
+    let plan = Pipeline {
         name: "bench".into(),
         digest: blueprint.digest,
         stages: stages as u16,

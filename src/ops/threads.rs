@@ -174,7 +174,10 @@ mod tests {
                 scope.spawn(|| {
                     for _ in 0..200 {
                         threads.run(|| {
-                            threads.run(|| share(4, |_| share(4, |i| drop(sum.fetch_add(i, Ordering::Relaxed)))));
+                            let count = |i| {
+                                sum.fetch_add(i, Ordering::Relaxed);
+                            };
+                            threads.run(|| share(4, |_| share(4, count)));
                         });
                     }
                 });

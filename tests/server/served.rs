@@ -13,7 +13,7 @@ use stageline::engine::{DeviceChoice, Setup};
 use stageline::model::KvShape;
 use stageline::ops::{Isa, Threads};
 use stageline::plan::Balance;
-use stageline::server::{Blueprint, Broker, Metrics, Options, Plan, Serving, embedded, on_nats};
+use stageline::server::{Blueprint, Broker, Metrics, Options, Pipeline, Serving, embedded, on_nats};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -189,7 +189,7 @@ impl Served {
     }
 }
 
-fn plan(blueprint: &Blueprint, variant: Variant) -> Plan {
+fn plan(blueprint: &Blueprint, variant: Variant) -> Pipeline {
     let microbatches = variant.microbatches() as u32;
     let options = Options {
         max_num_seqs: MAX_NUM_SEQS,
@@ -204,7 +204,7 @@ fn plan(blueprint: &Blueprint, variant: Variant) -> Plan {
         default_max_tokens: 64,
         longest: Duration::from_secs(3600),
     };
-    Plan {
+    Pipeline {
         name: "golden".into(),
         digest: blueprint.digest,
         stages: StageIndex::try_from(variant.stages).expect("so few stages"),
