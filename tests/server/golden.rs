@@ -87,7 +87,8 @@ async fn assert_in_company(served: &Served, variant: Variant, tokens: usize) {
     let prompts = prompt_rows.div_ceil(variant.chunk as usize) + answers.len();
     let decoded: usize = answers.iter().map(|answer| answer.ids.len() - 1).sum();
     let batches = (served.batches() - before) as usize;
-    let most = if served.shares_batches() { prompts + decoded / 2 } else { prompts + decoded };
+    // A group leaves without who is late: how many share a batch is not certain, only that they do.
+    let most = if served.shares_batches() { prompts + decoded * 3 / 4 } else { prompts + decoded };
     assert!(batches <= most, "{batches} batches of {decoded} decode rows, {variant}");
 }
 
@@ -110,7 +111,7 @@ async fn assert_variant(variant: Variant, alone: usize, in_company: usize) {
 #[tokio::test]
 async fn answers_are_the_same_at_any_stages_over_any_hops() {
     if full_matrix() {
-        for stages in [1, 2, 3, 5, 30] {
+        for stages in [30, 5, 3, 2, 1] {
             for hops in [Hops::Memory, Hops::Nats] {
                 for chunk in [USUAL_CHUNK, 7, 1] {
                     assert_variant(Variant { chunk, ..Variant::of(stages, hops) }, WHOLE, WHOLE).await;

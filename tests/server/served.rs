@@ -171,9 +171,9 @@ impl Served {
         }
     }
 
-    /// Whether sequences that run at once share batches: not where each has a microbatch of its own.
+    /// Whether sequences that run at once share batches to the end: not where few or none are in a microbatch.
     pub fn shares_batches(&self) -> bool {
-        self.variant.microbatches() * 2 <= MAX_NUM_SEQS as usize
+        self.variant.microbatches() * 4 <= MAX_NUM_SEQS as usize
     }
 
     /// Drains all stages, and asserts that nothing is left on any of them.
