@@ -19,11 +19,11 @@ type Work<'a> = &'a (dyn Fn() + Sync);
 pub struct Team {
     board: Arc<Board>,
     turn: Mutex<()>,
-    helpers: Vec<Helper>,
+    helpers: Vec<Member>,
 }
 
 #[derive(Debug)]
-struct Helper {
+struct Member {
     thread: Thread,
     asleep: Arc<AtomicBool>,
     end: Option<JoinHandle<()>>,
@@ -79,7 +79,7 @@ impl Team {
             let (board, asleep) = (team.board.clone(), Arc::new(AtomicBool::new(false)));
             let flag = asleep.clone();
             let end = std::thread::Builder::new().name(format!("maths-{i}")).spawn(move || board.help(&flag))?;
-            team.helpers.push(Helper { thread: end.thread().clone(), asleep, end: Some(end) });
+            team.helpers.push(Member { thread: end.thread().clone(), asleep, end: Some(end) });
         }
         Ok(team)
     }
