@@ -94,7 +94,7 @@ pub enum DoorEvent {
     Replicas(Vec<Vec<ReplicaId>>),
     /// Take no more requests, and say [`DoorAction::Drained`] when none is left.
     Drain,
-    /// [`DoorMachine::next_deadline`] has passed.
+    /// [`next_deadline`](super::DoorMachine::next_deadline) has passed.
     Time,
 }
 
