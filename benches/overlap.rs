@@ -29,13 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 async fn main() {
     let folder = tempfile::tempdir().expect("a folder");
     let pipeline = folder.path().join("pipeline");
-    let model = support::model();
-    let split = Command::new(env!("CARGO_BIN_EXE_stageline"))
-        .args(["split", model.to_str().expect("a plain path"), "--stages", "2", "--out"])
-        .arg(&pipeline)
-        .stdout(Stdio::null())
-        .status();
-    assert!(split.expect("the program starts").success());
+    support::split(env!("CARGO_BIN_EXE_stageline"), 2, &pipeline);
     for rows in [8, 32] {
         let server = NatsServer::start().await;
         let other = NatsServer::start().await;

@@ -11,16 +11,13 @@ use stageline::ops::Threads;
 use stageline::plan::Balance;
 use stageline::server::Blueprint;
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Instant;
-use support::{KV, Layers, ask, blueprint, end, options, quantile, serve, setup};
+use support::{KV, Layers, PROMPT, ask, blueprint, end, options, quantile, serve, setup};
 
 const PAIRS: usize = 24;
 const TOKENS: usize = 64;
 const ROUNDS: usize = 9;
-/// Token ids that the model goes on from for long: no end token among the first answers.
-const PROMPT: [u32; 8] = [504, 3575, 282, 4649, 314, 253, 1109, 281];
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() {
@@ -36,12 +33,7 @@ async fn main() {
 fn start() {
     let folder = tempfile::tempdir().expect("a folder");
     let out = folder.path().join("pipeline");
-    let split = Command::new(env!("CARGO_BIN_EXE_stageline"))
-        .args(["split", support::model().to_str().expect("a plain path"), "--stages", "1", "--out"])
-        .arg(&out)
-        .stdout(Stdio::null())
-        .status();
-    assert!(split.expect("the program starts").success());
+    support::split(env!("CARGO_BIN_EXE_stageline"), 1, &out);
     let files = std::fs::read_dir(&out).expect("the pipeline").flatten().map(|entry| entry.path());
     let shard = files.max_by_key(|path| path.metadata().map_or(0, |file| file.len())).expect("a shard");
     let blueprint = Blueprint::open(&out, None, Balance::Cost).expect("the pipeline opens");

@@ -1,5 +1,9 @@
 //! SmolLM2-135M-Instruct served in this process, as `stageline up` serves it, and the figures of a series.
 
+#[path = "../../tests/support/real_models.rs"]
+#[allow(dead_code, reason = "the tests also hold answers against the reference's")]
+mod real_models;
+
 use stageline::base::Fault;
 use stageline::door::text::TextModel;
 use stageline::door::{AnswerEvent, Input, Intake, Request};
@@ -9,20 +13,19 @@ use stageline::model::KvShape;
 use stageline::ops::{Isa, Threads};
 use stageline::plan::Balance;
 use stageline::server::{Blueprint, Metrics, Options, Pipeline, Serving, embedded};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// Token ids that the model goes on from for long: no end token among the first answers.
+pub const PROMPT: [u32; 8] = [504, 3575, 282, 4649, 314, 253, 1109, 281];
 pub const KV: KvShape = KvShape { blocks: 512, block_size: 16 };
 pub const MAX_SEQS: u32 = 64;
 
-/// Where scripts/fetch_models.py puts the model.
+/// The model's folder.
 pub fn model() -> PathBuf {
-    let named = std::env::var_os("STAGELINE_MODELS").map(PathBuf::from);
-    let usual = || PathBuf::from(std::env::var_os("HOME").expect("HOME is set")).join(".cache/stageline/models");
-    let folder = named.unwrap_or_else(usual).join("smollm2-135m-instruct");
-    assert!(folder.is_dir(), "no {}: run scripts/fetch_models.py", folder.display());
-    folder
+    real_models::model_dir(real_models::SMOLLM2)
 }
 
 /// What runs the layers.
@@ -32,6 +35,13 @@ pub enum Layers {
     Real(Threads),
     /// None, at no cost.
     Fake,
+}
+
+/// Cuts the model into a pipeline folder at `out`, with the program at `stageline`.
+pub fn split(stageline: &str, stages: usize, out: &Path) {
+    let mut command = Command::new(stageline);
+    command.arg("split").arg(model()).args(["--stages", &stages.to_string(), "--out"]).arg(out);
+    assert!(command.stdout(Stdio::null()).status().expect("the program starts").success());
 }
 
 pub fn blueprint(stages: usize) -> Blueprint {

@@ -32,7 +32,8 @@ async fn in_one_process(config: UpConfig) -> anyhow::Result<ExitCode> {
 
 async fn in_a_process_each(config: UpConfig, nats: NatsConfig, logging: LoggingConfig) -> anyhow::Result<ExitCode> {
     let (pipeline, _folder) = pipeline_folder(&config)?;
-    let stages = PipelineFolder::open(&pipeline).map_err(said)?.manifest().stages.len();
+    // Whatever is wrong with it, or with the number of stages asked for, is said before any process starts.
+    let stages = Blueprint::open(&pipeline, config.source.stages, config.source.balance).map_err(said)?.stages.len();
     let mut http = free_addresses(stages)?;
     match config.door.http.port() {
         // Any free port: known before the stage starts, or nobody could ask it whether it is ready.
@@ -69,8 +70,6 @@ async fn in_a_process_each(config: UpConfig, nats: NatsConfig, logging: LoggingC
 fn pipeline_folder(config: &UpConfig) -> anyhow::Result<(PathBuf, Option<Scratch>)> {
     let source = &config.source;
     if PipelineFolder::is_at(&source.folder) {
-        // Whatever is wrong with it, or with the number of stages asked for, is said before any process starts.
-        Blueprint::open(&source.folder, source.stages, source.balance).map_err(said)?;
         return Ok((source.folder.clone(), None));
     }
     let scratch = Scratch(std::env::temp_dir().join(format!("stageline-up-{}", std::process::id())));

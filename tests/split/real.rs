@@ -1,22 +1,12 @@
 //! Real weights: the shards together are the model, bit for bit.
 
+use crate::real_models::{MINILM, SMOLLM2, model_dir};
 use crate::{reference, tiny};
 use serde_json::Value;
 use stageline::model::{Checkpoint, ModelSpec};
 use stageline::plan::{Balance, Manifest};
 use stageline::shard::PipelineFolder;
-use std::path::{Path, PathBuf};
-
-const SMOLLM2: &str = "smollm2-135m-instruct";
-const MINILM: &str = "all-minilm-l6-v2";
-
-/// The folder of a real model.
-fn model(name: &str) -> PathBuf {
-    let cache = || Path::new(&std::env::var_os("HOME").expect("HOME is not set")).join(".cache/stageline/models");
-    let dir = std::env::var_os("STAGELINE_MODELS").map_or_else(cache, PathBuf::from).join(name);
-    assert!(dir.join("config.json").is_file(), "{} is not there: run scripts/test, which fetches it", dir.display());
-    dir
-}
+use std::path::Path;
 
 fn texts(value: &Value) -> Vec<String> {
     value.as_array().unwrap().iter().map(|text| text.as_str().unwrap().to_owned()).collect()
@@ -24,7 +14,7 @@ fn texts(value: &Value) -> Vec<String> {
 
 /// Splits a real model; checks that its shards are its tensors but for those named as left out, and returns the report.
 fn split_is_the_model(name: &str, stages: usize, out: &Path) -> Value {
-    let dir = model(name);
+    let dir = model_dir(name);
     let report = tiny::run(&tiny::order(&dir, out, stages)).unwrap();
     let mut source = reference::read(&dir.join("model.safetensors"));
     for name in texts(&report["left_out"]) {
@@ -75,7 +65,7 @@ fn shards_of_an_encoder_are_the_encoder() {
 #[test]
 fn both_readers_give_the_models_tensors() {
     let root = tempfile::tempdir().unwrap();
-    let dir = model(MINILM);
+    let dir = model_dir(MINILM);
     let mut order = tiny::order(&dir, root.path(), 2);
     order.balance = Balance::Params;
     tiny::run(&order).unwrap();
@@ -107,14 +97,14 @@ fn both_readers_give_the_models_tensors() {
 
 #[test]
 fn real_configurations_are_read() {
-    let smollm2 = Checkpoint::open(&model(SMOLLM2)).unwrap();
+    let smollm2 = Checkpoint::open(&model_dir(SMOLLM2)).unwrap();
     // The whole model, as its makers count it.
     assert_eq!(smollm2.cost().stage(0..30).parameters, 134_515_008);
     assert_eq!(smollm2.dtype_name(), "bf16");
     let ModelSpec::Llama(spec) = &smollm2.spec else { panic!("not a decoder") };
     assert_eq!((spec.heads, spec.kv_heads, spec.head_dim, spec.tied), (9, 3, 64, true));
     assert_eq!((spec.eos.as_slice(), spec.rope_theta, spec.norm_eps), ([2].as_slice(), 100_000.0, 1e-5));
-    let minilm = Checkpoint::open(&model(MINILM)).unwrap();
+    let minilm = Checkpoint::open(&model_dir(MINILM)).unwrap();
     // The published count holds the pooler, which is left out.
     assert_eq!(minilm.cost().stage(0..6).parameters, 22_713_216 - 384 * 385);
     let ModelSpec::Bert(spec) = &minilm.spec else { panic!("not an encoder") };
@@ -125,7 +115,7 @@ fn real_configurations_are_read() {
 fn the_reports_say_what_was_done() {
     let root = tempfile::tempdir().unwrap();
     let out = root.path().join("out");
-    let mut order = tiny::order(&model(SMOLLM2), &out, 3);
+    let mut order = tiny::order(&model_dir(SMOLLM2), &out, 3);
     order.name = None;
     order.json = false;
     let mut text = Vec::new();

@@ -14,13 +14,11 @@ use candle_transformers::models::llama::{Cache, Config, Llama, LlamaConfig};
 use stageline::ops::Threads;
 use stageline::server::Serving;
 use std::time::Instant;
-use support::{Layers, ask, end, quantile, serve};
+use support::{Layers, PROMPT, ask, end, quantile, serve};
 
 const ROUNDS: usize = 7;
 const TOKENS: usize = 48;
 const STAGES: [usize; 2] = [1, 3];
-/// Token ids that the model goes on from for long: no end token among the first answers.
-const PROMPT: [u32; 8] = [504, 3575, 282, 4649, 314, 253, 1109, 281];
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {

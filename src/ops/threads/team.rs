@@ -6,7 +6,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::{JoinHandle, Thread};
+use std::thread::JoinHandle;
 
 /// Looks before a waiting thread offers its processor to others: some microseconds.
 const LOOKS: u32 = 200;
@@ -24,9 +24,8 @@ pub struct Team {
 
 #[derive(Debug)]
 struct Member {
-    thread: Thread,
     asleep: Arc<AtomicBool>,
-    end: Option<JoinHandle<()>>,
+    thread: JoinHandle<()>,
 }
 
 /// What the caller and the helpers see of each other.
@@ -78,8 +77,8 @@ impl Team {
         for i in 1..=helpers {
             let (board, asleep) = (team.board.clone(), Arc::new(AtomicBool::new(false)));
             let flag = asleep.clone();
-            let end = std::thread::Builder::new().name(format!("maths-{i}")).spawn(move || board.help(&flag))?;
-            team.helpers.push(Member { thread: end.thread().clone(), asleep, end: Some(end) });
+            let thread = std::thread::Builder::new().name(format!("maths-{i}")).spawn(move || board.help(&flag))?;
+            team.helpers.push(Member { asleep, thread });
         }
         Ok(team)
     }
@@ -103,7 +102,7 @@ impl Team {
         fence(SeqCst);
         for helper in &self.helpers {
             if helper.asleep.swap(false, Relaxed) {
-                helper.thread.unpark();
+                helper.thread.thread().unpark();
             }
         }
     }
@@ -150,11 +149,9 @@ impl Drop for Team {
     fn drop(&mut self) {
         self.board.ended.store(true, Relaxed);
         self.rouse();
-        for helper in &mut self.helpers {
-            if let Some(end) = helper.end.take() {
-                // A helper catches the panics of its tasks, and has no others.
-                let _ = end.join();
-            }
+        for helper in self.helpers.drain(..) {
+            // A helper catches the panics of its tasks, and has no others.
+            let _ = helper.thread.join();
         }
     }
 }
