@@ -125,7 +125,7 @@ impl Pipeline {
         let first = all.iter().map(|moments| moments[0]).max().expect("a request");
         let last = all.iter().map(|moments| moments[moments.len() - 1]).min().expect("a request");
         let tokens = all.iter().flatten().filter(|moment| (first..=last).contains(*moment)).count();
-        let grown = |name: &str| [0, 1].map(|k| read(&after[k], name) - read(&before[k], name));
+        let grown = |name: &str| [0, 1].map(|k| read(&after[k], name, k) - read(&before[k], name, k));
         let batches = grown("stageline_batch_rows_count{");
         let over = |all: [f64; 2]| [all[0] / batches[0], all[1] / batches[1]];
         Round {
@@ -182,7 +182,10 @@ fn address_in(line: &str) -> Option<String> {
     (line["message"] == "ready").then(|| line["address"].as_str().map(str::to_owned)).flatten()
 }
 
-fn read(page: &str, name: &str) -> f64 {
-    let line = page.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("no {name} in the page"));
+/// The figure called `name` of `stage`: every process' page has lines for all stages.
+fn read(page: &str, name: &str, stage: usize) -> f64 {
+    let label = format!("stage=\"{stage}\"");
+    let is_it = |line: &&str| line.starts_with(name) && line.contains(&label);
+    let line = page.lines().find(is_it).unwrap_or_else(|| panic!("no {name} in the page"));
     line.rsplit_once(' ').and_then(|(_, value)| value.parse().ok()).expect("a number")
 }
