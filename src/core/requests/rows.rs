@@ -9,11 +9,9 @@ use crate::core::message::{Body, LinkLoad, LinkMail, Segment};
 impl DoorMachine {
     /// Sends what is due and has credit: each group that leaves as one frame, then prompts.
     pub(super) fn send_rows(&mut self, now: Tick, out: &mut Vec<DoorAction>) {
-        for group in self.groups.release(now) {
-            for sequence in group.into_iter().rev() {
-                if let Some(live) = self.live.get(&sequence) {
-                    self.unsent.push_front((sequence, live.attempt));
-                }
+        for sequence in self.groups.release(now).into_iter().flatten().rev() {
+            if let Some(live) = self.live.get(&sequence) {
+                self.unsent.push_front((sequence, live.attempt));
             }
         }
         let mut credit = self.link.credit();
