@@ -189,16 +189,9 @@ impl DoorMachine {
 
     /// When to send [`DoorEvent::Time`], if nothing else happens before.
     pub fn next_deadline(&self) -> Option<Tick> {
-        let complete = self.missing_stage().is_none();
-        let requests = self.live.values().flat_map(|live| {
-            let backoff = match live.phase {
-                Phase::Backoff(until) if complete => Some(until),
-                _ => None,
-            };
-            backoff.into_iter().chain([live.request.deadline])
-        });
+        let requests = self.live.values().map(|live| live.request.deadline);
         let closes = self.closes.values().filter_map(Outbox::next_deadline);
-        let others = [self.link.next_deadline(), self.groups.next_deadline(), self.hold_until];
+        let others = [self.link.next_deadline(), self.groups.next_deadline(), self.next_opening()];
         requests.chain(closes).chain(others.into_iter().flatten()).min()
     }
 
@@ -207,9 +200,9 @@ impl DoorMachine {
         self.live.is_empty() && self.link.is_quiet() && self.closes.values().all(Outbox::is_empty)
     }
 
-    /// Requests in the pipeline and requests that wait.
-    pub fn load(&self) -> (usize, usize) {
-        (self.live.len() - self.waiting.len(), self.waiting.len())
+    /// Requests that wait for room on the path.
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
     }
 
     /// Counts so far.

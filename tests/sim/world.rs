@@ -133,7 +133,7 @@ impl World {
             max_num_seqs: 2 + random.below(8) as u32,
             max_queue: 1000,
             microbatches,
-            microbatches_away: microbatches,
+            microbatches_away: 1 + random.below(microbatches.into()) as u32,
             lease: LEASE,
             row_bytes: 4,
             planted,
@@ -223,8 +223,13 @@ impl World {
             let Some(happening) = self.happenings.remove(&order) else { continue };
             self.trace = self.trace.rotate_left(5) ^ at.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ order;
             self.happen(happening);
+            if !self.violations.is_empty() {
+                break;
+            }
         }
-        self.check_end();
+        if self.violations.is_empty() {
+            self.check_end();
+        }
         let counts = self.door.counts();
         for (mark, count) in
             [("replayed", counts.replays), ("refused", counts.refusals), ("stale token", counts.stale_tokens)]

@@ -24,16 +24,37 @@ impl DoorMachine {
             .filter(|(_, live)| matches!(live.phase, Phase::Backoff(until) if until <= now))
             .map(|(sequence, _)| *sequence)
             .collect();
-        let opening = |live: &&Live| live.phase == Phase::Opening && live.attempt > 1;
-        let room = REPLAYS_AT_ONCE.saturating_sub(self.live.values().filter(opening).count());
-        for sequence in replays.into_iter().take(room) {
+        for sequence in replays.into_iter().take(self.room_for_replays()) {
             self.open(now, sequence, out);
         }
-        while self.live.len() - self.waiting.len() < self.setup.max_num_seqs as usize
+        while self.has_room()
             && let Some(sequence) = self.waiting.pop_front()
         {
             self.open(now, sequence, out);
         }
+    }
+
+    /// When [`DoorMachine::open_what_fits`] can open something only because time has passed.
+    pub(super) fn next_opening(&self) -> Option<Tick> {
+        if self.missing_stage().is_some() {
+            return None;
+        }
+        let backoffs = self.live.values().filter_map(|live| match live.phase {
+            Phase::Backoff(until) => Some(until.max(self.hold_until.unwrap_or(until))),
+            _ => None,
+        });
+        let replay = backoffs.min().filter(|_| self.room_for_replays() > 0);
+        let first = self.hold_until.filter(|_| self.has_room() && !self.waiting.is_empty());
+        replay.into_iter().chain(first).min()
+    }
+
+    fn room_for_replays(&self) -> usize {
+        let opening = |live: &&Live| live.phase == Phase::Opening && live.attempt > 1;
+        REPLAYS_AT_ONCE.saturating_sub(self.live.values().filter(opening).count())
+    }
+
+    fn has_room(&self) -> bool {
+        self.live.len() - self.waiting.len() < self.setup.max_num_seqs as usize
     }
 
     fn open(&mut self, now: Tick, sequence: SequenceId, out: &mut Vec<DoorAction>) {

@@ -2,7 +2,7 @@
 
 use super::clients::Client;
 use super::{END_TOKEN, VOCAB, World};
-use stageline::base::{FaultClass, StageIndex};
+use stageline::base::{FaultClass, ReplicaId, StageIndex, Tick};
 use stageline::core::link::Room;
 use stageline::core::requests::FinishReason;
 use stageline::core::{Member, Work};
@@ -18,6 +18,13 @@ impl World {
             members.flat_map(|member: &Member| member.blocks.iter()).find(|b| process.machine.block_is_free(**b));
         if let Some(block) = free {
             self.violations.push(format!("{}: block {block} is on the device and free", process.replica));
+        }
+    }
+
+    /// A machine that has just taken an event in has nothing left to do now: else it would be woken for ever.
+    pub fn check_deadline(&mut self, deadline: Option<Tick>, whose: &ReplicaId) {
+        if let Some(at) = deadline.filter(|at| *at <= self.now) {
+            self.violations.push(format!("{whose} at {:?} wants to be woken at {at:?}", self.now));
         }
     }
 

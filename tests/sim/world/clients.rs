@@ -103,7 +103,9 @@ impl World {
                 DoorAction::Drained => {}
             }
         }
-        if let Some(at) = self.door.next_deadline()
+        let deadline = self.door.next_deadline();
+        self.check_deadline(deadline, &me);
+        if let Some(at) = deadline
             && self.door_wake_at.is_none_or(|planned| at < planned || planned <= self.now)
         {
             self.door_wake_at = Some(at.max(self.now + Duration::from_micros(1)));

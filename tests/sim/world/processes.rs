@@ -110,8 +110,10 @@ impl World {
             self.act(index, action);
         }
         self.check_blocks(index);
+        let deadline = self.processes[index].machine.next_deadline();
+        self.check_deadline(deadline, at);
         let process = &mut self.processes[index];
-        if let Some(deadline) = process.machine.next_deadline()
+        if let Some(deadline) = deadline
             && process.wake_at.is_none_or(|planned| deadline < planned || planned <= now)
         {
             let deadline = deadline.max(now + Duration::from_micros(1));
