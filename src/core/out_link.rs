@@ -89,7 +89,6 @@ impl OutLink {
         let waiting = self.waiting.into_iter().map(|(item, _)| item);
         let mut lost = self.sender.into_lost();
         lost.extend(waiting);
-        lost.retain(|item| item.kind != ItemKind::Close);
         lost
     }
 

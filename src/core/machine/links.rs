@@ -27,20 +27,23 @@ impl StageMachine {
         self.report_lost(news.lost);
     }
 
-    /// The link to the next stage lost these: their doors are told, and nothing more of the attempts is taken in.
+    /// The link to the next stage lost these: their doors are told, and nothing more of the attempts is taken in. A link
+    /// sends its Closes again as long as it lives, so that one is lost only with the link.
     pub(super) fn report_lost(&mut self, lost: Vec<Item>) {
         let next = self.setup.stage + 1;
         for item in lost {
             let what = match item.kind {
                 ItemKind::Open => "an Open".to_owned(),
                 ItemKind::Rows(position) => format!("rows from position {position}"),
-                ItemKind::Close => continue,
+                ItemKind::Close => "a Close".to_owned(),
             };
             self.counts.lost += 1;
-            // Without a match it was closed meanwhile, or a higher attempt has replaced it: nobody waits for it.
-            let held = self.sequences.get_mut(&item.sequence).filter(|held| held.opening.attempt == item.attempt);
-            let Some(held) = held.filter(|held| !held.failed) else { continue };
-            held.failed = true;
+            if item.kind != ItemKind::Close {
+                // Without a match it was closed meanwhile, or a higher attempt has replaced it: nobody waits for it.
+                let held = self.sequences.get_mut(&item.sequence).filter(|held| held.opening.attempt == item.attempt);
+                let Some(held) = held.filter(|held| !held.failed) else { continue };
+                held.failed = true;
+            }
             let words = format!("the link from stage {} to stage {next} lost {what}", self.setup.stage);
             let report = Report::Failed {
                 sequence: item.sequence,

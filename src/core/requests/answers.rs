@@ -67,6 +67,7 @@ impl DoorMachine {
                 } else {
                     self.fail_attempt(now, (sequence, attempt), fault, own);
                 }
+                self.close_after_all(now, sequence, out);
             }
         }
     }

@@ -73,6 +73,15 @@ impl DoorMachine {
         out.push(DoorAction::Send { stage: to.0, to: to.1, body: Body::CloseNow { number, closes } });
     }
 
+    /// A stage has trouble with a request that has ended: the Close on the links may not reach the stages behind it.
+    pub(super) fn close_after_all(&mut self, now: Tick, sequence: SequenceId, out: &mut Vec<DoorAction>) {
+        let Some(ended) = self.ended.iter().find(|ended| ended.sequence == sequence) else { return };
+        let (attempt, used) = (ended.attempt, ended.used.clone());
+        for to in used {
+            self.close_now(now, to, vec![(sequence, attempt)], out);
+        }
+    }
+
     pub(super) fn send_closes_again(&mut self, now: Tick, out: &mut Vec<DoorAction>) {
         for ((stage, to), outbox) in &mut self.closes {
             for (number, closes) in outbox.due(now) {
