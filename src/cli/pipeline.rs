@@ -2,7 +2,7 @@
 
 use crate::base::StageIndex;
 use crate::cli::split::said;
-use crate::config::{BatchingConfig, DeviceConfig, DeviceName, ExecutorKind, NatsConfig, SourceConfig};
+use crate::config::{BatchingConfig, DeviceConfig, DeviceName, DoorConfig, ExecutorKind, NatsConfig, SourceConfig};
 use crate::door::Answer;
 use crate::door::AnswerEvent;
 use crate::door::text::TextModel;
@@ -34,16 +34,16 @@ pub struct Site {
 }
 
 impl Site {
-    /// Opens `source` for one process that runs every stage.
+    /// Opens `source` for one process that runs every stage; a one-shot command has no door.
     pub fn embedded(
         source: &SourceConfig,
         batching: &BatchingConfig,
         device: &DeviceConfig,
-        longest: Option<Duration>,
+        door: Option<&DoorConfig>,
     ) -> anyhow::Result<Self> {
         let blueprint = Blueprint::open(&source.folder, source.stages, source.balance).map_err(said)?;
         // In one process all stages share one device: more than one microbatch would gain nothing.
-        Self::new(blueprint, batching, device, (longest, 1))
+        Self::new(blueprint, batching, device, door, 1)
     }
 
     /// Opens a pipeline folder whose stages run in a process each.
@@ -51,18 +51,19 @@ impl Site {
         pipeline: &Path,
         batching: &BatchingConfig,
         device: &DeviceConfig,
-        longest: Option<Duration>,
+        door: &DoorConfig,
     ) -> anyhow::Result<Self> {
         let blueprint = Blueprint::open(pipeline, None, crate::plan::Balance::Cost).map_err(said)?;
         let devices = blueprint.stages.len() as u32;
-        Self::new(blueprint, batching, device, (longest, devices))
+        Self::new(blueprint, batching, device, Some(door), devices)
     }
 
     fn new(
         blueprint: Blueprint,
         batching: &BatchingConfig,
         device: &DeviceConfig,
-        (longest, devices): (Option<Duration>, u32),
+        door: Option<&DoorConfig>,
+        devices: u32,
     ) -> anyhow::Result<Self> {
         let limits = batching.for_model(blueprint.spec.max_positions())?;
         let microbatches = batching.microbatches.unwrap_or(devices);
@@ -77,10 +78,10 @@ impl Site {
             microbatches_away: batching.microbatches_away.unwrap_or(microbatches),
             max_queue: batching.max_queue as usize,
             default_max_tokens: 256,
-            longest: longest.unwrap_or(ONE_SHOT),
+            longest: door.and_then(|door| door.exec_timeout).unwrap_or(ONE_SHOT),
         };
         let pipeline = Pipeline {
-            name: blueprint.name.clone(),
+            name: door.and_then(|door| door.name.clone()).unwrap_or_else(|| blueprint.name.clone()),
             digest: blueprint.digest,
             stages: StageIndex::try_from(blueprint.stages.len()).context("more stages than a pipeline may have")?,
             hidden: match device.executor {

@@ -26,7 +26,7 @@ pub async fn up(config: UpConfig, logging: LoggingConfig) -> anyhow::Result<Exit
 }
 
 async fn in_one_process(config: UpConfig) -> anyhow::Result<ExitCode> {
-    let site = Site::embedded(&config.source, &config.batching, &config.device, config.door.exec_timeout)?;
+    let site = Site::embedded(&config.source, &config.batching, &config.device, Some(&config.door))?;
     answer_http(&site, 0, &config.door, site.start_embedded()).await
 }
 

@@ -22,8 +22,7 @@ pub const FOLDER: Setting = Setting::value(
 )
 .positional();
 pub const NAME: Setting =
-    Setting::value("name", "NAME", "Name of the pipeline (default: the manifest's, or the folder's)")
-        .also("OPENFAAS_NAME");
+    Setting::value("name", "NAME", "Name of the pipeline (default: the manifest's, or the folder's)");
 pub const STAGE: Setting = Setting::value("stage", "K", "Which stage to serve, from 0; stage 0 takes the requests");
 
 pub const STAGES: Setting = Setting::value("stages", "N", "Number of stages");

@@ -35,7 +35,7 @@ pub struct DoorMetrics {
     pub prompt_tokens: Counter,
     /// Tokens of answers, as they are handed to clients.
     pub answer_tokens: Counter,
-    /// Requests that are being served.
+    /// Calls that have arrived and are not answered to the end, whatever becomes of them.
     pub in_flight: Gauge,
     /// Admitted requests that wait for room on the path.
     pub waiting: Gauge,

@@ -52,10 +52,8 @@ impl Pump {
             }
         }
         if let Some(desk) = &self.desk {
-            let (in_flight, waiting) = desk.machine().load();
             let replays = desk.machine().counts().replays;
-            self.metrics.door.in_flight.set(in_flight as u64);
-            self.metrics.door.waiting.set(waiting as u64);
+            self.metrics.door.waiting.set(desk.machine().waiting() as u64);
             self.metrics.door.replays.add(replays - self.told.replays);
             self.told.replays = replays;
         }
