@@ -19,6 +19,7 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use support::quantile;
+use tokio::sync::mpsc::UnboundedSender;
 
 const ROUNDS: usize = 7;
 const TOKENS: usize = 96;
@@ -73,6 +74,13 @@ struct Pipeline {
     client: reqwest::Client,
 }
 
+/// How far an answer is.
+#[derive(PartialEq)]
+enum Progress {
+    Begun,
+    Ends,
+}
+
 /// What a round of requests came to.
 struct Round {
     /// Tokens a second, while all requests were live.
@@ -117,19 +125,27 @@ impl Pipeline {
         reply.is_ok_and(|reply| reply.status().is_success())
     }
 
+    /// Sends `requests` at once and looks at the stages while all of them decode: from the last one's first token to the
+    /// first one's last.
     async fn round(&self, requests: usize) -> Round {
-        let before = self.pages().await;
-        let asked = (0..requests).map(|i| self.ask(i));
-        let all = futures::future::join_all(asked).await;
-        let after = self.pages().await;
-        let first = all.iter().map(|moments| moments[0]).max().expect("a request");
-        let last = all.iter().map(|moments| moments[moments.len() - 1]).min().expect("a request");
-        let tokens = all.iter().flatten().filter(|moment| (first..=last).contains(*moment)).count();
+        let (progress, mut heard) = tokio::sync::mpsc::unbounded_channel();
+        let asked = futures::future::join_all((0..requests).map(|number| self.ask(number, progress.clone())));
+        let window = async {
+            let mut begun = 0;
+            while begun < requests {
+                begun += usize::from(heard.recv().await.expect("progress") == Progress::Begun);
+            }
+            let (from, before) = (Instant::now(), self.pages().await);
+            while heard.recv().await.expect("progress") != Progress::Ends {}
+            (from..Instant::now(), before, self.pages().await)
+        };
+        let (all, (window, before, after)) = tokio::join!(asked, window);
+        let tokens = all.iter().flatten().filter(|moment| window.contains(*moment)).count();
         let grown = |name: &str| [0, 1].map(|k| read(&after[k], name, k) - read(&before[k], name, k));
         let batches = grown("stageline_batch_rows_count{");
         let over = |all: [f64; 2]| [all[0] / batches[0], all[1] / batches[1]];
         Round {
-            rate: (tokens - requests) as f64 / (last - first).as_secs_f64(),
+            rate: tokens as f64 / (window.end - window.start).as_secs_f64(),
             step: over(grown("stageline_device_busy_seconds_total{")),
             rows: over(grown("stageline_batch_rows_sum{")),
         }
@@ -145,7 +161,7 @@ impl Pipeline {
     }
 
     /// Streams an answer and gives the moments at which its tokens came.
-    async fn ask(&self, number: usize) -> Vec<Instant> {
+    async fn ask(&self, number: usize, progress: UnboundedSender<Progress>) -> Vec<Instant> {
         let body = serde_json::json!({
             "prompt": format!("Chapter {number}. Once upon a time there was a king who"),
             "max_tokens": TOKENS,
@@ -158,7 +174,14 @@ impl Pipeline {
         let mut moments = Vec::new();
         while let Some(piece) = pieces.next().await {
             let events = piece.expect("a piece").windows(7).filter(|bytes| bytes == b"\ndata: ").count();
+            let before = moments.len();
             moments.extend((0..events).map(|_| Instant::now()));
+            for (at, news) in [(1, Progress::Begun), (TOKENS, Progress::Ends)] {
+                if (before + 1..=moments.len()).contains(&at) {
+                    // Nobody listens any more once the first one has ended.
+                    let _ = progress.send(news);
+                }
+            }
         }
         assert!(moments.len() >= TOKENS, "{} tokens only: the answer ended before", moments.len());
         moments.truncate(TOKENS);
