@@ -228,7 +228,7 @@ impl DoorMachine {
         }
         for Item { sequence, attempt, .. } in news.lost {
             let fault = Fault::new(FaultClass::Unavailable, "the link from the door to stage 0 lost rows");
-            self.fail_attempt(now, (sequence, attempt), fault, false);
+            self.fail_attempt(now, (sequence, attempt), fault, false, out);
         }
     }
 

@@ -65,7 +65,7 @@ impl DoorMachine {
                 if spent {
                     self.end(now, sequence, Err(fault), out);
                 } else {
-                    self.fail_attempt(now, (sequence, attempt), fault, own);
+                    self.fail_attempt(now, (sequence, attempt), fault, own, out);
                 }
                 self.close_after_all(now, sequence, out);
             }
@@ -100,13 +100,15 @@ impl DoorMachine {
         self.close_on_link(now, sequence, attempt, out);
     }
 
-    /// Ends an attempt and plans the next, once however many faults name it.
+    /// Ends an attempt and plans the next, once however many faults name it. What it holds is freed meanwhile: others
+    /// could not be opened beside it, and would keep it from being opened again.
     pub(super) fn fail_attempt(
         &mut self,
         now: Tick,
         (sequence, attempt): (SequenceId, Attempt),
         fault: Fault,
         own: bool,
+        out: &mut Vec<DoorAction>,
     ) {
         let Some(live) = self.live.get_mut(&sequence) else { return };
         if live.attempt != attempt || !matches!(live.phase, Phase::Opening | Phase::Running) {
@@ -119,6 +121,9 @@ impl DoorMachine {
         let until = now + wait + self.jitter(wait);
         if let Some(live) = self.live.get_mut(&sequence) {
             live.phase = Phase::Backoff(until);
+            for to in live.used.clone() {
+                self.close_now(now, to, vec![(sequence, attempt)], out);
+            }
         }
         self.forget_rows(sequence);
     }

@@ -58,7 +58,7 @@ impl DoorMachine {
         self.with_link(now, out, |link, news| link.send_control(now, item, load, news));
     }
 
-    fn close_now(
+    pub(super) fn close_now(
         &mut self,
         now: Tick,
         to: (StageIndex, ReplicaId),
@@ -116,7 +116,7 @@ impl DoorMachine {
             if self.setup.planted == Planted::IgnoreDeath {
                 break;
             }
-            self.fail_attempt(now, (sequence, attempt), missing(stage), false);
+            self.fail_attempt(now, (sequence, attempt), missing(stage), false, out);
         }
         let mut orphans: Vec<((StageIndex, ReplicaId), SequenceId, Attempt)> = Vec::new();
         for ended in &self.ended {

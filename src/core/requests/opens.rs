@@ -18,13 +18,14 @@ impl DoorMachine {
             return;
         }
         self.hold_until = None;
-        let replays: Vec<SequenceId> = self
-            .live
-            .iter()
-            .filter(|(_, live)| matches!(live.phase, Phase::Backoff(until) if until <= now))
-            .map(|(sequence, _)| *sequence)
-            .collect();
-        for sequence in replays.into_iter().take(self.room_for_replays()) {
+        let due = self.live.iter().filter_map(|(sequence, live)| match live.phase {
+            Phase::Backoff(until) if until <= now => Some((until, *sequence)),
+            _ => None,
+        });
+        let mut replays: Vec<(Tick, SequenceId)> = due.collect();
+        // Who has waited longest goes first: those of low numbers alone would keep the others out for ever.
+        replays.sort_unstable();
+        for (_, sequence) in replays.into_iter().take(self.room_for_replays()) {
             self.open(now, sequence, out);
         }
         while self.has_room()
