@@ -77,7 +77,7 @@ pub struct SenderNews {
 
 #[derive(Debug)]
 enum Phase {
-    Greeting { next: Tick, wait: Duration },
+    Greeting { since: Tick, next: Tick, wait: Duration },
     Live { probe_at: Tick, unanswered: u32 },
 }
 
@@ -99,7 +99,7 @@ impl LinkSender {
     pub fn new(now: Tick, epoch: u32, planted: Planted) -> Self {
         Self {
             epoch,
-            phase: Phase::Greeting { next: now, wait: HELLO_AGAIN },
+            phase: Phase::Greeting { since: now, next: now, wait: HELLO_AGAIN },
             sent: 0,
             unacked: VecDeque::new(),
             granted: Room::default(),
@@ -117,6 +117,14 @@ impl LinkSender {
     /// Whether frames may be sent.
     pub fn is_live(&self) -> bool {
         matches!(self.phase, Phase::Live { .. })
+    }
+
+    /// Since when the receiver has not answered its greetings.
+    pub fn greets_since(&self) -> Option<Tick> {
+        match self.phase {
+            Phase::Greeting { since, .. } => Some(since),
+            Phase::Live { .. } => None,
+        }
     }
 
     /// Room at the receiver that is not spoken for; none while greeting.
@@ -155,7 +163,7 @@ impl LinkSender {
     pub fn poll(&mut self, now: Tick, news: &mut SenderNews) {
         let asking = self.is_asking();
         match &mut self.phase {
-            Phase::Greeting { next, wait } if *next <= now => {
+            Phase::Greeting { next, wait, .. } if *next <= now => {
                 news.mail.push(LinkMail::Hello { epoch: self.epoch });
                 *next = now + *wait;
                 *wait = (*wait * 2).min(HELLO_MOST);
@@ -223,9 +231,9 @@ impl LinkSender {
             Phase::Live { .. } => {
                 self.new_epoch(now);
                 // The peer was not there a moment ago: greet after a pause, or this would spin against a dead subject.
-                self.phase = Phase::Greeting { next: now + HELLO_AGAIN, wait: HELLO_AGAIN * 2 };
+                self.phase = Phase::Greeting { since: now, next: now + HELLO_AGAIN, wait: HELLO_AGAIN * 2 };
             }
-            Phase::Greeting { next, wait } => *next = (*next).max(now + *wait),
+            Phase::Greeting { next, wait, .. } => *next = (*next).max(now + *wait),
         }
     }
 
@@ -247,7 +255,7 @@ impl LinkSender {
 
     fn new_epoch(&mut self, now: Tick) {
         self.epoch += 1;
-        self.phase = Phase::Greeting { next: now, wait: HELLO_AGAIN };
+        self.phase = Phase::Greeting { since: now, next: now, wait: HELLO_AGAIN };
     }
 }
 

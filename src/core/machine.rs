@@ -328,7 +328,9 @@ impl StageMachine {
     pub fn next_deadline(&self) -> Option<Tick> {
         let links = self.downstream.values().filter_map(OutLink::next_deadline);
         let feedback = self.doors.values().filter_map(Outbox::next_deadline);
-        let sweep = !(self.sequences.is_empty() && self.tombstones.is_empty() && self.gone_doors.is_empty());
+        let greeting = self.downstream.values().any(|link| link.greets_since().is_some());
+        let sweep =
+            greeting || !(self.sequences.is_empty() && self.tombstones.is_empty() && self.gone_doors.is_empty());
         links.chain(feedback).chain(sweep.then_some(self.sweep_at)).chain(self.delay_until).min()
     }
 

@@ -51,6 +51,11 @@ impl OutLink {
         self.sender.epoch()
     }
 
+    /// Since when the receiver has not answered its greetings.
+    pub fn greets_since(&self) -> Option<Tick> {
+        self.sender.greets_since()
+    }
+
     /// When [`OutLink::poll`] has something to do.
     pub fn next_deadline(&self) -> Option<Tick> {
         self.sender.next_deadline()

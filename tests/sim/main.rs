@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use world::{Story, World};
 
 /// Seeds that CI runs. `STAGELINE_SIM_SEEDS=from..to` runs others.
-const SEEDS: std::ops::Range<u64> = 0..500;
+const SEEDS: std::ops::Range<u64> = 0..5000;
 
 fn seeds() -> std::ops::Range<u64> {
     let Ok(text) = std::env::var("STAGELINE_SIM_SEEDS") else { return SEEDS };

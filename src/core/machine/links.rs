@@ -59,10 +59,7 @@ impl StageMachine {
     /// A replica is taken for dead. It may live, its lease only renewed late, and others may not have noticed: whatever had to
     /// do with it fails here, and its doors are told, itself too if it is one.
     pub(super) fn on_gone(&mut self, now: Tick, replica: &ReplicaId, out: &mut Vec<Action>) {
-        if let Some(link) = self.downstream.remove(replica) {
-            self.new_epoch = self.new_epoch.max(link.epoch() + 1);
-            self.report_lost(link.into_lost());
-        }
+        self.end_link(replica);
         self.upstream.remove(replica);
         self.unsaid.remove(replica);
         let (here, next) = (self.setup.stage, self.setup.stage + 1);
@@ -94,6 +91,23 @@ impl StageMachine {
         }
     }
 
+    fn end_link(&mut self, to: &ReplicaId) {
+        if let Some(link) = self.downstream.remove(to) {
+            self.new_epoch = self.new_epoch.max(link.epoch() + 1);
+            self.report_lost(link.into_lost());
+        }
+    }
+
+    /// Ends the links whose receiver has not answered for a lease: it died before they began, by an Open that came late.
+    fn end_unanswered_links(&mut self, now: Tick) {
+        let unanswered = |link: &OutLink| link.greets_since().is_some_and(|since| since + self.setup.lease <= now);
+        let ended: Vec<ReplicaId> =
+            self.downstream.iter().filter(|(_, link)| unanswered(link)).map(|(to, _)| to.clone()).collect();
+        for to in ended {
+            self.end_link(&to);
+        }
+    }
+
     pub(super) fn on_time(&mut self, now: Tick, out: &mut Vec<Action>) {
         let due: Vec<ReplicaId> = self
             .downstream
@@ -112,6 +126,7 @@ impl StageMachine {
         }
         if self.sweep_at <= now {
             self.sweep_at = now + SWEEP;
+            self.end_unanswered_links(now);
             self.tombstones.retain(|_, (_, until)| *until > now);
             self.doors.retain(|door, _| self.gone_doors.get(door).is_none_or(|until| *until > now));
             self.gone_doors.retain(|_, until| *until > now);

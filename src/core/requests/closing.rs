@@ -119,15 +119,21 @@ impl DoorMachine {
             self.fail_attempt(now, (sequence, attempt), missing(stage), false, out);
         }
         let mut orphans: Vec<((StageIndex, ReplicaId), SequenceId, Attempt)> = Vec::new();
-        for ended in &self.ended {
+        let ended = self.ended.iter().map(|ended| (ended.sequence, ended.attempt, &ended.used));
+        // Of a request that goes on, the attempts before the one that is under way.
+        let failed = self.live.iter().map(|(sequence, live)| {
+            let under_way = matches!(live.phase, Phase::Opening | Phase::Running);
+            (*sequence, live.attempt.saturating_sub(u32::from(under_way)), &live.used)
+        });
+        for (sequence, attempt, used) in ended.chain(failed).filter(|(_, attempt, _)| *attempt > 0) {
             let steady = |(stage, replica): &(StageIndex, ReplicaId)| {
                 lives(usize::from(*stage), replica) && lived(usize::from(*stage), replica)
             };
-            if ended.used.iter().all(steady) {
+            if used.iter().all(steady) {
                 continue;
             }
-            let living = ended.used.iter().filter(|(stage, replica)| lives(usize::from(*stage), replica));
-            orphans.extend(living.map(|to| (to.clone(), ended.sequence, ended.attempt)));
+            let living = used.iter().filter(|(stage, replica)| lives(usize::from(*stage), replica));
+            orphans.extend(living.map(|to| (to.clone(), sequence, attempt)));
         }
         for (to, sequence, attempt) in orphans {
             self.close_now(now, to, vec![(sequence, attempt)], out);
