@@ -19,7 +19,7 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use support::quantile;
-use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::mpsc::Sender;
 
 const ROUNDS: usize = 7;
 const TOKENS: usize = 96;
@@ -128,7 +128,7 @@ impl Pipeline {
     /// Sends `requests` at once and looks at the stages while all of them decode: from the last one's first token to the
     /// first one's last.
     async fn round(&self, requests: usize) -> Round {
-        let (progress, mut heard) = tokio::sync::mpsc::unbounded_channel();
+        let (progress, mut heard) = tokio::sync::mpsc::channel(2 * requests);
         let asked = futures::future::join_all((0..requests).map(|number| self.ask(number, progress.clone())));
         let window = async {
             let mut begun = 0;
@@ -161,7 +161,7 @@ impl Pipeline {
     }
 
     /// Streams an answer and gives the moments at which its tokens came.
-    async fn ask(&self, number: usize, progress: UnboundedSender<Progress>) -> Vec<Instant> {
+    async fn ask(&self, number: usize, progress: Sender<Progress>) -> Vec<Instant> {
         let body = serde_json::json!({
             "prompt": format!("Chapter {number}. Once upon a time there was a king who"),
             "max_tokens": TOKENS,
@@ -179,7 +179,7 @@ impl Pipeline {
             for (at, news) in [(1, Progress::Begun), (TOKENS, Progress::Ends)] {
                 if (before + 1..=moments.len()).contains(&at) {
                     // Nobody listens any more once the first one has ended.
-                    let _ = progress.send(news);
+                    let _ = progress.try_send(news);
                 }
             }
         }

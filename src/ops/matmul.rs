@@ -132,6 +132,11 @@ impl<T: Stored> Task<'_, T> {
                 (_, 1) => self.band::<L, 1, 1>(lanes, row),
                 (_, 2) => self.band::<L, 2, 1>(lanes, row),
                 (_, 3) => self.band::<L, 3, 1>(lanes, row),
+                // All rows at once, so that the whole calculation hides the weights' way from memory.
+                (8, 8) if L::WIDE => self.band::<L, 8, 2>(lanes, row),
+                (7, 7) if L::WIDE => self.band::<L, 7, 2>(lanes, row),
+                (6, 6) if L::WIDE => self.band::<L, 6, 2>(lanes, row),
+                (5, 5) if L::WIDE => self.band::<L, 5, 2>(lanes, row),
                 (4.., _) if L::WIDE => self.band::<L, 4, 4>(lanes, row),
                 (_, 4) => self.band::<L, 4, 1>(lanes, row),
                 // The most sums that 16 registers hold beside the weights.
