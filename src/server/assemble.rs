@@ -89,6 +89,9 @@ pub async fn embedded(
     assembly.start("pump")
 }
 
+/// How long a stage waits for a broker that starts at the same time; whoever restarts stages takes over after that.
+const BROKER_PATIENCE: Duration = Duration::from_secs(15);
+
 /// How a stage reaches the others.
 #[derive(Clone, Debug)]
 pub struct Broker {
@@ -114,7 +117,7 @@ pub async fn on_nats(
     let mut settings = NatsSettings::new(broker.urls.join(","), subjects);
     settings.credentials = broker.credentials.clone();
     // The broker first: it answers at once, a shard takes its time.
-    let net = NatsNet::connect(settings).await.map_err(unreachable)?;
+    let net = NatsNet::connect_within(settings, BROKER_PATIENCE).await.map_err(unreachable)?;
     let leases = NatsLeases::open(&net).await.map_err(unreachable)?;
     let mut device = Device::start(&format!("stage-{stage}"), vec![loader]).await?;
     let handle = device.handle(0).ok_or_else(|| Fault::internal("a stage without a place on the device"))?;

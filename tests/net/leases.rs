@@ -6,6 +6,7 @@ use crate::soon;
 use async_nats::jetstream;
 use stageline::transport::{LeaseBoard, LeaseEvent, LeaseKeeper, LeaseView, NatsLeases, NatsNet, NatsSettings, Peer};
 use stageline::wire::{Phase, Status, WIRE_VERSION};
+use std::time::Duration;
 
 /// The record of a replica.
 pub fn status(peer: &Peer) -> Status {
@@ -176,6 +177,17 @@ async fn a_server_that_is_not_there_is_named_with_what_to_do() {
     let settings = NatsSettings { credentials, ..NatsSettings::new(server.url(), subjects()) };
     let error = NatsNet::connect(settings).await.err().expect("no file").to_string();
     assert!(error.contains("/nowhere/me.creds"), "{error}");
+}
+
+#[tokio::test]
+async fn a_server_that_starts_late_is_waited_for() {
+    let mut server = NatsServer::start().await;
+    server.kill();
+    let settings = NatsSettings::new(server.url(), subjects());
+    let connecting = NatsNet::connect_within(settings, Duration::from_secs(60));
+    // In this order: the first try finds nobody.
+    let (connected, ()) = tokio::join!(connecting, server.start_again());
+    connected.unwrap();
 }
 
 #[tokio::test]

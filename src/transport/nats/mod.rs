@@ -40,6 +40,9 @@ const QUEUE_CAPACITY: usize = 1024;
 /// Longest wait for a connection or for an answer of the server.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// Between two tries to connect for the first time.
+const TRY_AGAIN: Duration = Duration::from_millis(250);
+
 /// How to reach the broker.
 #[derive(Clone, Debug)]
 pub struct NatsSettings {
@@ -93,6 +96,26 @@ struct Shared {
 }
 
 impl NatsNet {
+    /// Connects as soon as a server answers, at the latest `patience` from now: it may be starting at the same time.
+    ///
+    /// # Errors
+    /// As [`NatsNet::connect`]; only that no server answers is worth another try.
+    pub async fn connect_within(settings: NatsSettings, patience: Duration) -> Result<Self, TransportError> {
+        let give_up = tokio::time::Instant::now() + patience;
+        let mut told = false;
+        loop {
+            match Self::connect(settings.clone()).await {
+                Err(error @ TransportError::Connect { .. }) if tokio::time::Instant::now() < give_up => {
+                    if !std::mem::replace(&mut told, true) {
+                        tracing::warn!(%error, "trying again for {} s", patience.as_secs());
+                    }
+                    tokio::time::sleep(TRY_AGAIN).await;
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
     /// Connects, and keeps connected from then on.
     ///
     /// # Errors
