@@ -179,10 +179,10 @@ fn arguments(orders: &Orders, stage: usize) -> Vec<std::ffi::OsString> {
     add("--log-level", &orders.logging.level);
     if let Some(door) = &orders.door {
         let micros = |time: Duration| format!("{}us", time.as_micros());
-        // Nobody routes requests to the other stages: they need not be told to stay away.
         if let Some(name) = &door.name {
             add("--name", name);
         }
+        // Nobody routes requests to the other stages: they need not be told to stay away.
         let interval = if stage == 0 { door.healthcheck_interval } else { Duration::ZERO };
         add("--healthcheck-interval", &micros(interval));
         add("--exec-timeout", &micros(door.exec_timeout.unwrap_or_default()));

@@ -156,6 +156,13 @@ mod tests {
         SequenceId { boot: 1, counter }
     }
 
+    /// Groups in which the sequences 1 to `sequences` are ready at tick 1.
+    fn filled(count: usize, most_away: usize, sequences: u64) -> Groups {
+        let mut groups = Groups::new(count, most_away);
+        (1..=sequences).for_each(|counter| groups.ready(Tick(1), id(counter)));
+        groups
+    }
+
     #[test]
     fn a_group_leaves_when_all_of_it_is_back() {
         let mut groups = Groups::new(1, 1);
@@ -202,10 +209,7 @@ mod tests {
 
     #[test]
     fn a_lost_row_wakes_nobody_twice() {
-        let mut groups = Groups::new(2, 1);
-        for counter in 1..=4 {
-            groups.ready(Tick(1), id(counter));
-        }
+        let mut groups = filled(2, 1, 4);
         assert_eq!(groups.release(Tick(1)), [vec![id(1), id(3)]]);
         let deadline = groups.next_deadline().expect("the second group waits for the first");
         assert_eq!(groups.release(deadline), [vec![id(2), id(4)]]);
@@ -216,10 +220,7 @@ mod tests {
 
     #[test]
     fn sequences_are_shared_evenly_and_again_after_some_end() {
-        let mut groups = Groups::new(2, 2);
-        for counter in 1..=8 {
-            groups.ready(Tick(1), id(counter));
-        }
+        let mut groups = filled(2, 2, 8);
         let sizes: Vec<usize> = groups.release(Tick(1)).iter().map(Vec::len).collect();
         assert_eq!(sizes, [4, 4]);
         for counter in [1, 3, 5] {
@@ -235,10 +236,7 @@ mod tests {
 
     #[test]
     fn at_most_so_many_groups_are_away() {
-        let mut groups = Groups::new(2, 1);
-        for counter in 1..=4 {
-            groups.ready(Tick(1), id(counter));
-        }
+        let mut groups = filled(2, 1, 4);
         assert_eq!(groups.release(Tick(1)), [vec![id(1), id(3)]]);
         groups.ready(Tick(2), id(1));
         assert!(groups.release(Tick(2)).is_empty(), "half of a group is away");

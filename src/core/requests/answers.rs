@@ -121,9 +121,8 @@ impl DoorMachine {
         let until = now + wait + self.jitter(wait);
         if let Some(live) = self.live.get_mut(&sequence) {
             live.phase = Phase::Backoff(until);
-            for to in live.used.clone() {
-                self.close_now(now, to, vec![(sequence, attempt)], out);
-            }
+            let used = live.used.clone();
+            self.close_at(now, &used, (sequence, attempt), out);
         }
         self.forget_rows(sequence);
     }

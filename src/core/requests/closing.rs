@@ -37,9 +37,7 @@ impl DoorMachine {
         self.close_on_link(now, sequence, live.attempt, out);
         // After a replay the links of the path may not carry a Close to every replica that was ever used.
         if live.attempt > 1 || live.phase != Phase::Running {
-            for (stage, replica) in &live.used {
-                self.close_now(now, (*stage, replica.clone()), vec![(sequence, live.attempt)], out);
-            }
+            self.close_at(now, &live.used, (sequence, live.attempt), out);
         }
         let until = now + self.setup.lease * 2;
         self.ended.push_back(Ended { sequence, attempt: live.attempt, used: live.used, until });
@@ -58,7 +56,7 @@ impl DoorMachine {
         self.with_link(now, out, |link, news| link.send_control(now, item, load, news));
     }
 
-    pub(super) fn close_now(
+    fn close_now(
         &mut self,
         now: Tick,
         to: (StageIndex, ReplicaId),
@@ -77,8 +75,19 @@ impl DoorMachine {
     pub(super) fn close_after_all(&mut self, now: Tick, sequence: SequenceId, out: &mut Vec<DoorAction>) {
         let Some(ended) = self.ended.iter().find(|ended| ended.sequence == sequence) else { return };
         let (attempt, used) = (ended.attempt, ended.used.clone());
-        for to in used {
-            self.close_now(now, to, vec![(sequence, attempt)], out);
+        self.close_at(now, &used, (sequence, attempt), out);
+    }
+
+    /// Closes these and lower attempts past the links, at each of `replicas` that lives.
+    pub(super) fn close_at(
+        &mut self,
+        now: Tick,
+        replicas: &BTreeSet<(StageIndex, ReplicaId)>,
+        close: (SequenceId, Attempt),
+        out: &mut Vec<DoorAction>,
+    ) {
+        for to in replicas {
+            self.close_now(now, to.clone(), vec![close], out);
         }
     }
 

@@ -18,11 +18,7 @@ impl DoorMachine {
             return;
         }
         self.hold_until = None;
-        let due = self.live.iter().filter_map(|(sequence, live)| match live.phase {
-            Phase::Backoff(until) if until <= now => Some((until, *sequence)),
-            _ => None,
-        });
-        let mut replays: Vec<(Tick, SequenceId)> = due.collect();
+        let mut replays: Vec<(Tick, SequenceId)> = self.backoffs().filter(|(until, _)| *until <= now).collect();
         // Who has waited longest goes first: those of low numbers alone would keep the others out for ever.
         replays.sort_unstable();
         for (_, sequence) in replays.into_iter().take(self.room_for_replays()) {
@@ -40,13 +36,18 @@ impl DoorMachine {
         if self.missing_stage().is_some() {
             return None;
         }
-        let backoffs = self.live.values().filter_map(|live| match live.phase {
-            Phase::Backoff(until) => Some(until.max(self.hold_until.unwrap_or(until))),
-            _ => None,
-        });
+        let backoffs = self.backoffs().map(|(until, _)| until.max(self.hold_until.unwrap_or(until)));
         let replay = backoffs.min().filter(|_| self.room_for_replays() > 0);
         let first = self.hold_until.filter(|_| self.has_room() && !self.waiting.is_empty());
         replay.into_iter().chain(first).min()
+    }
+
+    /// Requests that wait to be opened again, and until when.
+    fn backoffs(&self) -> impl Iterator<Item = (Tick, SequenceId)> + '_ {
+        self.live.iter().filter_map(|(sequence, live)| match live.phase {
+            Phase::Backoff(until) => Some((until, *sequence)),
+            _ => None,
+        })
     }
 
     fn room_for_replays(&self) -> usize {

@@ -108,8 +108,8 @@ impl World {
         if let Some(at) = deadline
             && self.door_wake_at.is_none_or(|planned| at < planned || planned <= self.now)
         {
-            self.door_wake_at = Some(at.max(self.now + Duration::from_micros(1)));
-            self.later(at.max(self.now + Duration::from_micros(1)), Happening::Wake { at: ReplicaId::new("door", 0) });
+            self.door_wake_at = Some(at);
+            self.later(at, Happening::Wake { at: ReplicaId::new("door", 0) });
         }
     }
 

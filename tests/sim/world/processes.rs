@@ -116,7 +116,6 @@ impl World {
         if let Some(deadline) = deadline
             && process.wake_at.is_none_or(|planned| deadline < planned || planned <= now)
         {
-            let deadline = deadline.max(now + Duration::from_micros(1));
             process.wake_at = Some(deadline);
             self.later(deadline, Happening::Wake { at: at.clone() });
         }
