@@ -1,10 +1,35 @@
 //! Compiles `proto/` with a protobuf compiler that is a Rust library: no `protoc` needs to be installed.
 
+use prost::Message;
 use std::error::Error;
+use std::path::PathBuf;
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=proto");
-    let files = protox::compile(["stageline/v1/hop.proto"], ["proto"])?;
-    prost_build::Config::new().compile_fds(files)?;
+    let out = PathBuf::from(std::env::var("OUT_DIR")?);
+    // The wire's messages know nothing of gRPC, and each service is generated where it is spoken: hence a folder a file.
+    prost_build::Config::new().out_dir(folder(&out, "hop")?).compile_fds(compile("hop")?)?;
+    for service in ["inference", "join"] {
+        let files = compile(service)?;
+        if service == "inference" {
+            // What server reflection tells clients.
+            std::fs::write(out.join("inference.bin"), files.encode_to_vec())?;
+        }
+        tonic_prost_build::configure()
+            .build_transport(false)
+            .bytes(".")
+            .out_dir(folder(&out, service)?)
+            .compile_fds(files)?;
+    }
     Ok(())
+}
+
+fn compile(name: &str) -> Result<prost_types::FileDescriptorSet, Box<dyn Error>> {
+    Ok(protox::compile([format!("stageline/v1/{name}.proto")], ["proto"])?)
+}
+
+fn folder(out: &std::path::Path, name: &str) -> std::io::Result<PathBuf> {
+    let folder = out.join(name);
+    std::fs::create_dir_all(&folder)?;
+    Ok(folder)
 }

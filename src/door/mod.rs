@@ -3,6 +3,7 @@
 pub mod chat;
 pub mod check;
 pub mod desk;
+pub mod grpc;
 pub mod http;
 pub mod reception;
 pub mod request;

@@ -26,5 +26,5 @@ pub const WIRE_VERSION: u32 = 1;
 /// What prost makes of `hop.proto`. Stays in here.
 mod pb {
     #![allow(missing_docs, clippy::all)]
-    include!(concat!(env!("OUT_DIR"), "/stageline.v1.rs"));
+    include!(concat!(env!("OUT_DIR"), "/hop/stageline.v1.rs"));
 }
