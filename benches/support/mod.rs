@@ -81,6 +81,8 @@ pub async fn serve(stages: usize, layers: &Layers) -> Serving {
     let plan = Pipeline {
         name: "bench".into(),
         digest: blueprint.digest,
+        cut: blueprint.stages.clone(),
+        vocab: blueprint.spec.vocab() as u32,
         stages: stages as u16,
         hidden: if matches!(layers, Layers::Fake) { HIDDEN } else { blueprint.spec.hidden() },
         embeds: false,

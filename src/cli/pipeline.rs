@@ -83,6 +83,8 @@ impl Site {
         let pipeline = Pipeline {
             name: door.and_then(|door| door.name.clone()).unwrap_or_else(|| blueprint.name.clone()),
             digest: blueprint.digest,
+            cut: blueprint.stages.clone(),
+            vocab: blueprint.spec.vocab() as u32,
             stages: StageIndex::try_from(blueprint.stages.len()).context("more stages than a pipeline may have")?,
             hidden: match device.executor {
                 ExecutorKind::Candle => blueprint.spec.hidden(),

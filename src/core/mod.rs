@@ -3,6 +3,7 @@
 
 pub mod batch;
 pub mod batcher;
+pub mod direct;
 pub mod groups;
 pub mod kv_blocks;
 pub mod link;
@@ -14,5 +15,6 @@ pub mod outbox;
 pub mod requests;
 
 pub use batch::{BatchId, Emission, Member, Microbatch, Observed, Output, Ticket};
+pub use direct::{DirectOutput, DirectRun};
 pub use message::{Body, Feedback, LinkLoad, LinkMail, LinkReply, Mail, Report, Segment};
 pub use opening::{Opening, Sampling, Work};

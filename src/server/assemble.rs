@@ -1,12 +1,15 @@
 //! Puts replicas together: all stages in one process over memory, or one stage on NATS.
 
 use crate::base::{Fault, FaultClass, ReplicaId, StageIndex, Tick};
+use crate::core::direct::{DirectMachine, DirectSetup};
 use crate::core::machine::StageMachine;
 use crate::door::desk::Desk;
 use crate::door::reception::{Reception, Terms};
 use crate::door::request::Readiness;
 use crate::door::text::TextModel;
 use crate::engine::{Device, DeviceHandle, DeviceUse, Loader};
+use crate::server::access::{Entry, StageAccess};
+use crate::server::blueprint::StageFacts;
 use crate::server::metrics::Metrics;
 use crate::server::options::Options;
 use crate::server::pump::{DoorParts, Pump, PumpParts};
@@ -18,7 +21,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-/// Requests on their way from receptions to the desk.
+/// Requests on their way from receptions to the desk, and direct calls on their way to a stage.
 const SUBMISSIONS: usize = 256;
 
 /// What a pipeline is, for whoever assembles one of its replicas.
@@ -28,8 +31,12 @@ pub struct Pipeline {
     pub name: String,
     /// What names its cut.
     pub digest: [u8; 32],
+    /// How the model is cut, a stage an entry.
+    pub cut: Vec<StageFacts>,
     /// Number of stages.
     pub stages: StageIndex,
+    /// Tokens of the model.
+    pub vocab: u32,
     /// Width of an activation row.
     pub hidden: usize,
     /// Whether its model encodes.
@@ -42,6 +49,8 @@ pub struct Pipeline {
 pub struct Serving {
     /// Where requests come in, if stage 0 is served here.
     pub reception: Option<Arc<Reception>>,
+    /// The stages, to be called directly.
+    pub access: Arc<StageAccess>,
     /// How long the device has worked.
     pub usage: Arc<DeviceUse>,
     /// Cancel it to drain.
@@ -56,6 +65,8 @@ struct Wiring {
     post: Arc<dyn Post>,
     lease: LeaseKeeper,
     replicas: watch::Receiver<Vec<Status>>,
+    /// How rows leave for the next stage.
+    hop: &'static str,
     /// Lives as long as the pump: the watch ends with it.
     _watch: Box<dyn Send>,
 }
@@ -81,7 +92,8 @@ pub async fn embedded(
         let lease = leases.keep(assembly.status(stage, &me));
         let view = leases.watch();
         let replicas = view.replicas();
-        let wiring = Wiring { mailbox, post: Arc::new(net.clone()), lease, replicas, _watch: Box::new(view) };
+        let wiring =
+            Wiring { mailbox, post: Arc::new(net.clone()), lease, replicas, hop: "memory", _watch: Box::new(view) };
         let handle = device.handle(usize::from(stage));
         let handle = handle.ok_or_else(|| Fault::internal("a stage without a place on the device"))?;
         assembly.add((stage, me), handle, wiring, (stage == 0).then(|| text.clone()));
@@ -129,7 +141,7 @@ pub async fn on_nats(
     let view = leases.watch();
     let replicas = view.replicas();
     let watch = Box::new((view, leases));
-    let wiring = Wiring { mailbox, post: Arc::new(net), lease, replicas, _watch: watch };
+    let wiring = Wiring { mailbox, post: Arc::new(net), lease, replicas, hop: "nats", _watch: watch };
     assembly.add((stage, me), handle, wiring, text);
     assembly.start(&format!("pump-{stage}"))
 }
@@ -143,13 +155,25 @@ struct Assembly<'a> {
     metrics: Arc<Metrics>,
     usage: Arc<DeviceUse>,
     reception: Option<Arc<Reception>>,
+    entries: Vec<Entry>,
+    replicas: Option<watch::Receiver<Vec<Status>>>,
 }
 
 impl<'a> Assembly<'a> {
     fn new(pipeline: &'a Pipeline, metrics: Arc<Metrics>, usage: Arc<DeviceUse>) -> Self {
         let drain = CancellationToken::new();
         let started = Instant::now();
-        Self { pipeline, started, drain, pumps: Vec::new(), metrics, usage, reception: None }
+        Self {
+            pipeline,
+            started,
+            drain,
+            pumps: Vec::new(),
+            metrics,
+            usage,
+            reception: None,
+            entries: Vec::new(),
+            replicas: None,
+        }
     }
 
     fn status(&self, stage: StageIndex, me: &ReplicaId) -> Status {
@@ -199,7 +223,19 @@ impl<'a> Assembly<'a> {
             let desk = Desk::new(now, options.door(&me), text);
             DoorParts { desk, submissions }
         });
-        let machine = StageMachine::new(options.stage(&me, (stage, self.pipeline.stages), self.pipeline.hidden));
+        let setup = options.stage(&me, (stage, self.pipeline.stages), self.pipeline.hidden);
+        let (calls, direct_calls) = mpsc::channel(SUBMISSIONS);
+        let direct = DirectMachine::new(DirectSetup {
+            me: new_replica(),
+            stage: setup.clone(),
+            vocab: self.pipeline.vocab,
+            embeds: self.pipeline.embeds,
+            max_rows: options.max_model_len,
+        });
+        let hop = if stage + 1 == self.pipeline.stages { "" } else { wiring.hop };
+        self.entries.push(Entry { stage, hop, calls });
+        self.replicas.get_or_insert_with(|| wiring.replicas.clone());
+        let machine = StageMachine::new(setup);
         let pump = Pump::new(PumpParts {
             machine,
             device,
@@ -208,6 +244,7 @@ impl<'a> Assembly<'a> {
             lease: wiring.lease,
             replicas: wiring.replicas,
             door,
+            direct: (direct, direct_calls),
             metrics: self.metrics.clone(),
             hidden: self.pipeline.hidden,
             started: self.started,
@@ -218,7 +255,10 @@ impl<'a> Assembly<'a> {
 
     /// Starts the thread that runs the pumps: one for all of them, so that mail between two of them wakes no other.
     fn start(self, name: &str) -> Result<Serving, Fault> {
-        let Self { drain, pumps, usage, reception, .. } = self;
+        let Self { pipeline, drain, pumps, usage, reception, entries, replicas, .. } = self;
+        let replicas = replicas.ok_or_else(|| Fault::internal("no stage was assembled"))?;
+        let manifest = hex(&pipeline.digest);
+        let access = Arc::new(StageAccess { manifest, cut: pipeline.cut.clone(), entries, replicas });
         let (end, done) = oneshot::channel();
         let failed = drain.clone();
         let run = move || {
@@ -240,7 +280,7 @@ impl<'a> Assembly<'a> {
         };
         let thread = std::thread::Builder::new().name(name.into()).spawn(run);
         thread.map_err(|error| Fault::internal(format!("the pump's thread cannot be started: {error}")))?;
-        Ok(Serving { reception, usage, drain, done })
+        Ok(Serving { reception, access, usage, drain, done })
     }
 }
 

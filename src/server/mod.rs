@@ -1,11 +1,13 @@
 //! Floor 4: replicas put together, and the loop that each of them runs.
 
+pub mod access;
 pub mod assemble;
 pub mod blueprint;
 pub mod metrics;
 pub mod options;
 pub mod pump;
 
+pub use access::StageAccess;
 pub use assemble::{Broker, Pipeline, Serving, embedded, on_nats};
 pub use blueprint::{Blueprint, StageFacts};
 pub use metrics::Metrics;

@@ -1,10 +1,12 @@
 //! The task that owns a stage's machine (and at stage 0 the door's desk), and carries out what they decide.
 
 mod batches;
+mod direct;
 mod figures;
 mod mail;
 
 use crate::base::{Fault, HostTensor, SequenceId, StageIndex, Tick};
+use crate::core::direct::DirectMachine;
 use crate::core::machine::{Action, Event, StageMachine};
 use crate::core::message::{Body, LinkLoad, LinkMail};
 use crate::core::requests::DoorEvent;
@@ -15,6 +17,8 @@ use crate::server::metrics::Metrics;
 use crate::transport::{LeaseKeeper, Mailbox, Peer, Post};
 use crate::wire::{Phase, Status};
 use bytes::BytesMut;
+pub use direct::DirectCall;
+use direct::{Direct, next_call};
 use figures::Told;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
@@ -51,6 +55,8 @@ pub struct PumpParts {
     pub replicas: watch::Receiver<Vec<Status>>,
     /// At stage 0.
     pub door: Option<DoorParts>,
+    /// Rows that are run past the door, and where they come from.
+    pub direct: (DirectMachine, mpsc::Receiver<DirectCall>),
     /// Where it counts.
     pub metrics: Arc<Metrics>,
     /// Numbers in a row that leaves for the next stage.
@@ -73,6 +79,7 @@ pub struct Pump {
     replicas: watch::Receiver<Vec<Status>>,
     desk: Option<Desk>,
     submissions: Option<mpsc::Receiver<(Submission, oneshot::Receiver<()>)>>,
+    direct: Direct,
     clients: FuturesUnordered<BoxFuture<'static, SequenceId>>,
     metrics: Arc<Metrics>,
     /// What the metrics have been told so far.
@@ -110,6 +117,7 @@ impl Pump {
             replicas: parts.replicas,
             desk,
             submissions,
+            direct: Direct::new(parts.direct),
             clients: FuturesUnordered::new(),
             metrics: parts.metrics,
             told: Told::default(),
@@ -143,7 +151,7 @@ impl Pump {
                 break;
             }
             let (started, deadline) = (self.started, self.next_deadline());
-            let Self { mailbox, device, replicas, submissions, clients, drain, .. } = &mut self;
+            let Self { mailbox, device, replicas, submissions, direct, clients, drain, .. } = &mut self;
             // Stop first. Then what frees room (acks, credit, results) before what takes it (requests, rows): a stage
             // under pressure drains rather than swells; the credit window is what bounds the rows that still wait.
             tokio::select! {
@@ -166,12 +174,11 @@ impl Pump {
                     changed.map_err(|_| Fault::internal("the watch over the leases has ended"))?;
                     self.look_at_replicas();
                 }
-                Some(sequence) = clients.next(), if !clients.is_empty() => {
-                    self.door_event(DoorEvent::Cancel(sequence));
-                }
+                Some(sequence) = clients.next(), if !clients.is_empty() => self.client_gone(sequence),
                 () = sleep_until(started, deadline) => {
                     self.door_event(DoorEvent::Time);
                     self.stage_event(Event::Time);
+                    self.direct_time();
                 }
                 arrived = mailbox.stream.recv() => {
                     self.arrived(arrived)?;
@@ -181,6 +188,7 @@ impl Pump {
                     }
                 }
                 Some((submission, gone)) = next_submission(submissions) => self.submitted(submission, gone),
+                Some(call) = next_call(direct) => self.run_directly(call, draining),
             }
             self.settle_local();
         }
@@ -194,7 +202,7 @@ impl Pump {
 
     fn next_deadline(&self) -> Option<Tick> {
         let door = self.desk.as_ref().and_then(Desk::next_deadline);
-        self.machine.next_deadline().into_iter().chain(door).min()
+        self.machine.next_deadline().into_iter().chain(door).chain(self.direct.next_deadline()).min()
     }
 
     fn submitted(&mut self, submission: Submission, gone: oneshot::Receiver<()>) {
@@ -202,13 +210,25 @@ impl Pump {
         let mut out = Vec::new();
         let Some(desk) = &mut self.desk else { return };
         if let Some(sequence) = desk.submit(now, submission, &mut out) {
-            self.clients.push(Box::pin(async move {
-                // Resolves either way: the client's end is dropped, never used.
-                let _ = gone.await;
-                sequence
-            }));
+            self.watch_client(sequence, gone);
         }
         self.send_all(out);
+    }
+
+    fn watch_client(&mut self, sequence: SequenceId, gone: oneshot::Receiver<()>) {
+        self.clients.push(Box::pin(async move {
+            // Resolves either way: the client's end is dropped, never used.
+            let _ = gone.await;
+            sequence
+        }));
+    }
+
+    fn client_gone(&mut self, sequence: SequenceId) {
+        if self.direct.owns(sequence) {
+            self.cancel_direct(sequence);
+        } else {
+            self.door_event(DoorEvent::Cancel(sequence));
+        }
     }
 
     fn look_at_replicas(&mut self) {

@@ -207,6 +207,8 @@ fn plan(blueprint: &Blueprint, variant: Variant) -> Pipeline {
     Pipeline {
         name: "golden".into(),
         digest: blueprint.digest,
+        cut: blueprint.stages.clone(),
+        vocab: blueprint.spec.vocab() as u32,
         stages: StageIndex::try_from(variant.stages).expect("so few stages"),
         hidden: blueprint.spec.hidden(),
         embeds: blueprint.embeds(),

@@ -18,7 +18,7 @@ impl Pump {
         Ok(())
     }
 
-    fn take(&mut self, from: ReplicaId, body: Body) {
+    pub(super) fn take(&mut self, from: ReplicaId, body: Body) {
         match body {
             Body::Link(mail) => {
                 self.tickets += 1;
@@ -38,16 +38,24 @@ impl Pump {
         }
     }
 
-    /// Delivers what the door and stage 0 have for each other.
+    /// Delivers what the door, or whoever runs rows directly, and the stage have for each other.
     pub(super) fn settle_local(&mut self) {
-        while let Some(body) = self.local.pop_front() {
-            self.take(self.me.replica.clone(), body);
+        loop {
+            if let Some(body) = self.local.pop_front() {
+                self.take(self.me.replica.clone(), body);
+            } else if !self.settle_direct() {
+                return;
+            }
         }
     }
 
     pub(super) fn send(&mut self, stage: StageIndex, to: ReplicaId, body: Body) {
         if to == self.me.replica {
             self.local.push_back(body);
+            return;
+        }
+        if self.direct.is(&to) {
+            self.direct.said.push_back(body);
             return;
         }
         let mail = Mail { from: self.me.replica.clone(), body };

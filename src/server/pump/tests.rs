@@ -1,5 +1,6 @@
 use super::*;
 use crate::base::{FaultClass, ReplicaId};
+use crate::core::direct::DirectSetup;
 use crate::core::message::{Feedback, Report, Segment};
 use crate::core::{Mail, Opening, Sampling, Work};
 use crate::engine::fake::{FakeExecutor, FakeSetup, HIDDEN};
@@ -40,6 +41,12 @@ fn status(me: &Peer) -> Status {
         max_model_len: 16,
         live_sequences: 0,
     }
+}
+
+fn direct_runs(stage: &ReplicaId) -> DirectMachine {
+    let stage = options().stage(stage, (0, 1), HIDDEN);
+    let (me, max_rows) = (ReplicaId::new("direct", 1), 16);
+    DirectMachine::new(DirectSetup { me, stage, vocab: 100, embeds: false, max_rows })
 }
 
 /// A door that the test plays, and the only stage of its pipeline.
@@ -101,6 +108,7 @@ async fn a_fault_that_a_door_is_told_of_is_counted() {
         lease: leases.keep(status(&stage)),
         replicas: view.replicas(),
         door: None,
+        direct: (direct_runs(&stage.replica), mpsc::channel(1).1),
         metrics: metrics.clone(),
         hidden: HIDDEN,
         started: Instant::now(),

@@ -1,0 +1,32 @@
+//! The stages of this process as the direct services see them, past the door.
+
+use crate::base::{Fault, StageIndex};
+use crate::core::{DirectOutput, DirectRun};
+use crate::server::StageFacts;
+use crate::wire::Status;
+use futures::future::BoxFuture;
+
+/// A pipeline as one of its processes sees it.
+#[derive(Clone, Debug, Default)]
+pub struct Overview {
+    /// SHA-256 of the manifest, hexadecimal.
+    pub manifest: String,
+    /// How the model is cut.
+    pub cut: Vec<StageFacts>,
+    /// The stages that this process serves, and how rows leave them for the next one.
+    pub here: Vec<(StageIndex, &'static str)>,
+    /// The replicas that live.
+    pub replicas: Vec<Status>,
+}
+
+/// See the module.
+pub trait Stages: Send + Sync {
+    /// Runs rows through the layers of `stage`, or of the first one here. Dropped, it frees what the rows hold.
+    ///
+    /// # Errors
+    /// `InvalidRequest` for rows that the stage does not take, `Misdirected` for a stage that is not here, or what failed.
+    fn run(&self, stage: Option<StageIndex>, run: DirectRun) -> BoxFuture<'_, Result<DirectOutput, Fault>>;
+
+    /// What there is.
+    fn overview(&self) -> Overview;
+}

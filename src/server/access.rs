@@ -1,0 +1,60 @@
+//! The stages at work in this process, for whoever calls them directly.
+
+use crate::base::{Fault, FaultClass, StageIndex};
+use crate::core::{DirectOutput, DirectRun};
+use crate::door::stages::{Overview, Stages};
+use crate::server::blueprint::StageFacts;
+use crate::server::pump::DirectCall;
+use crate::wire::Status;
+use futures::future::BoxFuture;
+use tokio::sync::{mpsc, oneshot, watch};
+
+/// One stage: its number, how rows leave it, and where its pump takes calls.
+pub(super) struct Entry {
+    pub(super) stage: StageIndex,
+    pub(super) hop: &'static str,
+    pub(super) calls: mpsc::Sender<DirectCall>,
+}
+
+/// See the module.
+pub struct StageAccess {
+    pub(super) manifest: String,
+    pub(super) cut: Vec<StageFacts>,
+    pub(super) entries: Vec<Entry>,
+    pub(super) replicas: watch::Receiver<Vec<Status>>,
+}
+
+impl StageAccess {
+    async fn run_there(&self, stage: Option<StageIndex>, run: DirectRun) -> Result<DirectOutput, Fault> {
+        let entry = self.entries.iter().find(|entry| stage.is_none_or(|stage| entry.stage == stage));
+        let entry = entry.ok_or_else(|| {
+            let here: Vec<String> = self.entries.iter().map(|entry| entry.stage.to_string()).collect();
+            let words = format!("this process does not serve that stage, only {}", here.join(", "));
+            Fault::new(FaultClass::Misdirected, words)
+        })?;
+        let closed = || {
+            let words = "the stage is shutting down: send the rows again, to another replica";
+            Fault::new(FaultClass::Unavailable, words).at_stage(entry.stage)
+        };
+        let (reply, outcome) = oneshot::channel();
+        // Dropped with this future: then nobody waits any more.
+        let (_alive, gone) = oneshot::channel();
+        entry.calls.send(DirectCall { run, reply, gone }).await.map_err(|_| closed())?;
+        outcome.await.map_err(|_| closed())?
+    }
+}
+
+impl Stages for StageAccess {
+    fn run(&self, stage: Option<StageIndex>, run: DirectRun) -> BoxFuture<'_, Result<DirectOutput, Fault>> {
+        Box::pin(self.run_there(stage, run))
+    }
+
+    fn overview(&self) -> Overview {
+        Overview {
+            manifest: self.manifest.clone(),
+            cut: self.cut.clone(),
+            here: self.entries.iter().map(|entry| (entry.stage, entry.hop)).collect(),
+            replicas: self.replicas.borrow().clone(),
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! Rows that are run past the door.
+
+use super::Pump;
+use crate::base::{Fault, FaultClass, ReplicaId, SequenceId, Tick};
+use crate::core::Body;
+use crate::core::direct::{DirectAction, DirectMachine, DirectOutput, DirectRun};
+use std::collections::{HashMap, VecDeque};
+use tokio::sync::{mpsc, oneshot};
+
+/// Somebody's rows.
+pub struct DirectCall {
+    /// The rows.
+    pub run: DirectRun,
+    /// Where the outcome goes.
+    pub reply: oneshot::Sender<Result<DirectOutput, Fault>>,
+    /// Resolves when nobody waits for it any more.
+    pub gone: oneshot::Receiver<()>,
+}
+
+/// Who runs them, and for whom.
+pub(super) struct Direct {
+    machine: DirectMachine,
+    calls: Option<mpsc::Receiver<DirectCall>>,
+    waiting: HashMap<SequenceId, oneshot::Sender<Result<DirectOutput, Fault>>>,
+    /// What the stage has said and nobody has heard yet.
+    pub(super) said: VecDeque<Body>,
+}
+
+impl Direct {
+    pub(super) fn new((machine, calls): (DirectMachine, mpsc::Receiver<DirectCall>)) -> Self {
+        Self { machine, calls: Some(calls), waiting: HashMap::new(), said: VecDeque::new() }
+    }
+
+    pub(super) fn is(&self, replica: &ReplicaId) -> bool {
+        self.machine.me() == replica
+    }
+
+    pub(super) fn owns(&self, sequence: SequenceId) -> bool {
+        self.machine.me().boot() == sequence.boot
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<Tick> {
+        self.machine.next_deadline()
+    }
+}
+
+/// The next call; for ever, once nobody can call any more.
+pub(super) async fn next_call(direct: &mut Direct) -> Option<DirectCall> {
+    if let Some(calls) = &mut direct.calls {
+        if let Some(call) = calls.recv().await {
+            return Some(call);
+        }
+        direct.calls = None;
+    }
+    None
+}
+
+impl Pump {
+    pub(super) fn run_directly(&mut self, call: DirectCall, draining: bool) {
+        let DirectCall { run, reply, gone } = call;
+        let mut out = Vec::new();
+        let submitted = if draining {
+            let words = "this replica is shutting down: send the rows again, to another";
+            Err(Fault::new(FaultClass::Unavailable, words).at_stage(self.me.stage))
+        } else {
+            self.direct.machine.submit(self.now(), run, &mut out)
+        };
+        match submitted {
+            Ok(sequence) => {
+                self.direct.waiting.insert(sequence, reply);
+                self.watch_client(sequence, gone);
+            }
+            // Whoever called may have stopped waiting.
+            Err(fault) => drop(reply.send(Err(fault))),
+        }
+        self.act_directly(out);
+    }
+
+    pub(super) fn cancel_direct(&mut self, sequence: SequenceId) {
+        let (now, mut out) = (self.now(), Vec::new());
+        self.direct.waiting.remove(&sequence);
+        self.direct.machine.cancel(now, sequence, &mut out);
+        self.act_directly(out);
+    }
+
+    pub(super) fn direct_time(&mut self) {
+        let (now, mut out) = (self.now(), Vec::new());
+        self.direct.machine.on_time(now, &mut out);
+        self.act_directly(out);
+    }
+
+    /// Lets the machine hear one thing that the stage has said; false if there is none.
+    pub(super) fn settle_direct(&mut self) -> bool {
+        let Some(body) = self.direct.said.pop_front() else { return false };
+        let (now, mut out) = (self.now(), Vec::new());
+        self.direct.machine.on(now, body, &mut out);
+        self.act_directly(out);
+        true
+    }
+
+    fn act_directly(&mut self, actions: Vec<DirectAction>) {
+        for action in actions {
+            match action {
+                DirectAction::Send(body) => self.take(self.direct.machine.me().clone(), body),
+                DirectAction::Done(sequence, outcome) => {
+                    if let Some(reply) = self.direct.waiting.remove(&sequence) {
+                        // Whoever called may have stopped waiting.
+                        let _ = reply.send(outcome);
+                    }
+                }
+            }
+        }
+    }
+}
