@@ -4,9 +4,12 @@ use crate::base::{Fault, FaultClass, StageIndex};
 use crate::cli::pipeline::Site;
 use crate::cli::split::said;
 use crate::config::{DoorConfig, ServeConfig};
+use crate::core::{DirectOutput, DirectRun};
 use crate::door::http::{self, HttpLimits, HttpState};
+use crate::door::stages::{Overview, Stages};
 use crate::door::{Answer, Intake, Readiness, Request};
-use crate::server::Serving;
+use crate::server::{Pipeline, Serving, StageAccess};
+use crate::shard::write::hex;
 use anyhow::{Context, bail};
 use futures::future::BoxFuture;
 use std::process::ExitCode;
@@ -47,7 +50,7 @@ pub async fn answer_http(
     let listener = tokio::net::TcpListener::bind(door.http).await;
     let listener = listener.with_context(|| format!("cannot listen on {}", door.http))?;
     let address = listener.local_addr()?;
-    let lobby = Arc::new(Lobby::new(site.pipeline.embeds));
+    let lobby = Arc::new(Lobby::new(&site.pipeline));
     let limits = HttpLimits {
         max_body_bytes: door.max_body_bytes,
         max_inflight: door.max_inflight.map_or(0, |most| most as usize),
@@ -64,6 +67,7 @@ pub async fn answer_http(
         limits: limits.clone(),
         pipeline: site.pipeline.name.clone(),
         stage,
+        stages: lobby.clone(),
     });
     let closing = CancellationToken::new();
     let answering = tokio::spawn(http::serve(listener, router, limits, closing.clone().cancelled_owned()));
@@ -115,20 +119,24 @@ pub async fn until_told_to_stop() {
 /// The door before it has opened, and after it has begun to close.
 struct Lobby {
     embeds: bool,
-    reception: OnceLock<Option<Arc<dyn Intake>>>,
+    /// The pipeline, before any of it runs.
+    closed: Overview,
+    open: OnceLock<(Option<Arc<dyn Intake>>, Arc<StageAccess>)>,
     state: Mutex<Readiness>,
 }
 
 impl Lobby {
-    fn new(embeds: bool) -> Self {
+    fn new(pipeline: &Pipeline) -> Self {
         let state = Mutex::new(Readiness::NotReady("loading: try again in some seconds".into()));
-        Self { embeds, reception: OnceLock::new(), state }
+        let (manifest, cut) = (hex(&pipeline.digest), pipeline.cut.clone());
+        let closed = Overview { manifest, cut, ..Overview::default() };
+        Self { embeds: pipeline.embeds, closed, open: OnceLock::new(), state }
     }
 
     fn open(&self, serving: &Serving) {
         let reception = serving.reception.clone().map(|reception| reception as Arc<dyn Intake>);
         // Opened once only.
-        let _ = self.reception.set(reception);
+        let _ = self.open.set((reception, serving.access.clone()));
         self.set(Readiness::Ready);
     }
 
@@ -144,12 +152,9 @@ impl Lobby {
 
 impl Intake for Lobby {
     fn submit(&self, request: Request) -> BoxFuture<'_, Result<Answer, Fault>> {
-        match self.reception.get() {
-            Some(Some(reception)) => reception.submit(request),
-            _ => {
-                let words = "the stage is still loading: try again in some seconds";
-                Box::pin(std::future::ready(Err(Fault::new(FaultClass::Unavailable, words))))
-            }
+        match self.open.get() {
+            Some((Some(reception), _)) => reception.submit(request),
+            _ => Box::pin(std::future::ready(Err(still_loading()))),
         }
     }
 
@@ -160,4 +165,21 @@ impl Intake for Lobby {
     fn embeds(&self) -> bool {
         self.embeds
     }
+}
+
+impl Stages for Lobby {
+    fn run(&self, stage: Option<StageIndex>, run: DirectRun) -> BoxFuture<'_, Result<DirectOutput, Fault>> {
+        match self.open.get() {
+            Some((_, access)) => access.run(stage, run),
+            None => Box::pin(std::future::ready(Err(still_loading()))),
+        }
+    }
+
+    fn overview(&self) -> Overview {
+        self.open.get().map_or_else(|| self.closed.clone(), |(_, access)| access.overview())
+    }
+}
+
+fn still_loading() -> Fault {
+    Fault::new(FaultClass::Unavailable, "the stage is still loading: try again in some seconds")
 }

@@ -1,4 +1,26 @@
 //! The gRPC door: `proto/stageline/v1/inference.proto` says what each call does.
+//!
+//! It stands on the port of the HTTP door, and takes requests into the same [`Intake`](crate::door::Intake) under the same limits.
+
+mod body;
+mod deadline;
+mod health;
+mod requests;
+mod service;
+mod status;
+
+use crate::door::http::Shared;
+use axum::Router;
+use axum::middleware::from_fn_with_state;
+use pb::inference_server::InferenceServer;
+use std::sync::Arc;
+use tonic::service::Routes;
+use tonic_health::pb::FILE_DESCRIPTOR_SET as HEALTH_DESCRIPTORS;
+use tonic_health::pb::health_server::HealthServer;
+use tonic_reflection::server::Builder as Reflection;
+
+/// Largest message that is sent, in bytes: the activations of the longest run.
+const MAX_ANSWER_BYTES: usize = 256 << 20;
 
 /// What prost and tonic make of `inference.proto`: messages, the server's trait, and the client that the load harness
 /// uses.
@@ -7,4 +29,24 @@ pub mod pb {
     include!(concat!(env!("OUT_DIR"), "/inference/stageline.v1.rs"));
     /// The descriptors, as server reflection tells them.
     pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/inference.bin"));
+}
+
+/// The gRPC services of a stage.
+pub(super) fn routes(shared: Arc<Shared>) -> Router {
+    let inference = InferenceServer::new(service::Service::new(Arc::clone(&shared)))
+        .max_decoding_message_size(shared.state.limits.max_body_bytes)
+        .max_encoding_message_size(MAX_ANSWER_BYTES);
+    let health = HealthServer::new(health::Health::new(Arc::clone(&shared)));
+    let mut routes = Routes::new(inference).add_service(health);
+    let reflection = || {
+        Reflection::configure()
+            .register_encoded_file_descriptor_set(pb::DESCRIPTORS)
+            .register_encoded_file_descriptor_set(HEALTH_DESCRIPTORS)
+    };
+    // Descriptors of the build: that they can be read is a test's to say, and no reason for a stage not to serve.
+    if let (Ok(v1), Ok(v1alpha)) = (reflection().build_v1(), reflection().build_v1alpha()) {
+        routes = routes.add_service(v1).add_service(v1alpha);
+    }
+    // A path of no service is the HTTP door's to answer.
+    routes.into_axum_router().reset_fallback().layer(from_fn_with_state(shared, body::timed))
 }

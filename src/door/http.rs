@@ -1,10 +1,13 @@
-//! The function door: HTTP/1.1 on a function's one port.
+//! The function door: HTTP on a function's one port, with gRPC beside it.
 //!
 //! `POST /` takes a prompt and answers it; `/_/health`, `/_/ready` and `/metrics` are there on every stage. OpenFaaS' contract
 //! decides much here: bodies arrive in chunks without a length, health must be 200 while weights load, streams need a last
 //! event since a cut one looks like a whole one, and the answer's Content-Type is always set.
 
 use crate::base::{Fault, FaultClass, StageIndex};
+use crate::door::call::{Call, CallIds};
+use crate::door::grpc;
+use crate::door::stages::Stages;
 use crate::door::{Intake, Readiness};
 use crate::server::metrics::Metrics;
 use axum::extract::State;
@@ -18,9 +21,9 @@ use tokio::sync::Semaphore;
 mod answer;
 mod ask;
 mod body;
-mod call;
 mod fields;
 mod go_duration;
+mod opening;
 mod parse;
 mod refusal;
 mod serve;
@@ -84,37 +87,67 @@ pub struct HttpState {
     pub pipeline: String,
     /// This stage.
     pub stage: StageIndex,
+    /// The stages here, past the door.
+    pub stages: Arc<dyn Stages>,
 }
 
 /// The state that requests share.
-struct Shared {
-    state: HttpState,
+pub(super) struct Shared {
+    pub(super) state: HttpState,
     /// One permit a request, if there is a limit.
-    room: Option<Arc<Semaphore>>,
-    call_ids: call::CallIds,
+    pub(super) room: Option<Arc<Semaphore>>,
+    pub(super) call_ids: CallIds,
 }
 
 impl Shared {
+    /// Where requests go.
+    ///
+    /// # Errors
+    /// `Misdirected` on every stage but the first.
+    pub(super) fn intake(&self) -> Result<&dyn Intake, Fault> {
+        let HttpState { intake, pipeline, stage, .. } = &self.state;
+        let message = || format!("this stage takes no prompts: send prompts to stage 0 of pipeline {pipeline}");
+        intake.as_deref().ok_or_else(|| Fault::new(FaultClass::Misdirected, message()).at_stage(*stage))
+    }
+
+    /// Gives `call` its place among the requests at once.
+    ///
+    /// # Errors
+    /// `Overloaded` if there is none.
+    pub(super) fn take_room(&self, call: &mut Call) -> Result<(), Fault> {
+        if let Some(room) = &self.room {
+            call.takes(Arc::clone(room).try_acquire_owned().map_err(|_| self.full())?);
+        }
+        Ok(())
+    }
+
+    /// The refusal of a request for which there is no room.
+    fn full(&self) -> Fault {
+        let most = self.state.limits.max_inflight;
+        Fault::new(FaultClass::Overloaded, format!("there is no room: {most} requests are being served"))
+    }
+
     fn is_full(&self) -> bool {
         self.room.as_ref().is_some_and(|room| room.available_permits() == 0)
     }
 }
 
-/// The HTTP services of a stage.
+/// The HTTP and gRPC services of a stage.
 pub fn router(state: HttpState) -> axum::Router {
     let room = match state.limits.max_inflight {
         0 => None,
         most => Some(Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS)))),
     };
-    let shared = Arc::new(Shared { state, room, call_ids: call::CallIds::new() });
+    let shared = Arc::new(Shared { state, room, call_ids: CallIds::new() });
     // A route's `head` must be named, or `get` would answer it.
     axum::Router::new()
         .route("/", post(ask::ask).fallback(|| wrong_method("POST")))
         .route("/_/health", get(health).head(|| wrong_method("GET")).fallback(|| wrong_method("GET")))
         .route("/_/ready", get(ready).head(|| wrong_method("GET")).fallback(|| wrong_method("GET")))
         .route("/metrics", get(metrics).head(|| wrong_method("GET")).fallback(|| wrong_method("GET")))
+        .with_state(shared.clone())
+        .merge(grpc::routes(shared))
         .fallback(unknown_path)
-        .with_state(shared)
 }
 
 /// Alive, loading or not: OpenFaaS kills a function that says otherwise while it loads its weights.
@@ -125,7 +158,7 @@ async fn health() -> Response {
 async fn ready(State(shared): State<Arc<Shared>>) -> Response {
     match (shared.state.readiness)() {
         Readiness::NotReady(reason) => Refusal::from(Fault::new(FaultClass::Unavailable, reason)).into_response(),
-        Readiness::Ready if shared.is_full() => ask::full(&shared).into_response(),
+        Readiness::Ready if shared.is_full() => Refusal::from(shared.full()).into_response(),
         Readiness::Ready => plain("OK"),
     }
 }

@@ -1,5 +1,6 @@
 //! Floor 4: where requests enter and answers leave.
 
+mod call;
 pub mod chat;
 pub mod check;
 pub mod desk;
@@ -7,6 +8,7 @@ pub mod grpc;
 pub mod http;
 pub mod reception;
 pub mod request;
+pub mod stages;
 pub mod text;
 
 pub use request::{Answer, AnswerEvent, ChatMessage, FinishReason, Input, Intake, Readiness, Request};

@@ -109,6 +109,14 @@ pub struct Answer {
     pub alive: oneshot::Sender<()>,
 }
 
+impl Answer {
+    /// The next piece; a door that ends without one is at fault.
+    pub async fn next(&mut self) -> AnswerEvent {
+        let broken_off = || AnswerEvent::Failed(Fault::internal("the answer broke off without an end"));
+        self.events.recv().await.unwrap_or_else(broken_off)
+    }
+}
+
 /// Whether the door takes requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Readiness {

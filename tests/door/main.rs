@@ -1,6 +1,8 @@
-//! The function door over real loopback connections, with a scripted pipeline behind it.
+//! The function door and the gRPC door over real loopback connections, with a scripted pipeline behind it.
 
 mod calls;
+mod grpc;
+mod hostile_grpc;
 mod nasty;
 mod places;
 mod streams;

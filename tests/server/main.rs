@@ -15,6 +15,7 @@ mod real_models;
 #[allow(dead_code, reason = "encoders are not served by processes here")]
 mod tiny;
 
+mod calls;
 mod deaths;
 mod golden;
 mod looking;

@@ -30,6 +30,11 @@ impl Place {
         Self { stage, address, client }
     }
 
+    /// Its address as a URL.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
     /// Status and body of a GET, if anybody answers.
     pub async fn get(&self, path: &str) -> Option<(u16, String)> {
         let answer = self.client.get(format!("http://{}{path}", self.address)).send().await.ok()?;

@@ -1,9 +1,9 @@
 //! An answer's pieces as one JSON body, or as server-sent events.
 
-use super::call::Call;
 use super::refusal::json_of;
 use crate::base::Fault;
 use crate::core::Observed;
+use crate::door::call::Call;
 use crate::door::{Answer, AnswerEvent};
 use axum::body::Body;
 use axum::http::{HeaderName, HeaderValue, header};
@@ -26,7 +26,7 @@ pub(super) async fn whole(mut answer: Answer, mut call: Call) -> Result<Response
     let mut logits = Vec::new();
     let mut body = Map::new();
     loop {
-        match next(&mut answer).await {
+        match answer.next().await {
             AnswerEvent::Token { id, text: piece, observed } => {
                 call.token();
                 text += &piece;
@@ -66,7 +66,7 @@ pub(super) async fn whole(mut answer: Answer, mut call: Call) -> Result<Response
 ///
 /// The first piece is awaited before the status is sent: what fails before it still has a status of its own.
 pub(super) async fn stream(mut answer: Answer, call: Call) -> Result<Response, Failed> {
-    let first = match next(&mut answer).await {
+    let first = match answer.next().await {
         AnswerEvent::Failed(fault) => return Err((fault, call)),
         first => first,
     };
@@ -98,7 +98,7 @@ impl Pieces {
         }
         let event = match self.first.take() {
             Some(first) => first,
-            None => next(&mut self.answer).await,
+            None => self.answer.next().await,
         };
         let call_id = self.call.id.as_str();
         Some(match event {
@@ -131,12 +131,6 @@ impl Pieces {
             }
         })
     }
-}
-
-/// The next piece; a door that ends without one is at fault.
-async fn next(answer: &mut Answer) -> AnswerEvent {
-    let broken_off = || AnswerEvent::Failed(Fault::internal("the answer broke off without an end"));
-    answer.events.recv().await.unwrap_or_else(broken_off)
 }
 
 fn json_of_logits(observed: &Observed) -> Value {

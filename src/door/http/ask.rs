@@ -1,11 +1,10 @@
 //! `POST /`: one request, from its head to the answer.
 
 use super::answer;
-use super::call::{CALL_ID, Call};
 use super::parse::{Model, Parsed, parse};
 use super::refusal::Refusal;
 use super::{Shared, body};
-use crate::base::{Fault, FaultClass};
+use crate::door::call::{CALL_ID, Call};
 use crate::door::{Intake, Request};
 use axum::extract::State;
 use axum::http::HeaderValue;
@@ -33,12 +32,6 @@ pub(super) async fn ask(State(shared): State<Arc<Shared>>, request: axum::extrac
     response
 }
 
-/// The refusal of a request for which there is no room.
-pub(super) fn full(shared: &Shared) -> Refusal {
-    let most = shared.state.limits.max_inflight;
-    Fault::new(FaultClass::Overloaded, format!("there is no room: {most} requests are being served")).into()
-}
-
 /// Everything before the pipeline is asked: is this the place, is there room, what is asked.
 async fn admit<'a>(
     shared: &'a Shared,
@@ -46,14 +39,8 @@ async fn admit<'a>(
     request: axum::extract::Request,
 ) -> Result<(&'a dyn Intake, Parsed), Refusal> {
     let state = &shared.state;
-    let Some(intake) = state.intake.as_deref() else {
-        let pipeline = &state.pipeline;
-        let message = format!("this stage takes no prompts: send prompts to stage 0 of pipeline {pipeline}");
-        return Err(Fault::new(FaultClass::Misdirected, message).at_stage(state.stage).into());
-    };
-    if let Some(room) = &shared.room {
-        call.takes(Arc::clone(room).try_acquire_owned().map_err(|_| full(shared))?);
-    }
+    let intake = shared.intake()?;
+    shared.take_room(call)?;
     let (head, body) = request.into_parts();
     let body = body::read(&head.headers, body, &state.limits).await?;
     let model = if intake.embeds() { Model::Embeds } else { Model::Generates };

@@ -7,15 +7,20 @@ pub use client::{Connection, Reply, exchange};
 pub use log::logged;
 
 use futures::future::BoxFuture;
-use stageline::base::Fault;
+use stageline::base::{Fault, FaultClass, StageIndex};
+use stageline::core::{DirectOutput, DirectRun, Observed};
+use stageline::door::grpc::pb::inference_client::InferenceClient;
 use stageline::door::http::{HttpLimits, HttpState, router, serve};
+use stageline::door::stages::{Overview, Stages};
 use stageline::door::{Answer, AnswerEvent, Intake, Readiness, Request};
+use stageline::server::StageFacts;
 use stageline::server::metrics::Metrics;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
+use tonic::transport::{Channel, Endpoint};
 
 /// The pipeline's side of an admitted request.
 pub struct Served {
@@ -93,6 +98,28 @@ impl Intake for Pipeline {
     }
 }
 
+/// Stages that give back what they are given.
+struct Echo {
+    served: StageIndex,
+}
+
+impl Stages for Echo {
+    fn run(&self, stage: Option<StageIndex>, run: DirectRun) -> BoxFuture<'_, Result<DirectOutput, Fault>> {
+        Box::pin(async move {
+            if stage.is_some_and(|stage| stage != self.served) {
+                return Err(Fault::new(FaultClass::Misdirected, "another stage"));
+            }
+            let observed = (run.top_logits > 0).then(|| Observed { digest: 7, top: vec![(1, 0.5)] });
+            Ok(DirectOutput { output: run.input, observed })
+        })
+    }
+
+    fn overview(&self) -> Overview {
+        let cut = vec![StageFacts { layers: 0..4, parameters: 9, cost: 1.0 }];
+        Overview { manifest: "ab".repeat(32), cut, here: vec![(self.served, "nats")], replicas: Vec::new() }
+    }
+}
+
 /// How a door is set up.
 pub struct Setup {
     pub limits: HttpLimits,
@@ -135,6 +162,7 @@ impl Door {
             limits: setup.limits.clone(),
             pipeline: "tiny".to_string(),
             stage: setup.stage,
+            stages: Arc::new(Echo { served: setup.stage }),
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -157,6 +185,16 @@ impl Door {
     /// The next admitted request.
     pub async fn served(&mut self) -> Served {
         self.served.recv().await.unwrap()
+    }
+
+    /// A gRPC channel to it.
+    pub async fn channel(&self) -> Channel {
+        Endpoint::new(format!("http://{}", self.address)).unwrap().connect().await.unwrap()
+    }
+
+    /// A client of its gRPC service.
+    pub async fn client(&self) -> InferenceClient<Channel> {
+        InferenceClient::new(self.channel().await)
     }
 
     /// Tells it to stop.

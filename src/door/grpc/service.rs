@@ -1,0 +1,258 @@
+//! The calls of `stageline.v1.Inference`.
+
+use super::{deadline, pb, requests, status};
+use crate::base::{Fault, FaultClass, StageIndex};
+use crate::door::call::{CALL_ID, Call};
+use crate::door::http::Shared;
+use crate::door::{Answer, AnswerEvent, FinishReason};
+use crate::wire::Phase;
+use futures::StreamExt;
+use futures::stream::{self, BoxStream};
+use std::sync::Arc;
+use std::time::Duration;
+use tonic::metadata::{MetadataMap, MetadataValue};
+use tonic::{Extensions, Request, Response, Status};
+use tracing::{Instrument, warn};
+
+/// See the module.
+pub(super) struct Service {
+    shared: Arc<Shared>,
+}
+
+/// What a call brings beside its message.
+struct Arrived {
+    call: Call,
+    deadline: Result<Duration, Fault>,
+}
+
+impl Service {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    fn arrived<T>(&self, request: Request<T>) -> (Arrived, T) {
+        let (metadata, _, message): (MetadataMap, Extensions, T) = request.into_parts();
+        let limits = &self.shared.state.limits;
+        // A longer timeout only says how long the client would wait.
+        let time = deadline::of(&metadata);
+        let time = time.map(|time| time.map_or(limits.default_deadline, |time| time.min(limits.max_deadline)));
+        let call_id = self.shared.call_ids.of(&metadata.into_headers());
+        let call = Call::new(call_id, Arc::clone(&self.shared.state.metrics));
+        (Arrived { call, deadline: time }, message)
+    }
+
+    /// Hands a request in, if it may come in here; `embeds` is whether it is one for an encoder.
+    async fn submit(
+        &self,
+        Arrived { call, deadline }: &mut Arrived,
+        embeds: bool,
+        request: Result<crate::door::Request, Fault>,
+    ) -> Result<Answer, Fault> {
+        let intake = self.shared.intake()?;
+        self.shared.take_room(call)?;
+        match (embeds, intake.embeds()) {
+            (true, false) => return Err(Fault::invalid("this pipeline generates: call Generate")),
+            (false, true) => return Err(Fault::invalid("this pipeline embeds: call Embed")),
+            _ => {}
+        }
+        let request = crate::door::Request { deadline: Some(deadline.clone()?), ..request? };
+        let answer = intake.submit(request).await?;
+        call.admitted(answer.prompt_tokens);
+        Ok(answer)
+    }
+
+    async fn run_rows(&self, arrived: &mut Arrived, asked: pb::RunRequest) -> Result<pb::RunReply, Fault> {
+        self.shared.take_room(&mut arrived.call)?;
+        let time = arrived.deadline.clone()?;
+        let stage = match asked.stage {
+            Some(stage) => Some(StageIndex::try_from(stage).map_err(|_| Fault::invalid("`stage` is none"))?),
+            None => None,
+        };
+        let run = requests::run(asked, &arrived.call.id)?;
+        let late = || Fault::new(FaultClass::DeadlineExceeded, "the rows were not run in time");
+        let outcome = tokio::time::timeout(time, self.shared.state.stages.run(stage, run)).await;
+        let outcome = outcome.map_err(|_| late())??;
+        Ok(pb::RunReply { output: Some(requests::tensor(outcome.output)), top: outcome.observed.map(requests::top) })
+    }
+
+    fn status_now(&self) -> pb::StatusReply {
+        let state = &self.shared.state;
+        let overview = state.stages.overview();
+        let stages = overview.cut.iter().zip(0..).map(|(facts, stage)| pb::ManifestStage {
+            stage,
+            first_layer: facts.layers.start as u32,
+            end_layer: facts.layers.end as u32,
+            parameters: facts.parameters,
+            cost: facts.cost,
+        });
+        let here = overview.here.iter().filter_map(|(stage, hop)| {
+            let figures = state.metrics.stage(*stage)?;
+            Some(pb::LocalStage {
+                stage: u32::from(*stage),
+                queued_rows: figures.queued_rows.get(),
+                live_sequences: figures.live_sequences.get(),
+                kv_blocks_total: figures.kv_blocks.get(),
+                kv_blocks_free: figures.kv_blocks.get().saturating_sub(figures.kv_blocks_used.get()),
+                hop: (*hop).to_owned(),
+            })
+        });
+        let replicas = overview.replicas.iter().map(|replica| pb::Replica {
+            id: replica.replica.to_string(),
+            stage: u32::from(replica.stage),
+            phase: phase(replica.phase).to_owned(),
+            started_unix_ms: replica.started_unix_ms,
+            kv_blocks_total: replica.kv_blocks_total,
+            kv_blocks_free: replica.kv_blocks_free,
+            max_model_len: replica.max_model_len,
+            live_sequences: replica.live_sequences,
+        });
+        pb::StatusReply {
+            pipeline: state.pipeline.clone(),
+            stages: stages.collect(),
+            here: here.collect(),
+            replicas: replicas.collect(),
+            manifest: overview.manifest,
+            waiting_requests: state.metrics.door.waiting.get(),
+            calls_in_flight: state.metrics.door.in_flight.get(),
+        }
+    }
+}
+
+fn phase(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Loading => "loading",
+        Phase::Ready => "ready",
+        Phase::Draining => "draining",
+    }
+}
+
+/// Ends `call`, and tells its client the id.
+fn ended<T>(outcome: Result<T, Fault>, mut call: Call) -> Result<Response<T>, Status> {
+    let id = MetadataValue::try_from(call.id.as_str()).ok();
+    match outcome {
+        Ok(message) => {
+            call.ends(None);
+            let mut response = Response::new(message);
+            id.map(|id| response.metadata_mut().insert(CALL_ID, id));
+            Ok(response)
+        }
+        Err(fault) => {
+            call.ends(Some(fault.class));
+            call.span.in_scope(|| warn!(%fault, "call refused"));
+            let mut status = status::of(&fault);
+            id.map(|id| status.metadata_mut().insert(CALL_ID, id));
+            Err(status)
+        }
+    }
+}
+
+/// The vector of an encoder's answer.
+async fn vector(mut answer: Answer) -> Result<pb::EmbedReply, Fault> {
+    let mut vector = Vec::new();
+    loop {
+        match answer.next().await {
+            AnswerEvent::Vector(values) => vector = values,
+            AnswerEvent::Token { .. } => {}
+            AnswerEvent::Finished { .. } => {
+                return Ok(pb::EmbedReply { vector, prompt_tokens: answer.prompt_tokens });
+            }
+            AnswerEvent::Failed(fault) => return Err(fault),
+        }
+    }
+}
+
+/// An answer on its way. Dropped when the client goes away, and the answer with it.
+struct Pieces {
+    answer: Answer,
+    call: Call,
+    started: bool,
+    tokens: u32,
+    ended: bool,
+}
+
+impl Pieces {
+    async fn next(&mut self) -> Option<Result<pb::GenerateEvent, Status>> {
+        use pb::generate_event::Event;
+        if self.ended {
+            return None;
+        }
+        let event = |event| Some(Ok(pb::GenerateEvent { event: Some(event) }));
+        if !self.started {
+            self.started = true;
+            return event(Event::Started(pb::Started { prompt_tokens: self.answer.prompt_tokens }));
+        }
+        loop {
+            match self.answer.next().await {
+                AnswerEvent::Token { id, text, observed } => {
+                    self.call.token();
+                    let (index, top) = (self.tokens, observed.map(requests::top));
+                    self.tokens += 1;
+                    return event(Event::Token(pb::GeneratedToken { index, id, text, top }));
+                }
+                // A decoder has none.
+                AnswerEvent::Vector(_) => {}
+                AnswerEvent::Finished { reason, text } => {
+                    let reason = match reason {
+                        FinishReason::Stop => pb::finished::Reason::Stop,
+                        FinishReason::Length => pb::finished::Reason::Length,
+                    };
+                    self.ended = true;
+                    self.call.ends(None);
+                    let (reason, completion_tokens) = (reason.into(), self.tokens);
+                    return event(Event::Finished(pb::Finished { reason, text, completion_tokens }));
+                }
+                AnswerEvent::Failed(fault) => {
+                    self.call.span.in_scope(|| warn!(%fault, "answer broken off"));
+                    self.ended = true;
+                    self.call.ends(Some(fault.class));
+                    return Some(Err(status::of(&fault)));
+                }
+            }
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl pb::inference_server::Inference for Service {
+    type GenerateStream = BoxStream<'static, Result<pb::GenerateEvent, Status>>;
+
+    async fn generate(&self, request: Request<pb::GenerateRequest>) -> Result<Response<Self::GenerateStream>, Status> {
+        let (mut arrived, asked) = self.arrived(request);
+        let span = arrived.call.span.clone();
+        let asked = requests::generate(asked, &arrived.call.id);
+        match self.submit(&mut arrived, false, asked).instrument(span).await {
+            Err(fault) => ended(Err(fault), arrived.call),
+            Ok(answer) => {
+                let id = MetadataValue::try_from(arrived.call.id.as_str()).ok();
+                let pieces = Pieces { answer, call: arrived.call, started: false, tokens: 0, ended: false };
+                let events = stream::unfold(pieces, |mut pieces| async {
+                    let event = pieces.next().await?;
+                    Some((event, pieces))
+                });
+                let mut response = Response::new(events.boxed());
+                id.map(|id| response.metadata_mut().insert(CALL_ID, id));
+                Ok(response)
+            }
+        }
+    }
+
+    async fn embed(&self, request: Request<pb::EmbedRequest>) -> Result<Response<pb::EmbedReply>, Status> {
+        let (mut arrived, asked) = self.arrived(request);
+        let span = arrived.call.span.clone();
+        let asked = requests::embed(asked, &arrived.call.id);
+        let answering = async { vector(self.submit(&mut arrived, true, asked).await?).await };
+        let outcome = answering.instrument(span).await;
+        ended(outcome, arrived.call)
+    }
+
+    async fn run(&self, request: Request<pb::RunRequest>) -> Result<Response<pb::RunReply>, Status> {
+        let (mut arrived, asked) = self.arrived(request);
+        let span = arrived.call.span.clone();
+        let outcome = self.run_rows(&mut arrived, asked).instrument(span).await;
+        ended(outcome, arrived.call)
+    }
+
+    async fn status(&self, _: Request<pb::StatusRequest>) -> Result<Response<pb::StatusReply>, Status> {
+        Ok(Response::new(self.status_now()))
+    }
+}

@@ -1,0 +1,281 @@
+//! The calls of `stageline.v1.Inference`, health and reflection.
+
+use crate::support::{Door, Script, Setup};
+use futures::StreamExt;
+use stageline::base::{Fault, FaultClass};
+use stageline::core::Observed;
+use stageline::door::grpc::pb::{self, generate_event::Event};
+use stageline::door::http::HttpLimits;
+use stageline::door::{AnswerEvent, ChatMessage, FinishReason, Input, Readiness};
+use std::time::Duration;
+use tonic::{Code, Request, Status};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+use tonic_reflection::pb::v1::ServerReflectionRequest;
+use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
+use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
+use tonic_types::StatusExt;
+
+fn token(id: u32, text: &str) -> AnswerEvent {
+    AnswerEvent::Token { id, text: text.to_string(), observed: None }
+}
+
+fn done(text: &str) -> AnswerEvent {
+    AnswerEvent::Finished { reason: FinishReason::Stop, text: text.to_string() }
+}
+
+fn prompt(text: &str) -> pb::GenerateRequest {
+    let input = Some(pb::generate_request::Input::Prompt(text.into()));
+    pb::GenerateRequest { input, ..Default::default() }
+}
+
+/// The events of a whole answer, or the status that ended it.
+async fn events(door: &Door, request: pb::GenerateRequest) -> Result<Vec<Event>, Status> {
+    let mut stream = door.client().await.generate(request).await?.into_inner();
+    let mut events = Vec::new();
+    while let Some(event) = stream.next().await {
+        events.push(event?.event.expect("an event"));
+    }
+    Ok(events)
+}
+
+#[tokio::test]
+async fn a_request_reaches_the_pipeline_and_its_answer_the_client() {
+    let mut door = Door::open(Setup::default()).await;
+    let asked = pb::GenerateRequest {
+        max_tokens: Some(7),
+        temperature: Some(0.5),
+        top_k: Some(3),
+        top_p: Some(0.9),
+        repetition_penalty: Some(1.1),
+        seed: Some(9),
+        stop: vec!["\n".into()],
+        top_logits: 1,
+        ..prompt("Hi")
+    };
+    let mut request = Request::new(asked);
+    request.metadata_mut().insert("x-call-id", "mine".parse().unwrap());
+    request.metadata_mut().insert("grpc-timeout", "1500m".parse().unwrap());
+    let mut client = door.client().await;
+    let calling = tokio::spawn(async move { client.generate(request).await });
+    let served = door.served().await;
+    let r = &served.request;
+    assert_eq!((r.call_id.as_str(), &r.input), ("mine", &Input::Text("Hi".into())));
+    assert_eq!((r.max_tokens, r.temperature, r.top_k, r.top_p), (Some(7), Some(0.5), Some(3), Some(0.9)));
+    assert_eq!((r.repetition_penalty, r.seed, r.top_logits), (Some(1.1), Some(9), 1));
+    assert_eq!((r.stop.as_slice(), r.deadline), (["\n".to_string()].as_slice(), Some(Duration::from_millis(1500))));
+    let answer = calling.await.unwrap().unwrap();
+    assert_eq!(answer.metadata().get("x-call-id").unwrap(), "mine");
+    let mut answer = answer.into_inner();
+    let mut next = async || answer.next().await.unwrap().unwrap().event.unwrap();
+    assert_eq!(next().await, Event::Started(pb::Started { prompt_tokens: 5 }));
+    let observed = Some(Observed { digest: 0xab, top: vec![(4, 1.5), (2, -0.25)] });
+    served.send(AnswerEvent::Token { id: 4, text: "He".into(), observed }).await;
+    let top = Some(pb::TopLogits { digest: 0xab, ids: vec![4, 2], logits: vec![1.5, -0.25] });
+    // Each token as it comes: the answer is not over.
+    assert_eq!(next().await, Event::Token(pb::GeneratedToken { index: 0, id: 4, text: "He".into(), top }));
+    served.token(2, "").await;
+    assert_eq!(next().await, Event::Token(pb::GeneratedToken { index: 1, id: 2, text: String::new(), top: None }));
+    served.send(done("y")).await;
+    let finished = pb::Finished { reason: pb::finished::Reason::Stop.into(), text: "y".into(), completion_tokens: 2 };
+    assert_eq!(next().await, Event::Finished(finished));
+    assert!(answer.next().await.is_none());
+    served.dropped().await;
+    assert_eq!((door.metrics.door.ends(None), door.metrics.door.in_flight.get()), (1, 0));
+}
+
+#[tokio::test]
+async fn every_form_of_a_prompt_is_taken_and_none_is_refused() {
+    let mut door = Door::open(Setup::default()).await;
+    let message = |role: &str| pb::ChatMessage { role: role.into(), content: "x".into() };
+    let chat = |messages| Some(pb::generate_request::Input::Chat(pb::Conversation { messages }));
+    let tokens = Some(pb::generate_request::Input::Tokens(pb::TokenIds { ids: vec![1, 2] }));
+    let said = ChatMessage { role: "user".into(), content: "x".into() };
+    for (input, want) in [(chat(vec![message("user")]), Input::Chat(vec![said])), (tokens, Input::Tokens(vec![1, 2]))] {
+        let mut client = door.client().await;
+        let request = pb::GenerateRequest { input, ..Default::default() };
+        let calling = tokio::spawn(async move { client.generate(request).await.map(drop) });
+        let served = door.served().await;
+        assert_eq!(served.request.input, want);
+        assert_eq!(served.request.deadline, Some(HttpLimits::default().default_deadline));
+        calling.await.unwrap().unwrap();
+    }
+    for (input, field) in [(None, "prompt"), (chat(vec![]), "chat"), (chat(vec![message("tool")]), "role")] {
+        let status = events(&door, pb::GenerateRequest { input, ..Default::default() }).await.unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument);
+        let details = status.get_error_details();
+        assert_eq!(details.bad_request().unwrap().field_violations[0].field, field);
+    }
+}
+
+#[tokio::test]
+async fn every_class_of_fault_has_its_code_and_details_before_and_during_an_answer() {
+    let door = Door::open(Setup::default()).await;
+    for class in FaultClass::ALL {
+        let fault = Fault::new(class, "what failed").at_stage(3);
+        let during = vec![token(1, "a"), AnswerEvent::Failed(fault.clone())];
+        for script in [Script::Refuse(fault), Script::Answer(during)] {
+            door.script(script);
+            let status = events(&door, prompt("x")).await.unwrap_err();
+            let row = class.row();
+            assert_eq!((status.code(), status.message()), (Code::from_i32(row.grpc), "what failed"));
+            let details = status.get_error_details();
+            let info = details.error_info().unwrap();
+            assert_eq!((info.domain.as_str(), info.reason.as_str()), ("stageline", row.name.to_uppercase().as_str()));
+            assert_eq!(info.metadata["stage"], "3");
+            assert_eq!(details.retry_info().is_some(), row.retry, "{class:?}");
+        }
+        assert_eq!(door.metrics.door.ends(Some(class)), 2, "{class:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_call_in_the_wrong_place_is_told_where_to_go() {
+    let later = Door::open(Setup { stage: 2, ..Setup::default() }).await;
+    let status = events(&later, prompt("x")).await.unwrap_err();
+    assert_eq!(status.code(), Code::FailedPrecondition);
+    assert!(status.message().contains("stage 0 of pipeline tiny"), "{status}");
+    let text = || pb::EmbedRequest { input: Some(pb::embed_request::Input::Text("a".into())) };
+    let pieces = vec![AnswerEvent::Vector(vec![0.5, -1.0]), done("")];
+    let encoder = Door::open(Setup { embeds: true, script: Script::Answer(pieces), ..Setup::default() }).await;
+    let reply = encoder.client().await.embed(text()).await.unwrap().into_inner();
+    assert_eq!(reply, pb::EmbedReply { vector: vec![0.5, -1.0], prompt_tokens: 5 });
+    let status = events(&encoder, prompt("x")).await.unwrap_err();
+    assert_eq!((status.code(), status.message()), (Code::InvalidArgument, "this pipeline embeds: call Embed"));
+    let decoder = Door::open(Setup::default()).await;
+    let status = decoder.client().await.embed(text()).await.unwrap_err();
+    assert_eq!((status.code(), status.message()), (Code::InvalidArgument, "this pipeline generates: call Generate"));
+}
+
+#[tokio::test]
+async fn a_client_that_cancels_drops_its_answer() {
+    let mut door = Door::open(Setup::default()).await;
+    let mut client = door.client().await;
+    // The channel stays: it is the call that is cancelled.
+    let answer = client.generate(prompt("x")).await.unwrap();
+    let served = door.served().await;
+    drop(answer);
+    served.dropped().await;
+    assert_eq!((door.metrics.door.ends(Some(FaultClass::Cancelled)), door.metrics.door.in_flight.get()), (1, 0));
+}
+
+#[tokio::test]
+async fn a_full_door_refuses_and_has_room_again() {
+    let limits = HttpLimits { max_inflight: 1, ..HttpLimits::default() };
+    let mut door = Door::open(Setup { limits, ..Setup::default() }).await;
+    let first = door.client().await.generate(prompt("x")).await.unwrap();
+    let served = door.served().await;
+    let status = events(&door, prompt("x")).await.unwrap_err();
+    assert_eq!(status.code(), Code::ResourceExhausted);
+    assert!(status.get_error_details().retry_info().is_some());
+    drop(first);
+    served.dropped().await;
+    door.script(Script::Answer(vec![done("ok")]));
+    assert_eq!(events(&door, prompt("x")).await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn rows_are_run_on_any_stage() {
+    use pb::tensor::Element;
+    let door = Door::open(Setup { stage: 3, ..Setup::default() }).await;
+    let mut client = door.client().await;
+    let data: Vec<u8> = [1.0f32, 2.0, 3.0, 4.0].iter().flat_map(|x| x.to_le_bytes()).collect();
+    let tensor = pb::Tensor { element: Element::F32.into(), rows: 2, columns: 2, data: data.clone().into() };
+    let run = pb::RunRequest { input: Some(tensor.clone()), top_logits: 1, stage: None };
+    let reply = client.run(run.clone()).await.unwrap().into_inner();
+    let top = pb::TopLogits { digest: 7, ids: vec![1], logits: vec![0.5] };
+    assert_eq!(reply, pb::RunReply { output: Some(tensor.clone()), top: Some(top) });
+    for (change, code) in [
+        (pb::RunRequest { input: None, ..run.clone() }, Code::InvalidArgument),
+        (pb::RunRequest { top_logits: 21, ..run.clone() }, Code::InvalidArgument),
+        (pb::RunRequest { stage: Some(70_000), ..run.clone() }, Code::InvalidArgument),
+        (pb::RunRequest { stage: Some(1), ..run.clone() }, Code::FailedPrecondition),
+        (
+            pb::RunRequest { input: Some(pb::Tensor { rows: 3, ..tensor.clone() }), ..run.clone() },
+            Code::InvalidArgument,
+        ),
+        (
+            pb::RunRequest {
+                input: Some(pb::Tensor { rows: u32::MAX, columns: u32::MAX, ..tensor.clone() }),
+                ..run.clone()
+            },
+            Code::InvalidArgument,
+        ),
+        (pb::RunRequest { input: Some(pb::Tensor { element: 9, ..tensor }), ..run }, Code::InvalidArgument),
+    ] {
+        assert_eq!(client.run(change).await.unwrap_err().code(), code);
+    }
+    let status = client.status(pb::StatusRequest {}).await.unwrap().into_inner();
+    assert_eq!((status.pipeline.as_str(), status.manifest.len(), status.calls_in_flight), ("tiny", 64, 0));
+    assert_eq!((status.stages[0].end_layer, status.stages[0].parameters), (4, 9));
+}
+
+#[tokio::test]
+async fn health_follows_readiness() {
+    let door = Door::open(Setup::default()).await;
+    let mut health = HealthClient::new(door.channel().await);
+    let ask = |service: &str| HealthCheckRequest { service: service.into() };
+    for service in ["", "stageline.v1.Inference"] {
+        let reply = health.check(ask(service)).await.unwrap().into_inner();
+        assert_eq!(reply.status(), ServingStatus::Serving);
+    }
+    assert_eq!(health.check(ask("nobody")).await.unwrap_err().code(), Code::NotFound);
+    let mut unknown = health.watch(ask("nobody")).await.unwrap().into_inner();
+    assert_eq!(unknown.next().await.unwrap().unwrap().status(), ServingStatus::ServiceUnknown);
+    let mut watched = health.watch(ask("")).await.unwrap().into_inner();
+    assert_eq!(watched.next().await.unwrap().unwrap().status(), ServingStatus::Serving);
+    *door.readiness.lock().unwrap() = Readiness::NotReady("draining".into());
+    assert_eq!(watched.next().await.unwrap().unwrap().status(), ServingStatus::NotServing);
+    assert_eq!(health.check(ask("")).await.unwrap().into_inner().status(), ServingStatus::NotServing);
+}
+
+#[tokio::test]
+async fn a_client_without_files_learns_of_every_service() {
+    let door = Door::open(Setup::default()).await;
+    let mut reflection = ServerReflectionClient::new(door.channel().await);
+    let ask = |message| ServerReflectionRequest { host: String::new(), message_request: Some(message) };
+    let list = ask(MessageRequest::ListServices(String::new()));
+    let symbol = ask(MessageRequest::FileContainingSymbol("stageline.v1.GenerateRequest".into()));
+    let asked = futures::stream::iter([list, symbol]);
+    let mut replies = reflection.server_reflection_info(asked).await.unwrap().into_inner();
+    let Some(MessageResponse::ListServicesResponse(list)) = replies.next().await.unwrap().unwrap().message_response
+    else {
+        panic!("no list")
+    };
+    let names: Vec<&str> = list.service.iter().map(|service| service.name.as_str()).collect();
+    for name in ["stageline.v1.Inference", "grpc.health.v1.Health"] {
+        assert!(names.contains(&name), "{names:?}");
+    }
+    let Some(MessageResponse::FileDescriptorResponse(file)) = replies.next().await.unwrap().unwrap().message_response
+    else {
+        panic!("no file")
+    };
+    assert!(!file.file_descriptor_proto.is_empty());
+}
+
+#[tokio::test]
+async fn both_protocols_are_served_on_one_port() {
+    let door = Door::open(Setup { script: Script::Answer(vec![done("ok")]), ..Setup::default() }).await;
+    assert_eq!(events(&door, prompt("x")).await.unwrap().len(), 2);
+    assert_eq!(door.post(r#"{"prompt": "x"}"#).await.status, 200);
+    assert_eq!(door.get("/stageline.v1.Nothing/Generate").await.status, 404);
+}
+
+#[tokio::test]
+async fn a_stopped_door_finishes_the_calls_in_progress() {
+    let mut door = Door::open(Setup::default()).await;
+    let mut answer = door.client().await.generate(prompt("x")).await.unwrap().into_inner();
+    let served = door.served().await;
+    door.stop();
+    served.send(done("bye")).await;
+    let mut count = 0;
+    while let Some(event) = answer.next().await {
+        event.unwrap();
+        count += 1;
+    }
+    assert_eq!(count, 2);
+    drop((answer, served));
+    (&mut door.serving).await.unwrap();
+}

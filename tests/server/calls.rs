@@ -1,0 +1,116 @@
+//! gRPC clients of a pipeline whose stages are processes of their own.
+
+use crate::pipelines::{Cluster, ENDLESS, PROMPT, Pipeline, STAGES, right_ids};
+use crate::real_models::{SMOLLM2, golden_cases, ids};
+use futures::StreamExt;
+use stageline::door::grpc::pb::{self, generate_event::Event, inference_client::InferenceClient, tensor::Element};
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Request, Status};
+
+async fn client(cluster: &Cluster, stage: usize) -> InferenceClient<Channel> {
+    let endpoint = Endpoint::new(cluster.place(stage).url()).expect("an address");
+    let client = InferenceClient::new(endpoint.connect().await.expect("a stage that listens"));
+    client.max_decoding_message_size(64 << 20)
+}
+
+fn generate(prompt: &[u32], max_tokens: u32) -> pb::GenerateRequest {
+    let input = Some(pb::generate_request::Input::Tokens(pb::TokenIds { ids: prompt.to_vec() }));
+    pb::GenerateRequest { input, max_tokens: Some(max_tokens), top_logits: 5, ..Default::default() }
+}
+
+async fn tokens(
+    client: &mut InferenceClient<Channel>,
+    request: impl tonic::IntoRequest<pb::GenerateRequest>,
+) -> Result<Vec<pb::GeneratedToken>, Status> {
+    let mut events = client.generate(request).await?.into_inner();
+    let mut tokens = Vec::new();
+    while let Some(event) = events.next().await {
+        if let Some(Event::Token(token)) = event?.event {
+            tokens.push(token);
+        }
+    }
+    Ok(tokens)
+}
+
+fn rows(ids: &[u32]) -> pb::Tensor {
+    let data: Vec<u8> = ids.iter().flat_map(|id| id.to_le_bytes()).collect();
+    pb::Tensor { element: Element::U32.into(), rows: ids.len() as u32, columns: 1, data: data.into() }
+}
+
+#[tokio::test]
+async fn the_references_tokens_come_and_stages_called_one_by_one_give_the_same_bits() {
+    let cluster = Cluster::start(Pipeline::real()).await;
+    let mut door = client(&cluster, 0).await;
+    let mut stages = Vec::new();
+    for stage in 0..STAGES {
+        stages.push(client(&cluster, stage).await);
+    }
+    for case in golden_cases(SMOLLM2) {
+        let prompt = ids(&case["input_ids"]);
+        let answer = tokens(&mut door, generate(&prompt, 16)).await.expect("an answer");
+        let got: Vec<u32> = answer.iter().map(|token| token.id).collect();
+        let want = ids(&case["greedy_ids"]);
+        assert_eq!(got, want[..want.len().min(16)]);
+        let mut tensor = rows(&prompt);
+        let mut top = None;
+        for client in &mut stages {
+            let run = pb::RunRequest { input: Some(tensor), top_logits: 5, stage: None };
+            let reply = client.run(run).await.expect("the stage runs the rows").into_inner();
+            (tensor, top) = (reply.output.expect("an output"), reply.top);
+        }
+        assert_eq!((tensor.rows, tensor.columns, tensor.data.to_vec()), (1, 1, answer[0].id.to_le_bytes().to_vec()));
+        assert_eq!(top, answer[0].top, "the logits of rows that were run stage by stage have other bits");
+    }
+    cluster.hold(&[0, 1, 2], 0).await;
+}
+
+#[tokio::test]
+async fn a_stage_takes_only_rows_that_fit_it() {
+    let cluster = Cluster::start(Pipeline::real()).await;
+    let (mut first, mut second) = (client(&cluster, 0).await, client(&cluster, 1).await);
+    let zeros = |rows: u32, columns: u32| {
+        let data = vec![0; rows as usize * columns as usize * 4].into();
+        pb::Tensor { element: Element::F32.into(), rows, columns, data }
+    };
+    let run = |input| pb::RunRequest { input: Some(input), top_logits: 0, stage: None };
+    for tensor in [zeros(2, 576), zeros(0, 1), rows(&[0, 49_152]), rows(&vec![0; 257])] {
+        let status = first.run(run(tensor)).await.expect_err("stage 0 takes up to 256 known tokens");
+        assert_eq!(status.code(), Code::InvalidArgument, "{status}");
+    }
+    for tensor in [rows(&[1, 2]), zeros(2, 575), zeros(257, 576)] {
+        let status = second.run(run(tensor)).await.expect_err("stage 1 takes up to 256 rows of 576 numbers");
+        assert_eq!(status.code(), Code::InvalidArgument, "{status}");
+    }
+    // More rows than a microbatch takes.
+    let output = second.run(run(zeros(256, 576))).await.expect("a long run").into_inner().output.expect("rows");
+    assert_eq!((output.rows, output.columns), (256, 576));
+    let elsewhere = pb::RunRequest { stage: Some(2), ..run(rows(&[1])) };
+    assert_eq!(first.run(elsewhere).await.expect_err("not served here").code(), Code::FailedPrecondition);
+    cluster.hold(&[0, 1, 2], 0).await;
+    let status = second.status(pb::StatusRequest {}).await.expect("a status").into_inner();
+    let served: Vec<u32> = status.here.iter().map(|stage| stage.stage).collect();
+    let live: Vec<(u32, &str)> = status.replicas.iter().map(|r| (r.stage, r.phase.as_str())).collect();
+    assert_eq!((served, live), (vec![1], vec![(0, "ready"), (1, "ready"), (2, "ready")]));
+    assert_eq!((status.stages.len(), status.stages[2].end_layer, status.here[0].hop.as_str()), (3, 30, "nats"));
+    assert!(status.here[0].kv_blocks_free > 0 && status.here[0].kv_blocks_free == status.here[0].kv_blocks_total);
+}
+
+#[tokio::test]
+async fn a_call_that_is_given_up_or_late_frees_every_stage() {
+    let cluster = Cluster::start(Pipeline::fake()).await;
+    let mut door = client(&cluster, 0).await;
+    let mut answer = door.generate(generate(&PROMPT, ENDLESS)).await.expect("an answer").into_inner();
+    for _ in 0..3 {
+        answer.next().await.expect("an event").expect("a good one");
+    }
+    cluster.hold(&[0, 1, 2], 1).await;
+    drop(answer);
+    cluster.hold(&[0, 1, 2], 0).await;
+    let mut late = Request::new(generate(&PROMPT, ENDLESS));
+    late.metadata_mut().insert("grpc-timeout", "300m".parse().expect("metadata"));
+    let status = tokens(&mut door, late).await.expect_err("no answer of that length is so quick");
+    assert_eq!(status.code(), Code::DeadlineExceeded, "{status}");
+    cluster.hold(&[0, 1, 2], 0).await;
+    let answer = tokens(&mut door, generate(&PROMPT, 20)).await.expect("an answer");
+    assert_eq!(answer.iter().map(|token| token.id).collect::<Vec<_>>(), right_ids(20));
+}
