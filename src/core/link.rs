@@ -73,6 +73,8 @@ pub struct SenderNews {
     pub mail: Vec<LinkMail>,
     /// What was lost.
     pub lost: Vec<Item>,
+    /// From a frame's sending to its acknowledgement, each frame.
+    pub acknowledged: Vec<Duration>,
 }
 
 #[derive(Debug)]
@@ -87,7 +89,8 @@ pub struct LinkSender {
     epoch: u32,
     phase: Phase,
     sent: u64,
-    unacked: VecDeque<(u64, Vec<Item>)>,
+    /// Number, when it was sent, and what it spoke of.
+    unacked: VecDeque<(u64, Tick, Vec<Item>)>,
     granted: Room,
     used: Room,
     returned: Room,
@@ -147,7 +150,7 @@ impl LinkSender {
             *probe_at = now + PROBE_AFTER;
             *unanswered = 0;
         }
-        self.unacked.push_back((self.sent, items));
+        self.unacked.push_back((self.sent, now, items));
         (self.epoch, self.sent)
     }
 
@@ -190,7 +193,7 @@ impl LinkSender {
                 }
                 // What is unacknowledged was sent in the epoch before; if the receiver does not know that one, all is lost.
                 let got = if before + 1 == epoch { got } else { 0 };
-                for (number, items) in self.unacked.drain(..) {
+                for (number, _, items) in self.unacked.drain(..) {
                     if number > got {
                         news.lost.extend(items);
                     }
@@ -211,8 +214,10 @@ impl LinkSender {
                 self.returned.bytes = self.returned.bytes.max(returned_bytes);
                 *probe_at = now + PROBE_AFTER;
                 *unanswered = 0;
-                while self.unacked.front().is_some_and(|(number, _)| *number <= got) {
-                    self.unacked.pop_front();
+                while self.unacked.front().is_some_and(|(number, ..)| *number <= got)
+                    && let Some((_, sent, _)) = self.unacked.pop_front()
+                {
+                    news.acknowledged.push(now.since(sent));
                 }
                 if broken {
                     self.new_epoch(now);
@@ -224,7 +229,7 @@ impl LinkSender {
 
     /// The transport lost its connection or says that nobody listens: what is unacknowledged is lost.
     pub fn on_unreachable(&mut self, now: Tick, news: &mut SenderNews) {
-        for (_, items) in self.unacked.drain(..) {
+        for (_, _, items) in self.unacked.drain(..) {
             news.lost.extend(items);
         }
         match &mut self.phase {
@@ -246,7 +251,7 @@ impl LinkSender {
 
     /// Ends the link; what is unacknowledged is lost.
     pub fn into_lost(self) -> Vec<Item> {
-        self.unacked.into_iter().flat_map(|(_, items)| items).collect()
+        self.unacked.into_iter().flat_map(|(_, _, items)| items).collect()
     }
 
     fn is_asking(&self) -> bool {

@@ -176,6 +176,8 @@ pub enum Action {
     Settled(BatchId),
     /// The payload is not needed any more.
     Release(Ticket),
+    /// The next stage has acknowledged a frame so long after it was sent: twice what a hop takes. For the metrics.
+    Acknowledged(Duration),
 }
 
 /// A sequence that the stage holds.

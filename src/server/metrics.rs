@@ -15,6 +15,8 @@ pub use instruments::{Counter, Gauge, Histogram, Seconds};
 /// Up to a quarter of a millisecond, then four times as much each, up to a minute.
 const TIMES_MICROS: [u64; 10] =
     [250, 1_000, 4_000, 16_000, 64_000, 250_000, 1_000_000, 4_000_000, 16_000_000, 64_000_000];
+/// From a hop through memory to a long prefill.
+const STEP_MICROS: [u64; 12] = [10, 30, 100, 300, 1_000, 3_000, 10_000, 30_000, 100_000, 300_000, 1_000_000, 3_000_000];
 const ROWS: [u64; 10] = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512];
 
 /// All metrics of a process.
@@ -89,6 +91,12 @@ pub struct StageMetrics {
     pub kv_blocks: Gauge,
     /// Rows of each batch that ran: the sum is the rows run, the count the batches.
     pub batch_rows: Histogram,
+    /// From the arrival of rows to their batch's start, each sequence of each batch.
+    pub queue_seconds: Histogram,
+    /// From a batch's start on the device to its end.
+    pub compute_seconds: Histogram,
+    /// From a frame's sending to the next stage's having it: half the time to its acknowledgement.
+    pub hop_seconds: Histogram,
     /// Time in which the device ran a batch.
     pub device_busy: Seconds,
     /// Time in which the device waited although sequences were open: the bubble.
@@ -107,6 +115,9 @@ impl StageMetrics {
             kv_blocks_used: Gauge::default(),
             kv_blocks: Gauge::default(),
             batch_rows: Histogram::of_numbers(&ROWS),
+            queue_seconds: Histogram::of_times(&STEP_MICROS),
+            compute_seconds: Histogram::of_times(&STEP_MICROS),
+            hop_seconds: Histogram::of_times(&STEP_MICROS),
             device_busy: Seconds::default(),
             device_bubble: Seconds::default(),
             link_lost: Counter::default(),
@@ -179,6 +190,16 @@ impl Metrics {
         }
         page.family("batch_rows", "histogram", "Rows of each batch that ran.");
         stages().for_each(|(stage, label)| page.histogram("batch_rows", &[("stage", label)], &stage.batch_rows));
+        type Times = fn(&StageMetrics) -> &Histogram;
+        let times: [(&str, &str, Times); 3] = [
+            ("stage_queue_seconds", "From rows' arrival at a stage to their batch's start.", |s| &s.queue_seconds),
+            ("stage_compute_seconds", "A batch on the device.", |s| &s.compute_seconds),
+            ("stage_hop_seconds", "From a stage to the next, half of there and back.", |s| &s.hop_seconds),
+        ];
+        for (name, help, read) in times {
+            page.family(name, "histogram", help);
+            stages().for_each(|(stage, label)| page.histogram(name, &[("stage", label)], read(stage)));
+        }
         page.family("faults_total", "counter", "Faults a stage reported to doors, by class.");
         for (stage, label) in stages() {
             for (class, count) in FaultClass::ALL.iter().zip(&stage.faults) {

@@ -87,7 +87,8 @@ pub struct Pump {
     hidden: usize,
     started: Instant,
     drain: CancellationToken,
-    parked: HashMap<Ticket, HostTensor>,
+    /// What has arrived, and when.
+    parked: HashMap<Ticket, (HostTensor, Tick)>,
     tickets: u64,
     /// Rows of each microbatch on the device.
     on_device: HashMap<BatchId, u64>,
@@ -288,6 +289,7 @@ impl Pump {
                 }
             }
             Action::Settled(_) => self.output = None,
+            Action::Acknowledged(after) => self.observe(|stage| stage.hop_seconds.observe_time(after / 2)),
             Action::Release(ticket) => drop(self.parked.remove(&ticket)),
         }
     }

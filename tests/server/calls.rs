@@ -62,6 +62,14 @@ async fn the_references_tokens_come_and_stages_called_one_by_one_give_the_same_b
         assert_eq!(top, answer[0].top, "the logits of rows that were run stage by stage have other bits");
     }
     cluster.hold(&[0, 1, 2], 0).await;
+    // Where the time went: rows waited and ran at every stage, and hopped from all but the last.
+    for (stage, times) in [(0, 3), (1, 3), (2, 2)] {
+        let labels = format!("stage=\"{stage}\"");
+        for name in ["queue", "compute", "hop"].iter().take(times) {
+            let count = cluster.place(stage).metric(&format!("stage_{name}_seconds_count"), &labels).await;
+            assert!(count.expect("a count") >= 16.0, "{name} at stage {stage}: {count:?}");
+        }
+    }
 }
 
 #[tokio::test]

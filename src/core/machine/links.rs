@@ -24,6 +24,7 @@ impl StageMachine {
         for mail in news.mail {
             out.push(Action::Send { stage, to: peer.clone(), body: Body::Link(mail) });
         }
+        out.extend(news.acknowledged.into_iter().map(Action::Acknowledged));
         self.report_lost(news.lost);
     }
 

@@ -15,8 +15,12 @@ impl Pump {
         let inputs: Option<Vec<HostTensor>> = batch
             .members
             .iter()
-            .map(|m| Some(self.parked.get(&m.ticket)?.slice_rows(m.ticket_row as usize, m.rows as usize)))
+            .map(|m| Some(self.parked.get(&m.ticket)?.0.slice_rows(m.ticket_row as usize, m.rows as usize)))
             .collect();
+        let now = self.now();
+        for (_, arrived) in batch.members.iter().filter_map(|member| self.parked.get(&member.ticket)) {
+            self.observe(|stage| stage.queue_seconds.observe_time(now.since(*arrived)));
+        }
         let handed = match inputs {
             Some(inputs) => self.device.run(batch, inputs),
             None => Err(Fault::internal("a microbatch names a payload that is not parked")),
@@ -30,6 +34,7 @@ impl Pump {
         let rows = self.on_device.remove(&ran.batch).unwrap_or(0);
         if let (Some(stage), Ok(_)) = (self.metrics.stage(self.me.stage), &ran.outcome) {
             stage.batch_rows.observe(rows);
+            stage.compute_seconds.observe_time(ran.took);
         }
         let outcome = match ran.outcome {
             Ok(Output::Activations(rows)) => {

@@ -3,6 +3,7 @@
 use super::Pump;
 use crate::base::Tick;
 use crate::core::machine::StageCounts;
+use crate::server::metrics::StageMetrics;
 use std::time::Duration;
 
 /// What the metrics and the lease were told last.
@@ -20,6 +21,13 @@ pub(super) struct Told {
 }
 
 impl Pump {
+    /// Lets the stage's metrics see something.
+    pub(super) fn observe(&self, see: impl FnOnce(&StageMetrics)) {
+        if let Some(stage) = self.metrics.stage(self.me.stage) {
+            see(stage);
+        }
+    }
+
     /// Brings metrics and lease up to date.
     pub(super) fn publish(&mut self) {
         let now = self.now();

@@ -24,7 +24,7 @@ impl Pump {
                 self.tickets += 1;
                 let ticket = Ticket(self.tickets);
                 if let LinkMail::Frame { load: LinkLoad::Rows { payload, .. }, .. } = &mail {
-                    self.parked.insert(ticket, payload.clone());
+                    self.parked.insert(ticket, (payload.clone(), self.now()));
                 }
                 self.stage_event(Event::Link { from, mail, ticket });
             }

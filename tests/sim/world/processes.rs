@@ -149,6 +149,7 @@ impl World {
                 }
             }
             Action::Settled(_) => process.output = None,
+            Action::Acknowledged(_) => {}
             Action::Release(ticket) => {
                 if process.parked.remove(&ticket).is_none() {
                     self.violations.push(format!("{me}: a payload was released twice"));
