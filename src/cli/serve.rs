@@ -5,6 +5,7 @@ use crate::cli::pipeline::Site;
 use crate::cli::split::said;
 use crate::config::{DoorConfig, ServeConfig};
 use crate::core::{DirectOutput, DirectRun};
+use crate::door;
 use crate::door::http::{self, HttpLimits, HttpState};
 use crate::door::stages::{Overview, Stages};
 use crate::door::{Answer, Intake, Readiness, Request};
@@ -69,8 +70,8 @@ pub async fn answer_http(
         stage,
         stages: lobby.clone(),
     });
-    let closing = CancellationToken::new();
-    let answering = tokio::spawn(http::serve(listener, router, limits, closing.clone().cancelled_owned()));
+    let (closing, closing_nats) = (CancellationToken::new(), CancellationToken::new());
+    let answering = tokio::spawn(http::serve(listener, router.clone(), limits, closing.clone().cancelled_owned()));
     let mut stop = std::pin::pin!(until_told_to_stop());
     let mut serving = tokio::select! {
         serving = start => serving?,
@@ -78,6 +79,10 @@ pub async fn answer_http(
     };
     lobby.open(&serving);
     tracing::info!(stage, %address, pipeline = site.pipeline.name, "ready");
+    let on_nats = serving.net.clone().filter(|_| stage == 0).map(|net| {
+        let (client, subject) = (net.client().clone(), net.subjects().ask());
+        tokio::spawn(door::nats::serve(client, subject, router, closing_nats.clone()))
+    });
     tokio::select! {
         () = &mut stop => {}
         done = &mut serving.done => {
@@ -89,6 +94,7 @@ pub async fn answer_http(
     lobby.close();
     // Whoever routes to us has not seen yet that we are not ready: until they have, their requests are welcome.
     tokio::time::sleep(door.healthcheck_interval).await;
+    closing_nats.cancel();
     serving.drain.cancel();
     let most = door.exec_timeout.unwrap_or(DRAIN_MOST);
     match tokio::time::timeout(most, serving.done).await {
@@ -97,6 +103,9 @@ pub async fn answer_http(
     }
     closing.cancel();
     answering.await.context("the HTTP server has failed")?;
+    if let Some(answering) = on_nats {
+        answering.await.context("the door on NATS has failed")?.map_err(said)?;
+    }
     tracing::info!(stage, "drained");
     Ok(ExitCode::SUCCESS)
 }

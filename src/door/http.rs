@@ -29,7 +29,7 @@ mod refusal;
 mod serve;
 mod stall;
 
-use refusal::Refusal;
+use refusal::{Refusal, json_of};
 pub use serve::serve;
 
 /// What one client, and all together, may take.
@@ -178,6 +178,11 @@ async fn wrong_method(allowed: &'static str) -> Response {
     let mut response = Refusal::with_status(StatusCode::METHOD_NOT_ALLOWED, message).into_response();
     response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));
     response
+}
+
+/// The JSON body that tells `fault`, outside a request.
+pub(super) fn fault_body(fault: &Fault) -> String {
+    json_of(fault, None).to_string()
 }
 
 fn plain(text: &'static str) -> Response {

@@ -6,6 +6,7 @@ pub mod check;
 pub mod desk;
 pub mod grpc;
 pub mod http;
+pub mod nats;
 pub mod reception;
 pub mod request;
 pub mod stages;

@@ -51,6 +51,8 @@ pub struct Serving {
     pub reception: Option<Arc<Reception>>,
     /// The stages, to be called directly.
     pub access: Arc<StageAccess>,
+    /// The connection to the broker, if there is one.
+    pub net: Option<NatsNet>,
     /// How long the device has worked.
     pub usage: Arc<DeviceUse>,
     /// Cancel it to drain.
@@ -141,9 +143,9 @@ pub async fn on_nats(
     let view = leases.watch();
     let replicas = view.replicas();
     let watch = Box::new((view, leases));
-    let wiring = Wiring { mailbox, post: Arc::new(net), lease, replicas, hop: "nats", _watch: watch };
+    let wiring = Wiring { mailbox, post: Arc::new(net.clone()), lease, replicas, hop: "nats", _watch: watch };
     assembly.add((stage, me), handle, wiring, text);
-    assembly.start(&format!("pump-{stage}"))
+    Ok(Serving { net: Some(net), ..assembly.start(&format!("pump-{stage}"))? })
 }
 
 /// The replicas of one process while they are put together.
@@ -280,7 +282,7 @@ impl<'a> Assembly<'a> {
         };
         let thread = std::thread::Builder::new().name(name.into()).spawn(run);
         thread.map_err(|error| Fault::internal(format!("the pump's thread cannot be started: {error}")))?;
-        Ok(Serving { reception, access, usage, drain, done })
+        Ok(Serving { reception, access, net: None, usage, drain, done })
     }
 }
 

@@ -76,6 +76,11 @@ impl Subjects {
         format!("stageline.v1.{pipeline}.{}.s{stage}.{replica}.{}", &digest[..8], plane.suffix())
     }
 
+    /// Where the pipeline's doors take requests. One for all digests: whoever asks need not know how the model is cut.
+    pub fn ask(&self) -> String {
+        format!("stageline.v1.{}.ask", self.pipeline)
+    }
+
     /// The KV bucket of the pipeline's leases. One for all digests, so that a stage that waits can say that replicas of
     /// another manifest are there.
     pub fn lease_bucket(&self) -> String {

@@ -1,8 +1,11 @@
 //! gRPC clients of a pipeline whose stages are processes of their own.
 
+use crate::looking::found;
+use crate::patience::soon;
 use crate::pipelines::{Cluster, ENDLESS, PROMPT, Pipeline, STAGES, right_ids};
 use crate::real_models::{SMOLLM2, golden_cases, ids};
 use futures::StreamExt;
+use serde_json::json;
 use stageline::door::grpc::pb::{self, generate_event::Event, inference_client::InferenceClient, tensor::Element};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
@@ -121,4 +124,45 @@ async fn a_call_that_is_given_up_or_late_frees_every_stage() {
     cluster.hold(&[0, 1, 2], 0).await;
     let answer = tokens(&mut door, generate(&PROMPT, 20)).await.expect("an answer");
     assert_eq!(answer.iter().map(|token| token.id).collect::<Vec<_>>(), right_ids(20));
+}
+
+/// The value of a header.
+fn header<'m>(message: &'m async_nats::Message, name: &str) -> Option<&'m str> {
+    message.headers.as_ref()?.get(name).map(|value| value.as_str())
+}
+
+#[tokio::test]
+async fn the_door_is_on_nats_too() {
+    let cluster = Cluster::start(Pipeline::fake()).await;
+    let client = async_nats::connect(cluster.broker.url()).await.expect("the broker");
+    let subject = format!("stageline.v1.{}.ask", cluster.pipeline.name());
+    let ask = |body: serde_json::Value| client.request(subject.clone(), body.to_string().into());
+    // Whoever is ready has not always subscribed yet.
+    let reply =
+        found("the door's subscription", async || ask(json!({"tokens": PROMPT, "max_tokens": 20})).await.ok()).await;
+    assert_eq!(header(&reply, "Stageline-Status"), Some("200"));
+    let answer: serde_json::Value = serde_json::from_slice(&reply.payload).expect("JSON");
+    assert_eq!(ids(&answer["token_ids"]), right_ids(20));
+
+    let refused = ask(json!({"prompt": 1})).await.expect("a reply");
+    assert_eq!(header(&refused, "Stageline-Status"), Some("400"));
+
+    let inbox = client.new_inbox();
+    let mut replies = client.subscribe(inbox.clone()).await.expect("a subscription");
+    let mut headers = async_nats::HeaderMap::new();
+    headers.insert("Accept", "text/event-stream");
+    let body = json!({"tokens": PROMPT, "max_tokens": 20}).to_string();
+    client.publish_with_reply_and_headers(subject, inbox, headers, body.into()).await.expect("a message");
+    let mut got = Vec::new();
+    loop {
+        let reply = soon("an event", replies.next()).await.expect("a reply");
+        let data: serde_json::Value = serde_json::from_slice(&reply.payload).expect("JSON");
+        match header(&reply, "Stageline-Event").expect("an event's name") {
+            "token" => got.push(data["token_id"].as_u64().expect("an id") as u32),
+            "done" => break assert_eq!(data["finish_reason"], "length"),
+            other => panic!("{other}: {data}"),
+        }
+    }
+    assert_eq!(got, right_ids(20));
+    cluster.hold(&[0, 1, 2], 0).await;
 }

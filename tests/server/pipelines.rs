@@ -49,6 +49,13 @@ impl Pipeline {
         Self { folder, settings: vec!["--max-num-seqs", "4", "--max-model-len", "256", "--max-batch-tokens", "64"] }
     }
 
+    /// Its name, as the manifest says.
+    pub fn name(&self) -> String {
+        let manifest = std::fs::read(self.path().join("pipeline.json")).expect("a manifest");
+        let manifest: serde_json::Value = serde_json::from_slice(&manifest).expect("JSON");
+        manifest["name"].as_str().expect("a name").to_owned()
+    }
+
     pub fn path(&self) -> PathBuf {
         self.folder.path().join("pipeline")
     }

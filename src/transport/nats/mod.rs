@@ -208,11 +208,13 @@ impl NatsNet {
         &self.shared.place
     }
 
-    pub(super) fn client(&self) -> &Client {
+    /// The library's client, for what is no hop.
+    pub fn client(&self) -> &Client {
         &self.shared.client
     }
 
-    pub(super) fn subjects(&self) -> &Subjects {
+    /// The pipeline's subjects.
+    pub fn subjects(&self) -> &Subjects {
         &self.shared.settings.subjects
     }
 

@@ -1,0 +1,150 @@
+//! The door on NATS: a request's body as a message, its answer as one reply, or as a reply each event.
+//!
+//! Requests go to [`Subjects::ask`](crate::wire::Subjects::ask), which all doors of a pipeline share as one queue group: NATS
+//! picks a door. The message's headers are those of HTTP (`Content-Type`, without which the payload is JSON; `Accept`,
+//! `X-Call-Id`, `X-Timeout`), and so is its payload; the HTTP router answers it. A reply carries `Stageline-Status`, HTTP's status;
+//! one of a stream carries `Stageline-Event`, the event's name (`token`, `done` or `error`; `done` and `error` are the last), and
+//! the event's data as payload.
+//!
+//! Nobody tells a door that a requester has gone: what bounds such a request is its deadline.
+
+use crate::base::{Fault, FaultClass};
+use crate::door::http::fault_body;
+use async_nats::{Client, HeaderMap, Message};
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::http::{self, header};
+use futures::StreamExt;
+use std::sync::Arc;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+use tracing::{debug, error, warn};
+
+/// Requests that a door serves at once from NATS; more wait at the broker's side of the subscription.
+const MOST_AT_ONCE: usize = 1024;
+/// The queue group of a pipeline's doors.
+const GROUP: &str = "door";
+/// Headers of a message that are the HTTP request's.
+const HEADERS: [&str; 4] = ["content-type", "accept", "x-call-id", "x-timeout"];
+
+/// Answers what comes to `subject` until `stop`, then finishes what it serves.
+///
+/// # Errors
+/// `Unavailable` if the broker does not take the subscription.
+pub async fn serve(client: Client, subject: String, router: Router, stop: CancellationToken) -> Result<(), Fault> {
+    let refused = |error: async_nats::SubscribeError| {
+        Fault::new(FaultClass::Unavailable, format!("NATS takes no subscription to {subject}: {error}"))
+    };
+    let mut requests = client.queue_subscribe(subject.clone(), GROUP.into()).await.map_err(refused)?;
+    let room = Arc::new(Semaphore::new(MOST_AT_ONCE));
+    let mut serving = JoinSet::new();
+    let mut draining = false;
+    loop {
+        let next = async {
+            // The semaphore is never closed.
+            let permit = Arc::clone(&room).acquire_owned().await.ok()?;
+            Some((requests.next().await?, permit))
+        };
+        tokio::select! {
+            biased;
+            () = stop.cancelled(), if !draining => {
+                draining = true;
+                // What has arrived is answered; the broker sends what comes now to other doors.
+                if let Err(error) = requests.drain().await {
+                    debug!(%error, "the subscription is gone already");
+                }
+            }
+            Some(ended) = serving.join_next() => report(ended),
+            next = next => {
+                let Some((message, permit)) = next else { break };
+                let (client, router) = (client.clone(), router.clone());
+                serving.spawn(async move {
+                    answer(&client, router, message).await;
+                    drop(permit);
+                });
+            }
+        }
+    }
+    while let Some(ended) = serving.join_next().await {
+        report(ended);
+    }
+    Ok(())
+}
+
+/// A defect ends its own request, no more.
+fn report(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(defect) = ended {
+        error!(%defect, "a request from NATS broke");
+    }
+}
+
+async fn answer(client: &Client, router: Router, message: Message) {
+    let Some(reply) = message.reply.clone() else {
+        warn!("a request from NATS names no subject for its answer: it is dropped");
+        return;
+    };
+    let mut request = http::Request::post("/");
+    for name in HEADERS {
+        if let Some(value) = header_of(&message, name) {
+            request = request.header(name, value);
+        }
+    }
+    if header_of(&message, "content-type").is_none() {
+        request = request.header(header::CONTENT_TYPE, "application/json");
+    }
+    let request = match request.body(Body::from(message.payload)) {
+        Ok(request) => request,
+        Err(_) => {
+            let fault = Fault::invalid("a header holds what HTTP's may not");
+            return send(client, &reply, ("Stageline-Status", "400"), fault_body(&fault).into()).await;
+        }
+    };
+    // Routing cannot fail.
+    let Ok(response) = router.oneshot(request).await;
+    let streams = response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == "text/event-stream");
+    let status = response.status().as_u16().to_string();
+    let mut body = response.into_body().into_data_stream();
+    if !streams {
+        let mut whole = Vec::new();
+        while let Some(Ok(chunk)) = body.next().await {
+            whole.extend_from_slice(&chunk);
+        }
+        return send(client, &reply, ("Stageline-Status", &status), whole.into()).await;
+    }
+    // The door sends each event as one piece.
+    while let Some(Ok(event)) = body.next().await {
+        let text = String::from_utf8_lossy(&event);
+        let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name));
+        let (name, data) = (field("event: ").unwrap_or("token"), field("data: ").unwrap_or_default());
+        send(client, &reply, ("Stageline-Event", name), data.to_owned().into()).await;
+    }
+}
+
+fn header_of<'m>(message: &'m Message, name: &str) -> Option<&'m str> {
+    // NATS keeps the case of names as it was sent.
+    let headers = message.headers.as_ref()?;
+    let (_, values) = headers.iter().find(|(known, _)| known.to_string().eq_ignore_ascii_case(name))?;
+    values.first().map(|value| value.as_str())
+}
+
+/// Sends one reply; one that the broker would not carry becomes the words that say so.
+async fn send(client: &Client, to: &async_nats::Subject, (name, value): (&str, &str), payload: Bytes) {
+    let most = client.max_payload();
+    let mut headers = HeaderMap::new();
+    let too_large = payload.len() + 256 > most;
+    let (name, value, payload) = match too_large {
+        false => (name, value, payload),
+        true => {
+            let words = format!("the answer has {} bytes and the broker takes {most}: ask for a stream", payload.len());
+            let fault = Fault::new(FaultClass::TooLarge, words);
+            let value = if name == "Stageline-Event" { "error" } else { "413" };
+            (name, value, fault_body(&fault).into())
+        }
+    };
+    headers.insert(name, value);
+    if let Err(error) = client.publish_with_headers(to.clone(), headers, payload).await {
+        warn!(%error, "a reply is not taken by NATS");
+    }
+}
