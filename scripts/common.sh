@@ -1,7 +1,7 @@
 # Sourced by the scripts beside it: where things are kept, and words for what goes wrong.
 #
 # All that is built or fetched lives in one cache folder, outside the clone, so that the next clone is warm:
-#   target/ the build   models/ Hugging Face folders   bin/ nats-server   venv/ what fetch_models.py needs
+#   target/ the build   models/ Hugging Face folders   bin/ nats-server   venv/ what fetch_models.py and examples/ need
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -12,6 +12,7 @@ cache=$(cd "$cache" && pwd)
 export STAGELINE_CACHE=$cache
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$cache/target}
 export STAGELINE_MODELS=${STAGELINE_MODELS:-$cache/models}
+export STAGELINE_PYTHON=${STAGELINE_PYTHON:-$cache/venv/bin/python}
 export STAGELINE_NATS_SERVER=${STAGELINE_NATS_SERVER:-$cache/bin/nats-server}
 
 say() { printf '\033[1m%s\033[0m\n' "== $*" >&2; }

