@@ -1,5 +1,6 @@
 //! Floor 5: the command line.
 
+pub mod call;
 mod children;
 pub mod demo;
 pub mod embed;
@@ -78,6 +79,7 @@ fn settings_file(named: Option<String>) -> Result<Option<(PathBuf, String)>, Pro
 fn dispatch(Order { verb, logging }: Order) -> anyhow::Result<ExitCode> {
     match verb {
         VerbConfig::Split(config) => split_model(config),
+        VerbConfig::Call(config) => on_runtime(None, call::call(config)),
         VerbConfig::Inspect(config) => inspect_pipeline(&config),
         VerbConfig::Serve(config) => on_runtime(Some(&config.device), serve::serve(config.clone())),
         VerbConfig::Up(config) => on_runtime(Some(&config.device), up::up(config.clone(), logging)),

@@ -138,7 +138,8 @@ impl Lobby {
     fn new(pipeline: &Pipeline) -> Self {
         let state = Mutex::new(Readiness::NotReady("loading: try again in some seconds".into()));
         let (manifest, cut) = (hex(&pipeline.digest), pipeline.cut.clone());
-        let closed = Overview { manifest, cut, ..Overview::default() };
+        let (embeds, vocab) = (pipeline.embeds, pipeline.vocab);
+        let closed = Overview { manifest, cut, embeds, vocab, ..Overview::default() };
         Self { embeds: pipeline.embeds, closed, open: OnceLock::new(), state }
     }
 

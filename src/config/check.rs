@@ -28,6 +28,7 @@ pub fn check(verb: &str, written: &Written) -> Result<Order, Problems> {
         _ if verb == verbs::UP.name => (VerbConfig::Up(up(r)), s::LOG_LEVEL),
         _ if verb == verbs::RUN.name => (VerbConfig::Run(run(r)), s::LOG_LEVEL_QUIET),
         _ if verb == verbs::EMBED.name => (VerbConfig::Embed(embed(r)), s::LOG_LEVEL_QUIET),
+        _ if verb == verbs::CALL.name => (VerbConfig::Call(call(r)), s::LOG_LEVEL_QUIET),
         _ if verb == verbs::INSPECT.name => (VerbConfig::Inspect(inspect(r)), s::LOG_LEVEL_QUIET),
         _ if verb == verbs::DEMO.name => (VerbConfig::Demo(demo(r)), s::LOG_LEVEL_QUIET),
         other => return Err(Problems(vec![format!("{other}: there is no such subcommand")])),
@@ -102,6 +103,40 @@ fn embed(r: &mut Reader) -> EmbedConfig {
         device: device(r),
         batching: batching(r),
     }
+}
+
+fn call(r: &mut Reader) -> CallConfig {
+    let prompts = r.all(&s::PROMPT, parse::text);
+    let rows = r.optional(&s::TOKENS, token_ids).map(Rows::Tokens);
+    let rows = rows.into_iter().chain(r.optional(&s::ROWS, parse::file).map(Rows::File)).collect::<Vec<_>>();
+    let save = r.optional(&s::SAVE, parse::path);
+    if rows.len() + usize::from(!prompts.is_empty()) > 1 {
+        r.problems.0.push("--prompt, --tokens and --rows ask for different things: give one of them".into());
+    }
+    if save.is_some() && rows.is_empty() {
+        r.problems.0.push(format!("{}: only --tokens and --rows give rows to save", r.origin(&s::SAVE)));
+    }
+    let ask = match rows.into_iter().next() {
+        Some(rows) => Ask::Run(rows, save),
+        None if prompts.is_empty() => Ask::Status,
+        None => Ask::Prompts(prompts),
+    };
+    let host_and_port = |text: &str| match text.rsplit_once(':') {
+        Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => Ok(text.to_owned()),
+        _ => Err("a host and a port are expected, such as 127.0.0.1:8080".into()),
+    };
+    CallConfig {
+        address: r.value(&s::ADDRESS, host_and_port),
+        ask,
+        answer: answer(r),
+        timeout: r.value(&s::TIMEOUT, parse::duration),
+        json: r.switch(&s::JSON),
+    }
+}
+
+fn token_ids(text: &str) -> parse::Parsed<Vec<u32>> {
+    let ids: Result<Vec<u32>, _> = text.split(',').map(|id| id.trim().parse()).collect();
+    ids.map_err(|_| "token ids with commas between them are expected, such as 1,2,3".into())
 }
 
 fn inspect(r: &mut Reader) -> InspectConfig {

@@ -28,10 +28,47 @@ pub enum VerbConfig {
     Run(RunConfig),
     /// `stageline embed`.
     Embed(EmbedConfig),
+    /// `stageline call`.
+    Call(CallConfig),
     /// `stageline inspect`.
     Inspect(InspectConfig),
     /// `stageline demo`.
     Demo(DemoConfig),
+}
+
+/// `stageline call`: which stage, and what it is asked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CallConfig {
+    /// Host and port.
+    pub address: String,
+    /// What it is asked.
+    pub ask: Ask,
+    /// How it answers prompts.
+    pub answer: AnswerConfig,
+    /// When the call is given up.
+    pub timeout: Duration,
+    /// JSON rather than text.
+    pub json: bool,
+}
+
+/// What a stage is asked.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Ask {
+    /// How it is.
+    Status,
+    /// Answers to these prompts.
+    Prompts(Vec<String>),
+    /// To run rows, and where to put what comes out.
+    Run(Rows, Option<PathBuf>),
+}
+
+/// Rows for a stage.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Rows {
+    /// Token ids.
+    Tokens(Vec<u32>),
+    /// The tensor `rows` of a safetensors file.
+    File(PathBuf),
 }
 
 /// Where layers run.

@@ -103,6 +103,15 @@ pub const PROMPT_FILE: Setting =
 pub const CHAT: Setting =
     Setting::switch("chat", "Lay each prompt out as a user's message, by the model's chat template");
 pub const JSON: Setting = Setting::switch("json", "Print JSON for programs instead of text for people");
+pub const ADDRESS: Setting =
+    Setting::value("address", "ADDRESS", "Where the stage serves HTTP and gRPC, such as 127.0.0.1:8080").positional();
+pub const TOKENS: Setting = Setting::value("tokens", "IDS", "Token ids to run through stage 0, such as 1,2,3");
+pub const ROWS: Setting =
+    Setting::value("rows", "FILE", "A safetensors file whose tensor `rows` is to be run through the stage");
+pub const SAVE: Setting =
+    Setting::value("save", "FILE", "Where to put what comes out, as the tensor `rows` of a safetensors file");
+pub const TIMEOUT: Setting =
+    Setting::value("timeout", "DURATION", "When to give the call up, on every stage of the pipeline").or("1m");
 pub const VERIFY: Setting = Setting::switch("verify", "Also compute the SHA-256 of every file");
 
 pub const MAX_TOKENS: Setting = Setting::value("max_tokens", "N", "Most tokens of an answer").or("256");

@@ -4,7 +4,7 @@ use crate::config::setting::{Group, Verb};
 use crate::config::settings::*;
 
 /// Every subcommand, in the order of `--help`.
-pub const VERBS: [&Verb; 7] = [&SPLIT, &SERVE, &UP, &RUN, &EMBED, &INSPECT, &DEMO];
+pub const VERBS: [&Verb; 8] = [&SPLIT, &SERVE, &UP, &RUN, &EMBED, &CALL, &INSPECT, &DEMO];
 
 /// `stageline split`.
 pub const SPLIT: Verb = Verb {
@@ -88,6 +88,28 @@ Examples:
   A JSON line for each line of standard input:
     stageline embed models/all-minilm-l6-v2 --prompt-file - --json < texts.txt",
     groups: &[SOURCE, PROMPTS, Group { heading: "Form", settings: &[JSON] }, DEVICES, BATCHING, LOGGING_QUIET],
+};
+
+/// `stageline call`.
+pub const CALL: Verb = Verb {
+    name: "call",
+    about: "Call a stage that is being served, over gRPC",
+    examples: "\
+Examples:
+  What a stage is, and how loaded:
+    stageline call 127.0.0.1:8081
+  An answer, streamed:
+    stageline call 127.0.0.1:8080 --prompt 'The capital of France is'
+  Three stages, one after the other: the last one says the next token
+    stageline call 127.0.0.1:8080 --tokens 1,2,3 --save 0.safetensors
+    stageline call 127.0.0.1:8081 --rows 0.safetensors --save 1.safetensors
+    stageline call 127.0.0.1:8082 --rows 1.safetensors --top-logits 5",
+    groups: &[
+        Group { heading: "Call", settings: &[ADDRESS, PROMPT, TOKENS, ROWS, SAVE, TIMEOUT] },
+        Group { heading: "Form", settings: &[JSON] },
+        SAMPLING,
+        LOGGING_QUIET,
+    ],
 };
 
 /// `stageline inspect`.

@@ -13,10 +13,25 @@ pub struct Overview {
     pub manifest: String,
     /// How the model is cut.
     pub cut: Vec<StageFacts>,
-    /// The stages that this process serves, and how rows leave them for the next one.
-    pub here: Vec<(StageIndex, &'static str)>,
+    /// Whether the model encodes.
+    pub embeds: bool,
+    /// Tokens of the model.
+    pub vocab: u32,
+    /// The stages that this process serves.
+    pub here: Vec<Here>,
     /// The replicas that live.
     pub replicas: Vec<Status>,
+}
+
+/// A stage that this process serves.
+#[derive(Clone, Debug)]
+pub struct Here {
+    /// Its place.
+    pub stage: StageIndex,
+    /// Elements of a row that it takes.
+    pub columns: u32,
+    /// How rows leave it for the next one; empty at the last.
+    pub hop: &'static str,
 }
 
 /// See the module.

@@ -2,17 +2,16 @@
 
 use crate::base::{Fault, FaultClass, StageIndex};
 use crate::core::{DirectOutput, DirectRun};
-use crate::door::stages::{Overview, Stages};
+use crate::door::stages::{Here, Overview, Stages};
 use crate::server::blueprint::StageFacts;
 use crate::server::pump::DirectCall;
 use crate::wire::Status;
 use futures::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot, watch};
 
-/// One stage: its number, how rows leave it, and where its pump takes calls.
+/// One stage, and where its pump takes calls.
 pub(super) struct Entry {
-    pub(super) stage: StageIndex,
-    pub(super) hop: &'static str,
+    pub(super) here: Here,
     pub(super) calls: mpsc::Sender<DirectCall>,
 }
 
@@ -20,21 +19,23 @@ pub(super) struct Entry {
 pub struct StageAccess {
     pub(super) manifest: String,
     pub(super) cut: Vec<StageFacts>,
+    pub(super) embeds: bool,
+    pub(super) vocab: u32,
     pub(super) entries: Vec<Entry>,
     pub(super) replicas: watch::Receiver<Vec<Status>>,
 }
 
 impl StageAccess {
     async fn run_there(&self, stage: Option<StageIndex>, run: DirectRun) -> Result<DirectOutput, Fault> {
-        let entry = self.entries.iter().find(|entry| stage.is_none_or(|stage| entry.stage == stage));
+        let entry = self.entries.iter().find(|entry| stage.is_none_or(|stage| entry.here.stage == stage));
         let entry = entry.ok_or_else(|| {
-            let here: Vec<String> = self.entries.iter().map(|entry| entry.stage.to_string()).collect();
+            let here: Vec<String> = self.entries.iter().map(|entry| entry.here.stage.to_string()).collect();
             let words = format!("this process does not serve that stage, only {}", here.join(", "));
             Fault::new(FaultClass::Misdirected, words)
         })?;
         let closed = || {
             let words = "the stage is shutting down: send the rows again, to another replica";
-            Fault::new(FaultClass::Unavailable, words).at_stage(entry.stage)
+            Fault::new(FaultClass::Unavailable, words).at_stage(entry.here.stage)
         };
         let (reply, outcome) = oneshot::channel();
         // Dropped with this future: then nobody waits any more.
@@ -53,7 +54,9 @@ impl Stages for StageAccess {
         Overview {
             manifest: self.manifest.clone(),
             cut: self.cut.clone(),
-            here: self.entries.iter().map(|entry| (entry.stage, entry.hop)).collect(),
+            embeds: self.embeds,
+            vocab: self.vocab,
+            here: self.entries.iter().map(|entry| entry.here.clone()).collect(),
             replicas: self.replicas.borrow().clone(),
         }
     }

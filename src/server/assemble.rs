@@ -6,6 +6,7 @@ use crate::core::machine::StageMachine;
 use crate::door::desk::Desk;
 use crate::door::reception::{Reception, Terms};
 use crate::door::request::Readiness;
+use crate::door::stages::Here;
 use crate::door::text::TextModel;
 use crate::engine::{Device, DeviceHandle, DeviceUse, Loader};
 use crate::server::access::{Entry, StageAccess};
@@ -235,7 +236,8 @@ impl<'a> Assembly<'a> {
             max_rows: options.max_model_len,
         });
         let hop = if stage + 1 == self.pipeline.stages { "" } else { wiring.hop };
-        self.entries.push(Entry { stage, hop, calls });
+        let columns = (setup.row_bytes_in / 4) as u32;
+        self.entries.push(Entry { here: Here { stage, columns, hop }, calls });
         self.replicas.get_or_insert_with(|| wiring.replicas.clone());
         let machine = StageMachine::new(setup);
         let pump = Pump::new(PumpParts {
@@ -260,7 +262,8 @@ impl<'a> Assembly<'a> {
         let Self { pipeline, drain, pumps, usage, reception, entries, replicas, .. } = self;
         let replicas = replicas.ok_or_else(|| Fault::internal("no stage was assembled"))?;
         let manifest = hex(&pipeline.digest);
-        let access = Arc::new(StageAccess { manifest, cut: pipeline.cut.clone(), entries, replicas });
+        let (cut, embeds, vocab) = (pipeline.cut.clone(), pipeline.embeds, pipeline.vocab);
+        let access = Arc::new(StageAccess { manifest, cut, embeds, vocab, entries, replicas });
         let (end, done) = oneshot::channel();
         let failed = drain.clone();
         let run = move || {

@@ -161,6 +161,39 @@ async fn the_python_example_does_what_it_says() {
     assert!(!good && text.contains("error: INVALID_ARGUMENT: the model of 49152 tokens has no token 49152"), "{text}");
 }
 
+/// What `stageline call` prints, and its exit status.
+async fn stageline_call(arguments: &[&str]) -> (String, Option<i32>) {
+    let mut program = tokio::process::Command::new(env!("CARGO_BIN_EXE_stageline"));
+    let output = soon("the call", program.arg("call").args(arguments).kill_on_drop(true).output()).await;
+    let output = output.expect("the program starts");
+    (String::from_utf8([output.stdout, output.stderr].concat()).expect("text"), output.status.code())
+}
+
+#[tokio::test]
+async fn the_command_line_calls_stages_one_after_the_other() {
+    let cluster = Cluster::start(Pipeline::real()).await;
+    door(&cluster).await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let file =
+        |stage: usize| folder.path().join(format!("{stage}.safetensors")).to_str().expect("a plain path").to_owned();
+    let case = &golden_cases(SMOLLM2)[0];
+    let tokens: Vec<String> = ids(&case["input_ids"]).iter().map(u32::to_string).collect();
+    let address = |stage: usize| cluster.place(stage).url().replace("http://", "");
+    let first = stageline_call(&[&address(0), "--tokens", &tokens.join(","), "--save", &file(0)]).await;
+    assert_eq!(first.1, Some(0), "{}", first.0);
+    let second = stageline_call(&[&address(1), "--rows", &file(0), "--save", &file(1)]).await;
+    assert_eq!(second.1, Some(0), "{}", second.0);
+    let (text, _) = stageline_call(&[&address(2), "--rows", &file(1), "--json"]).await;
+    let line: serde_json::Value = serde_json::from_str(&text).unwrap_or_else(|_| panic!("{text}"));
+    assert_eq!(ids(&line["token_ids"]), ids(&case["greedy_ids"])[..1]);
+    let (text, status) = stageline_call(&[&address(1), "--rows", &file(1), "--prompt", "x"]).await;
+    assert!(status == Some(64) && text.contains("give one of them"), "{text}");
+    let (text, status) = stageline_call(&[&address(1), "--prompt", "x"]).await;
+    assert!(status == Some(1) && text.contains("FailedPrecondition (stage 1)"), "{text}");
+    let (text, status) = stageline_call(&[&address(2)]).await;
+    assert!(status == Some(0) && text.contains("cut into 3"), "{text}");
+}
+
 /// The value of a header.
 fn header<'m>(message: &'m async_nats::Message, name: &str) -> Option<&'m str> {
     message.headers.as_ref()?.get(name).map(|value| value.as_str())

@@ -85,15 +85,16 @@ impl Service {
             parameters: facts.parameters,
             cost: facts.cost,
         });
-        let here = overview.here.iter().filter_map(|(stage, hop)| {
-            let figures = state.metrics.stage(*stage)?;
+        let here = overview.here.iter().filter_map(|here| {
+            let figures = state.metrics.stage(here.stage)?;
             Some(pb::LocalStage {
-                stage: u32::from(*stage),
+                stage: u32::from(here.stage),
+                columns: here.columns,
                 queued_rows: figures.queued_rows.get(),
                 live_sequences: figures.live_sequences.get(),
                 kv_blocks_total: figures.kv_blocks.get(),
                 kv_blocks_free: figures.kv_blocks.get().saturating_sub(figures.kv_blocks_used.get()),
-                hop: (*hop).to_owned(),
+                hop: here.hop.to_owned(),
             })
         });
         let replicas = overview.replicas.iter().map(|replica| pb::Replica {
@@ -111,6 +112,8 @@ impl Service {
             stages: stages.collect(),
             here: here.collect(),
             replicas: replicas.collect(),
+            embeds: overview.embeds,
+            vocab: overview.vocab,
             manifest: overview.manifest,
             waiting_requests: state.metrics.door.waiting.get(),
             calls_in_flight: state.metrics.door.in_flight.get(),

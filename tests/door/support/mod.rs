@@ -11,7 +11,7 @@ use stageline::base::{Fault, FaultClass, StageIndex};
 use stageline::core::{DirectOutput, DirectRun, Observed};
 use stageline::door::grpc::pb::inference_client::InferenceClient;
 use stageline::door::http::{HttpLimits, HttpState, router, serve};
-use stageline::door::stages::{Overview, Stages};
+use stageline::door::stages::{Here, Overview, Stages};
 use stageline::door::{Answer, AnswerEvent, Intake, Readiness, Request};
 use stageline::server::StageFacts;
 use stageline::server::metrics::Metrics;
@@ -116,7 +116,8 @@ impl Stages for Echo {
 
     fn overview(&self) -> Overview {
         let cut = vec![StageFacts { layers: 0..4, parameters: 9, cost: 1.0 }];
-        Overview { manifest: "ab".repeat(32), cut, here: vec![(self.served, "nats")], replicas: Vec::new() }
+        let here = vec![Here { stage: self.served, columns: 1, hop: "nats" }];
+        Overview { manifest: "ab".repeat(32), cut, here, ..Overview::default() }
     }
 }
 
