@@ -11,7 +11,10 @@ use crate::server::metrics::Metrics;
 use crate::server::options::Options;
 use crate::server::pump::{DoorParts, Pump, PumpParts};
 use crate::shard::write::hex;
-use crate::transport::{LeaseBoard, LeaseKeeper, Mailbox, MemoryNet, NatsLeases, NatsNet, NatsSettings, Peer, Post};
+use crate::transport::{
+    Doorbell, HopCounters, HopKind, HopSettings, HopSite, Hops, LeaseBoard, LeaseKeeper, Mailbox, MemoryNet,
+    NatsLeases, NatsNet, NatsSettings, Peer, Post,
+};
 use crate::wire::{Phase, Status, Subjects, WIRE_VERSION};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -42,6 +45,8 @@ pub struct Pipeline {
 pub struct Serving {
     /// Where requests come in, if stage 0 is served here.
     pub reception: Option<Arc<Reception>>,
+    /// How these replicas send to the next stage.
+    pub hop: HopKind,
     /// How long the device has worked.
     pub usage: Arc<DeviceUse>,
     /// Cancel it to drain.
@@ -73,10 +78,11 @@ pub async fn embedded(
     let mut device = Device::start("cpu", loaders).await?;
     let usage = device.usage();
     let (net, leases) = (MemoryNet::new(), LeaseBoard::new());
-    let mut assembly = Assembly::new(pipeline, metrics, usage);
+    let mut assembly = Assembly::new(pipeline, metrics, usage, HopKind::Memory);
     for stage in 0..pipeline.stages {
         let me = new_replica();
         let peer = Peer { stage, replica: me.clone() };
+        assembly.report_hop(stage, Arc::default());
         let mailbox = net.register(peer);
         let lease = leases.keep(assembly.status(stage, &me));
         let view = leases.watch();
@@ -86,7 +92,7 @@ pub async fn embedded(
         let handle = handle.ok_or_else(|| Fault::internal("a stage without a place on the device"))?;
         assembly.add((stage, me), handle, wiring, (stage == 0).then(|| text.clone()));
     }
-    assembly.start("pump")
+    assembly.start("pump", new_doorbell()?)
 }
 
 /// How long a stage waits for a broker that starts at the same time; whoever restarts stages takes over after that.
@@ -99,6 +105,8 @@ pub struct Broker {
     pub urls: Vec<String>,
     /// Credentials file.
     pub credentials: Option<std::path::PathBuf>,
+    /// The stage's own way to the next.
+    pub hop: HopSettings,
 }
 
 /// Serves one stage in this process, on NATS.
@@ -123,15 +131,22 @@ pub async fn on_nats(
     let handle = device.handle(0).ok_or_else(|| Fault::internal("a stage without a place on the device"))?;
     let me = new_replica();
     let peer = Peer { stage, replica: me.clone() };
-    let mailbox = net.register(peer).await.map_err(unreachable)?;
-    let mut assembly = Assembly::new(pipeline, metrics, device.usage());
-    let lease = leases.keep(assembly.status(stage, &me)).await.map_err(unreachable)?;
+    let doorbell = new_doorbell()?;
     let view = leases.watch();
     let replicas = view.replicas();
+    let window_bytes = pipeline.options.stage(&me, (stage, pipeline.stages), pipeline.hidden).window.bytes;
+    let site = HopSite { me: peer, window_bytes, replicas: replicas.clone(), doorbell: Some(&doorbell) };
+    let (hops, mailbox) = Hops::open(net, site, &broker.hop).await.map_err(unreachable)?;
+    let (hop, counters) = (hops.hop(), hops.counters().clone());
+    tracing::info!(stage, replica = %me, %hop, port = hops.address(), "sends to the next stage by this hop");
+    let mut assembly = Assembly::new(pipeline, metrics, device.usage(), hop);
+    let status = Status { hop: hops.address().map(str::to_owned), ..assembly.status(stage, &me) };
+    let lease = leases.keep(status).await.map_err(unreachable)?;
     let watch = Box::new((view, leases));
-    let wiring = Wiring { mailbox, post: Arc::new(net), lease, replicas, _watch: watch };
+    assembly.report_hop(stage, counters);
+    let wiring = Wiring { mailbox, post: Arc::new(hops), lease, replicas, _watch: watch };
     assembly.add((stage, me), handle, wiring, text);
-    assembly.start(&format!("pump-{stage}"))
+    assembly.start(&format!("pump-{stage}"), doorbell)
 }
 
 /// The replicas of one process while they are put together.
@@ -143,13 +158,22 @@ struct Assembly<'a> {
     metrics: Arc<Metrics>,
     usage: Arc<DeviceUse>,
     reception: Option<Arc<Reception>>,
+    hop: HopKind,
 }
 
 impl<'a> Assembly<'a> {
-    fn new(pipeline: &'a Pipeline, metrics: Arc<Metrics>, usage: Arc<DeviceUse>) -> Self {
+    fn new(pipeline: &'a Pipeline, metrics: Arc<Metrics>, usage: Arc<DeviceUse>, hop: HopKind) -> Self {
         let drain = CancellationToken::new();
         let started = Instant::now();
-        Self { pipeline, started, drain, pumps: Vec::new(), metrics, usage, reception: None }
+        Self { pipeline, started, drain, pumps: Vec::new(), metrics, usage, reception: None, hop }
+    }
+
+    /// Has the metrics say how `stage` sends to the next.
+    fn report_hop(&self, stage: StageIndex, counters: Arc<HopCounters>) {
+        if let Some(stage) = self.metrics.stage(stage) {
+            // Set once only: a stage of this process is assembled once.
+            let _ = stage.hop.set((self.hop, counters));
+        }
     }
 
     fn status(&self, stage: StageIndex, me: &ReplicaId) -> Status {
@@ -167,6 +191,7 @@ impl<'a> Assembly<'a> {
             block_size: options.block_size,
             max_model_len: options.max_model_len,
             live_sequences: 0,
+            hop: None,
         }
     }
 
@@ -217,31 +242,34 @@ impl<'a> Assembly<'a> {
     }
 
     /// Starts the thread that runs the pumps: one for all of them, so that mail between two of them wakes no other.
-    fn start(self, name: &str) -> Result<Serving, Fault> {
-        let Self { drain, pumps, usage, reception, .. } = self;
+    fn start(self, name: &str, doorbell: Doorbell) -> Result<Serving, Fault> {
+        let Self { drain, pumps, usage, reception, hop, .. } = self;
         let (end, done) = oneshot::channel();
-        let failed = drain.clone();
+        let (failed, runtime) = (drain.clone(), tokio::runtime::Handle::current());
         let run = move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
-            let outcome = match runtime {
-                Ok(runtime) => runtime.block_on(async {
-                    let pumps = pumps.into_iter().map(|(pump, watch)| async move {
-                        let outcome = pump.run().await;
-                        drop(watch);
-                        outcome
-                    });
-                    futures::future::try_join_all(pumps).await.map(|_| ())
-                }),
-                Err(error) => Err(Fault::internal(format!("the pump's runtime cannot be made: {error}"))),
-            };
+            // For what the pumps and their transports spawn.
+            let _runtime = runtime.enter();
+            let outcome = doorbell.block_on(async {
+                let pumps = pumps.into_iter().map(|(pump, watch)| async move {
+                    let outcome = pump.run().await;
+                    drop(watch);
+                    outcome
+                });
+                futures::future::try_join_all(pumps).await.map(|_| ())
+            });
             failed.cancel();
             // Whoever served may have gone without waiting.
             let _ = end.send(outcome);
         };
         let thread = std::thread::Builder::new().name(name.into()).spawn(run);
         thread.map_err(|error| Fault::internal(format!("the pump's thread cannot be started: {error}")))?;
-        Ok(Serving { reception, usage, drain, done })
+        Ok(Serving { reception, hop, usage, drain, done })
     }
+}
+
+/// What a pump's thread sleeps on.
+fn new_doorbell() -> Result<Doorbell, Fault> {
+    Doorbell::new().map_err(|error| Fault::internal(format!("the pump's doorbell cannot be made: {error}")))
 }
 
 /// A new replica of this process: a restarted process is another one.

@@ -12,7 +12,7 @@ use crate::core::{BatchId, Ticket};
 use crate::door::desk::{Desk, Outgoing, Submission};
 use crate::engine::DeviceHandle;
 use crate::server::metrics::Metrics;
-use crate::transport::{LeaseKeeper, Mailbox, Peer, Post};
+use crate::transport::{self, LeaseKeeper, Mailbox, Peer, Post};
 use crate::wire::{Phase, Status};
 use bytes::BytesMut;
 use figures::Told;
@@ -275,7 +275,7 @@ impl Pump {
 
 async fn sleep_until(started: Instant, deadline: Option<Tick>) {
     match deadline {
-        Some(at) => tokio::time::sleep_until((started + Duration::from_micros(at.0)).into()).await,
+        Some(at) => transport::sleep_until(started + Duration::from_micros(at.0)).await,
         None => std::future::pending().await,
     }
 }

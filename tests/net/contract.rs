@@ -6,10 +6,9 @@ use crate::soon;
 use stageline::base::ReplicaId;
 use stageline::core::{Body, LinkLoad, LinkMail, LinkReply, Mail};
 use stageline::transport::{
-    Arrived, MAILBOX_CAPACITY, Mailbox, MemoryNet, NatsNet, NatsSettings, Peer, Plane, Post, PostError,
+    Arrived, Inbox, MAILBOX_CAPACITY, Mailbox, MemoryNet, NatsNet, NatsSettings, Peer, Plane, Post, PostError,
 };
 use stageline::wire::Subjects;
-use tokio::sync::mpsc;
 
 /// The manifest digest of every test.
 pub const DIGEST: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
@@ -39,7 +38,7 @@ fn close_ack(from: &Peer, number: u64) -> Mail {
 }
 
 /// The next mail on a plane.
-pub async fn mail(plane: &mut mpsc::Receiver<Arrived>) -> Mail {
+pub async fn mail(plane: &mut Inbox) -> Mail {
     match soon("mail", plane.recv()).await {
         Some(Arrived::Mail(mail)) => mail,
         other => panic!("mail was to come: {other:?}"),
