@@ -275,7 +275,7 @@ impl Pump {
 
 async fn sleep_until(started: Instant, deadline: Option<Tick>) {
     match deadline {
-        Some(at) => transport::sleep_until(started + Duration::from_micros(at.0)).await,
+        Some(at) => transport::timer(started + Duration::from_micros(at.0)).await,
         None => std::future::pending().await,
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! A thread that slept in a runtime and was woken by another that waited for a ring would cost two wakes a hop. Here whoever
 //! sends rings the very thread that receives. Everything that waits by a waker works as in any executor (channels, watches,
-//! tasks' ends); rings register nothing and are looked at after every wake; for time there is [`sleep_until`].
+//! tasks' ends); rings register nothing and are looked at after every wake; for time there is [`timer`].
 
 use super::shm::Bell;
 use std::cell::RefCell;
@@ -62,7 +62,7 @@ impl Doorbell {
             }
             match until_next_timer() {
                 Some(Duration::ZERO) => {}
-                longest => self.bell.sleep(seen, longest),
+                longest => self.bell.park(seen, longest),
             }
             wake_due_timers();
         }
@@ -112,19 +112,19 @@ fn wake_due_timers() {
 }
 
 /// Resolves at `at`. Only within [`Doorbell::block_on`].
-pub fn sleep_until(at: Instant) -> Sleep {
-    Sleep { at, number: None }
+pub fn timer(at: Instant) -> Timer {
+    Timer { at, number: None }
 }
 
-/// See [`sleep_until`].
+/// See [`timer`].
 #[derive(Debug)]
-pub struct Sleep {
+pub struct Timer {
     at: Instant,
     /// Its number among the timers, once it waits.
     number: Option<u64>,
 }
 
-impl Future for Sleep {
+impl Future for Timer {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, turn: &mut Context<'_>) -> Poll<()> {
@@ -143,7 +143,7 @@ impl Future for Sleep {
     }
 }
 
-impl Drop for Sleep {
+impl Drop for Timer {
     fn drop(&mut self) {
         if let Some(number) = self.number {
             // Fails only while the thread ends, and its timers with it.
@@ -182,7 +182,7 @@ mod tests {
     #[test]
     fn timers_go_off_in_their_order_and_the_dropped_ones_not_at_all() {
         let begun = Instant::now();
-        let after = |ms| sleep_until(begun + Duration::from_millis(ms));
+        let after = |ms| timer(begun + Duration::from_millis(ms));
         Doorbell::new().unwrap().block_on(async {
             let order = RefCell::new(Vec::new());
             let noted = async |ms| {

@@ -21,7 +21,7 @@ mod shm;
 
 pub use crate::wire::Plane;
 pub use board::LeaseBoard;
-pub use doorbell::{Doorbell, Sleep, sleep_until};
+pub use doorbell::{Doorbell, Timer, timer};
 pub use error::TransportError;
 pub use hop::{HopCounters, HopKind, HopSettings, HopSite, Hops};
 pub use inbox::Inbox;

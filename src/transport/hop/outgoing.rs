@@ -20,9 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Endpoint;
 use tonic::{Status, Streaming};
 
-/// Mail that waits for a stream to be opened: Hellos, since nothing else is sent before an answer.
-const WAITING: usize = 16;
-/// Mail that waits for an open stream.
+/// Mail that waits for a stream: while it is opened Hellos, since links send nothing else before an answer.
 const QUEUE: usize = 256;
 /// A hop that cannot be made is said so this often.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
@@ -107,7 +105,7 @@ impl Outgoings {
 impl Parts {
     fn send(&self, way: &mut Way, mail: Mail, payload_bytes: usize) -> Result<(), PostError> {
         match way {
-            Way::Opening(waiting) if waiting.len() >= WAITING => Err(PostError::Full),
+            Way::Opening(waiting) if waiting.len() >= QUEUE => Err(PostError::Full),
             Way::Opening(waiting) => {
                 waiting.push(mail);
                 Ok(())
@@ -247,6 +245,7 @@ impl Parts {
     /// From now on mail goes `way`; first what waits.
     fn open(&self, to: &Peer, mut way: Way) {
         let mut ways = self.lock();
+        self.counters.add_opened();
         if let Some(Way::Opening(waiting)) = ways.remove(to) {
             for mail in waiting {
                 let payload_bytes = payload_bytes(&mail);
@@ -257,7 +256,6 @@ impl Parts {
         ways.insert(to.clone(), way);
         let from = &self.identity.me;
         tracing::info!(stage = from.stage, from = %from.replica, to = %to.replica, hop = %self.hop, "the hop to the next stage is up");
-        self.counters.add_opened();
     }
 
     /// Passes replies on until the stream ends.

@@ -244,7 +244,11 @@ impl Hop for Port {
             self.counters.add_refused();
             return Err(Status::resource_exhausted(format!("{MAX_GUESTS} senders have joined already")));
         };
-        let (ring, stay) = if hello.shm { self.ring(&from).map(Option::unzip)? } else { (None, None) };
+        let (ring, stay) = if hello.shm {
+            self.ring(&from).map(Option::unzip).inspect_err(|_| self.counters.add_refused())?
+        } else {
+            (None, None)
+        };
         let hop = if hello.shm { HopKind::Shm } else { HopKind::Grpc };
         tracing::info!(%from, to = %self.identity.me.replica, %hop, "a hop into this stage is up");
         tokio::spawn(self.clone().read(inbound, seat, stay));

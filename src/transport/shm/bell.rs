@@ -47,7 +47,7 @@ impl Bell {
     }
 
     /// Sleeps until it is rung, unless it has been since it read `seen`; at most `longest`.
-    pub(in crate::transport) fn sleep(&self, seen: u32, longest: Option<Duration>) {
+    pub(in crate::transport) fn park(&self, seen: u32, longest: Option<Duration>) {
         let (rings, sleeps) = (self.segment.word(RINGS), self.segment.word(SLEEPS));
         // Who rings first counts, then looks whether anyone sleeps; who sleeps first says so, then looks at the count. So
         // one of the two sees the other.
@@ -130,7 +130,7 @@ mod tests {
         let seen = bell.rings();
         bell.ring();
         let begun = std::time::Instant::now();
-        bell.sleep(seen, None);
+        bell.park(seen, None);
         assert!(begun.elapsed() < LONGEST, "it slept to the end");
     }
 
@@ -148,7 +148,7 @@ mod tests {
                 threads.spawn(|| {
                     for turn in 0..TURNS {
                         while answers.rings() == turn {
-                            answers.sleep(turn, None);
+                            answers.park(turn, None);
                         }
                         if remotely { remote.ring() } else { bell.ring() }
                     }
@@ -157,7 +157,7 @@ mod tests {
                     let seen = bell.rings();
                     answers.ring();
                     while bell.rings() == seen {
-                        bell.sleep(seen, None);
+                        bell.park(seen, None);
                     }
                 }
             });
