@@ -17,6 +17,7 @@ mod tiny;
 
 mod deaths;
 mod golden;
+mod kills;
 mod looking;
 mod pipelines;
 mod places;

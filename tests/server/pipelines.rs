@@ -3,7 +3,7 @@
 
 use crate::nats::NatsServer;
 use crate::places::Place;
-use crate::programs::Program;
+use crate::programs::{Belongings, Program};
 use crate::real_models::{SMOLLM2, model_dir};
 use crate::tiny;
 use stageline::engine::fake::expected;
@@ -47,6 +47,12 @@ impl Pipeline {
         let folder = tempfile::tempdir().expect("a folder");
         tiny::run(&tiny::order(&model_dir(SMOLLM2), &folder.path().join("pipeline"), STAGES)).expect("the split");
         Self { folder, settings: vec!["--max-num-seqs", "4", "--max-model-len", "256", "--max-batch-tokens", "64"] }
+    }
+
+    /// The same, whose stages send to the next by `hop`.
+    pub fn with_hop(mut self, hop: &'static str) -> Self {
+        self.settings.extend(["--hop", hop]);
+        self
     }
 
     pub fn path(&self) -> PathBuf {
@@ -105,6 +111,11 @@ impl Cluster {
         let program = self.serve(stage);
         let place = Place::new(stage, program.ready(stage, 1).await);
         self.stages[stage] = (program, place);
+    }
+
+    /// What a stage's process has open, runs and shares.
+    pub fn belongings(&self, stage: usize) -> Belongings {
+        self.stages[stage].0.belongings()
     }
 
     /// Where a stage serves HTTP.
