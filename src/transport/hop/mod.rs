@@ -27,8 +27,10 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// Longest wait for a connection, and for the first message on it.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// A silent peer is asked for a sign of life after this long, and has as long to give it.
+/// A silent peer is asked for a sign of life after this long.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
+/// How long it has to give it: together no longer than a lease, and long enough for a busy host.
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 /// What a stream, and a connection, may hold that nobody has read, in bytes: enough to keep a loopback or a fast network
 /// busy.
 const WINDOW_BYTES: u32 = 8 << 20;

@@ -2,7 +2,7 @@
 
 use super::join::hop_client::HopClient;
 use super::join::{FromReceiver, FromSender, JoinHello, from_receiver, from_sender};
-use super::{HopCounters, HopKind, Identity, PATIENCE, SIGN_OF_LIFE, WINDOW_BYTES, rings};
+use super::{ANSWER_WITHIN, HopCounters, HopKind, Identity, PATIENCE, SIGN_OF_LIFE, WINDOW_BYTES, rings};
 use crate::core::{Body, LinkLoad, LinkMail, Mail};
 use crate::transport::shm::{Outlet, PushError};
 use crate::transport::{Arrived, Peer, PostError};
@@ -168,7 +168,7 @@ impl Parts {
             .connect_timeout(PATIENCE)
             .tcp_nodelay(true)
             .http2_keep_alive_interval(SIGN_OF_LIFE)
-            .keep_alive_timeout(SIGN_OF_LIFE)
+            .keep_alive_timeout(ANSWER_WITHIN)
             .keep_alive_while_idle(true)
             .initial_stream_window_size(WINDOW_BYTES)
             .initial_connection_window_size(WINDOW_BYTES);

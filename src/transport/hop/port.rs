@@ -3,7 +3,7 @@
 use super::join::hop_server::{Hop, HopServer};
 use super::join::{FromReceiver, FromSender, JoinHello, JoinWelcome, Ring, from_receiver, from_sender};
 use super::rings::{Home, Stay};
-use super::{FRAME_BYTES, HopCounters, HopKind, Identity, PATIENCE, SIGN_OF_LIFE, WINDOW_BYTES};
+use super::{ANSWER_WITHIN, FRAME_BYTES, HopCounters, HopKind, Identity, PATIENCE, SIGN_OF_LIFE, WINDOW_BYTES};
 use crate::base::ReplicaId;
 use crate::core::{Body, Mail};
 use crate::transport::{Arrived, NatsNet, PostError, Slots, TransportError};
@@ -129,7 +129,7 @@ impl Port {
         let service = HopServer::new(self).max_decoding_message_size(most).max_encoding_message_size(most);
         let server = tonic::transport::Server::builder()
             .http2_keepalive_interval(Some(SIGN_OF_LIFE))
-            .http2_keepalive_timeout(Some(SIGN_OF_LIFE))
+            .http2_keepalive_timeout(Some(ANSWER_WITHIN))
             .initial_stream_window_size(WINDOW_BYTES)
             .initial_connection_window_size(WINDOW_BYTES)
             .max_frame_size(FRAME_BYTES)
