@@ -1,58 +1,191 @@
-//! What a hop costs: half the time of there and back, for payloads of a decode step and of a prefill, over memory and over
-//! NATS, beside the NATS library alone.
+//! What a hop costs: half the time of there and back between two threads that sleep while they wait, and rows a second when
+//! the next is sent as soon as there is room; for payloads of decode steps and of prefills, over every kind of hop. Beside
+//! them, in the same run, what each stands on: a bare wake of a thread, a copy of the payload, and the libraries alone.
 //!
 //! `cargo bench --bench hop`; needs a nats-server (see tests/support/nats.rs).
 
 #[allow(dead_code, reason = "the tests also kill servers and start them again")]
 #[path = "../tests/support/nats.rs"]
 mod nats;
+#[path = "hop/raw.rs"]
+mod raw;
 
-use async_nats::Client;
-use bytes::{Bytes, BytesMut};
-use futures::StreamExt;
+use bytes::BytesMut;
 use nats::NatsServer;
 use stageline::base::{HostTensor, ReplicaId, SequenceId};
 use stageline::core::{Body, LinkLoad, LinkMail, Mail, Segment};
-use stageline::transport::{Arrived, Mailbox, MemoryNet, NatsNet, NatsSettings, Peer, Post};
-use stageline::wire::{Subjects, room_for};
+use stageline::transport::{
+    Arrived, Doorbell, HopKind, HopSettings, HopSite, Hops, Mailbox, MemoryNet, NatsNet, NatsSettings, Peer, Post,
+};
+use stageline::wire::{Phase, Status, Subjects, WIRE_VERSION, room_for};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::runtime::Runtime;
+use tokio::sync::watch;
 
 /// Width of SmolLM2-135M's activations: a row is 2,304 bytes.
 const HIDDEN: usize = 576;
 /// Rows: one decode row, eight, a chunk of 28, and a prefill that fills the default max_payload.
 const ROWS: [usize; 4] = [1, 8, 28, 450];
+/// The manifest's digest.
+const DIGEST: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
-#[tokio::main(worker_threads = 2)]
-async fn main() {
-    let server = NatsServer::start().await;
-    println!("{:>10} {:>12} {:>10} {:>10}   microseconds a hop", "hop", "payload", "p50", "p99");
+fn main() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let _entered = runtime.enter();
+    let server = runtime.block_on(NatsServer::start());
+    println!("{:>10} {:>12} {:>10} {:>10} {:>12}", "hop", "payload", "p50 us", "p99 us", "rows/s");
     for rows in ROWS {
-        let rounds = if rows > 100 { 1000 } else { 5000 };
-        let net = MemoryNet::new();
-        let mut ends = (net.register(peer(0)), net.register(peer(1)));
-        report("memory", rows, hops((&net, &net), &mut ends, rows, rounds).await);
-
-        let (a, b) = (connect(&server).await, connect(&server).await);
-        let mut ends = (a.register(peer(0)).await.unwrap(), b.register(peer(1)).await.unwrap());
-        report("nats", rows, hops((&a, &b), &mut ends, rows, rounds).await);
-        assert_eq!(a.counters().copied_bytes() + b.counters().copied_bytes(), 0, "no payload was copied");
-
-        let clients = (raw(&server).await, raw(&server).await);
-        report("library", rows, library(clients, rows * HIDDEN * 4, rounds).await);
+        let rounds = if rows > 100 { 2000 } else { 10_000 };
+        let bytes = rows * HIDDEN * 4;
+        report("futex", rows, raw::futex(rounds), None);
+        report("memcpy", rows, raw::memcpy(bytes, rounds), None);
+        for kind in [HopKind::Memory, HopKind::Shm, HopKind::Grpc, HopKind::Nats] {
+            let times = Pair::open(kind, &runtime, &server).there_and_back(rows, rounds);
+            let rate = Pair::open(kind, &runtime, &server).saturated(rows, rounds);
+            report(kind.as_str(), rows, times, Some(rate));
+            match kind {
+                HopKind::Grpc => report("tonic", rows, runtime.block_on(raw::tonic(bytes, rounds)), None),
+                HopKind::Nats => report("async-nats", rows, runtime.block_on(raw::nats(&server, bytes, rounds)), None),
+                _ => {}
+            }
+        }
     }
+}
+
+/// The ends of a way that leads from a thread to another and back: stage 0 and stage 2 are on one thread, stage 1 is on the
+/// other, since every hop leads to the next stage.
+struct Pair {
+    here: (Doorbell, Arc<dyn Post>, Mailbox),
+    there: (Doorbell, Arc<dyn Post>, Mailbox),
+    _alive: Box<dyn std::any::Any>,
 }
 
 fn peer(stage: u16) -> Peer {
     Peer { stage, replica: ReplicaId::new("bench", stage.into()) }
 }
 
-async fn connect(server: &NatsServer) -> NatsNet {
-    let subjects = Subjects::new("bench", &"0".repeat(64)).unwrap();
-    NatsNet::connect(NatsSettings::new(server.url(), subjects)).await.unwrap()
+impl Pair {
+    fn open(kind: HopKind, runtime: &Runtime, server: &NatsServer) -> Self {
+        let (here, there) = (Doorbell::new().unwrap(), Doorbell::new().unwrap());
+        if kind == HopKind::Memory {
+            let net = MemoryNet::new();
+            let post: Arc<dyn Post> = Arc::new(net.clone());
+            let ends = (net.register(peer(2)), net.register(peer(1)));
+            return Self { here: (here, post.clone(), ends.0), there: (there, post, ends.1), _alive: Box::new(()) };
+        }
+        runtime.block_on(async {
+            let (records, replicas) = watch::channel(Vec::new());
+            let nets = (connect(server).await, connect(server).await);
+            let mut all = Vec::new();
+            for (stage, net, doorbell) in [(0, &nets.0, &here), (1, &nets.1, &there), (2, &nets.0, &here)] {
+                let site = HopSite {
+                    me: peer(stage),
+                    window_bytes: 64 << 20,
+                    replicas: replicas.clone(),
+                    doorbell: Some(doorbell),
+                };
+                let listen = Some(([127, 0, 0, 1], 0).into());
+                let settings = HopSettings { hop: kind, listen, advertise: None };
+                let (hops, mailbox) = Hops::open(net.clone(), site, &settings).await.unwrap();
+                records.send_modify(|records| records.push(record(stage, hops.address())));
+                all.push((Arc::new(hops), mailbox));
+            }
+            let [first, middle, last] = <[_; 3]>::try_from(all).ok().unwrap();
+            let alive = Box::new((last.0, first.1, records));
+            Self { here: (here, first.0, last.1), there: (there, middle.0, middle.1), _alive: alive }
+        })
+    }
+
+    /// Half of each round's time.
+    fn there_and_back(self, rows: usize, rounds: usize) -> Vec<Duration> {
+        let (doorbell, post, mut mailbox) = self.there;
+        let echo = std::thread::spawn(move || {
+            doorbell.block_on(async {
+                for _ in 0..rounds + WARM_UP {
+                    let answer = mail(1, rows);
+                    arrival(&mut mailbox).await;
+                    post.post(&peer(2), answer).unwrap();
+                }
+            });
+            (post, mailbox)
+        });
+        let (doorbell, post, mut mailbox) = self.here;
+        let mut times = Vec::with_capacity(rounds + WARM_UP);
+        doorbell.block_on(async {
+            for _ in 0..rounds + WARM_UP {
+                let question = mail(0, rows);
+                let begun = Instant::now();
+                post.post(&peer(1), question).unwrap();
+                arrival(&mut mailbox).await;
+                times.push(begun.elapsed() / 2);
+            }
+        });
+        echo.join().unwrap();
+        times.split_off(WARM_UP)
+    }
+
+    /// Rows a second, with as much on the way as a link's credit might allow.
+    fn saturated(self, rows: usize, rounds: usize) -> f64 {
+        let (window, rounds) = (if rows > 100 { 8 } else { 64 }, rounds.next_multiple_of(64));
+        let (doorbell, post, mut mailbox) = self.there;
+        let reader = std::thread::spawn(move || {
+            doorbell.block_on(async {
+                for n in 1..=rounds {
+                    arrival(&mut mailbox).await;
+                    if n % (window / 4) == 0 {
+                        post.post(&peer(2), mail(1, 1)).unwrap();
+                    }
+                }
+            });
+            (post, mailbox)
+        });
+        let (doorbell, post, mut mailbox) = self.here;
+        let ready: Vec<Mail> = (0..rounds.min(1024)).map(|_| mail(0, rows)).collect();
+        let begun = Instant::now();
+        doorbell.block_on(async {
+            let mut room = window;
+            for n in 0..rounds {
+                while room == 0 {
+                    arrival(&mut mailbox).await;
+                    room += window / 4;
+                }
+                room -= 1;
+                post.post(&peer(1), ready[n % ready.len()].clone()).unwrap();
+            }
+        });
+        reader.join().unwrap();
+        (rows * rounds) as f64 / begun.elapsed().as_secs_f64()
+    }
 }
 
-async fn raw(server: &NatsServer) -> Client {
-    async_nats::connect(server.url()).await.unwrap()
+/// Rounds before the clock runs.
+const WARM_UP: usize = 200;
+
+async fn arrival(mailbox: &mut Mailbox) {
+    let Some(Arrived::Mail(_)) = mailbox.stream.recv().await else { panic!("nothing came") };
+}
+
+fn record(stage: u16, hop: Option<&str>) -> Status {
+    Status {
+        wire_version: WIRE_VERSION,
+        manifest: DIGEST.into(),
+        stage,
+        replica: peer(stage).replica,
+        started_unix_ms: 1,
+        phase: Phase::Ready,
+        kv_blocks_total: 1,
+        kv_blocks_free: 1,
+        block_size: 1,
+        max_model_len: 1,
+        live_sequences: 0,
+        hop: hop.map(str::to_owned),
+    }
+}
+
+async fn connect(server: &NatsServer) -> NatsNet {
+    let subjects = Subjects::new("bench", DIGEST).unwrap();
+    NatsNet::connect(NatsSettings::new(server.url(), subjects)).await.unwrap()
 }
 
 /// Rows as a device leaves them: one a sequence, room behind them.
@@ -74,44 +207,9 @@ fn mail(from: u16, rows: usize) -> Mail {
     Mail { from, body: Body::Link(LinkMail::Frame { epoch: 1, number: 1, load }) }
 }
 
-async fn hops(
-    nets: (&dyn Post, &dyn Post),
-    ends: &mut (Mailbox, Mailbox),
-    rows: usize,
-    rounds: usize,
-) -> Vec<Duration> {
-    let mut times = Vec::with_capacity(rounds);
-    for _ in 0..rounds {
-        let (there, back) = (mail(0, rows), mail(1, rows));
-        let begun = Instant::now();
-        nets.0.post(&peer(1), there).unwrap();
-        let Some(Arrived::Mail(_)) = ends.1.stream.recv().await else { panic!("nothing came") };
-        nets.1.post(&peer(0), back).unwrap();
-        let Some(Arrived::Mail(_)) = ends.0.stream.recv().await else { panic!("nothing came back") };
-        times.push(begun.elapsed() / 2);
-    }
-    times
-}
-
-async fn library((a, b): (Client, Client), bytes: usize, rounds: usize) -> Vec<Duration> {
-    let (mut at_a, mut at_b) = (a.subscribe("a").await.unwrap(), b.subscribe("b").await.unwrap());
-    a.flush().await.unwrap();
-    b.flush().await.unwrap();
-    let payload = Bytes::from(vec![1u8; bytes]);
-    let mut times = Vec::with_capacity(rounds);
-    for _ in 0..rounds {
-        let begun = Instant::now();
-        a.publish("b", payload.clone()).await.unwrap();
-        at_b.next().await.unwrap();
-        b.publish("a", payload.clone()).await.unwrap();
-        at_a.next().await.unwrap();
-        times.push(begun.elapsed() / 2);
-    }
-    times
-}
-
-fn report(hop: &str, rows: usize, mut times: Vec<Duration>) {
+fn report(hop: &str, rows: usize, mut times: Vec<Duration>, rate: Option<f64>) {
     times.sort();
     let at = |share: f64| times[(times.len() as f64 * share) as usize].as_secs_f64() * 1e6;
-    println!("{hop:>10} {:>9} KB {:>10.1} {:>10.1}", rows * HIDDEN * 4 / 1000, at(0.5), at(0.99));
+    let rate = rate.map(|rate| format!("{rate:12.0}")).unwrap_or_default();
+    println!("{hop:>10} {:>9} KB {:>10.1} {:>10.1} {rate}", rows * HIDDEN * 4 / 1000, at(0.5), at(0.99));
 }

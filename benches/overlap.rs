@@ -1,7 +1,7 @@
-//! Whether stages overlap: two stage processes of one compute thread each, over NATS, with one and with two microbatches in
-//! flight, at 8 and at 32 rows a microbatch.
+//! Whether stages overlap: two stage processes of one compute thread each, over NATS or another hop, with one and with two
+//! microbatches in flight, at 8 and at 32 rows a microbatch.
 //!
-//! `cargo bench --bench overlap`; needs SmolLM2 and a nats-server (scripts/fetch_models.py, scripts/fetch-nats). With one
+//! `cargo bench --bench overlap`, with STAGELINE_HOP=grpc or shm for these hops; needs SmolLM2 and a nats-server (scripts/fetch_models.py, scripts/fetch-nats). With one
 //! microbatch in flight a stage works alone, for t_a and t_b a batch; with two, both work at once, for t_a' and t_b'. The
 //! most that overlap can give is (t_a + t_b) / max(t_a', t_b'); what it gives is the tokens/s of two over those of one.
 //! Batches have the same number of rows in both, so no gain of batching counts.
@@ -28,6 +28,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() {
+    // The stages' processes take it from the environment, as any setting.
+    println!("hop: {}", std::env::var("STAGELINE_HOP").unwrap_or_else(|_| "nats".into()));
     let folder = tempfile::tempdir().expect("a folder");
     let pipeline = folder.path().join("pipeline");
     support::split(env!("CARGO_BIN_EXE_stageline"), 2, &pipeline);

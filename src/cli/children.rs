@@ -4,6 +4,7 @@ use crate::base::StageIndex;
 use crate::config::{
     BatchingConfig, DeviceConfig, DeviceName, DoorConfig, ExecutorKind, LogFormat, LoggingConfig, NatsConfig,
 };
+use crate::transport::HopKind;
 use anyhow::{Context, bail};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -24,6 +25,8 @@ pub struct Orders {
     pub door: Option<DoorConfig>,
     /// The broker.
     pub nats: NatsConfig,
+    /// How each stage sends to the next.
+    pub hop: HopKind,
     /// The device of every stage.
     pub device: DeviceConfig,
     /// Batching of every stage.
@@ -146,6 +149,11 @@ fn arguments(orders: &Orders, stage: usize) -> Vec<std::ffi::OsString> {
     add("--stage", &stage.to_string());
     add("--nats", &orders.nats.urls.join(","));
     add("--http", &orders.http[stage].to_string());
+    if orders.hop != HopKind::Nats {
+        add("--hop", &orders.hop.as_str());
+        // All stages are on this host.
+        add("--hop-listen", &"127.0.0.1:0");
+    }
     if let Some(creds) = &orders.nats.creds {
         add("--nats-creds", creds);
     }

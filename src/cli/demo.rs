@@ -9,6 +9,7 @@ use crate::config::{DemoConfig, LoggingConfig, NatsConfig, SourceConfig};
 use crate::door::{ChatMessage, Input, Intake, Request};
 use crate::plan::Balance;
 use crate::server::StageFacts;
+use crate::transport::HopKind;
 use anyhow::{Context, ensure};
 use futures::StreamExt;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
@@ -92,6 +93,7 @@ async fn distributed(
         http: free_addresses(facts.len())?,
         door: None,
         nats: nats.clone(),
+        hop: HopKind::Nats,
         device: config.device.clone(),
         batching: config.batching.clone(),
         logging,

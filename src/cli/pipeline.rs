@@ -11,6 +11,7 @@ use crate::engine::{DeviceChoice, Executor, Loader, Setup};
 use crate::model::KvShape;
 use crate::ops::{Isa, Threads};
 use crate::server::{self, Blueprint, Broker, Metrics, Options, Pipeline, Serving};
+use crate::transport::HopSettings;
 use anyhow::{Context, bail, ensure};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use std::path::Path;
@@ -111,8 +112,13 @@ impl Site {
     }
 
     /// Loads one stage and serves it on NATS.
-    pub async fn start_stage(&self, stage: StageIndex, nats: &NatsConfig) -> anyhow::Result<Serving> {
-        let broker = Broker { urls: nats.urls.clone(), credentials: nats.creds.clone() };
+    pub async fn start_stage(
+        &self,
+        stage: StageIndex,
+        nats: &NatsConfig,
+        hop: &HopSettings,
+    ) -> anyhow::Result<Serving> {
+        let broker = Broker { urls: nats.urls.clone(), credentials: nats.creds.clone(), hop: hop.clone() };
         let text = if stage == 0 { Some(self.text()?) } else { None };
         let loading = Loading::new();
         let loader = self.loader(stage, &loading)?;

@@ -32,7 +32,10 @@ pub async fn serve(config: ServeConfig) -> anyhow::Result<ExitCode> {
         bail!("there is no stage {}: the pipeline has {stages}, numbered from 0", config.stage);
     }
     match &config.nats {
-        Some(nats) => answer_http(&site, config.stage, &config.door, site.start_stage(config.stage, nats)).await,
+        Some(nats) => {
+            let start = site.start_stage(config.stage, nats, &config.hop);
+            answer_http(&site, config.stage, &config.door, start).await
+        }
         None if stages == 1 => answer_http(&site, 0, &config.door, site.start_embedded()).await,
         None => {
             bail!("the pipeline has {stages} stages: say with --nats how they reach each other, or use `stageline up`")

@@ -40,8 +40,8 @@ async fn in_a_process_each(config: UpConfig, nats: NatsConfig, logging: LoggingC
         0 => http[0].set_ip(config.door.http.ip()),
         _ => http[0] = config.door.http,
     }
-    let door = Some(config.door);
-    let orders = Orders { pipeline, http, door, nats, device: config.device, batching: config.batching, logging };
+    let (door, hop) = (Some(config.door), config.hop);
+    let orders = Orders { pipeline, http, door, nats, hop, device: config.device, batching: config.batching, logging };
     let addresses = orders.http.clone();
     let mut children = Children::start(orders)?;
     let mut stop = std::pin::pin!(until_told_to_stop());

@@ -8,6 +8,7 @@ use crate::config::raw::{Reader, Written};
 use crate::config::settings as s;
 use crate::config::verbs;
 use crate::plan::Balance;
+use crate::transport::{HopKind, HopSettings};
 use std::time::Duration;
 
 /// Largest number of sequences, queued requests or blocks: what still fits the counters of every stage.
@@ -69,10 +70,23 @@ fn serve(r: &mut Reader) -> ServeConfig {
         let origin = r.origin(&s::STAGE);
         r.problems.0.push(format!("{origin}: stage {stage} needs --nats, which joins it to the stages before it"));
     }
+    let kind = hop(r, nats.is_some());
+    let hop = HopSettings {
+        hop: kind,
+        listen: r.optional(&s::HOP_LISTEN, parse::address),
+        advertise: r.optional(&s::HOP_ADVERTISE, parse::text),
+    };
+    if hop.advertise.is_some() && hop.port().is_none() {
+        let origin = r.origin(&s::HOP_ADVERTISE);
+        r.problems
+            .0
+            .push(format!("{origin}: there is no hop port to advertise: set --hop-listen, or --hop to grpc or shm"));
+    }
     ServeConfig {
         pipeline: r.value(&s::PIPELINE, parse::folder),
         stage,
         nats,
+        hop,
         door: door(r),
         device: device(r),
         batching: batching(r),
@@ -80,7 +94,9 @@ fn serve(r: &mut Reader) -> ServeConfig {
 }
 
 fn up(r: &mut Reader) -> UpConfig {
-    UpConfig { source: source(r), nats: nats(r), door: door(r), device: device(r), batching: batching(r) }
+    let nats = nats(r);
+    let hop = hop(r, nats.is_some());
+    UpConfig { source: source(r), nats, hop, door: door(r), device: device(r), batching: batching(r) }
 }
 
 fn run(r: &mut Reader) -> RunConfig {
@@ -263,6 +279,18 @@ fn door(r: &mut Reader) -> DoorConfig {
 fn nats(r: &mut Reader) -> Option<NatsConfig> {
     let creds = r.optional(&s::NATS_CREDS, parse::file);
     r.optional(&s::NATS, parse::nats_urls).map(|urls| NatsConfig { urls, creds })
+}
+
+fn hop(r: &mut Reader, nats: bool) -> HopKind {
+    let kinds = parse::word(&[("nats", HopKind::Nats), ("grpc", HopKind::Grpc), ("shm", HopKind::Shm)]);
+    let hop = r.value(&s::HOP, kinds);
+    if !nats && hop != HopKind::Nats {
+        let origin = r.origin(&s::HOP);
+        r.problems
+            .0
+            .push(format!("{origin}: {hop} needs --nats: in one process, stages reach each other in its memory"));
+    }
+    hop
 }
 
 fn prompts(r: &mut Reader) -> PromptsConfig {

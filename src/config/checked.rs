@@ -2,6 +2,7 @@
 
 use crate::base::StageIndex;
 use crate::plan::Balance;
+use crate::transport::{HopKind, HopSettings};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -222,6 +223,8 @@ pub struct ServeConfig {
     pub stage: StageIndex,
     /// The broker; `None` only where the pipeline has one stage.
     pub nats: Option<NatsConfig>,
+    /// The way to the next stage.
+    pub hop: HopSettings,
     /// HTTP.
     pub door: DoorConfig,
     /// The device.
@@ -237,6 +240,8 @@ pub struct UpConfig {
     pub source: SourceConfig,
     /// The broker; `None` is one process for all stages.
     pub nats: Option<NatsConfig>,
+    /// How each stage sends to the next, where each is a process.
+    pub hop: HopKind,
     /// HTTP.
     pub door: DoorConfig,
     /// The device.

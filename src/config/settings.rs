@@ -97,6 +97,23 @@ pub const NATS: Setting = Setting::value(
 );
 pub const NATS_CREDS: Setting = Setting::value("nats_creds", "FILE", "Credentials file for NATS");
 
+pub const HOP: Setting = Setting::value(
+    "hop",
+    "nats|grpc|shm",
+    "How a stage sends to the next: through NATS, a gRPC stream, or memory shared on one host; never silently another",
+)
+.or("nats");
+pub const HOP_LISTEN: Setting = Setting::value(
+    "hop_listen",
+    "ADDR",
+    "Address at which the stage before joins this one for grpc and shm (default: a free port where --hop is one of them)",
+);
+pub const HOP_ADVERTISE: Setting = Setting::value(
+    "hop_advertise",
+    "HOST[:PORT]",
+    "How the stage before reaches that address (default: itself, or this host's address towards the broker)",
+);
+
 pub const PROMPT: Setting = Setting::list("prompt", "TEXT", "A prompt; may be repeated, and all run at once");
 pub const PROMPT_FILE: Setting =
     Setting::value("prompt_file", "FILE", "A file with a prompt a line, or - for standard input");
@@ -157,6 +174,8 @@ pub const DOOR: Group = Group {
     settings: &[HTTP, NAME, MAX_INFLIGHT, EXEC_TIMEOUT, MAX_BODY_BYTES, HEALTHCHECK_INTERVAL],
 };
 pub const BROKER: Group = Group { heading: "NATS", settings: &[NATS, NATS_CREDS] };
+pub const HOPS: Group = Group { heading: "Hop to the next stage", settings: &[HOP, HOP_LISTEN, HOP_ADVERTISE] };
+pub const HOPS_OF_ALL: Group = Group { heading: HOPS.heading, settings: &[HOP] };
 pub const SOURCE: Group = Group { heading: "Model", settings: &[FOLDER, STAGES_OR_ONE, BALANCE] };
 pub const PROMPTS: Group = Group { heading: "Prompts", settings: &[PROMPT, PROMPT_FILE] };
 pub const SAMPLING: Group = Group {

@@ -2,6 +2,7 @@
 
 use super::settings as s;
 use super::*;
+use crate::transport::HopKind;
 use std::collections::BTreeSet;
 
 /// Settings as if typed: `--key value`, `KEY=value`, and lines of a file named `f.toml`.
@@ -160,5 +161,34 @@ fn every_default_is_right_and_every_name_is_free() {
         let order = check(verb.name, &written(&required, &[], "")).unwrap();
         let quiet = verb.settings().any(|setting| setting.default == s::LOG_LEVEL_QUIET.default);
         assert_eq!(order.logging.level, if quiet { "warn" } else { "info" }, "{}", verb.name);
+    }
+}
+
+#[test]
+fn a_hop_between_processes_needs_processes_and_an_advertised_port_a_port() {
+    let serve = |flags: &[(&str, &str)]| {
+        let common = [("pipeline", "."), ("stage", "0")];
+        match check("serve", &written(&[&common, flags].concat(), &[], "")).map(|order| order.verb) {
+            Ok(VerbConfig::Serve(config)) => Ok(config.hop),
+            Ok(other) => panic!("not serve: {other:?}"),
+            Err(problems) => Err(problems.0),
+        }
+    };
+    let nats = ("nats", "localhost");
+    let hop = serve(&[nats]).unwrap();
+    assert_eq!((hop.hop, hop.port()), (HopKind::Nats, None));
+    let hop = serve(&[nats, ("hop", "shm")]).unwrap();
+    assert!(hop.hop == HopKind::Shm && hop.port().unwrap().ip().is_loopback());
+    let hop = serve(&[nats, ("hop", "grpc"), ("hop_listen", ":7000"), ("hop_advertise", "pod-1")]).unwrap();
+    assert_eq!((hop.port().unwrap().port(), hop.advertise.as_deref()), (7000, Some("pod-1")));
+    for (flags, want) in [
+        (&[("hop", "grpc")][..], "--hop: grpc needs --nats: in one process, stages reach each other in its memory"),
+        (&[nats, ("hop", "tcp")], "--hop: `tcp`: nats or grpc or shm is expected"),
+        (
+            &[nats, ("hop_advertise", "pod-1")],
+            "--hop-advertise: there is no hop port to advertise: set --hop-listen, or --hop to grpc or shm",
+        ),
+    ] {
+        assert_eq!(serve(flags).unwrap_err(), [want]);
     }
 }

@@ -38,7 +38,7 @@ Examples:
     stageline serve --stage 2 --http 127.0.0.1:8082
   Then ask stage 0:
     curl -d '{\"prompt\": \"The capital of France is\"}' http://127.0.0.1:8080/",
-    groups: &[Group { heading: "Stage", settings: &[PIPELINE, STAGE] }, BROKER, DOOR, DEVICES, BATCHING, LOGGING],
+    groups: &[Group { heading: "Stage", settings: &[PIPELINE, STAGE] }, BROKER, HOPS, DOOR, DEVICES, BATCHING, LOGGING],
 };
 
 /// `stageline up`.
@@ -51,7 +51,7 @@ Examples:
     stageline up models/smollm2 --stages 3
   A split pipeline, a process a stage:
     stageline up pipelines/smollm2 --nats nats://127.0.0.1:4222",
-    groups: &[SOURCE, BROKER, DOOR, DEVICES, BATCHING, LOGGING],
+    groups: &[SOURCE, BROKER, HOPS_OF_ALL, DOOR, DEVICES, BATCHING, LOGGING],
 };
 
 /// `stageline run`.

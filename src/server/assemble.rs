@@ -15,7 +15,10 @@ use crate::server::metrics::Metrics;
 use crate::server::options::Options;
 use crate::server::pump::{DoorParts, Pump, PumpParts};
 use crate::shard::write::hex;
-use crate::transport::{LeaseBoard, LeaseKeeper, Mailbox, MemoryNet, NatsLeases, NatsNet, NatsSettings, Peer, Post};
+use crate::transport::{
+    Doorbell, HopCounters, HopKind, HopSettings, HopSite, Hops, LeaseBoard, LeaseKeeper, Mailbox, MemoryNet,
+    NatsLeases, NatsNet, NatsSettings, Peer, Post,
+};
 use crate::wire::{Phase, Status, Subjects, WIRE_VERSION};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -54,6 +57,8 @@ pub struct Serving {
     pub access: Arc<StageAccess>,
     /// The connection to the broker, if there is one.
     pub net: Option<NatsNet>,
+    /// How these replicas send to the next stage.
+    pub hop: HopKind,
     /// How long the device has worked.
     pub usage: Arc<DeviceUse>,
     /// Cancel it to drain.
@@ -68,8 +73,6 @@ struct Wiring {
     post: Arc<dyn Post>,
     lease: LeaseKeeper,
     replicas: watch::Receiver<Vec<Status>>,
-    /// How rows leave for the next stage.
-    hop: &'static str,
     /// Lives as long as the pump: the watch ends with it.
     _watch: Box<dyn Send>,
 }
@@ -87,21 +90,21 @@ pub async fn embedded(
     let mut device = Device::start("cpu", loaders).await?;
     let usage = device.usage();
     let (net, leases) = (MemoryNet::new(), LeaseBoard::new());
-    let mut assembly = Assembly::new(pipeline, metrics, usage);
+    let mut assembly = Assembly::new(pipeline, metrics, usage, HopKind::Memory);
     for stage in 0..pipeline.stages {
         let me = new_replica();
         let peer = Peer { stage, replica: me.clone() };
+        assembly.report_hop(stage, Arc::default());
         let mailbox = net.register(peer);
         let lease = leases.keep(assembly.status(stage, &me));
         let view = leases.watch();
         let replicas = view.replicas();
-        let wiring =
-            Wiring { mailbox, post: Arc::new(net.clone()), lease, replicas, hop: "memory", _watch: Box::new(view) };
+        let wiring = Wiring { mailbox, post: Arc::new(net.clone()), lease, replicas, _watch: Box::new(view) };
         let handle = device.handle(usize::from(stage));
         let handle = handle.ok_or_else(|| Fault::internal("a stage without a place on the device"))?;
         assembly.add((stage, me), handle, wiring, (stage == 0).then(|| text.clone()));
     }
-    assembly.start("pump")
+    assembly.start("pump", new_doorbell()?)
 }
 
 /// How long a stage waits for a broker that starts at the same time; whoever restarts stages takes over after that.
@@ -114,6 +117,8 @@ pub struct Broker {
     pub urls: Vec<String>,
     /// Credentials file.
     pub credentials: Option<std::path::PathBuf>,
+    /// The stage's own way to the next.
+    pub hop: HopSettings,
 }
 
 /// Serves one stage in this process, on NATS.
@@ -138,15 +143,23 @@ pub async fn on_nats(
     let handle = device.handle(0).ok_or_else(|| Fault::internal("a stage without a place on the device"))?;
     let me = new_replica();
     let peer = Peer { stage, replica: me.clone() };
-    let mailbox = net.register(peer).await.map_err(unreachable)?;
-    let mut assembly = Assembly::new(pipeline, metrics, device.usage());
-    let lease = leases.keep(assembly.status(stage, &me)).await.map_err(unreachable)?;
+    let doorbell = new_doorbell()?;
     let view = leases.watch();
     let replicas = view.replicas();
+    let window_bytes = pipeline.options.stage(&me, (stage, pipeline.stages), pipeline.hidden).window.bytes;
+    let site = HopSite { me: peer, window_bytes, replicas: replicas.clone(), doorbell: Some(&doorbell) };
+    let (hops, mailbox) = Hops::open(net, site, &broker.hop).await.map_err(unreachable)?;
+    let (hop, counters) = (hops.hop(), hops.counters().clone());
+    tracing::info!(stage, replica = %me, %hop, port = hops.address(), "sends to the next stage by this hop");
+    let mut assembly = Assembly::new(pipeline, metrics, device.usage(), hop);
+    let status = Status { hop: hops.address().map(str::to_owned), ..assembly.status(stage, &me) };
+    let lease = leases.keep(status).await.map_err(unreachable)?;
     let watch = Box::new((view, leases));
-    let wiring = Wiring { mailbox, post: Arc::new(net.clone()), lease, replicas, hop: "nats", _watch: watch };
+    assembly.report_hop(stage, counters);
+    let net = hops.net().clone();
+    let wiring = Wiring { mailbox, post: Arc::new(hops), lease, replicas, _watch: watch };
     assembly.add((stage, me), handle, wiring, text);
-    Ok(Serving { net: Some(net), ..assembly.start(&format!("pump-{stage}"))? })
+    Ok(Serving { net: Some(net), ..assembly.start(&format!("pump-{stage}"), doorbell)? })
 }
 
 /// The replicas of one process while they are put together.
@@ -160,10 +173,11 @@ struct Assembly<'a> {
     reception: Option<Arc<Reception>>,
     entries: Vec<Entry>,
     replicas: Option<watch::Receiver<Vec<Status>>>,
+    hop: HopKind,
 }
 
 impl<'a> Assembly<'a> {
-    fn new(pipeline: &'a Pipeline, metrics: Arc<Metrics>, usage: Arc<DeviceUse>) -> Self {
+    fn new(pipeline: &'a Pipeline, metrics: Arc<Metrics>, usage: Arc<DeviceUse>, hop: HopKind) -> Self {
         let drain = CancellationToken::new();
         let started = Instant::now();
         Self {
@@ -176,6 +190,15 @@ impl<'a> Assembly<'a> {
             reception: None,
             entries: Vec::new(),
             replicas: None,
+            hop,
+        }
+    }
+
+    /// Has the metrics say how `stage` sends to the next.
+    fn report_hop(&self, stage: StageIndex, counters: Arc<HopCounters>) {
+        if let Some(stage) = self.metrics.stage(stage) {
+            // Set once only: a stage of this process is assembled once.
+            let _ = stage.hop.set((self.hop, counters));
         }
     }
 
@@ -194,6 +217,7 @@ impl<'a> Assembly<'a> {
             block_size: options.block_size,
             max_model_len: options.max_model_len,
             live_sequences: 0,
+            hop: None,
         }
     }
 
@@ -235,7 +259,7 @@ impl<'a> Assembly<'a> {
             embeds: self.pipeline.embeds,
             max_rows: options.max_model_len,
         });
-        let hop = if stage + 1 == self.pipeline.stages { "" } else { wiring.hop };
+        let hop = if stage + 1 == self.pipeline.stages { "" } else { self.hop.as_str() };
         let columns = (setup.row_bytes_in / 4) as u32;
         self.entries.push(Entry { here: Here { stage, columns, hop }, calls });
         self.replicas.get_or_insert_with(|| wiring.replicas.clone());
@@ -258,35 +282,38 @@ impl<'a> Assembly<'a> {
     }
 
     /// Starts the thread that runs the pumps: one for all of them, so that mail between two of them wakes no other.
-    fn start(self, name: &str) -> Result<Serving, Fault> {
-        let Self { pipeline, drain, pumps, usage, reception, entries, replicas, .. } = self;
+    fn start(self, name: &str, doorbell: Doorbell) -> Result<Serving, Fault> {
+        let Self { pipeline, drain, pumps, usage, reception, entries, replicas, hop, .. } = self;
         let replicas = replicas.ok_or_else(|| Fault::internal("no stage was assembled"))?;
         let manifest = hex(&pipeline.digest);
         let (cut, embeds, vocab) = (pipeline.cut.clone(), pipeline.embeds, pipeline.vocab);
         let access = Arc::new(StageAccess { manifest, cut, embeds, vocab, entries, replicas });
         let (end, done) = oneshot::channel();
-        let failed = drain.clone();
+        let (failed, runtime) = (drain.clone(), tokio::runtime::Handle::current());
         let run = move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
-            let outcome = match runtime {
-                Ok(runtime) => runtime.block_on(async {
-                    let pumps = pumps.into_iter().map(|(pump, watch)| async move {
-                        let outcome = pump.run().await;
-                        drop(watch);
-                        outcome
-                    });
-                    futures::future::try_join_all(pumps).await.map(|_| ())
-                }),
-                Err(error) => Err(Fault::internal(format!("the pump's runtime cannot be made: {error}"))),
-            };
+            // For what the pumps and their transports spawn.
+            let _runtime = runtime.enter();
+            let outcome = doorbell.block_on(async {
+                let pumps = pumps.into_iter().map(|(pump, watch)| async move {
+                    let outcome = pump.run().await;
+                    drop(watch);
+                    outcome
+                });
+                futures::future::try_join_all(pumps).await.map(|_| ())
+            });
             failed.cancel();
             // Whoever served may have gone without waiting.
             let _ = end.send(outcome);
         };
         let thread = std::thread::Builder::new().name(name.into()).spawn(run);
         thread.map_err(|error| Fault::internal(format!("the pump's thread cannot be started: {error}")))?;
-        Ok(Serving { reception, access, net: None, usage, drain, done })
+        Ok(Serving { reception, access, net: None, hop, usage, drain, done })
     }
+}
+
+/// What a pump's thread sleeps on.
+fn new_doorbell() -> Result<Doorbell, Fault> {
+    Doorbell::new().map_err(|error| Fault::internal(format!("the pump's doorbell cannot be made: {error}")))
 }
 
 /// A new replica of this process: a restarted process is another one.

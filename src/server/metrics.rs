@@ -4,8 +4,10 @@
 //! since one process may run several.
 
 use crate::base::{FaultClass, StageIndex};
+use crate::transport::{HopCounters, HopKind};
 use std::fmt::Write;
 use std::ops::Range;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 mod instruments;
@@ -103,6 +105,8 @@ pub struct StageMetrics {
     pub device_bubble: Seconds,
     /// Opens and rows that the link to the next stage lost.
     pub link_lost: Counter,
+    /// How it sends to the next stage, once that is known, and what the hops beside NATS count.
+    pub hop: OnceLock<(HopKind, Arc<HopCounters>)>,
 }
 
 impl StageMetrics {
@@ -121,6 +125,7 @@ impl StageMetrics {
             device_busy: Seconds::default(),
             device_bubble: Seconds::default(),
             link_lost: Counter::default(),
+            hop: OnceLock::new(),
         }
     }
 }
@@ -188,6 +193,19 @@ impl Metrics {
             page.family(name, kind, help);
             stages().for_each(|(stage, label)| page.sample(name, &[("stage", label)], read(stage)));
         }
+        page.family("stage_hop_info", "gauge", "How a stage sends to the next.");
+        let hops = || stages().filter_map(|(stage, label)| Some((stage.hop.get()?, label)));
+        hops().for_each(|((hop, _), label)| {
+            page.sample("stage_hop_info", &[("stage", label), ("hop", hop.as_str())], 1.0);
+        });
+        page.family("hops_opened_total", "counter", "Hops to the next stage that were made, NATS aside.");
+        hops().for_each(|((_, count), label)| {
+            page.sample("hops_opened_total", &[("stage", label)], count.opened() as f64);
+        });
+        page.family("hops_impossible_total", "counter", "Hops that could not be made as they were asked for.");
+        hops().for_each(|((_, count), label)| {
+            page.sample("hops_impossible_total", &[("stage", label)], count.impossible() as f64);
+        });
         page.family("batch_rows", "histogram", "Rows of each batch that ran.");
         stages().for_each(|(stage, label)| page.histogram("batch_rows", &[("stage", label)], &stage.batch_rows));
         type Times = fn(&StageMetrics) -> &Histogram;

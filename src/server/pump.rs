@@ -14,7 +14,7 @@ use crate::core::{BatchId, Ticket};
 use crate::door::desk::{Desk, Outgoing, Submission};
 use crate::engine::DeviceHandle;
 use crate::server::metrics::Metrics;
-use crate::transport::{LeaseKeeper, Mailbox, Peer, Post};
+use crate::transport::{self, LeaseKeeper, Mailbox, Peer, Post};
 use crate::wire::{Phase, Status};
 use bytes::BytesMut;
 pub use direct::DirectCall;
@@ -297,7 +297,7 @@ impl Pump {
 
 async fn sleep_until(started: Instant, deadline: Option<Tick>) {
     match deadline {
-        Some(at) => tokio::time::sleep_until((started + Duration::from_micros(at.0)).into()).await,
+        Some(at) => transport::timer(started + Duration::from_micros(at.0)).await,
         None => std::future::pending().await,
     }
 }

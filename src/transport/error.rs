@@ -59,6 +59,14 @@ pub enum TransportError {
         /// The library's words.
         cause: String,
     },
+    /// The port at which other stages join cannot be opened.
+    #[error("cannot open the hop port at {listen}: {cause}. Name another with --hop-listen, and --hop-advertise")]
+    HopPort {
+        /// Where.
+        listen: std::net::SocketAddr,
+        /// The system's words.
+        cause: String,
+    },
     /// A name that no subject can carry.
     #[error(transparent)]
     Name(#[from] WireError),

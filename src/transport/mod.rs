@@ -1,4 +1,4 @@
-//! Floor 3: how mail reaches a replica: through memory within a process, over NATS between processes.
+//! Floor 3: how mail reaches a replica: through memory within a process; over NATS, gRPC or shared memory between processes.
 //!
 //! Every hop keeps one contract (tests/net runs one suite against all of them):
 //! - A [`Plane`] of one sender to one receiver keeps its order. Mail may be lost; the link protocol finds and mends it.
@@ -8,16 +8,23 @@
 //!   can itself be lost.
 
 mod board;
+mod doorbell;
 mod error;
+mod hop;
+mod inbox;
 mod lease;
 mod memory;
 mod nats;
 mod nats_lease;
 mod roster;
+mod shm;
 
 pub use crate::wire::Plane;
 pub use board::LeaseBoard;
+pub use doorbell::{Doorbell, Timer, timer};
 pub use error::TransportError;
+pub use hop::{HopCounters, HopKind, HopSettings, HopSite, Hops};
+pub use inbox::Inbox;
 pub use lease::{LEASE, LeaseEvent, LeaseKeeper, LeaseView, RENEWAL};
 pub use memory::MemoryNet;
 pub use nats::{Counters, NatsNet, NatsSettings};
@@ -57,11 +64,11 @@ pub enum Arrived {
 #[derive(Debug)]
 pub struct Mailbox {
     /// Acks, credit, orders of a door, and news of the transport: read this first.
-    pub control: mpsc::Receiver<Arrived>,
+    pub control: Inbox,
     /// What stages tell this door; nothing comes if the replica is none.
-    pub feedback: mpsc::Receiver<Arrived>,
+    pub feedback: Inbox,
     /// The links' ordered streams.
-    pub stream: mpsc::Receiver<Arrived>,
+    pub stream: Inbox,
 }
 
 /// The other ends of a mailbox.
@@ -77,6 +84,7 @@ impl Slots {
         let (control, control_end) = mpsc::channel(MAILBOX_CAPACITY);
         let (feedback, feedback_end) = mpsc::channel(MAILBOX_CAPACITY);
         let (stream, stream_end) = mpsc::channel(MAILBOX_CAPACITY);
+        let [control_end, feedback_end, stream_end] = [control_end, feedback_end, stream_end].map(Inbox::new);
         let mailbox = Mailbox { control: control_end, feedback: feedback_end, stream: stream_end };
         (Self { control, feedback, stream }, mailbox)
     }

@@ -99,6 +99,7 @@ mod tests {
             block_size: 16,
             max_model_len: 64,
             live_sequences: 0,
+            hop: None,
         }
     }
 

@@ -16,7 +16,7 @@ mod subject;
 pub use error::WireError;
 pub use fragment::{Assembler, Fragment, FragmentError, Pieces};
 pub use limits::*;
-pub use parcel::{Encoded, MAGIC, TRAILER_BYTES, decode, encode, room_for};
+pub use parcel::{Encoded, MAGIC, TRAILER_BYTES, decode, decode_parts, encode, encode_parts, room_for};
 pub use status::{Phase, Status};
 pub use subject::{Plane, Subjects};
 

@@ -41,6 +41,18 @@ pub fn encode(mail: Mail) -> Encoded {
     Encoded { bytes: buffer.freeze(), copied_bytes }
 }
 
+/// `mail` as a payload, where it lies, and the header and trailer that follow it: for a transport that copies the payload
+/// anyway.
+pub fn encode_parts(mail: Mail) -> (Bytes, Vec<u8>) {
+    let (header, payload) = to_wire::header(mail);
+    let header_bytes = header.encoded_len();
+    let mut rest = Vec::with_capacity(header_bytes + TRAILER_BYTES);
+    header.encode_raw(&mut rest);
+    rest.extend_from_slice(&(header_bytes as u32).to_le_bytes());
+    rest.extend_from_slice(&MAGIC.to_le_bytes());
+    (payload, rest)
+}
+
 /// The payload's own buffer if it is ours alone and has room, otherwise a copy; and how many bytes were copied.
 fn make_room(payload: Bytes, room: usize) -> (BytesMut, usize) {
     let shared = match payload.try_into_mut() {
@@ -61,9 +73,29 @@ pub fn decode(parcel: Bytes) -> Result<Mail, WireError> {
     if parcel.len() > MAX_PARCEL_BYTES {
         return Err(WireError::TooLarge { what: "a parcel", limit: MAX_PARCEL_BYTES });
     }
-    let short = WireError::Short { bytes: parcel.len() };
-    let Some((rest, [length @ .., m0, m1, m2, m3])) = parcel.split_last_chunk::<TRAILER_BYTES>() else {
-        return Err(short);
+    let (rest, header_bytes) = without_trailer(&parcel)?;
+    let Some(payload_bytes) = rest.len().checked_sub(header_bytes) else {
+        return Err(WireError::Short { bytes: parcel.len() });
+    };
+    read(&rest[payload_bytes..], parcel.slice(..payload_bytes))
+}
+
+/// Turns a payload, and the header and trailer that came with it, back into mail.
+///
+/// # Errors
+/// As [`decode`].
+pub fn decode_parts(payload: Bytes, rest: &[u8]) -> Result<Mail, WireError> {
+    let (header, header_bytes) = without_trailer(rest)?;
+    if header.len() != header_bytes {
+        return Err(WireError::Short { bytes: rest.len() });
+    }
+    read(header, payload)
+}
+
+/// What is before the trailer, and how much of its end is the header.
+fn without_trailer(bytes: &[u8]) -> Result<(&[u8], usize), WireError> {
+    let Some((rest, [length @ .., m0, m1, m2, m3])) = bytes.split_last_chunk::<TRAILER_BYTES>() else {
+        return Err(WireError::Short { bytes: bytes.len() });
     };
     let found = u32::from_le_bytes([*m0, *m1, *m2, *m3]);
     if found != MAGIC {
@@ -73,11 +105,13 @@ pub fn decode(parcel: Bytes) -> Result<Mail, WireError> {
     if header_bytes > MAX_HEADER_BYTES {
         return Err(WireError::TooLarge { what: "a header", limit: MAX_HEADER_BYTES });
     }
-    let Some(payload_bytes) = rest.len().checked_sub(header_bytes) else { return Err(short) };
-    let header = &rest[payload_bytes..];
+    Ok((rest, header_bytes))
+}
+
+fn read(header: &[u8], payload: Bytes) -> Result<Mail, WireError> {
     scan::check(header)?;
     let header = pb::Header::decode(header)?;
     let from = ReplicaId::parse(&header.from).ok_or(WireError::Illegal("the sender's id is not a replica id"))?;
-    let body = from_wire::body(header.body, parcel.slice(..payload_bytes))?;
+    let body = from_wire::body(header.body, payload)?;
     Ok(Mail { from, body })
 }

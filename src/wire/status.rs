@@ -44,6 +44,9 @@ pub struct Status {
     pub max_model_len: u32,
     /// Sequences that it holds.
     pub live_sequences: u32,
+    /// Host and port at which the stage before can join it, if it has a hop port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hop: Option<String>,
 }
 
 impl Status {
@@ -108,6 +111,7 @@ mod tests {
             block_size: 16,
             max_model_len: 2048,
             live_sequences: 3,
+            hop: Some("10.0.0.1:7000".into()),
         }
     }
 

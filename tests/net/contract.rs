@@ -1,15 +1,13 @@
-//! The contract of every hop, against memory and NATS alike.
+//! The contract of every hop, against memory, NATS, gRPC and shared memory alike.
 
+use crate::hops::{Hop, on_doorbell};
 use crate::mails::frame;
 use crate::nats::NatsServer;
 use crate::soon;
 use stageline::base::ReplicaId;
 use stageline::core::{Body, LinkLoad, LinkMail, LinkReply, Mail};
-use stageline::transport::{
-    Arrived, MAILBOX_CAPACITY, Mailbox, MemoryNet, NatsNet, NatsSettings, Peer, Plane, Post, PostError,
-};
+use stageline::transport::{Arrived, Inbox, MAILBOX_CAPACITY, NatsNet, NatsSettings, Peer, Plane, Post, PostError};
 use stageline::wire::Subjects;
-use tokio::sync::mpsc;
 
 /// The manifest digest of every test.
 pub const DIGEST: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
@@ -39,7 +37,7 @@ fn close_ack(from: &Peer, number: u64) -> Mail {
 }
 
 /// The next mail on a plane.
-pub async fn mail(plane: &mut mpsc::Receiver<Arrived>) -> Mail {
+pub async fn mail(plane: &mut Inbox) -> Mail {
     match soon("mail", plane.recv()).await {
         Some(Arrived::Mail(mail)) => mail,
         other => panic!("mail was to come: {other:?}"),
@@ -55,179 +53,150 @@ pub fn number(mail: &Mail) -> u64 {
     }
 }
 
-/// Every kind of hop, with two ends that may be on two connections.
-enum Hop {
-    Memory(MemoryNet),
-    Nats { _server: NatsServer, a: NatsNet, b: NatsNet },
-}
-
-impl Hop {
-    async fn all() -> Vec<Self> {
-        let server = NatsServer::start().await;
-        let (a, b) = (connect(&server).await, connect(&server).await);
-        vec![Self::Memory(MemoryNet::new()), Self::Nats { _server: server, a, b }]
-    }
-
-    fn a(&self) -> &dyn Post {
-        match self {
-            Self::Memory(net) => net,
-            Self::Nats { a, .. } => a,
-        }
-    }
-
-    fn b(&self) -> &dyn Post {
-        match self {
-            Self::Memory(net) => net,
-            Self::Nats { b, .. } => b,
-        }
-    }
-
-    async fn register_a(&self, peer: Peer) -> Mailbox {
-        match self {
-            Self::Memory(net) => net.register(peer),
-            Self::Nats { a, .. } => a.register(peer).await.unwrap(),
-        }
-    }
-
-    async fn register_b(&self, peer: Peer) -> Mailbox {
-        match self {
-            Self::Memory(net) => net.register(peer),
-            Self::Nats { b, .. } => b.register(peer).await.unwrap(),
-        }
-    }
-}
-
-#[tokio::test]
-async fn a_plane_keeps_its_order_and_its_mail() {
-    for hop in Hop::all().await {
-        let (from, to) = (peer(0, 1), peer(1, 1));
-        let mut mailbox = hop.register_b(to.clone()).await;
-        // As links do, no more is sent than the receiver is known to have room for.
-        let window = tokio::sync::Semaphore::new(MAILBOX_CAPACITY);
-        let nth = |n: u64| frame(&from.replica, n, 4 + 4 * (n as usize % 9));
-        let send = async {
-            for n in 1..=3000 {
-                window.acquire().await.unwrap().forget();
-                hop.a().post(&to, nth(n)).unwrap();
-            }
-        };
-        let read = async {
-            for n in 1..=3000 {
-                assert_eq!(format!("{:?}", mail(&mut mailbox.stream).await), format!("{:?}", nth(n)));
-                window.add_permits(1);
-            }
-        };
-        tokio::join!(send, read);
-    }
-}
-
-#[tokio::test]
-async fn every_message_goes_to_its_plane_and_to_its_peer_only() {
-    for hop in Hop::all().await {
-        let (from, to) = (peer(2, 1), peer(0, 1));
-        let mut mailbox = hop.register_b(to.clone()).await;
-        let mut other = hop.register_b(peer(0, 2)).await;
-        let reply = LinkReply::State { epoch: 1, got: 2, returned_rows: 3, returned_bytes: 4, broken: false };
-        let bodies = [
-            Body::Link(LinkMail::Hello { epoch: 1 }),
-            Body::Reply(reply),
-            Body::Feedback(stageline::core::Feedback { stage: 0, number: 1, reports: Vec::new() }),
-            Body::FeedbackAck { number: 1 },
-            Body::CloseNow { number: 1, closes: Vec::new() },
-            Body::CloseAck { number: 1 },
-        ];
-        for body in bodies {
-            let plane = Plane::of(&body);
-            hop.a().post(&to, Mail { from: from.replica.clone(), body: body.clone() }).unwrap();
-            let receiver = match plane {
-                Plane::Control => &mut mailbox.control,
-                Plane::Feedback => &mut mailbox.feedback,
-                Plane::Stream => &mut mailbox.stream,
+#[test]
+fn a_plane_keeps_its_order_and_its_mail() {
+    on_doorbell(async |doorbell| {
+        for hop in Hop::all(doorbell).await {
+            let (from, to) = (peer(0, 1), peer(1, 1));
+            let mut mailbox = hop.register_b(to.clone()).await;
+            // As links do, no more is sent than the receiver is known to have room for.
+            let window = tokio::sync::Semaphore::new(MAILBOX_CAPACITY);
+            let nth = |n: u64| frame(&from.replica, n, 4 + 4 * (n as usize % 9));
+            let send = async {
+                for n in 1..=3000 {
+                    window.acquire().await.unwrap().forget();
+                    hop.a().post(&to, nth(n)).unwrap();
+                }
             };
-            assert_eq!(format!("{:?}", mail(receiver).await.body), format!("{body:?}"));
+            let read = async {
+                for n in 1..=3000 {
+                    assert_eq!(format!("{:?}", mail(&mut mailbox.stream).await), format!("{:?}", nth(n)));
+                    window.add_permits(1);
+                }
+            };
+            tokio::join!(send, read);
         }
-        hop.a().post(&peer(0, 2), ack(&from, 9)).unwrap();
-        assert_eq!(number(&mail(&mut other.control).await), 9);
-        for receiver in [&mut mailbox.control, &mut mailbox.feedback, &mut mailbox.stream] {
-            assert!(receiver.is_empty(), "nothing more came");
-        }
-    }
+    });
 }
 
-#[tokio::test]
-async fn what_finds_nobody_comes_back() {
-    for hop in Hop::all().await {
-        let (from, alive, dead) = (peer(0, 1), peer(1, 1), peer(1, 2));
-        let mut sender = hop.register_a(from.clone()).await;
-        let mut mailbox = hop.register_b(alive.clone()).await;
-        for plane in [frame(&from.replica, 1, 4), ack(&from, 1), close_ack(&from, 1)] {
-            hop.a().post(&alive, plane.clone()).unwrap();
-            hop.a().post(&dead, plane).unwrap();
-            match soon("news of the dead", sender.control.recv()).await {
-                Some(Arrived::Unreachable { peer }) => assert_eq!(peer, dead),
+#[test]
+fn every_message_goes_to_its_plane_and_to_its_peer_only() {
+    on_doorbell(async |doorbell| {
+        for hop in Hop::all(doorbell).await {
+            let (from, to) = (peer(0, 1), peer(1, 1));
+            let mut mailbox = hop.register_b(to.clone()).await;
+            let mut other = hop.register_b(peer(1, 2)).await;
+            let reply = LinkReply::State { epoch: 1, got: 2, returned_rows: 3, returned_bytes: 4, broken: false };
+            let bodies = [
+                Body::Link(LinkMail::Hello { epoch: 1 }),
+                Body::Reply(reply),
+                Body::Feedback(stageline::core::Feedback { stage: 0, number: 1, reports: Vec::new() }),
+                Body::FeedbackAck { number: 1 },
+                Body::CloseNow { number: 1, closes: Vec::new() },
+                Body::CloseAck { number: 1 },
+            ];
+            for body in bodies {
+                let plane = Plane::of(&body);
+                hop.a().post(&to, Mail { from: from.replica.clone(), body: body.clone() }).unwrap();
+                let receiver = match plane {
+                    Plane::Control => &mut mailbox.control,
+                    Plane::Feedback => &mut mailbox.feedback,
+                    Plane::Stream => &mut mailbox.stream,
+                };
+                assert_eq!(format!("{:?}", mail(receiver).await.body), format!("{body:?}"));
+            }
+            hop.a().post(&peer(1, 2), ack(&from, 9)).unwrap();
+            assert_eq!(number(&mail(&mut other.control).await), 9);
+            for receiver in [&mut mailbox.control, &mut mailbox.feedback, &mut mailbox.stream] {
+                assert!(receiver.is_empty(), "nothing more came");
+            }
+        }
+    });
+}
+
+#[test]
+fn what_finds_nobody_comes_back() {
+    on_doorbell(async |doorbell| {
+        for hop in Hop::all(doorbell).await {
+            let (from, alive, dead) = (peer(0, 1), peer(1, 1), peer(1, 2));
+            let mut sender = hop.register_a(from.clone()).await;
+            let mut mailbox = hop.register_b(alive.clone()).await;
+            for plane in [frame(&from.replica, 1, 4), ack(&from, 1), close_ack(&from, 1)] {
+                hop.a().post(&alive, plane.clone()).unwrap();
+                hop.a().post(&dead, plane).unwrap();
+                match soon("news of the dead", sender.control.recv()).await {
+                    Some(Arrived::Unreachable { peer }) => assert_eq!(peer, dead),
+                    other => panic!("{other:?}"),
+                }
+            }
+            assert_eq!(number(&mail(&mut mailbox.stream).await), 1);
+            // A replica that was there and went.
+            drop(mailbox);
+            let gone = async {
+                loop {
+                    // Asked faster than it can be sent, a queue may be full.
+                    let _ = hop.a().post(&alive, ack(&from, 2));
+                    if let Ok(arrived) = sender.control.try_recv() {
+                        return arrived;
+                    }
+                    tokio::task::yield_now().await;
+                }
+            };
+            match soon("news of the one that went", gone).await {
+                Arrived::Unreachable { peer } => assert_eq!(peer, alive),
                 other => panic!("{other:?}"),
             }
         }
-        assert_eq!(number(&mail(&mut mailbox.stream).await), 1);
-        // A replica that was there and went.
-        drop(mailbox);
-        let gone = async {
-            loop {
-                hop.a().post(&alive, ack(&from, 2)).unwrap();
-                if let Ok(arrived) = sender.control.try_recv() {
-                    return arrived;
-                }
-                tokio::task::yield_now().await;
-            }
-        };
-        match soon("news of the one that went", gone).await {
-            Arrived::Unreachable { peer } => assert_eq!(peer, alive),
-            other => panic!("{other:?}"),
-        }
-    }
+    });
 }
 
-#[tokio::test]
-async fn a_slow_reader_grows_nobody_and_holds_no_other_plane_up() {
-    for hop in Hop::all().await {
-        let (from, to) = (peer(0, 1), peer(1, 1));
-        let mut mailbox = hop.register_b(to.clone()).await;
-        // Far more than everything between the two ends can hold, while nobody reads the stream.
-        let mut taken = 0;
-        for n in 1..=20_000 {
-            match hop.a().post(&to, frame(&from.replica, n, 4)) {
-                Ok(()) => taken += 1,
-                Err(error) => assert_eq!(error, PostError::Full),
-            }
-            tokio::task::yield_now().await;
-        }
-        hop.a().post(&to, ack(&from, 7)).unwrap();
-        assert_eq!(number(&mail(&mut mailbox.control).await), 7, "an ack passes a full stream");
-        assert!(mailbox.stream.len() <= MAILBOX_CAPACITY);
-        match &hop {
-            Hop::Memory(_) => assert_eq!(taken, MAILBOX_CAPACITY, "no room is an error at the sender"),
-            Hop::Nats { b, .. } => assert!(b.counters().dropped() > 0, "no room is a loss at the receiver"),
-        }
-        // What comes out is in order, and begins with the first.
-        let mut last = 0;
-        while let Ok(Arrived::Mail(mail)) = mailbox.stream.try_recv() {
-            assert!(number(&mail) > last && (last > 0 || number(&mail) == 1));
-            last = number(&mail);
-        }
-        // And when the reader goes on, new mail gets through.
-        let again = async {
-            loop {
-                let _ = hop.a().post(&to, frame(&from.replica, 10_000, 4));
-                while let Ok(Arrived::Mail(mail)) = mailbox.stream.try_recv() {
-                    if number(&mail) == 10_000 {
-                        return;
-                    }
+#[test]
+fn a_slow_reader_grows_nobody_and_holds_no_other_plane_up() {
+    on_doorbell(async |doorbell| {
+        for hop in Hop::all(doorbell).await {
+            let (from, to) = (peer(0, 1), peer(1, 1));
+            let mut mailbox = hop.register_b(to.clone()).await;
+            // Far more than everything between the two ends can hold, while nobody reads the stream.
+            let bytes = if hop.name() == "grpc" { 4096 } else { 4 };
+            let mut taken = 0;
+            for n in 1..=20_000 {
+                match hop.a().post(&to, frame(&from.replica, n, bytes)) {
+                    Ok(()) => taken += 1,
+                    Err(error) => assert_eq!(error, PostError::Full),
                 }
                 tokio::task::yield_now().await;
             }
-        };
-        soon("mail after a flood", again).await;
-    }
+            hop.a().post(&to, ack(&from, 7)).unwrap();
+            assert_eq!(number(&mail(&mut mailbox.control).await), 7, "an ack passes a full stream");
+            assert!(mailbox.stream.len() <= MAILBOX_CAPACITY);
+            match &hop {
+                Hop::Memory(_) => assert_eq!(taken, MAILBOX_CAPACITY, "no room is an error at the sender"),
+                Hop::Nats { b, .. } => {
+                    assert!(taken < 20_000 || b.counters().dropped() > 0, "no room is a loss at either end")
+                }
+                Hop::Own(_) => assert!(taken < 10_000, "no room is an error at the sender of {}", hop.name()),
+            }
+            // What comes out is in order, and begins with the first.
+            let mut last = 0;
+            while let Ok(Arrived::Mail(mail)) = mailbox.stream.try_recv() {
+                assert!(number(&mail) > last && (last > 0 || number(&mail) == 1));
+                last = number(&mail);
+            }
+            // And when the reader goes on, new mail gets through.
+            let again = async {
+                loop {
+                    let _ = hop.a().post(&to, frame(&from.replica, 10_000, 4));
+                    while let Ok(Arrived::Mail(mail)) = mailbox.stream.try_recv() {
+                        if number(&mail) == 10_000 {
+                            return;
+                        }
+                    }
+                    tokio::task::yield_now().await;
+                }
+            };
+            soon("mail after a flood", again).await;
+        }
+    });
 }
 
 /// Sends frames of these payload sizes through a server with this max_payload, acks between them.
@@ -304,17 +273,19 @@ async fn what_strangers_send_is_refused_and_does_no_harm() {
     assert_eq!(net.counters().refused(), 3);
 }
 
-#[tokio::test]
-async fn both_ends_can_talk() {
-    for hop in Hop::all().await {
-        let (one, two) = (peer(0, 1), peer(1, 1));
-        let mut first = hop.register_a(one.clone()).await;
-        let mut second = hop.register_b(two.clone()).await;
-        hop.a().post(&two, frame(&one.replica, 1, 8)).unwrap();
-        assert_eq!(number(&mail(&mut second.stream).await), 1);
-        hop.b().post(&one, ack(&two, 1)).unwrap();
-        assert_eq!(number(&mail(&mut first.control).await), 1);
-    }
+#[test]
+fn both_ends_can_talk() {
+    on_doorbell(async |doorbell| {
+        for hop in Hop::all(doorbell).await {
+            let (one, two) = (peer(0, 1), peer(1, 1));
+            let mut first = hop.register_a(one.clone()).await;
+            let mut second = hop.register_b(two.clone()).await;
+            hop.a().post(&two, frame(&one.replica, 1, 8)).unwrap();
+            assert_eq!(number(&mail(&mut second.stream).await), 1);
+            hop.b().post(&one, ack(&two, 1)).unwrap();
+            assert_eq!(number(&mail(&mut first.control).await), 1);
+        }
+    });
 }
 
 #[tokio::test]

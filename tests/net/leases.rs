@@ -22,6 +22,7 @@ pub fn status(peer: &Peer) -> Status {
         block_size: 16,
         max_model_len: 64,
         live_sequences: 0,
+        hop: None,
     }
 }
 

@@ -1,4 +1,4 @@
-//! Bytes and hops: the wire under any bytes, one contract for memory and NATS, leases, and a broker that dies.
+//! Bytes and hops: the wire under any bytes, one contract for every hop, joins, leases, and a broker that dies.
 //!
 //! Needs a nats-server: `scripts/test` installs it.
 
@@ -9,6 +9,8 @@ mod patience;
 
 mod allocations;
 mod contract;
+mod hops;
+mod joins;
 mod leases;
 mod mails;
 mod outages;

@@ -1,6 +1,6 @@
 //! The reference's tokens and vectors through whole pipelines, and the same bits however they are served.
 //!
-//! The full matrix is 1, 2, 3, 5 and 30 stages, over memory and NATS, with max_batch_tokens of 1, 7 and 256, each case alone
+//! The full matrix is 1, 2, 3, 5 and 30 stages, over memory, NATS, gRPC, shared memory and all of them mixed, with max_batch_tokens of 1, 7 and 256, each case alone
 //! and all of them among 13 others. By default a part of it runs that covers every value of every axis, and threads and
 //! instruction sets besides, short enough for CI.
 
@@ -112,7 +112,7 @@ async fn assert_variant(variant: Variant, alone: usize, in_company: usize) {
 async fn answers_are_the_same_at_any_stages_over_any_hops() {
     if full_matrix() {
         for stages in [30, 5, 3, 2, 1] {
-            for hops in [Hops::Memory, Hops::Nats] {
+            for hops in Hops::ALL {
                 for chunk in [USUAL_CHUNK, 7, 1] {
                     assert_variant(Variant { chunk, ..Variant::of(stages, hops) }, WHOLE, WHOLE).await;
                 }
@@ -126,6 +126,9 @@ async fn answers_are_the_same_at_any_stages_over_any_hops() {
         (1, Hops::Nats, SHORT, HALF),
         (3, Hops::Memory, SHORT, WHOLE),
         (3, Hops::Nats, WHOLE, HALF),
+        (3, Hops::Grpc, SHORT, HALF),
+        (3, Hops::Shm, SHORT, HALF),
+        (4, Hops::Mixed, SHORT, HALF),
         (30, Hops::Memory, 0, HALF),
     ] {
         assert_variant(Variant::of(stages, hops), alone, in_company).await;
@@ -166,7 +169,7 @@ async fn vectors_are_near_the_references_and_have_the_same_bits_at_any_stages_ov
         cases.iter().map(|case| Request::new("golden", Input::Tokens(ids(&case["input_ids"])))).collect();
     let mut same: Option<Vec<Answered>> = None;
     let some = if full_matrix() { vec![1, 2, 3, 6] } else { vec![1, 3] };
-    for (stages, hops) in some.into_iter().flat_map(|stages| [(stages, Hops::Memory), (stages, Hops::Nats)]) {
+    for (stages, hops) in some.into_iter().flat_map(|stages| Hops::ALL.map(|hops| (stages, hops))) {
         let variant = Variant::of(stages, hops);
         let served = Served::start(MINILM, variant).await;
         let at_once = served.answers(requests.clone()).await;

@@ -18,6 +18,7 @@ mod tiny;
 mod calls;
 mod deaths;
 mod golden;
+mod kills;
 mod looking;
 mod pipelines;
 mod places;

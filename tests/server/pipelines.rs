@@ -3,7 +3,7 @@
 
 use crate::nats::NatsServer;
 use crate::places::Place;
-use crate::programs::Program;
+use crate::programs::{Belongings, Program};
 use crate::real_models::{SMOLLM2, model_dir};
 use crate::tiny;
 use stageline::engine::fake::expected;
@@ -54,6 +54,12 @@ impl Pipeline {
         let manifest = std::fs::read(self.path().join("pipeline.json")).expect("a manifest");
         let manifest: serde_json::Value = serde_json::from_slice(&manifest).expect("JSON");
         manifest["name"].as_str().expect("a name").to_owned()
+    }
+
+    /// The same, whose stages send to the next by `hop`.
+    pub fn with_hop(mut self, hop: &'static str) -> Self {
+        self.settings.extend(["--hop", hop]);
+        self
     }
 
     pub fn path(&self) -> PathBuf {
@@ -112,6 +118,11 @@ impl Cluster {
         let program = self.serve(stage);
         let place = Place::new(stage, program.ready(stage, 1).await);
         self.stages[stage] = (program, place);
+    }
+
+    /// What a stage's process has open, runs and shares.
+    pub fn belongings(&self, stage: usize) -> Belongings {
+        self.stages[stage].0.belongings()
     }
 
     /// Where a stage serves HTTP.

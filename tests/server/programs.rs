@@ -15,6 +15,14 @@ pub struct Program {
     lines: watch::Receiver<Vec<String>>,
 }
 
+/// See [`Program::belongings`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Belongings {
+    pub files: usize,
+    pub threads: usize,
+    pub shared: usize,
+}
+
 impl Program {
     /// `stageline` with these arguments, its log as JSON, and no environment but what finds files.
     pub fn start(arguments: &[&str]) -> Self {
@@ -73,6 +81,15 @@ impl Program {
     pub async fn exit(&mut self) -> ExitStatus {
         let status = soon("the program's end", self.child.wait()).await;
         status.expect("the program's status")
+    }
+
+    /// What it has open, runs and shares: file descriptors, threads, and mappings of memory that others may map too.
+    pub fn belongings(&self) -> Belongings {
+        let folder = std::path::PathBuf::from(format!("/proc/{}", self.pid));
+        let count = |name: &str| std::fs::read_dir(folder.join(name)).expect("the program runs").count();
+        let maps = std::fs::read_to_string(folder.join("maps")).expect("the program runs");
+        let shared = maps.lines().filter(|line| line.contains("/memfd:stageline")).count();
+        Belongings { files: count("fd"), threads: count("task"), shared }
     }
 
     /// The process that it has started for `stage`.

@@ -14,6 +14,7 @@ use stageline::model::KvShape;
 use stageline::ops::{Isa, Threads};
 use stageline::plan::Balance;
 use stageline::server::{Blueprint, Broker, Metrics, Options, Pipeline, Serving, embedded, on_nats};
+use stageline::transport::{HopKind, HopSettings};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,12 +30,30 @@ const BLOCK_SIZE: u32 = 16;
 /// Turns a hang into a failure, where what is waited for is a lot of work: half a minute of two idle cores, at most.
 const MOST_WORK: Duration = Duration::from_secs(600);
 
-/// What joins the stages.
-#[derive(Clone, Copy, PartialEq)]
+/// What joins the stages. All but memory: a real server, and a connection a stage, as if each were a process of its own.
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Hops {
     Memory,
-    /// A real server, and a connection a stage, as if each were a process of its own.
     Nats,
+    Grpc,
+    Shm,
+    /// One of each after the other: NATS, gRPC, shared memory, and so on.
+    Mixed,
+}
+
+impl Hops {
+    pub const ALL: [Hops; 5] = [Hops::Memory, Hops::Nats, Hops::Grpc, Hops::Shm, Hops::Mixed];
+
+    /// How `stage` sends to the next.
+    fn of(self, stage: StageIndex) -> HopKind {
+        match self {
+            Self::Memory => HopKind::Memory,
+            Self::Nats => HopKind::Nats,
+            Self::Grpc => HopKind::Grpc,
+            Self::Shm => HopKind::Shm,
+            Self::Mixed => [HopKind::Nats, HopKind::Grpc, HopKind::Shm][usize::from(stage) % 3],
+        }
+    }
 }
 
 /// How a pipeline is served.
@@ -61,7 +80,7 @@ impl Variant {
 
 impl fmt::Display for Variant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let hops = if self.hops == Hops::Memory { "memory" } else { "NATS" };
+        let hops = format!("{:?}", self.hops).to_lowercase();
         let (stages, chunk, threads, isa) = (self.stages, self.chunk, self.threads, self.isa.name());
         write!(f, "stages {stages:2}, {hops:6}, max_batch_tokens {chunk:3}, threads {threads}, {isa}")
     }
@@ -107,13 +126,18 @@ impl Served {
                 let loaders = stages.map(loader).collect();
                 served.push(embedded(&plan, loaders, text, metrics.clone()).await.expect("the pipeline starts"));
             }
-            Hops::Nats => {
+            hops => {
                 let server = broker.insert(NatsServer::start().await);
-                let place = Broker { urls: vec![server.url()], credentials: None };
                 for stage in stages {
+                    // Every stage can be joined, whatever the one before it sends by.
+                    let listen = Some(([127, 0, 0, 1], 0).into());
+                    let hop = HopSettings { hop: hops.of(stage), listen, advertise: None };
+                    let place = Broker { urls: vec![server.url()], credentials: None, hop };
                     let text = (stage == 0).then(|| text.clone());
                     let serving = on_nats(&plan, (stage, loader(stage)), &place, text, metrics.clone()).await;
-                    served.push(serving.expect("the stage starts"));
+                    let serving = serving.expect("the stage starts");
+                    assert_eq!(serving.hop, hops.of(stage));
+                    served.push(serving);
                 }
             }
         }
@@ -176,8 +200,22 @@ impl Served {
         self.variant.microbatches() * 4 <= MAX_NUM_SEQS as usize
     }
 
+    /// Asserts that every stage but the last has made the hop that it was told to, and says so.
+    fn assert_hops(&self) {
+        let page = self.metrics.render();
+        for stage in 0..self.variant.stages {
+            let hop = self.variant.hops.of(stage as StageIndex);
+            let labels = format!("{{pipeline=\"golden\",stage=\"{stage}\"");
+            assert!(page.contains(&format!("stageline_stage_hop_info{labels},hop=\"{hop}\"}} 1\n")), "{page}");
+            let own = matches!(hop, HopKind::Grpc | HopKind::Shm) && stage + 1 < self.variant.stages;
+            let opened = u8::from(own);
+            assert!(page.contains(&format!("stageline_hops_opened_total{labels}}} {opened}\n")), "{page}");
+        }
+    }
+
     /// Drains all stages, and asserts that nothing is left on any of them.
     pub async fn end(self) {
+        self.assert_hops();
         for serving in self.stages {
             serving.drain.cancel();
             soon("the end of a drain", serving.done).await.expect("the pump's thread").expect("a good end");

@@ -2,11 +2,13 @@
 
 use crate::{Finding, found, tree::File};
 
-/// Where unsafe code may stand: maths, the device, aligned buffers, and one place that sets a variable before any thread.
-const UNSAFE_PLACES: [&str; 7] = [
+/// Where unsafe code may stand: maths, the device, aligned buffers, shared memory, and one place that sets a variable before any thread.
+const UNSAFE_PLACES: [&str; 8] = [
     "src/ops/",
     "src/engine/",
     "src/shard/",
+    // Memory that two processes share, and the futex in it.
+    "src/transport/shm/",
     "src/cli/threads.rs",
     // kill(2): the standard library sends no SIGTERM.
     "src/cli/children.rs",
@@ -19,7 +21,9 @@ pub fn unsafe_has_its_places(file: &File) -> Vec<Finding> {
     if UNSAFE_PLACES.iter().any(|place| file.path.starts_with(place)) {
         return Vec::new();
     }
-    unsafe_lines(file).map(|line| found(line, "unsafe code stands only in ops, engine and shard")).collect()
+    unsafe_lines(file)
+        .map(|line| found(line, "unsafe code stands only in ops, engine, shard and transport/shm"))
+        .collect()
 }
 
 /// Lines with `unsafe` as a word of the code.

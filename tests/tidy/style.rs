@@ -17,6 +17,9 @@ pub fn is_short(file: &File) -> Vec<Finding> {
 /// Words that say nothing about what a thing is.
 const EMPTY_WORDS: [&str; 8] = ["util", "helper", "manager", "handler", "processor", "context", "data", "info"];
 
+/// Names that a trait of another crate demands.
+const FOREIGN: [&str; 1] = ["ConnectInfo"];
+
 fn is_empty_word(word: &str) -> bool {
     let word = word.to_ascii_lowercase();
     EMPTY_WORDS.iter().any(|empty| word.strip_prefix(empty).is_some_and(|rest| rest.is_empty() || rest == "s"))
@@ -32,7 +35,7 @@ pub fn names_mean_something(file: &File) -> Vec<Finding> {
         let mut words = code.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|word| !word.is_empty());
         while let Some(word) = words.next() {
             if ["struct", "enum", "trait", "type", "mod", "union"].contains(&word)
-                && let Some(name) = words.next()
+                && let Some(name) = words.next().filter(|name| !FOREIGN.contains(name))
                 && name_parts(name).iter().any(|part| is_empty_word(part))
             {
                 findings.push(found(line, format!("the name {name} says nothing")));

@@ -6,7 +6,7 @@ use crate::core::{Mail, Opening, Sampling, Work};
 use crate::engine::fake::{FakeExecutor, FakeSetup, HIDDEN};
 use crate::engine::{Device, Executor, Loader};
 use crate::server::Options;
-use crate::transport::{Arrived, LeaseBoard, MemoryNet};
+use crate::transport::{Arrived, Doorbell, LeaseBoard, MemoryNet};
 use crate::wire::WIRE_VERSION;
 
 const POISON: u32 = 7;
@@ -40,6 +40,7 @@ fn status(me: &Peer) -> Status {
         block_size: 4,
         max_model_len: 16,
         live_sequences: 0,
+        hop: None,
     }
 }
 
@@ -79,8 +80,15 @@ impl Pair {
     }
 }
 
-#[tokio::test]
-async fn a_fault_that_a_door_is_told_of_is_counted() {
+#[test]
+fn a_fault_that_a_door_is_told_of_is_counted() {
+    // For what leases and devices spawn; the pump itself runs as in production.
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let _entered = runtime.enter();
+    Doorbell::new().unwrap().block_on(counts_a_fault());
+}
+
+async fn counts_a_fault() {
     let (net, leases) = (MemoryNet::new(), LeaseBoard::new());
     let peer = |host| Peer { stage: 0, replica: ReplicaId::new(host, 1) };
     let (door, stage) = (peer("door"), peer("stage"));

@@ -163,6 +163,11 @@ impl NatsNet {
     /// # Errors
     /// The broker does not answer.
     pub async fn register(&self, peer: Peer) -> Result<Mailbox, TransportError> {
+        Ok(self.register_slots(peer).await?.1)
+    }
+
+    /// The same, with the other ends of the mailbox, for hops that also fill it.
+    pub(super) async fn register_slots(&self, peer: Peer) -> Result<(Slots, Mailbox), TransportError> {
         let Shared { settings, routes, counters, broker, stop, .. } = &*self.shared;
         let (slots, mailbox) = Slots::new();
         for plane in Plane::ALL {
@@ -178,8 +183,8 @@ impl NatsNet {
             tokio::spawn(stop.clone().run_until_cancelled_owned(reader.run(news)));
         }
         self.round_trip().await?;
-        routes.add_local(peer.replica, slots.control);
-        Ok(mailbox)
+        routes.add_local(peer.replica, slots.control.clone());
+        Ok((slots, mailbox))
     }
 
     /// Waits until the broker has everything that was posted before: a process that ends without it loses what waits.
@@ -216,6 +221,21 @@ impl NatsNet {
     /// The pipeline's subjects.
     pub fn subjects(&self) -> &Subjects {
         &self.shared.settings.subjects
+    }
+
+    /// Largest payload that is sent or taken.
+    pub(super) fn max_payload_bytes(&self) -> usize {
+        self.shared.settings.max_payload_bytes
+    }
+
+    /// The address of this host by which it reaches the broker: others that use the broker are likely to reach it there.
+    pub(super) async fn local_address(&self) -> std::io::Result<std::net::IpAddr> {
+        let first = self.shared.settings.url.split(',').next().unwrap_or_default();
+        let server: ServerAddr = first.trim().parse().map_err(std::io::Error::other)?;
+        // Nothing is sent: a connected UDP socket only has the system choose a route.
+        let socket = tokio::net::UdpSocket::bind("0.0.0.0:0").await?;
+        socket.connect((server.host(), server.port())).await?;
+        Ok(socket.local_addr()?.ip())
     }
 
     pub(super) fn broker(&self) -> watch::Receiver<Broker> {

@@ -1,0 +1,302 @@
+//! The hop port: where replicas of the stage before join.
+
+use super::join::hop_server::{Hop, HopServer};
+use super::join::{FromReceiver, FromSender, JoinHello, JoinWelcome, Ring, from_receiver, from_sender};
+use super::rings::{Home, Stay};
+use super::{ANSWER_WITHIN, FRAME_BYTES, HopCounters, HopKind, Identity, PATIENCE, SIGN_OF_LIFE, WINDOW_BYTES};
+use crate::base::ReplicaId;
+use crate::core::{Body, Mail};
+use crate::transport::{Arrived, NatsNet, PostError, Slots, TransportError};
+use crate::wire::{WIRE_VERSION, decode, encode};
+use bytes::Bytes;
+use futures::stream::{Stream, StreamExt};
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, Streaming};
+
+/// Most senders that have joined at once: far more than a stage has replicas.
+const MAX_GUESTS: usize = 256;
+/// Most connections at once; one that is over waits to be accepted.
+const MAX_CONNECTIONS: usize = 2 * MAX_GUESTS;
+/// Replies that wait for a stream. Each is cumulative, so a lost one is made up for by the next.
+const REPLIES: usize = 256;
+/// Pause after a connection that could not be accepted, as when there are no more file descriptors.
+const TRY_AGAIN: Duration = Duration::from_millis(100);
+
+/// Who has joined.
+#[derive(Default)]
+pub(super) struct Guests {
+    table: Mutex<HashMap<ReplicaId, Guest>>,
+}
+
+struct Guest {
+    replies: mpsc::Sender<Mail>,
+    /// Ends the reading of its stream.
+    end: CancellationToken,
+}
+
+impl Guests {
+    /// Takes a reply to `to` if it has joined, else gives it back.
+    pub(super) fn reply(&self, to: &ReplicaId, mail: Mail) -> Result<Result<(), PostError>, Mail> {
+        let table = self.lock();
+        let Some(guest) = table.get(to) else { return Err(mail) };
+        match guest.replies.try_send(mail) {
+            Ok(()) => Ok(Ok(())),
+            Err(mpsc::error::TrySendError::Full(_)) => Ok(Err(PostError::Full)),
+            Err(mpsc::error::TrySendError::Closed(mail)) => Err(mail),
+        }
+    }
+
+    /// Lets `from` in; a stream that it had before ends. `None` if the house is full.
+    fn enter(self: &Arc<Self>, from: ReplicaId) -> Option<(Seat, mpsc::Receiver<Mail>)> {
+        let mut table = self.lock();
+        if table.len() >= MAX_GUESTS && !table.contains_key(&from) {
+            return None;
+        }
+        let (replies, waiting) = mpsc::channel(REPLIES);
+        let end = CancellationToken::new();
+        let seat = Seat { guests: self.clone(), from: from.clone(), end: end.clone() };
+        if let Some(before) = table.insert(from, Guest { replies, end }) {
+            before.end.cancel();
+        }
+        Some((seat, waiting))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<ReplicaId, Guest>> {
+        // Nothing under this lock can leave the table half changed, so a panic elsewhere does not spoil it.
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A guest's seat; dropped, it is free, and its stream ends.
+pub(super) struct Seat {
+    guests: Arc<Guests>,
+    from: ReplicaId,
+    end: CancellationToken,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        // Cancelled, somebody else has it already.
+        let mut table = self.guests.lock();
+        if !self.end.is_cancelled() {
+            table.remove(&self.from);
+        }
+    }
+}
+
+/// The service.
+#[derive(Clone)]
+pub(super) struct Port {
+    identity: Identity,
+    guests: Arc<Guests>,
+    slots: Slots,
+    /// Of rings; `None` if there can be none.
+    home: Option<Home>,
+    counters: Arc<HopCounters>,
+    stop: CancellationToken,
+}
+
+impl Port {
+    pub(super) fn new(
+        identity: Identity,
+        guests: Arc<Guests>,
+        (slots, home): (Slots, Option<Home>),
+        counters: Arc<HopCounters>,
+    ) -> Self {
+        Self { identity, guests, slots, home, counters, stop: CancellationToken::new() }
+    }
+
+    /// Listens until `stop`. Says where.
+    pub(super) async fn open(
+        mut self,
+        listen: SocketAddr,
+        stop: CancellationToken,
+    ) -> Result<SocketAddr, TransportError> {
+        let failed = |error: std::io::Error| TransportError::HopPort { listen, cause: error.to_string() };
+        let listener = TcpListener::bind(listen).await.map_err(failed)?;
+        let local = listener.local_addr().map_err(failed)?;
+        self.stop = stop.clone();
+        let most = self.identity.most_message_bytes();
+        let service = HopServer::new(self).max_decoding_message_size(most).max_encoding_message_size(most);
+        let server = tonic::transport::Server::builder()
+            .http2_keepalive_interval(Some(SIGN_OF_LIFE))
+            .http2_keepalive_timeout(Some(ANSWER_WITHIN))
+            .initial_stream_window_size(WINDOW_BYTES)
+            .initial_connection_window_size(WINDOW_BYTES)
+            .max_frame_size(FRAME_BYTES)
+            .max_concurrent_streams(16)
+            .http2_max_header_list_size(16 << 10)
+            .add_service(service)
+            .serve_with_incoming_shutdown(incoming(listener), stop.cancelled_owned());
+        tokio::spawn(async move {
+            if let Err(error) = server.await {
+                tracing::error!(%error, "the hop port has failed");
+            }
+        });
+        Ok(local)
+    }
+
+    /// Whether the sender of `hello` may join; who it is.
+    fn judge(&self, hello: &JoinHello) -> Result<ReplicaId, Status> {
+        let Identity { me, manifest, .. } = &self.identity;
+        if hello.wire_version != WIRE_VERSION || hello.manifest != *manifest {
+            return Err(Status::failed_precondition(
+                "another wire version or manifest is served here: start all stages from the same build and pipeline",
+            ));
+        }
+        if hello.to != me.replica.as_str() || hello.from_stage.checked_add(1) != Some(u32::from(me.stage)) {
+            return Err(Status::not_found(format!("this is {}, which serves stage {}", me.replica, me.stage)));
+        }
+        ReplicaId::parse(&hello.from).ok_or_else(|| Status::invalid_argument("the sender's id is not a replica id"))
+    }
+
+    /// A ring for mail of `from`.
+    fn ring(&self, from: &ReplicaId) -> Result<Option<(Ring, Stay)>, Status> {
+        let Some(home) = &self.home else {
+            return Err(Status::failed_precondition("no shared memory is served here: choose --hop grpc"));
+        };
+        let ring = home.ring(from, self.identity.most_bytes, self.counters.clone());
+        ring.map(Some).map_err(|why| Status::resource_exhausted(format!("no ring can be made: {why}")))
+    }
+
+    /// Passes parcels on until the stream, the mailbox or the seat ends.
+    async fn read(self, mut inbound: Streaming<FromSender>, seat: Seat, stay: Option<Stay>) {
+        let broken = stay.as_ref().map(|stay| stay.broken.clone()).unwrap_or_default();
+        loop {
+            let message = tokio::select! {
+                // First that there is nobody to read for.
+                biased;
+                () = self.stop.cancelled() => return,
+                () = seat.end.cancelled() => return,
+                () = broken.cancelled() => return,
+                () = self.slots.stream.closed() => return,
+                message = inbound.message() => message,
+            };
+            let parcel = match message {
+                Ok(Some(FromSender { what: Some(from_sender::What::Parcel(parcel)) })) if stay.is_none() => parcel,
+                Ok(Some(FromSender { what: Some(from_sender::What::RingRefused(why)) })) => {
+                    self.counters.add_refused();
+                    tracing::error!(from = %seat.from, why = brief(&why), "a sender cannot use the ring made for it");
+                    return;
+                }
+                Ok(Some(_)) => {
+                    self.refuse::<()>(&"it is no parcel");
+                    continue;
+                }
+                Ok(None) => break,
+                Err(status) => {
+                    tracing::debug!(from = %seat.from, %status, "a hop has broken off");
+                    break;
+                }
+            };
+            let Some(mail) = self.take(parcel, &seat.from) else { continue };
+            // While the mailbox is full nothing is read, and the sender's window closes.
+            tokio::select! {
+                sent = self.slots.stream.send(Arrived::Mail(mail)) => if sent.is_err() { return },
+                () = seat.end.cancelled() => return,
+                () = self.stop.cancelled() => return,
+            }
+        }
+        tracing::info!(from = %seat.from, to = %self.identity.me.replica, "a hop into this stage has ended");
+    }
+
+    fn take(&self, parcel: Bytes, from: &ReplicaId) -> Option<Mail> {
+        match decode(parcel) {
+            Ok(mail) if mail.from == *from && matches!(mail.body, Body::Link(_)) => {
+                self.counters.add_received();
+                Some(mail)
+            }
+            Ok(_) => self.refuse(&"it is not its sender's, or not of the stream plane"),
+            Err(error) => self.refuse(&error),
+        }
+    }
+
+    fn refuse<T>(&self, why: &dyn std::fmt::Display) -> Option<T> {
+        self.counters.add_refused();
+        tracing::debug!(%why, "a parcel is refused");
+        None
+    }
+}
+
+#[tonic::async_trait]
+impl Hop for Port {
+    type JoinStream = Pin<Box<dyn Stream<Item = Result<FromReceiver, Status>> + Send>>;
+
+    async fn join(&self, request: Request<Streaming<FromSender>>) -> Result<Response<Self::JoinStream>, Status> {
+        let mut inbound = request.into_inner();
+        let first = timeout(PATIENCE, inbound.message()).await;
+        let first = first.map_err(|_| Status::invalid_argument("no hello came"))??;
+        let Some(FromSender { what: Some(from_sender::What::Hello(hello)) }) = first else {
+            self.counters.add_refused();
+            return Err(Status::invalid_argument("the first message is no hello"));
+        };
+        let from = self.judge(&hello).inspect_err(|_| self.counters.add_refused())?;
+        let Some((seat, waiting)) = self.guests.enter(from.clone()) else {
+            self.counters.add_refused();
+            return Err(Status::resource_exhausted(format!("{MAX_GUESTS} senders have joined already")));
+        };
+        let (ring, stay) = if hello.shm {
+            self.ring(&from).map(Option::unzip).inspect_err(|_| self.counters.add_refused())?
+        } else {
+            (None, None)
+        };
+        let hop = if hello.shm { HopKind::Shm } else { HopKind::Grpc };
+        tracing::info!(%from, to = %self.identity.me.replica, %hop, "a hop into this stage is up");
+        tokio::spawn(self.clone().read(inbound, seat, stay));
+        let say = |what| Ok(FromReceiver { what: Some(what) });
+        let welcome = say(from_receiver::What::Welcome(JoinWelcome { ring }));
+        let replies = ReceiverStream::new(waiting);
+        let replies = replies.map(move |mail| say(from_receiver::What::Parcel(encode(mail).bytes)));
+        Ok(Response::new(Box::pin(futures::stream::iter([welcome]).chain(replies))))
+    }
+}
+
+/// The beginning of words that came from outside, for the log.
+fn brief(words: &str) -> String {
+    words.chars().take(400).collect()
+}
+
+/// Connections as they come, with a bound on how many there are at once.
+fn incoming(listener: TcpListener) -> impl Stream<Item = std::io::Result<bounded::Connection>> {
+    let seats = Arc::new(tokio::sync::Semaphore::new(MAX_CONNECTIONS));
+    futures::stream::unfold((listener, seats), |(listener, seats)| async move {
+        let seat = seats.clone().acquire_owned().await.ok()?;
+        let stream: TcpStream = loop {
+            match listener.accept().await {
+                Ok((stream, _)) => break stream,
+                Err(error) => {
+                    tracing::warn!(%error, "the hop port cannot accept a connection");
+                    tokio::time::sleep(TRY_AGAIN).await;
+                }
+            }
+        };
+        // Without it a small parcel may wait for an acknowledgement; where it cannot be set, it does.
+        let _ = stream.set_nodelay(true);
+        Some((Ok(bounded::Connection::new(stream, seat)), (listener, seats)))
+    })
+}
+
+/// The address that the lease tells others.
+pub(super) async fn advertised(local: SocketAddr, told: Option<&str>, net: &NatsNet) -> Result<String, TransportError> {
+    let failed = |error: std::io::Error| TransportError::HopPort { listen: local, cause: error.to_string() };
+    match told {
+        Some(whole) if whole.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok()) => Ok(whole.into()),
+        Some(host) => Ok(format!("{host}:{}", local.port())),
+        None if !local.ip().is_unspecified() => Ok(local.to_string()),
+        None => {
+            let own: IpAddr = net.local_address().await.map_err(failed)?;
+            Ok(SocketAddr::new(own, local.port()).to_string())
+        }
+    }
+}
+
+mod bounded;
