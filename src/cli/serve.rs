@@ -133,8 +133,14 @@ struct Lobby {
     embeds: bool,
     /// The pipeline, before any of it runs.
     closed: Overview,
-    open: OnceLock<(Option<Arc<dyn Intake>>, Arc<StageAccess>)>,
+    open: OnceLock<Open>,
     state: Mutex<Readiness>,
+}
+
+/// What a stage at work offers.
+struct Open {
+    reception: Option<Arc<dyn Intake>>,
+    access: Arc<StageAccess>,
 }
 
 impl Lobby {
@@ -149,7 +155,7 @@ impl Lobby {
     fn open(&self, serving: &Serving) {
         let reception = serving.reception.clone().map(|reception| reception as Arc<dyn Intake>);
         // Opened once only.
-        let _ = self.open.set((reception, serving.access.clone()));
+        let _ = self.open.set(Open { reception, access: serving.access.clone() });
         self.set(Readiness::Ready);
     }
 
@@ -166,7 +172,7 @@ impl Lobby {
 impl Intake for Lobby {
     fn submit(&self, request: Request) -> BoxFuture<'_, Result<Answer, Fault>> {
         match self.open.get() {
-            Some((Some(reception), _)) => reception.submit(request),
+            Some(Open { reception: Some(reception), .. }) => reception.submit(request),
             _ => Box::pin(std::future::ready(Err(still_loading()))),
         }
     }
@@ -183,13 +189,13 @@ impl Intake for Lobby {
 impl Stages for Lobby {
     fn run(&self, stage: Option<StageIndex>, run: DirectRun) -> BoxFuture<'_, Result<DirectOutput, Fault>> {
         match self.open.get() {
-            Some((_, access)) => access.run(stage, run),
+            Some(open) => open.access.run(stage, run),
             None => Box::pin(std::future::ready(Err(still_loading()))),
         }
     }
 
     fn overview(&self) -> Overview {
-        self.open.get().map_or_else(|| self.closed.clone(), |(_, access)| access.overview())
+        self.open.get().map_or_else(|| self.closed.clone(), |open| open.access.overview())
     }
 }
 
