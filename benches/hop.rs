@@ -2,7 +2,7 @@
 //! the next is sent as soon as there is room; for payloads of decode steps and of prefills, over every kind of hop. Beside
 //! them, in the same run, what each stands on: a bare wake of a thread, a copy of the payload, and the libraries alone.
 //!
-//! `cargo bench --bench hop`; needs a nats-server (see tests/support/nats.rs).
+//! `cargo bench --bench hop`, or `-- shm` for one kind only; needs a nats-server (see tests/support/nats.rs).
 
 #[allow(dead_code, reason = "the tests also kill servers and start them again")]
 #[path = "../tests/support/nats.rs"]
@@ -38,9 +38,10 @@ fn main() {
     for rows in ROWS {
         let rounds = if rows > 100 { 2000 } else { 10_000 };
         let bytes = rows * HIDDEN * 4;
-        report("futex", rows, raw::futex(rounds), None);
+        report("futex", rows, raw::futex(rounds, move || drop(mail(0, rows))), None);
         report("memcpy", rows, raw::memcpy(bytes, rounds), None);
-        for kind in [HopKind::Memory, HopKind::Shm, HopKind::Grpc, HopKind::Nats] {
+        let all = [HopKind::Memory, HopKind::Shm, HopKind::Grpc, HopKind::Nats];
+        for kind in all.into_iter().filter(|kind| wanted(*kind)) {
             let times = Pair::open(kind, &runtime, &server).there_and_back(rows, rounds);
             let rate = Pair::open(kind, &runtime, &server).saturated(rows, rounds);
             report(kind.as_str(), rows, times, Some(rate));
@@ -51,6 +52,12 @@ fn main() {
             }
         }
     }
+}
+
+/// Whether the command line names it, or none.
+fn wanted(kind: HopKind) -> bool {
+    let names: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    names.is_empty() || names.iter().any(|name| name == kind.as_str())
 }
 
 /// The ends of a way that leads from a thread to another and back: stage 0 and stage 2 are on one thread, stage 1 is on the
@@ -104,7 +111,7 @@ impl Pair {
             doorbell.block_on(async {
                 for _ in 0..rounds + WARM_UP {
                     let answer = mail(1, rows);
-                    arrival(&mut mailbox).await;
+                    let _let_go_of_later = arrival(&mut mailbox).await;
                     post.post(&peer(2), answer).unwrap();
                 }
             });
@@ -117,7 +124,7 @@ impl Pair {
                 let question = mail(0, rows);
                 let begun = Instant::now();
                 post.post(&peer(1), question).unwrap();
-                arrival(&mut mailbox).await;
+                let _let_go_of_later = arrival(&mut mailbox).await;
                 times.push(begun.elapsed() / 2);
             }
         });
@@ -162,8 +169,9 @@ impl Pair {
 /// Rounds before the clock runs.
 const WARM_UP: usize = 200;
 
-async fn arrival(mailbox: &mut Mailbox) {
-    let Some(Arrived::Mail(_)) = mailbox.stream.recv().await else { panic!("nothing came") };
+async fn arrival(mailbox: &mut Mailbox) -> Mail {
+    let Some(Arrived::Mail(mail)) = mailbox.stream.recv().await else { panic!("nothing came") };
+    mail
 }
 
 fn record(stage: u16, hop: Option<&str>) -> Status {

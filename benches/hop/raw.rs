@@ -20,12 +20,15 @@ mod join {
     include!(concat!(env!("OUT_DIR"), "/join/stageline.v1.rs"));
 }
 
-/// Two threads that wake each other: the standard library's park is a futex and a flag, nothing else.
-pub fn futex(rounds: usize) -> Vec<Duration> {
+/// Two threads that wake each other: the standard library's park is a futex and a flag, nothing else. Between two rounds both
+/// do what the ends of a hop do there: how long they are busy decides on which cores the system puts them.
+pub fn futex(rounds: usize, between: impl Fn() + Clone + Send + 'static) -> Vec<Duration> {
     static TURN: AtomicBool = AtomicBool::new(false);
     let main = std::thread::current();
+    let there = between.clone();
     let other = std::thread::spawn(move || {
         for _ in 0..rounds {
+            there();
             while !TURN.load(SeqCst) {
                 std::thread::park();
             }
@@ -35,6 +38,7 @@ pub fn futex(rounds: usize) -> Vec<Duration> {
     });
     let mut times = Vec::with_capacity(rounds);
     for _ in 0..rounds {
+        between();
         let begun = Instant::now();
         TURN.store(true, SeqCst);
         other.thread().unpark();
@@ -47,10 +51,11 @@ pub fn futex(rounds: usize) -> Vec<Duration> {
     times
 }
 
-/// A copy into memory that was copied to before.
+/// A copy of what has just been written, as by a device, into memory that was copied to before.
 pub fn memcpy(bytes: usize, rounds: usize) -> Vec<Duration> {
-    let (from, mut to) = (vec![1u8; bytes], vec![0u8; bytes]);
+    let mut to = vec![0u8; bytes];
     let copy = |_| {
+        let from = vec![1u8; bytes];
         let begun = Instant::now();
         to.copy_from_slice(black_box(&from));
         black_box(&to);
