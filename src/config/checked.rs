@@ -28,6 +28,8 @@ pub enum VerbConfig {
     Run(RunConfig),
     /// `stageline embed`.
     Embed(EmbedConfig),
+    /// `stageline load`.
+    Load(crate::config::LoadConfig),
     /// `stageline inspect`.
     Inspect(InspectConfig),
     /// `stageline demo`.

@@ -1,0 +1,110 @@
+//! One load after another, and the knee: the highest one that is still served as it should be.
+
+use crate::load::report::Report;
+use crate::load::scenario::Shape;
+use serde::{Deserialize, Serialize};
+
+/// Of the requests offered, what a server that keeps up answers at least.
+const KEEPS_UP: f64 = 0.95;
+/// In a closed loop, more concurrency that brings less than this much more throughput is past the knee.
+const GAIN: f64 = 1.05;
+/// Most steps of a sweep that finds its own.
+const MAX_STEPS: usize = 20;
+/// Steps that narrow the knee down between the last good and the first bad load.
+const BISECTIONS: usize = 4;
+
+/// Which loads to try.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Sweep {
+    /// These rates or concurrencies.
+    Levels(Vec<f64>),
+    /// Twice as much from here on until it is too much, then between the last two.
+    Auto(f64),
+}
+
+/// The highest load that was served as it should be.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Knee {
+    /// Its rate or concurrency; absent if even the lowest one was too much.
+    pub level: Option<f64>,
+    /// What "served as it should be" meant.
+    pub rule: String,
+    /// Whether a higher load was tried and was too much: else the knee may lie higher.
+    pub bounded: bool,
+}
+
+/// Whether `report` shows a load that is served as it should be: `share` (0 to 1) of its requests good, and if it is an open
+/// loop, answered as fast as they are asked.
+pub fn is_served(report: &Report, share: f64) -> bool {
+    let kept_up = report.offered_per_second.is_none_or(|offered| report.requests_per_second >= KEEPS_UP * offered);
+    report.requests > 0 && report.goodput_share >= share && kept_up
+}
+
+/// The load to try after those that were `tried`, if any.
+pub fn next(sweep: &Sweep, tried: &[Report], share: f64) -> Option<f64> {
+    let start = match sweep {
+        Sweep::Levels(levels) => return levels.get(tried.len()).copied(),
+        Sweep::Auto(start) => *start,
+    };
+    if tried.len() >= MAX_STEPS {
+        return None;
+    }
+    let whole = tried.first().is_some_and(|report| matches!(report.scenario.shape, Shape::Closed { .. }));
+    let (good, bad) = bracket(tried, share);
+    let level = match (good, bad) {
+        (None, None) => start,
+        (Some(good), None) => good * 2.0,
+        // Even the first was too much: downwards.
+        (None, Some(bad)) => bad / 2.0,
+        (Some(good), Some(bad)) => {
+            // Down to the first good one at half of it, or up to the first bad one at twice: what comes after narrows.
+            let coarse = tried.iter().filter(|report| is_power(report.level() / start)).count();
+            if tried.len() - coarse >= BISECTIONS {
+                return None;
+            }
+            (good + bad) / 2.0
+        }
+    };
+    let level = if whole { level.floor().max(1.0) } else { level };
+    let known = tried.iter().any(|report| (report.level() - level).abs() < 1e-9 * level);
+    (!known && level > start / 1024.0).then_some(level)
+}
+
+/// Whether `ratio` is a power of two.
+fn is_power(ratio: f64) -> bool {
+    let log = ratio.log2();
+    (log - log.round()).abs() < 1e-9
+}
+
+/// The highest load that was served, and the lowest above it that was not.
+fn bracket(tried: &[Report], share: f64) -> (Option<f64>, Option<f64>) {
+    let mut by_level: Vec<&Report> = tried.iter().collect();
+    by_level.sort_by(|a, b| a.level().total_cmp(&b.level()));
+    let mut good = None;
+    let mut best: f64 = 0.0;
+    for report in by_level {
+        // A closed loop always keeps up: its knee is where more at once stops bringing more.
+        let stalls = report.offered_per_second.is_none() && report.requests_per_second < GAIN * best;
+        if !is_served(report, share) || stalls {
+            return (good, Some(report.level()));
+        }
+        good = Some(report.level());
+        best = best.max(report.requests_per_second);
+    }
+    (good, None)
+}
+
+/// The knee of what was `tried`.
+pub fn knee(tried: &[Report], share: f64) -> Knee {
+    let (level, bad) = bracket(tried, share);
+    let closed = tried.iter().any(|report| matches!(report.scenario.shape, Shape::Closed { .. }));
+    let percent = 100.0 * share;
+    let objective = tried.first().map(|report| report.scenario.objective.to_string()).unwrap_or_default();
+    let rule = if closed {
+        format!("{percent} % of the requests good ({objective}), and 5 % more throughput than the step before")
+    } else {
+        format!("{percent} % of the requests good ({objective}), and 95 % of the offered rate answered")
+    };
+    Knee { level, rule, bounded: bad.is_some() }
+}
