@@ -13,6 +13,9 @@ use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+/// How often a closed loop looks whether it is at its end.
+const LOOK: Duration = Duration::from_millis(10);
+
 /// How far a run is, for whoever watches it; all requests, warm-up too.
 #[derive(Debug, Default)]
 pub struct Tally {
@@ -29,6 +32,8 @@ pub struct Tally {
 /// What a run came to.
 #[derive(Debug)]
 pub struct Driven {
+    /// When it began: what all its times count from.
+    pub begun: Instant,
     /// The requests that count.
     pub recorder: Recorder,
     /// Requests that waited in the harness since `max_outstanding` were out.
@@ -61,7 +66,7 @@ pub async fn drive(
         Shape::Open { .. } | Shape::Replay { .. } => open_loop(&run, scenario).await?,
     };
     let recorder = run.recorder.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    Ok(Driven { recorder, held_back })
+    Ok(Driven { begun: run.begun, recorder, held_back })
 }
 
 struct Run {
@@ -167,11 +172,11 @@ fn schedule(run: &Run, scenario: &Scenario) -> Result<Schedule, Fault> {
 
 async fn closed_loop(run: &Arc<Run>, scenario: &Scenario, concurrency: u32) {
     let next = Arc::new(Mutex::new((0_u64, Part::of(scenario))));
-    let ended = CancellationToken::new();
-    let watchdog = tokio::spawn(run.clone().end_after(ended.clone().cancelled_owned(), scenario.drain));
+    let ended = all_sent(run.clone(), next.clone());
+    let watchdog = tokio::spawn(run.clone().end_after(ended, scenario.drain));
     let tasks = TaskTracker::new();
     for _ in 0..concurrency {
-        let (run, next, ended) = (run.clone(), next.clone(), ended.clone());
+        let (run, next) = (run.clone(), next.clone());
         tasks.spawn(async move {
             loop {
                 let due = {
@@ -185,7 +190,6 @@ async fn closed_loop(run: &Arc<Run>, scenario: &Scenario, concurrency: u32) {
                     None => break,
                 }
             }
-            ended.cancel();
         });
     }
     tasks.close();
@@ -193,8 +197,21 @@ async fn closed_loop(run: &Arc<Run>, scenario: &Scenario, concurrency: u32) {
     watchdog.abort();
 }
 
+/// Resolves when no request is left to be sent in a closed loop. It looks now and then: if no answer comes, nobody asks for
+/// the next request.
+async fn all_sent(run: Arc<Run>, next: Arc<Mutex<(u64, Part)>>) {
+    let mut ticks = tokio::time::interval(LOOK);
+    loop {
+        ticks.tick().await;
+        let (index, mut part) = *next.lock().unwrap_or_else(PoisonError::into_inner);
+        if part.place(index, run.begun.elapsed()).is_none() {
+            return;
+        }
+    }
+}
+
 /// Which part of a run a request belongs to.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Part {
     warm_up: Amount,
     amount: Option<Amount>,

@@ -108,3 +108,75 @@ pub fn knee(tried: &[Report], share: f64) -> Knee {
     };
     Knee { level, rule, bounded: bad.is_some() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::load::driver::Driven;
+    use crate::load::record::Recorder;
+    use crate::load::report::Inside;
+    use crate::load::usage::{Harness, Mark};
+    use crate::load::{Arrivals, Objective, Scenario};
+    use std::time::Instant;
+
+    /// Of a server that answers up to `most` requests a second, and one at once adds one a second.
+    fn report(open: bool, level: f64, most: f64) -> Report {
+        let shape = if open {
+            Shape::Open { rate: level, arrivals: Arrivals::Poisson }
+        } else {
+            Shape::Closed { concurrency: level as u32 }
+        };
+        let recorder = Recorder::new(Objective::default());
+        let harness = Harness::judge(Mark::now(), &shape, &recorder, 0, false);
+        let driven = Driven { begun: Instant::now(), recorder, held_back: 0 };
+        let mut report = Report::new(Scenario { shape, ..Scenario::default() }, &driven, harness, Inside::default());
+        report.requests = 1000;
+        report.offered_per_second = open.then_some(level);
+        report.requests_per_second = level.min(most);
+        report.goodput_share = if level > most { 0.5 } else { 1.0 };
+        if !open {
+            report.goodput_share = 1.0;
+        }
+        report
+    }
+
+    fn run(open: bool, start: f64, most: f64) -> (Vec<f64>, Knee) {
+        let mut tried = Vec::new();
+        while let Some(level) = next(&Sweep::Auto(start), &tried, 0.99) {
+            tried.push(report(open, level, most));
+        }
+        let knee = knee(&tried, 0.99);
+        (tried.iter().map(Report::level).collect(), knee)
+    }
+
+    #[test]
+    fn a_rate_is_doubled_until_it_is_too_much_and_then_narrowed_down() {
+        let (levels, knee) = run(true, 1.0, 11.2);
+        assert_eq!(levels, [1.0, 2.0, 4.0, 8.0, 16.0, 12.0, 10.0, 11.0, 11.5]);
+        assert_eq!((knee.level, knee.bounded), (Some(11.0), true));
+    }
+
+    #[test]
+    fn a_start_that_is_too_much_goes_down() {
+        let (levels, knee) = run(true, 64.0, 11.2);
+        assert_eq!(levels[..4], [64.0, 32.0, 16.0, 8.0]);
+        assert!((10.0..=11.2).contains(&knee.level.unwrap()));
+    }
+
+    #[test]
+    fn the_knee_of_a_closed_loop_is_where_more_brings_no_more() {
+        let (levels, knee) = run(false, 1.0, 6.0);
+        assert_eq!(levels[..4], [1.0, 2.0, 4.0, 8.0]);
+        assert!((5.0..=6.0).contains(&knee.level.unwrap()), "{knee:?} {levels:?}");
+    }
+
+    #[test]
+    fn listed_levels_are_all_tried_and_a_knee_beyond_them_is_told() {
+        let levels = Sweep::Levels(vec![1.0, 2.0]);
+        let tried = vec![report(true, 1.0, 9.0), report(true, 2.0, 9.0)];
+        assert_eq!((next(&levels, &tried[..1], 0.99), next(&levels, &tried, 0.99)), (Some(2.0), None));
+        assert_eq!((knee(&tried, 0.99).level, knee(&tried, 0.99).bounded), (Some(2.0), false));
+        let none = knee(&[report(true, 20.0, 9.0)], 0.99);
+        assert_eq!((none.level, none.bounded), (None, true));
+    }
+}

@@ -81,7 +81,7 @@ impl Harness {
                  one before it ended"
                     .into()
             }
-            _ => format!("the harness sent 99.9 % of the requests within {p999:.0?} of their schedule"),
+            _ => format!("the harness sent 99.9 % of the requests within {} of their schedule", millis(p999)),
         };
         let verdict = match (held_back > 0, late, busy) {
             (true, _, _) => format!(
@@ -89,8 +89,9 @@ impl Harness {
                  latency counts from their schedule all the same, but the server never saw the whole load"
             ),
             (_, true, _) => format!(
-                "THE HARNESS WAS LATE: 1 % of the requests went out {p99:.0?} or more after their schedule{said_cpu}. \
-                 Latencies include it: give it a core of its own or ask for less"
+                "THE HARNESS WAS LATE: 1 % of the requests went out {} or more after their schedule{said_cpu}. \
+                 Latencies include it: give it a core of its own or ask for less",
+                millis(p99)
             ),
             (_, _, true) => format!(
                 "THE HARNESS WAS BUSY: {said_lag}{said_cpu}. Give it more cores, or spread the load over several of it"
@@ -100,6 +101,11 @@ impl Harness {
         let was_bottleneck = held_back > 0 || late || busy;
         Self { cores_used, cores, with_pipeline, held_back, was_bottleneck, verdict }
     }
+}
+
+/// A short time for people.
+fn millis(time: Duration) -> String {
+    format!("{:.2} ms", time.as_secs_f64() * 1e3)
 }
 
 #[cfg(test)]
