@@ -68,7 +68,7 @@ pub(crate) fn document(document: &Document) -> String {
             None => "below the lowest load tried".into(),
         };
         let further = if knee.bounded { "" } else { " or more: no load that was tried was too much" };
-        text += &format!("knee: {level}{further}\n(the highest load with {})\n", knee.rule);
+        text += &format!("knee: {level}{further}\n({})\n", knee.rule);
         for run in runs.iter().filter(|run| run.harness.was_bottleneck) {
             text += &format!("at {}: {}\n", run.level(), run.harness.verdict);
         }

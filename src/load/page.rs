@@ -63,7 +63,7 @@ fn sweep(document: &Document) -> String {
     if let Some(knee) = &document.knee {
         let level = knee.level.map_or("below the lowest load tried".into(), |level| format!("<b>{level}</b>"));
         let more = if knee.bounded { "" } else { " or more: no load that was tried was too much" };
-        text += &format!("<p>Knee: {level}{more}: the highest load with {}.</p>", escape(&knee.rule));
+        text += &format!("<p>Knee: {level}{more}: {}.</p>", escape(&knee.rule));
     }
     text += &plot.svg();
     let head = ["load", "answered/s", "good/s", "good %", "tokens/s", "p50 ms", "p99 ms", "failed", "harness"];

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// Of the requests offered, what a server that keeps up answers at least.
 const KEEPS_UP: f64 = 0.95;
-/// In a closed loop, more concurrency that brings less than this much more throughput is past the knee.
+/// In a closed loop, what brings less than this much more throughput brings no more.
 const GAIN: f64 = 1.05;
 /// Most steps of a sweep that finds its own.
 const MAX_STEPS: usize = 20;
@@ -23,7 +23,7 @@ pub enum Sweep {
     Auto(f64),
 }
 
-/// The highest load that was served as it should be.
+/// Where more load stops being served as it should be.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Knee {
     /// Its rate or concurrency; absent if even the lowest one was too much.
@@ -51,8 +51,8 @@ pub fn next(sweep: &Sweep, tried: &[Report], share: f64) -> Option<f64> {
         return None;
     }
     let whole = tried.first().is_some_and(|report| matches!(report.scenario.shape, Shape::Closed { .. }));
-    let (good, bad) = bracket(tried, share);
-    let level = match (good, bad) {
+    let Bracket { low, high, .. } = bracket(tried, share);
+    let level = match (low, high) {
         (None, None) => start,
         (Some(good), None) => good * 2.0,
         // Even the first was too much: downwards.
@@ -77,36 +77,50 @@ fn is_power(ratio: f64) -> bool {
     (log - log.round()).abs() < 1e-9
 }
 
-/// The highest load that was served, and the lowest above it that was not.
-fn bracket(tried: &[Report], share: f64) -> (Option<f64>, Option<f64>) {
-    let mut by_level: Vec<&Report> = tried.iter().collect();
-    by_level.sort_by(|a, b| a.level().total_cmp(&b.level()));
-    let mut good = None;
-    let mut best: f64 = 0.0;
-    for report in by_level {
-        // A closed loop always keeps up: its knee is where more at once stops bringing more.
-        let stalls = report.offered_per_second.is_none() && report.requests_per_second < GAIN * best;
-        if !is_served(report, share) || stalls {
-            return (good, Some(report.level()));
-        }
-        good = Some(report.level());
-        best = best.max(report.requests_per_second);
+/// What is known of the knee.
+#[derive(Default)]
+struct Bracket {
+    /// The highest load known to be below it.
+    low: Option<f64>,
+    /// The lowest load known to be at it or above.
+    high: Option<f64>,
+    knee: Option<f64>,
+}
+
+fn bracket(tried: &[Report], share: f64) -> Bracket {
+    let mut sorted: Vec<&Report> = tried.iter().collect();
+    sorted.sort_by(|a, b| a.level().total_cmp(&b.level()));
+    let served: Vec<&Report> = sorted.iter().copied().take_while(|report| is_served(report, share)).collect();
+    let bad = sorted.get(served.len()).map(|report| report.level());
+    let Some((last, before)) = served.split_last() else { return Bracket { high: bad, ..Bracket::default() } };
+    if !matches!(last.scenario.shape, Shape::Closed { .. }) {
+        return Bracket { low: Some(last.level()), high: bad, knee: Some(last.level()) };
     }
-    (good, None)
+    // A closed loop always keeps up: its knee is where more at once stops bringing more.
+    let most = |reports: &[&Report]| reports.iter().map(|report| report.requests_per_second).fold(0.0, f64::max);
+    let enough = most(&served) / GAIN;
+    let first = served.iter().position(|report| report.requests_per_second >= enough).unwrap_or(0);
+    let knee = Some(served[first].level());
+    if last.requests_per_second < GAIN * most(before) {
+        let low = first.checked_sub(1).map(|below| served[below].level());
+        return Bracket { low, high: knee, knee };
+    }
+    Bracket { low: Some(last.level()), high: bad, knee }
 }
 
 /// The knee of what was `tried`.
 pub fn knee(tried: &[Report], share: f64) -> Knee {
-    let (level, bad) = bracket(tried, share);
+    let found = bracket(tried, share);
     let closed = tried.iter().any(|report| matches!(report.scenario.shape, Shape::Closed { .. }));
     let percent = 100.0 * share;
     let objective = tried.first().map(|report| report.scenario.objective.to_string()).unwrap_or_default();
+    let good = format!("{percent} % of the requests good ({objective})");
     let rule = if closed {
-        format!("{percent} % of the requests good ({objective}), and 5 % more throughput than the step before")
+        format!("the lowest concurrency within 5 % of the most throughput that any brought with {good}")
     } else {
-        format!("{percent} % of the requests good ({objective}), and 95 % of the offered rate answered")
+        format!("the highest rate with {good}, and 95 % of it answered")
     };
-    Knee { level, rule, bounded: bad.is_some() }
+    Knee { level: found.knee, rule, bounded: found.high.is_some() }
 }
 
 #[cfg(test)]
@@ -166,8 +180,8 @@ mod tests {
     #[test]
     fn the_knee_of_a_closed_loop_is_where_more_brings_no_more() {
         let (levels, knee) = run(false, 1.0, 6.0);
-        assert_eq!(levels[..4], [1.0, 2.0, 4.0, 8.0]);
-        assert!((5.0..=6.0).contains(&knee.level.unwrap()), "{knee:?} {levels:?}");
+        assert_eq!(levels, [1.0, 2.0, 4.0, 8.0, 16.0, 6.0, 5.0]);
+        assert_eq!((knee.level, knee.bounded), (Some(6.0), true));
     }
 
     #[test]

@@ -6,6 +6,7 @@ mod nats;
 
 mod answers;
 mod doors;
+mod program;
 mod queue;
 mod truth;
 
