@@ -230,6 +230,7 @@ impl Part {
             return Some(false);
         }
         let begin = match self.warm_up {
+            Amount::Requests(0) => Duration::ZERO,
             Amount::Requests(_) => at,
             // From the end of the warm-up, not from the first request after it: the time asked for is whole.
             Amount::Time(time) => time,
@@ -258,5 +259,8 @@ mod tests {
         assert_eq!(places(Amount::Requests(1), Some(seconds(2)), 4), [no, yes, yes, over]);
         assert_eq!(places(seconds(1), Some(seconds(2)), 4), [no, yes, yes, over]);
         assert_eq!(places(Amount::Requests(0), None, 2), [yes, yes]);
+        let mut late = Part { warm_up: Amount::Requests(0), amount: Some(seconds(2)), from: None };
+        let at = |seconds| Duration::from_secs_f64(seconds);
+        assert_eq!((late.place(0, at(1.5)), late.place(1, at(2.5))), (yes, over), "the time begins with the run");
     }
 }

@@ -14,10 +14,9 @@ p { margin: .4rem 0 } .quiet { color: #555 } .loud { border-left: 4px solid #c25
 table { border-collapse: collapse; margin: .6rem 0; font-variant-numeric: tabular-nums; width: 100% }
 th, td { text-align: right; padding: .15rem .5rem; border-bottom: 1px solid #e4e4e4 } th:first-child, td:first-child { text-align: left }
 th { font-weight: 600; border-bottom: 1px solid #888 }
-svg { width: 100%; height: auto; margin: .6rem 0; font: 11.5px system-ui, sans-serif; fill: #333 }
-svg .title { font-weight: 600; font-size: 13px } svg .grid { stroke: #e2e2e2; stroke-width: 1 }
+svg { width: 100%; height: auto; margin: .6rem 0 }
 pre { background: #f6f6f6; padding: .6rem; white-space: pre-wrap; overflow-wrap: anywhere; font-size: 12px }
-@media print { body { margin: 0; max-width: none; font-size: 11pt } svg, table { break-inside: avoid } h2 { break-after: avoid }
+@media print { body { margin: 0; max-width: none; font-size: 11pt } svg, tr { break-inside: avoid } h2 { break-after: avoid }
   svg * { print-color-adjust: exact; -webkit-print-color-adjust: exact } }
 ";
 

@@ -112,7 +112,8 @@ fn bracket(tried: &[Report], share: f64) -> Bracket {
 pub fn knee(tried: &[Report], share: f64) -> Knee {
     let found = bracket(tried, share);
     let closed = tried.iter().any(|report| matches!(report.scenario.shape, Shape::Closed { .. }));
-    let percent = 100.0 * share;
+    // Typed with a few digits, and read as a shorter float.
+    let percent = (1e4 * share).round() / 100.0;
     let objective = tried.first().map(|report| report.scenario.objective.to_string()).unwrap_or_default();
     let good = format!("{percent} % of the requests good ({objective})");
     let rule = if closed {

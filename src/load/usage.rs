@@ -77,11 +77,11 @@ impl Harness {
         };
         let said_lag = match shape {
             Shape::Closed { .. } => {
-                "a closed loop has no schedule to be late for: the harness sent each request as the \
+                "A closed loop has no schedule to be late for: the harness sent each request as the \
                  one before it ended"
                     .into()
             }
-            _ => format!("the harness sent 99.9 % of the requests within {} of their schedule", millis(p999)),
+            _ => format!("The harness sent 99.9 % of the requests within {} of their schedule", millis(p999)),
         };
         let verdict = match (held_back > 0, late, busy) {
             (true, _, _) => format!(
@@ -94,7 +94,7 @@ impl Harness {
                 millis(p99)
             ),
             (_, _, true) => format!(
-                "THE HARNESS WAS BUSY: {said_lag}{said_cpu}. Give it more cores, or spread the load over several of it"
+                "THE HARNESS WAS BUSY. {said_lag}{said_cpu}. Give it more cores, or spread the load over several of it"
             ),
             _ => format!("{said_lag}{said_cpu}: it was not the bottleneck"),
         };

@@ -5,12 +5,17 @@ use std::fmt::Write;
 const WIDTH: f64 = 640.0;
 const HEIGHT: f64 = 260.0;
 const LEFT: f64 = 64.0;
-const RIGHT: f64 = 14.0;
+const RIGHT: f64 = 24.0;
 const TOP: f64 = 26.0;
 const BOTTOM: f64 = 42.0;
 /// Blue, vermilion, green: told apart by most eyes, and by their dashes in black and white.
 const COLOURS: [&str; 3] = ["#1f5fa8", "#c2500a", "#2e7d4f"];
 const DASHES: [&str; 3] = ["", "6 3", "2 3"];
+
+/// How letters and grids look. In the SVG itself, since not every program that prints applies a page's style to it.
+const LETTERS: &str = r##"font-family="system-ui, sans-serif" font-size="11" fill="#333""##;
+const BOLD: &str = r#"font-weight="600" font-size="12.5""#;
+const GRID: &str = r##"stroke="#e2e2e2" stroke-width="1""##;
 
 /// How numbers lie on an axis.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -118,19 +123,19 @@ impl Plot {
     /// The SVG.
     pub fn svg(self) -> String {
         let mut svg = format!(
-            r#"<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{0}"><text class="title" x="{LEFT}" y="14">{0}</text>"#,
+            r#"<svg viewBox="0 0 {WIDTH} {HEIGHT}" {LETTERS} role="img" aria-label="{0}"><text {BOLD} x="{LEFT}" y="14">{0}</text>"#,
             escape(&self.title)
         );
         let (right, bottom) = (WIDTH - RIGHT, HEIGHT - BOTTOM);
         for tick in self.axes[0].1.ticks() {
             let x = self.x(tick);
-            let _ = write!(svg, r#"<line class="grid" x1="{x:.1}" x2="{x:.1}" y1="{TOP}" y2="{bottom}"/>"#);
+            let _ = write!(svg, r##"<line {GRID} x1="{x:.1}" x2="{x:.1}" y1="{TOP}" y2="{bottom}"/>"##);
             let (y, said) = (bottom + 15.0, number(tick));
             let _ = write!(svg, r#"<text x="{x:.1}" y="{y}" text-anchor="middle">{said}</text>"#);
         }
         for tick in self.axes[1].1.ticks() {
             let y = self.y(tick);
-            let _ = write!(svg, r#"<line class="grid" x1="{LEFT}" x2="{right}" y1="{y:.1}" y2="{y:.1}"/>"#);
+            let _ = write!(svg, r##"<line {GRID} x1="{LEFT}" x2="{right}" y1="{y:.1}" y2="{y:.1}"/>"##);
             let (x, y, said) = (LEFT - 6.0, y + 4.0, number(tick));
             let _ = write!(svg, r#"<text x="{x}" y="{y:.1}" text-anchor="end">{said}</text>"#);
         }
@@ -144,7 +149,7 @@ impl Plot {
         let mut x = right;
         for (name, colour) in self.legend.iter().rev() {
             // About as wide as the letters are.
-            x -= 7.0 * name.chars().count() as f64;
+            x -= 6.4 * name.chars().count() as f64;
             let (stroke, dash) = (COLOURS[colour % 3], DASHES[colour % 3]);
             let from = x - 26.0;
             let _ = write!(
@@ -163,7 +168,7 @@ impl Plot {
 pub(super) fn bars(title: &str, parts: [&str; 2], rows: &[(String, [f64; 2])]) -> String {
     let height = TOP + 26.0 * rows.len() as f64 + 8.0;
     let mut svg = format!(
-        r#"<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{0}"><text class="title" x="{LEFT}" y="14">{0}</text>"#,
+        r#"<svg viewBox="0 0 {WIDTH} {height}" {LETTERS} role="img" aria-label="{0}"><text {BOLD} x="{LEFT}" y="14">{0}</text>"#,
         escape(title)
     );
     let full = WIDTH - LEFT - 130.0;
@@ -184,7 +189,7 @@ pub(super) fn bars(title: &str, parts: [&str; 2], rows: &[(String, [f64; 2])]) -
     }
     let mut x = WIDTH - RIGHT;
     for (name, fill) in parts.into_iter().zip([COLOURS[0], "#f0b27a"]).rev() {
-        x -= 7.0 * name.chars().count() as f64;
+        x -= 6.4 * name.chars().count() as f64;
         let from = x - 16.0;
         let _ = write!(
             svg,
