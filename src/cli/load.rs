@@ -116,15 +116,18 @@ struct Place {
 impl Place {
     async fn reach(run: &LoadRun) -> anyhow::Result<Self> {
         let form = (run.scenario.stream, run.embeds);
-        let mut metrics = Source::Pages(run.metrics.clone());
+        let mut metrics = Source::Pages(match &run.target {
+            // A stage's one port carries its page beside what clients call.
+            TargetConfig::Http(url) | TargetConfig::Grpc(url) | TargetConfig::Stage(url, _)
+                if run.metrics.is_empty() =>
+            {
+                vec![format!("{}/metrics", url.replacen("grpc://", "http://", 1).trim_end_matches('/'))]
+            }
+            _ => run.metrics.clone(),
+        });
         let mut serving = None;
         let target: Arc<dyn Target> = match &run.target {
-            TargetConfig::Http(url) => {
-                if run.metrics.is_empty() {
-                    metrics = Source::Pages(vec![format!("{}/metrics", url.trim_end_matches('/'))]);
-                }
-                Arc::new(http::HttpTarget::connect(url, form).await.map_err(said)?)
-            }
+            TargetConfig::Http(url) => Arc::new(http::HttpTarget::connect(url, form).await.map_err(said)?),
             TargetConfig::Grpc(url) => Arc::new(grpc::GrpcTarget::connect(url, run.embeds).await.map_err(said)?),
             TargetConfig::Stage(url, width) => Arc::new(stage::StageTarget::connect(url, *width).await.map_err(said)?),
             TargetConfig::Nats(url, name, creds) => {

@@ -75,7 +75,12 @@ pub(super) fn load(r: &mut Reader) -> LoadConfig {
     match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [] => {}
         ["compare", a, b] => return LoadConfig::Compare(a.into(), b.into()),
-        _ => r.problems.0.push(format!("`{}`: nothing is expected here, or compare A.json B.json", words.join(" "))),
+        _ => {
+            // Whoever meant to compare need not be asked for a target.
+            let typed = words.join(" ");
+            r.problems.0.push(format!("`{typed}`: compare A.json B.json is expected, or nothing to send a load"));
+            return LoadConfig::Compare(PathBuf::new(), PathBuf::new());
+        }
     }
     let target = r.value(&s::TARGET, parse::text);
     let shape = shape(r);

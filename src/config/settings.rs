@@ -196,8 +196,11 @@ pub const SWEEP: Setting = Setting::value(
 );
 pub const KNEE: Setting =
     Setting::value("knee", "SHARE", "Share of good requests, 0 to 1, below which a load is past the knee").or("0.99");
-pub const METRICS: Setting =
-    Setting::value("metrics", "URL,...", "Metrics pages of every stage's process (default: the http:// target's own)");
+pub const METRICS: Setting = Setting::value(
+    "metrics",
+    "URL,...",
+    "Metrics pages of every stage's process (default: the target's own, over http:// and grpc://)",
+);
 pub const REPORT: Setting = Setting::value("out", "FILE", "Write the report as JSON");
 pub const HTML: Setting = Setting::value("html", "FILE", "Write the report as one page with plots");
 

@@ -203,7 +203,7 @@ fn a_load_is_read_whole_and_what_does_not_fit_together_is_said() {
         (vec![("target", "nats://a:1")], "--target: `nats://a:1`: which pipeline? Give its --name"),
         (vec![("target", "a:1")], "--target: `a:1`: there is no such folder; for a server, write http://a:1"),
         (vec![("target", "https://a")], "--target: `https://a`: http://, grpc://, nats:// or a folder is expected"),
-        (vec![to, ("reports", "compare")], "`compare`: nothing is expected here, or compare A.json B.json"),
+        (vec![to, ("reports", "compare")], "`compare`: compare A.json B.json is expected, or nothing to send a load"),
     ] {
         let problems = load(&flags).unwrap_err().0;
         assert!(problems.len() == 1 && problems[0].starts_with(want), "{want}: {problems:?}");

@@ -140,14 +140,14 @@ impl Recorder {
     }
 
     fn keep(&mut self, record: Record) {
-        if record.index % self.stride != 0 {
+        if !record.index.is_multiple_of(self.stride) {
             return;
         }
         if self.records.len() == MAX_RECORDS {
             self.stride *= 2;
             let stride = self.stride;
-            self.records.retain(|record| record.index % stride == 0);
-            if record.index % stride != 0 {
+            self.records.retain(|record| record.index.is_multiple_of(stride));
+            if !record.index.is_multiple_of(stride) {
                 return;
             }
         }
