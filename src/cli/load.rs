@@ -21,7 +21,10 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio_util::sync::CancellationToken;
 
+/// Exit status of a program that SIGINT ended, as shells know it.
+const INTERRUPTED: i32 = 130;
 /// How often the line of progress changes.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -48,7 +51,8 @@ pub async fn load(run: LoadRun) -> anyhow::Result<ExitCode> {
     };
     let begun = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
     let mut runs = Vec::new();
-    loop {
+    let stop = stop_at_interrupt();
+    while !stop.is_cancelled() {
         let level = match &run.sweep {
             None if runs.is_empty() => None,
             None => break,
@@ -58,7 +62,8 @@ pub async fn load(run: LoadRun) -> anyhow::Result<ExitCode> {
             },
         };
         let scenario = level.map_or_else(|| run.scenario.clone(), |level| run.scenario.at_level(level));
-        let report = place.measure(scenario.clone(), workload(&scenario)?).await?;
+        let tally = Tally { stop: stop.clone(), ..Tally::default() };
+        let report = place.measure(scenario.clone(), workload(&scenario)?, tally).await?;
         if run.sweep.is_some() {
             eprintln!("{}", load_table::step(&report, run.knee_share));
         }
@@ -95,6 +100,22 @@ pub fn compare(before: &Path, after: &Path) -> anyhow::Result<ExitCode> {
     let pairs = compare::compare(&open(before)?, &open(after)?).map_err(said)?;
     print!("{}", load_table::pairs(&pairs));
     Ok(ExitCode::SUCCESS)
+}
+
+/// Cancelled at the first interrupt: what was measured until then is still reported. The second ends the program.
+fn stop_at_interrupt() -> CancellationToken {
+    let stop = CancellationToken::new();
+    let interrupted = stop.clone();
+    tokio::spawn(async move {
+        while tokio::signal::ctrl_c().await.is_ok() {
+            if interrupted.is_cancelled() {
+                std::process::exit(INTERRUPTED);
+            }
+            eprintln!("interrupted: reporting what there is; again to give it up");
+            interrupted.cancel();
+        }
+    });
+    stop
 }
 
 fn read(path: &Path) -> anyhow::Result<String> {
@@ -146,8 +167,8 @@ impl Place {
         Ok(Self { target, metrics, serving })
     }
 
-    async fn measure(&self, scenario: Scenario, workload: Arc<Workload>) -> anyhow::Result<Report> {
-        let tally = Arc::new(Tally::default());
+    async fn measure(&self, scenario: Scenario, workload: Arc<Workload>, tally: Tally) -> anyhow::Result<Report> {
+        let tally = Arc::new(tally);
         let bar = tokio::spawn(show(scenario.clone(), tally.clone()));
         let (metrics, measuring) = (self.metrics.clone(), tally.clone());
         let before = tokio::spawn(async move {

@@ -27,6 +27,8 @@ pub struct Tally {
     pub failed: AtomicU64,
     /// Wakes whoever waits for the first request that counts.
     pub measuring: Notify,
+    /// Cancel it to end the run now: nothing more is sent, and what is out counts as unfinished.
+    pub stop: CancellationToken,
 }
 
 /// What a run came to.
@@ -53,10 +55,10 @@ pub async fn drive(
     let run = Arc::new(Run {
         target,
         workload,
+        stop: tally.stop.child_token(),
         tally,
         recorder: Mutex::new(Recorder::new(scenario.objective)),
         begun: Instant::now(),
-        stop: CancellationToken::new(),
     });
     let held_back = match &scenario.shape {
         Shape::Closed { concurrency } => {
@@ -92,7 +94,7 @@ impl Run {
         let outcome = tokio::select! {
             // Stop first: what was still waiting when the drain ended is not sent any more.
             biased;
-            () = self.stop.cancelled() => Err(Failure::new("unfinished", "no answer by the end of the drain (--drain)")),
+            () = self.stop.cancelled() => Err(Failure::new("unfinished", "no answer by the end of the run and its drain (--drain)")),
             outcome = self.target.send(&ask, &mut progress) => outcome,
         };
         let end = progress.end().unwrap_or_else(Instant::now);
@@ -133,7 +135,12 @@ async fn open_loop(run: &Arc<Run>, scenario: &Scenario) -> Result<u64, Fault> {
     let room = Arc::new(Semaphore::new(scenario.max_outstanding as usize));
     let tasks = TaskTracker::new();
     let mut held_back = 0;
-    while let Some(due) = due.recv().await {
+    loop {
+        let due = tokio::select! {
+            due = due.recv() => due,
+            () = run.tally.stop.cancelled() => None,
+        };
+        let Some(due) = due else { break };
         held_back += u64::from(room.available_permits() == 0);
         let permit = tokio::select! {
             permit = room.clone().acquire_owned() => permit.ok(),
@@ -145,6 +152,8 @@ async fn open_loop(run: &Arc<Run>, scenario: &Scenario) -> Result<u64, Fault> {
             drop(permit);
         });
     }
+    // With it the pacer ends, if it was not at its end.
+    drop(due);
     tasks.close();
     tasks.wait().await;
     watchdog.abort();
@@ -178,7 +187,7 @@ async fn closed_loop(run: &Arc<Run>, scenario: &Scenario, concurrency: u32) {
     for _ in 0..concurrency {
         let (run, next) = (run.clone(), next.clone());
         tasks.spawn(async move {
-            loop {
+            while !run.stop.is_cancelled() {
                 let due = {
                     let mut next = next.lock().unwrap_or_else(PoisonError::into_inner);
                     let (index, at) = (next.0, run.begun.elapsed());

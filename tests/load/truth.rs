@@ -3,7 +3,8 @@
 use crate::queue::{Queue, Stamps, lindley, quantile};
 use crate::run;
 use futures::future::BoxFuture;
-use stageline::load::{Amount, Arrivals, Ask, Failure, Progress, Scenario, Shape, Target};
+use stageline::load::driver::Tally;
+use stageline::load::{Amount, Arrivals, Ask, Failure, Progress, Scenario, Shape, Target, Workload, drive};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -110,4 +111,20 @@ async fn what_is_not_answered_by_the_end_of_the_drain_is_an_error() {
     let driven = tokio::time::timeout(Duration::from_secs(60), run(&closed, Arc::new(Silent))).await;
     let recorder = driven.expect("a closed loop whose requests never end is ended too").recorder;
     assert_eq!((recorder.answered, recorder.errors["unfinished"].count), (0, 4));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_that_is_stopped_ends_with_what_it_has() {
+    for shape in [Shape::Open { rate: 100.0, arrivals: Arrivals::Poisson }, Shape::Closed { concurrency: 3 }] {
+        let endless = Scenario { shape, amount: None, ..Scenario::default() };
+        let workload = Arc::new(Workload::new(endless.clone(), Vec::new(), Vec::new()).unwrap());
+        let tally = Arc::new(Tally::default());
+        let stop = async {
+            tally.measuring.notified().await;
+            tally.stop.cancel();
+        };
+        let driving = drive(&endless, Arc::new(Silent), workload, tally.clone());
+        let recorder = tokio::join!(driving, stop).0.unwrap().recorder;
+        assert!(recorder.requests > 0 && recorder.errors["unfinished"].count == recorder.requests);
+    }
 }
