@@ -138,7 +138,10 @@ pub async fn grpc(stage: u32) -> String {
 pub async fn nats(url: &str, door: String) {
     let client = async_nats::connect(url).await.unwrap();
     let mut asked = client.queue_subscribe("stageline.v1.p.ask", "door".into()).await.unwrap();
-    client.flush().await.unwrap();
+    // What comes back on the same connection shows that the broker has read the subscription before it.
+    let mut echo = client.subscribe("echo").await.unwrap();
+    client.publish("echo", "".into()).await.unwrap();
+    echo.next().await.unwrap();
     tokio::spawn(async move {
         while let Some(ask) = asked.next().await {
             let streams = ask.headers.as_ref().is_some_and(|headers| headers.get("Accept").is_some());
