@@ -104,6 +104,9 @@ fn report(run: &Report) -> String {
         percent(run.goodput_share),
         scenario.objective
     );
+    if run.interrupted {
+        text += "interrupted: the run is not whole, and what was out then counts as unfinished\n";
+    }
     for (class, errors) in &run.errors {
         text += &format!("failed: {} {class}: {}\n", errors.count, errors.example);
     }

@@ -38,6 +38,8 @@ pub struct Driven {
     pub begun: Instant,
     /// The requests that count.
     pub recorder: Recorder,
+    /// Whether it was stopped before its end.
+    pub interrupted: bool,
     /// Requests that waited in the harness since `max_outstanding` were out.
     pub held_back: u64,
 }
@@ -68,7 +70,7 @@ pub async fn drive(
         Shape::Open { .. } | Shape::Replay { .. } => open_loop(&run, scenario).await?,
     };
     let recorder = run.recorder.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    Ok(Driven { begun: run.begun, recorder, held_back })
+    Ok(Driven { begun: run.begun, recorder, interrupted: run.tally.stop.is_cancelled(), held_back })
 }
 
 struct Run {

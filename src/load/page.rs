@@ -99,6 +99,9 @@ fn run(run: &Report) -> String {
         short(100.0 * run.goodput_share),
         escape(&run.scenario.objective.to_string())
     );
+    if run.interrupted {
+        text += "<p class=loud>Interrupted: the run is not whole, and what was out then counts as unfinished.</p>";
+    }
     let class = if run.harness.was_bottleneck { "loud" } else { "quiet" };
     text += &format!("<p class={class}>{}.</p>", escape(&run.harness.verdict));
     let rows = times(run).into_iter().map(|(name, s)| {

@@ -38,6 +38,8 @@ pub struct Report {
     pub scenario: Scenario,
     /// From the first schedule to the last end, or to the end of the time asked for if that is later.
     pub seconds: f64,
+    /// Whether it was ended before its end, by hand.
+    pub interrupted: bool,
     /// Requests a second that the schedule asked for; absent in a closed loop, which asks for what it gets.
     pub offered_per_second: Option<f64>,
     /// Requests that count.
@@ -123,7 +125,7 @@ impl Report {
         let span = last.saturating_sub(first).as_secs_f64();
         // A time that was asked for counts whole, even if its last request ended before it.
         let asked = match scenario.amount {
-            Some(super::Amount::Time(time)) => time.as_secs_f64(),
+            Some(super::Amount::Time(time)) if !driven.interrupted => time.as_secs_f64(),
             _ => 0.0,
         };
         let seconds = end.saturating_sub(first).as_secs_f64().max(asked).max(1e-9);
@@ -137,6 +139,7 @@ impl Report {
         let errors = r.errors.iter();
         Self {
             seconds,
+            interrupted: driven.interrupted,
             offered_per_second: offered.filter(|_| open),
             requests: r.requests,
             answered: r.answered,

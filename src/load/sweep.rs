@@ -143,7 +143,7 @@ mod tests {
         };
         let recorder = Recorder::new(Objective::default());
         let harness = Harness::judge(Mark::now(), &shape, &recorder, 0, false);
-        let driven = Driven { begun: Instant::now(), recorder, held_back: 0 };
+        let driven = Driven { begun: Instant::now(), recorder, interrupted: false, held_back: 0 };
         let mut report = Report::new(Scenario { shape, ..Scenario::default() }, &driven, harness, Inside::default());
         report.requests = 1000;
         report.offered_per_second = open.then_some(level);

@@ -124,7 +124,10 @@ async fn a_run_that_is_stopped_ends_with_what_it_has() {
             tally.stop.cancel();
         };
         let driving = drive(&endless, Arc::new(Silent), workload, tally.clone());
-        let recorder = tokio::join!(driving, stop).0.unwrap().recorder;
-        assert!(recorder.requests > 0 && recorder.errors["unfinished"].count == recorder.requests);
+        let driven = tokio::join!(driving, stop).0.unwrap();
+        let recorder = driven.recorder;
+        assert!(
+            driven.interrupted && recorder.requests > 0 && recorder.errors["unfinished"].count == recorder.requests
+        );
     }
 }
