@@ -6,6 +6,7 @@ pub mod config;
 pub mod core;
 pub mod door;
 pub mod engine;
+pub mod load;
 pub mod model;
 pub mod ops;
 pub mod plan;

@@ -53,6 +53,7 @@ fn argument(group: &Group, setting: &Setting) -> Arg {
     match setting.shape {
         // "-5" is a value too: a wrong one, of which check() can say more than clap.
         Shape::Value(name) => arg.value_name(name).action(ArgAction::Set).allow_negative_numbers(true),
+        Shape::List(name) if setting.positional => arg.value_name(name).num_args(0..).action(ArgAction::Append),
         Shape::List(name) => arg.value_name(name).action(ArgAction::Append).allow_hyphen_values(true),
         Shape::Switch => arg
             .value_name("BOOL")

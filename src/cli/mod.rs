@@ -6,6 +6,8 @@ pub mod demo;
 pub mod embed;
 mod flags;
 pub mod inspect;
+pub mod load;
+mod load_table;
 mod logging;
 mod page;
 mod pipeline;
@@ -16,7 +18,9 @@ mod table;
 mod threads;
 pub mod up;
 
-use crate::config::{self, CONFIG, DeviceConfig, InspectConfig, Order, Problems, SplitConfig, VerbConfig, Written};
+use crate::config::{
+    self, CONFIG, DeviceConfig, InspectConfig, LoadConfig, Order, Problems, SplitConfig, VerbConfig, Written,
+};
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -85,6 +89,10 @@ fn dispatch(Order { verb, logging }: Order) -> anyhow::Result<ExitCode> {
         VerbConfig::Up(config) => on_runtime(Some(&config.device), up::up(config.clone(), logging)),
         VerbConfig::Run(config) => on_runtime(Some(&config.device), run::run(config.clone())),
         VerbConfig::Embed(config) => on_runtime(Some(&config.device), embed::embed(config.clone())),
+        VerbConfig::Load(config) => match config {
+            LoadConfig::Compare(before, after) => load::compare(&before, &after),
+            LoadConfig::Run(run) => on_runtime(Some(&run.device.clone()), load::load(*run)),
+        },
         VerbConfig::Demo(config) => on_runtime(Some(&config.device), demo::demo(config.clone(), logging)),
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::base::limits::{MAX_STAGES, MAX_STOP_BYTES, MAX_STOP_STRINGS, MAX_TOP_LOGITS};
 use crate::config::checked::*;
+use crate::config::load::load;
 use crate::config::parse;
 use crate::config::problem::Problems;
 use crate::config::raw::{Reader, Written};
@@ -30,6 +31,7 @@ pub fn check(verb: &str, written: &Written) -> Result<Order, Problems> {
         _ if verb == verbs::RUN.name => (VerbConfig::Run(run(r)), s::LOG_LEVEL_QUIET),
         _ if verb == verbs::EMBED.name => (VerbConfig::Embed(embed(r)), s::LOG_LEVEL_QUIET),
         _ if verb == verbs::CALL.name => (VerbConfig::Call(call(r)), s::LOG_LEVEL_QUIET),
+        _ if verb == verbs::LOAD.name => (VerbConfig::Load(load(r)), s::LOG_LEVEL_QUIET),
         _ if verb == verbs::INSPECT.name => (VerbConfig::Inspect(inspect(r)), s::LOG_LEVEL_QUIET),
         _ if verb == verbs::DEMO.name => (VerbConfig::Demo(demo(r)), s::LOG_LEVEL_QUIET),
         other => return Err(Problems(vec![format!("{other}: there is no such subcommand")])),
@@ -180,11 +182,11 @@ fn source(r: &mut Reader) -> SourceConfig {
     }
 }
 
-fn balance(r: &mut Reader) -> Balance {
+pub(super) fn balance(r: &mut Reader) -> Balance {
     r.value(&s::BALANCE, parse::word(&[("cost", Balance::Cost), ("params", Balance::Params)]))
 }
 
-fn device(r: &mut Reader) -> DeviceConfig {
+pub(super) fn device(r: &mut Reader) -> DeviceConfig {
     let executors = parse::word(&[("candle", ExecutorKind::Candle), ("fake", ExecutorKind::Fake)]);
     DeviceConfig {
         device: r.value(&s::DEVICE, device_name),
@@ -205,7 +207,7 @@ fn device_name(text: &str) -> parse::Parsed<DeviceName> {
     }
 }
 
-fn batching(r: &mut Reader) -> BatchingConfig {
+pub(super) fn batching(r: &mut Reader) -> BatchingConfig {
     let delay = r.value(&s::MAX_BATCH_DELAY_US, parse::count::<u64>(0..=1_000_000));
     let config = BatchingConfig {
         max_num_seqs: r.value(&s::MAX_NUM_SEQS, parse::count(1..=MANY)),

@@ -31,6 +31,8 @@ pub enum VerbConfig {
     Embed(EmbedConfig),
     /// `stageline call`.
     Call(CallConfig),
+    /// `stageline load`.
+    Load(crate::config::LoadConfig),
     /// `stageline inspect`.
     Inspect(InspectConfig),
     /// `stageline demo`.

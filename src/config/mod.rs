@@ -6,6 +6,7 @@
 
 mod check;
 pub mod checked;
+pub mod load;
 mod parse;
 mod problem;
 mod prompts;
@@ -16,6 +17,7 @@ mod verbs;
 
 pub use check::check;
 pub use checked::*;
+pub use load::{LoadConfig, LoadRun, TargetConfig};
 pub use problem::{Origin, Problems};
 pub use raw::Written;
 pub use setting::{Group, Setting, Shape, Verb};

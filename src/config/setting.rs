@@ -79,6 +79,7 @@ impl Setting {
     pub fn on_command_line(&self) -> String {
         match self.shape {
             Shape::Value(name) if self.positional => name.to_owned(),
+            Shape::List(name) if self.positional => format!("[{name}]"),
             _ => format!("--{}", self.flag()),
         }
     }

@@ -143,6 +143,88 @@ pub const STOP: Setting = Setting::list("stop", "TEXT", "End the answer before t
 pub const TOP_LOGITS: Setting =
     Setting::value("top_logits", "N", "With --json: also print the N largest logits of each token").or("0");
 
+/// Settings of `load`.
+pub const LOAD_WORDS: Setting =
+    Setting::list("reports", "compare A.json B.json", "Instead of a load: put two reports side by side").positional();
+pub const TARGET: Setting = Setting::value(
+    "target",
+    "URL_OR_DIR",
+    "http://HOST:PORT (function door), grpc://HOST:PORT, nats://HOST:PORT (with --name), or a pipeline or model folder to \
+     run in this process",
+);
+pub const STREAM: Setting =
+    Setting::switch("stream", "Read answers token by token, over http:// and nats:// (the others always do)");
+pub const RUN_STAGE: Setting =
+    Setting::switch("run", "Call one stage's layers (gRPC Run) rather than the pipeline's door");
+pub const EMBEDS: Setting = Setting::switch("embed", "The server's model is an encoder: ask for vectors");
+pub const RATE: Setting =
+    Setting::value("rate", "R", "Open loop: R requests a second are sent, whatever the answers do");
+pub const ARRIVALS: Setting =
+    Setting::value("arrivals", "constant|poisson|bursts:N", "How an open loop's requests are spread").or("poisson");
+pub const REPLAY: Setting = Setting::value(
+    "replay",
+    "FILE",
+    "Open loop at the times of a file: seconds a line, or objects with at_ms and if wanted prompt, prompt_tokens and \
+     output_tokens",
+);
+pub const CONCURRENCY: Setting = Setting::value(
+    "concurrency",
+    "N",
+    "Closed loop: N requests at once, each followed by the next when it is answered (default: 1, if there is no --rate)",
+);
+pub const REQUESTS: Setting = Setting::value("requests", "N", "Stop after N requests (default: 100)");
+pub const DURATION: Setting = Setting::value("duration", "DURATION", "Stop after this time instead, as in 30s");
+pub const WARM_UP: Setting =
+    Setting::value("warm_up", "N|DURATION", "What is sent first and not counted: requests, or a time as in 5s").or("0");
+pub const DRAIN: Setting = Setting::value(
+    "drain",
+    "DURATION",
+    "How long the last answers may take; those later still are counted as errors (unfinished)",
+)
+.or("30s");
+pub const MAX_OUTSTANDING: Setting = Setting::value(
+    "max_outstanding",
+    "N",
+    "Most requests out at once in an open loop; more wait in the harness, and the report says so",
+)
+.or("4096");
+pub const LOAD_SEED: Setting =
+    Setting::value("seed", "N", "Decides arrivals, lengths, prompts and sampling: the same seed is the same load")
+        .or("1");
+pub const PROMPT_TOKENS: Setting = Setting::value(
+    "prompt_tokens",
+    "LENGTH",
+    "Lengths of prompts made of random tokens: 128, 16..256, normal:128,32, lognormal:128,64 or file:PATH",
+)
+.or("32");
+pub const TOKEN_IDS: Setting =
+    Setting::value("token_ids", "LOW..HIGH", "The ids that random prompts are made of").or("100..1000");
+pub const LOAD_PROMPT_FILE: Setting =
+    Setting::value("prompt_file", "FILE", "A file with a prompt a line, drawn from instead of random tokens");
+pub const OUTPUT_TOKENS: Setting =
+    Setting::value("output_tokens", "LENGTH", "Most tokens of each answer, in the same forms").or("16");
+pub const DEADLINE: Setting =
+    Setting::value("deadline", "DURATION", "Within which the server must answer each request");
+pub const OBJECTIVE: Setting = Setting::value(
+    "objective",
+    "BOUNDS",
+    "What a good request keeps, as in ttft=200ms,itl=50ms,e2e=2s (itl: its mean time between tokens)",
+);
+pub const SWEEP: Setting = Setting::value(
+    "sweep",
+    "LEVELS|auto",
+    "Run several rates (with --rate) or concurrencies, as in 1,2,4,8, and find the knee; auto doubles, then bisects",
+);
+pub const KNEE: Setting =
+    Setting::value("knee", "SHARE", "Share of good requests, 0 to 1, below which a load is past the knee").or("0.99");
+pub const METRICS: Setting = Setting::value(
+    "metrics",
+    "URL,...",
+    "Metrics pages of every stage's process (default: the target's own, over http:// and grpc://)",
+);
+pub const REPORT: Setting = Setting::value("out", "FILE", "Write the report as JSON");
+pub const HTML: Setting = Setting::value("html", "FILE", "Write the report as one page with plots");
+
 pub const LOG_FORMAT: Setting =
     Setting::value("log_format", "text|json", "Form of the log, which goes to standard error").or("text");
 pub const LOG_LEVEL: Setting = Setting::value(

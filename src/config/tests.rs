@@ -2,6 +2,7 @@
 
 use super::settings as s;
 use super::*;
+use crate::load::{Amount, Arrivals, Lengths, Scenario, Shape};
 use crate::transport::HopKind;
 use std::collections::BTreeSet;
 
@@ -156,7 +157,15 @@ fn every_default_is_right_and_every_name_is_free() {
         }
     }
     assert!(variables.contains("STAGELINE_MAX_BATCH_DELAY_US"));
-    let required = [("pipeline", "."), ("model", "."), ("out", "o"), ("stages", "1"), ("stage", "0"), ("prompt", "p")];
+    let required = [
+        ("pipeline", "."),
+        ("model", "."),
+        ("out", "o"),
+        ("stages", "1"),
+        ("stage", "0"),
+        ("prompt", "p"),
+        ("target", "http://a:1"),
+    ];
     for verb in VERBS {
         let order = check(verb.name, &written(&required, &[], "")).unwrap();
         let quiet = verb.settings().any(|setting| setting.default == s::LOG_LEVEL_QUIET.default);
@@ -190,5 +199,43 @@ fn a_hop_between_processes_needs_processes_and_an_advertised_port_a_port() {
         ),
     ] {
         assert_eq!(serve(flags).unwrap_err(), [want]);
+    }
+}
+
+#[test]
+fn a_load_is_read_whole_and_what_does_not_fit_together_is_said() {
+    let load = |flags: &[(&str, &str)]| check("load", &written(flags, &[], ""));
+    let to = ("target", "http://a:1");
+    let run = |flags: &[(&str, &str)]| match load(flags).unwrap().verb {
+        VerbConfig::Load(LoadConfig::Run(run)) => run,
+        other => panic!("not a load: {other:?}"),
+    };
+    let usual = run(&[to]).scenario;
+    assert_eq!(usual, Scenario { target: "http://a:1".into(), ..Scenario::default() });
+    let typed = run(&[to, ("rate", "2.5"), ("arrivals", "bursts:4"), ("duration", "3s"), ("prompt_tokens", "1..9")]);
+    assert_eq!(typed.scenario.shape, Shape::Open { rate: 2.5, arrivals: Arrivals::Bursts(4) });
+    assert_eq!(typed.scenario.amount, Some(Amount::Time(std::time::Duration::from_secs(3))));
+    assert_eq!(typed.scenario.prompt_tokens, Lengths::Uniform(1, 9));
+    for (target, kind) in [
+        ("grpc://a:1", TargetConfig::Grpc("grpc://a:1".into())),
+        ("nats://a:1", TargetConfig::Nats("nats://a:1".into(), "p".into(), None)),
+    ] {
+        assert_eq!(run(&[("target", target), ("name", "p")]).target, kind);
+    }
+    for (flags, want) in [
+        (vec![to, ("rate", "1"), ("concurrency", "1")], "give one of --rate"),
+        (vec![to, ("requests", "1"), ("duration", "1s")], "give --requests or --duration, not both"),
+        (vec![to, ("objective", "ttft=1s")], "--objective: no time of single tokens is seen here: add --stream"),
+        (vec![to, ("run", "true")], "--run: a stage is called by gRPC"),
+        (vec![to, ("token_ids", "9..9")], "--token-ids: the first id is expected to be below the last"),
+        (vec![to, ("sweep", "1.5")], "--sweep: concurrencies are whole numbers"),
+        (vec![to, ("prompt_tokens", "9..1")], "--prompt-tokens: `9..1`: a number, LOW..HIGH"),
+        (vec![("target", "nats://a:1")], "--target: `nats://a:1`: which pipeline? Give its --name"),
+        (vec![("target", "a:1")], "--target: `a:1`: there is no such folder; for a server, write http://a:1"),
+        (vec![("target", "https://a")], "--target: `https://a`: http://, grpc://, nats:// or a folder is expected"),
+        (vec![to, ("reports", "compare")], "`compare`: compare A.json B.json is expected, or nothing to send a load"),
+    ] {
+        let problems = load(&flags).unwrap_err().0;
+        assert!(problems.len() == 1 && problems[0].starts_with(want), "{want}: {problems:?}");
     }
 }

@@ -4,7 +4,7 @@ use crate::config::setting::{Group, Verb};
 use crate::config::settings::*;
 
 /// Every subcommand, in the order of `--help`.
-pub const VERBS: [&Verb; 8] = [&SPLIT, &SERVE, &UP, &RUN, &EMBED, &CALL, &INSPECT, &DEMO];
+pub const VERBS: [&Verb; 9] = [&SPLIT, &SERVE, &UP, &RUN, &EMBED, &CALL, &LOAD, &INSPECT, &DEMO];
 
 /// `stageline split`.
 pub const SPLIT: Verb = Verb {
@@ -108,6 +108,55 @@ Examples:
         Group { heading: "Call", settings: &[ADDRESS, PROMPT, TOKENS, ROWS, SAVE, TIMEOUT] },
         Group { heading: "Form", settings: &[JSON] },
         SAMPLING,
+        LOGGING_QUIET,
+    ],
+};
+
+/// `stageline load`.
+pub const LOAD: Verb = Verb {
+    name: "load",
+    about: "Send a load, measure from its schedule, and say where the time went",
+    examples: "\
+Examples:
+  Twenty requests a second for half a minute, read token by token, with a page of plots:
+    stageline load --target http://127.0.0.1:8080 --stream --rate 20 --duration 30s --html load.html
+  The most that keeps an objective:
+    stageline load --target http://127.0.0.1:8080 --stream --rate 1 --duration 20s --sweep auto \\
+        --objective ttft=500ms,itl=50ms --out before.json
+  The same seed is the same load; two reports side by side:
+    stageline load compare before.json after.json
+  A model in this process, eight requests at once:
+    stageline load --target models/smollm2 --concurrency 8 --requests 200",
+    groups: &[
+        Group {
+            heading: "Target",
+            settings: &[LOAD_WORDS, TARGET, STREAM, EMBEDS, RUN_STAGE, NAME, NATS_CREDS, METRICS],
+        },
+        Group {
+            heading: "Load",
+            settings: &[
+                RATE,
+                ARRIVALS,
+                REPLAY,
+                CONCURRENCY,
+                REQUESTS,
+                DURATION,
+                WARM_UP,
+                DRAIN,
+                MAX_OUTSTANDING,
+                LOAD_SEED,
+                SWEEP,
+                KNEE,
+            ],
+        },
+        Group {
+            heading: "Requests",
+            settings: &[PROMPT_TOKENS, TOKEN_IDS, LOAD_PROMPT_FILE, OUTPUT_TOKENS, TEMPERATURE, DEADLINE, OBJECTIVE],
+        },
+        Group { heading: "Report", settings: &[REPORT, HTML, JSON] },
+        Group { heading: "Pipeline in this process", settings: &[STAGES_OR_ONE, BALANCE] },
+        DEVICES,
+        BATCHING,
         LOGGING_QUIET,
     ],
 };

@@ -1,0 +1,183 @@
+//! Small servers of each kind, all with the same answers: what a prompt's first token id says.
+
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use stageline::base::{Fault, FaultClass, StageIndex};
+use stageline::core::requests::FinishReason;
+use stageline::core::{DirectOutput, DirectRun};
+use stageline::door::grpc::pb;
+use stageline::door::grpc::pb::inference_server::{Inference, InferenceServer};
+use stageline::door::http::{HttpLimits, HttpState, router, serve};
+use stageline::door::stages::{Overview, Stages};
+use stageline::door::{Answer, AnswerEvent, Input, Intake, Readiness, Request};
+use stageline::server::Metrics;
+use std::sync::Arc;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, oneshot};
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::{Response, Status};
+
+/// A prompt that begins so is refused.
+pub const REFUSED: u32 = 7;
+/// A prompt that begins so is answered in part, and then fails.
+pub const BROKEN: u32 = 8;
+
+/// Answers with as many tokens as are asked for.
+pub struct Pipeline;
+
+impl Intake for Pipeline {
+    fn submit(&self, request: Request) -> BoxFuture<'_, Result<Answer, Fault>> {
+        Box::pin(async move {
+            let Input::Tokens(ids) = request.input else { return Err(Fault::invalid("token ids are expected")) };
+            if ids[0] == REFUSED {
+                return Err(Fault::new(FaultClass::Overloaded, "no room"));
+            }
+            let tokens = request.max_tokens.unwrap_or(1);
+            let (events, answer) = mpsc::channel(tokens as usize + 2);
+            let (alive, _) = oneshot::channel();
+            for id in 0..tokens {
+                events.try_send(AnswerEvent::Token { id, text: format!("{id}"), observed: None }).unwrap();
+            }
+            let end = match ids[0] {
+                BROKEN => AnswerEvent::Failed(Fault::device("it broke")),
+                _ => AnswerEvent::Finished { reason: FinishReason::Length, text: String::new() },
+            };
+            events.try_send(end).unwrap();
+            Ok(Answer { prompt_tokens: ids.len() as u32, events: answer, alive })
+        })
+    }
+
+    fn readiness(&self) -> Readiness {
+        Readiness::Ready
+    }
+
+    fn embeds(&self) -> bool {
+        false
+    }
+}
+
+impl Stages for Pipeline {
+    fn run(&self, _: Option<StageIndex>, _: DirectRun) -> BoxFuture<'_, Result<DirectOutput, Fault>> {
+        Box::pin(std::future::ready(Err(Fault::invalid("no rows are run here"))))
+    }
+
+    fn overview(&self) -> Overview {
+        Overview::default()
+    }
+}
+
+/// A function door; gives its URL.
+pub async fn http() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let state = HttpState {
+        intake: Some(Arc::new(Pipeline)),
+        readiness: Arc::new(|| Readiness::Ready),
+        metrics: Arc::new(Metrics::new("p", 0..1)),
+        limits: HttpLimits::default(),
+        pipeline: "p".into(),
+        stage: 0,
+        stages: Arc::new(Pipeline),
+    };
+    tokio::spawn(serve(listener, router(state), HttpLimits::default(), std::future::pending()));
+    url
+}
+
+/// The client service of stage `stage`, whose rows are 4 wide.
+struct Service {
+    stage: u32,
+}
+
+#[tonic::async_trait]
+impl Inference for Service {
+    type GenerateStream = futures::stream::BoxStream<'static, Result<pb::GenerateEvent, Status>>;
+
+    async fn generate(
+        &self,
+        request: tonic::Request<pb::GenerateRequest>,
+    ) -> Result<Response<Self::GenerateStream>, Status> {
+        use pb::generate_event::Event;
+        let request = request.into_inner();
+        let Some(pb::generate_request::Input::Tokens(prompt)) = request.input else {
+            return Err(Status::invalid_argument("token ids are expected"));
+        };
+        if prompt.ids[0] == REFUSED {
+            return Err(Status::resource_exhausted("no room"));
+        }
+        let mut events = vec![Ok(Event::Started(pb::Started { prompt_tokens: prompt.ids.len() as u32 }))];
+        let tokens = request.max_tokens.unwrap_or(1);
+        events.extend((0..tokens).map(|index| Ok(Event::Token(pb::GeneratedToken { index, ..Default::default() }))));
+        events.push(match prompt.ids[0] {
+            BROKEN => Err(Status::internal("it broke")),
+            _ => Ok(Event::Finished(pb::Finished::default())),
+        });
+        let events = events.into_iter().map(|event| event.map(|event| pb::GenerateEvent { event: Some(event) }));
+        Ok(Response::new(futures::stream::iter(events).boxed()))
+    }
+
+    async fn embed(&self, _: tonic::Request<pb::EmbedRequest>) -> Result<Response<pb::EmbedReply>, Status> {
+        Ok(Response::new(pb::EmbedReply { vector: vec![1.0], prompt_tokens: 3 }))
+    }
+
+    async fn run(&self, request: tonic::Request<pb::RunRequest>) -> Result<Response<pb::RunReply>, Status> {
+        let input = request.into_inner().input.ok_or_else(|| Status::invalid_argument("no input"))?;
+        let (element, columns) = match self.stage {
+            0 => (pb::tensor::Element::U32, 1),
+            _ => (pb::tensor::Element::F32, 4),
+        };
+        let whole = input.data.len() == (input.rows * columns * 4) as usize;
+        if input.element != element as i32 || input.columns != columns || !whole {
+            return Err(Status::invalid_argument(format!("{} x {} is not expected", input.rows, input.columns)));
+        }
+        Ok(Response::new(pb::RunReply { output: Some(input), top: None }))
+    }
+
+    async fn status(&self, _: tonic::Request<pb::StatusRequest>) -> Result<Response<pb::StatusReply>, Status> {
+        let here =
+            vec![pb::LocalStage { stage: self.stage, columns: [1, 4, 5][self.stage as usize], ..Default::default() }];
+        Ok(Response::new(pb::StatusReply { here, ..Default::default() }))
+    }
+}
+
+/// A gRPC client service at stage `stage`; gives its URL.
+pub async fn grpc(stage: u32) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("grpc://{}", listener.local_addr().unwrap());
+    let server = tonic::transport::Server::builder().add_service(InferenceServer::new(Service { stage }));
+    tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+    url
+}
+
+/// A door of the pipeline `p` behind the broker at `url`: it asks the function door at `door`, and hands its answers on.
+pub async fn nats(url: &str, door: String) {
+    let client = async_nats::connect(url).await.unwrap();
+    let mut asked = client.queue_subscribe("stageline.v1.p.ask", "door".into()).await.unwrap();
+    // What comes back on the same connection shows that the broker has read the subscription before it.
+    let mut echo = client.subscribe("echo").await.unwrap();
+    client.publish("echo", "".into()).await.unwrap();
+    echo.next().await.unwrap();
+    tokio::spawn(async move {
+        while let Some(ask) = asked.next().await {
+            let streams = ask.headers.as_ref().is_some_and(|headers| headers.get("Accept").is_some());
+            let accept = if streams { "text/event-stream" } else { "application/json" };
+            let request = reqwest::Client::new().post(&door).header("content-type", "application/json");
+            let answer = request.header("accept", accept).body(ask.payload).send().await.unwrap();
+            let status = answer.status().as_u16();
+            let body = answer.bytes().await.unwrap();
+            let reply = ask.reply.unwrap();
+            if !streams || status != 200 {
+                let mut headers = async_nats::HeaderMap::new();
+                headers.insert("Stageline-Status", status.to_string().as_str());
+                client.publish_with_headers(reply, headers, body).await.unwrap();
+                continue;
+            }
+            for event in std::str::from_utf8(&body).unwrap().split("\n\n").filter(|event| !event.is_empty()) {
+                let line = |name: &str| event.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+                let mut headers = async_nats::HeaderMap::new();
+                headers.insert("Stageline-Event", line("event:").unwrap_or("message"));
+                let payload = line("data:").unwrap().to_owned();
+                client.publish_with_headers(reply.clone(), headers, payload.into()).await.unwrap();
+            }
+        }
+    });
+}
