@@ -165,6 +165,7 @@ fn every_default_is_right_and_every_name_is_free() {
         ("stage", "0"),
         ("prompt", "p"),
         ("target", "http://a:1"),
+        ("address", "a:1"),
     ];
     for verb in VERBS {
         let order = check(verb.name, &written(&required, &[], "")).unwrap();
