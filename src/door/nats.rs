@@ -48,6 +48,7 @@ pub async fn serve(client: Client, subject: String, router: Router, stop: Cancel
             Some((requests.next().await?, permit))
         };
         tokio::select! {
+            // Stopping first: a flood of requests must not delay it.
             biased;
             () = stop.cancelled(), if !draining => {
                 draining = true;

@@ -74,6 +74,9 @@ async fn stages_that_are_killed_again_and_again_are_started_again_and_the_answer
     let pipeline = Pipeline::fake();
     let program = pipeline.program(&["up"], &["--nats", &broker.url(), "--exec-timeout", "2m"]);
     let door = Place::new(0, program.ready(0, 1).await);
+    // A stage that ends before that has not started well, and is not started again.
+    let whole = |lines: &[String]| lines.iter().any(|line| line.starts_with("stage 2: ")).then_some(());
+    program.logged("all stages to have started", whole).await;
     let mut stream = door.stream(&PROMPT, json!({"max_tokens": LONG})).await;
     // The door's settings are those that were given to `up`.
     assert_eq!(door.send(&json!({"tokens": PROMPT, "deadline_ms": 120_001})).await.status(), 400);

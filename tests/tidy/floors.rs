@@ -124,7 +124,7 @@ const AT_HOME: [(&str, &[&str]); 9] = [
     ("candle_nn", &["ops", "model", "engine"]),
     ("cudarc", &["ops", "model", "engine"]),
     ("prost", &["wire"]),
-    ("pb", &["wire", "door", "load"]),
+    ("pb", &["wire", "door", "load", "cli"]),
     ("axum", &["door", "server"]),
     ("clap", &["cli"]),
     ("anyhow", &["cli", "config"]),
