@@ -37,7 +37,8 @@ const STREAMS: usize = 250;
 enum Badly {
     /// 500 connections send a byte of a request every 100 ms, half of them HTTP/1.1, half HTTP/2.
     SendsSlowly,
-    /// 60 answers of 1,000 tokens are asked for and never read.
+    /// 50 answers of 40 tokens are asked for and never read. (A client whose library holds more small frames than it likes
+    /// closes its own connection, which would end the attack.)
     NeverReads,
     /// 40 connections open 250 calls each and send nothing on them.
     OpensManyStreams,
@@ -133,8 +134,8 @@ async fn start(badly: Badly, address: SocketAddr) -> JoinSet<()> {
         }
         Badly::NeverReads => {
             let mut client = InferenceClient::new(channel(address).await);
-            for _ in 0..60 {
-                let answer = client.generate(request(1000)).await.expect("an answer");
+            for _ in 0..50 {
+                let answer = client.generate(request(40)).await.expect("an answer");
                 tasks.spawn(async move {
                     let _unread = answer;
                     std::future::pending().await
