@@ -7,7 +7,7 @@ pub mod prng;
 pub mod tensor;
 pub mod tick;
 
-pub use fault::{Fault, FaultClass};
+pub use fault::{Fault, FaultClass, with_causes};
 pub use ids::{Attempt, Position, ReplicaId, SequenceId, StageIndex, TokenId};
 pub use tensor::{HostDType, HostTensor};
 pub use tick::Tick;

@@ -1,7 +1,11 @@
 //! `call`: a stage that is being served, called over gRPC.
 
+use crate::cli::embed::print_vector;
+use crate::cli::pipeline::Outcome;
+use crate::cli::run;
 use crate::cli::table::{Table, count, percent};
 use crate::config::{AnswerConfig, Ask, CallConfig, Rows};
+use crate::core::Observed;
 use crate::door::grpc::pb::{self, generate_event::Event, inference_client::InferenceClient, tensor::Element};
 use anyhow::{Context, anyhow, bail};
 use futures::StreamExt;
@@ -48,7 +52,7 @@ pub async fn call(config: CallConfig) -> anyhow::Result<ExitCode> {
                 }
             }
         }
-        Ask::Run(rows, save) => run(&mut client, rows, save.as_deref(), &config).await?,
+        Ask::Run(rows, save) => run_rows(&mut client, rows, save.as_deref(), &config).await?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -83,29 +87,22 @@ async fn generate(client: &mut Client, prompt: &str, config: &CallConfig) -> any
     };
     let mut events = client.generate(timed(asked, config)).await.map_err(said)?.into_inner();
     let mut out = std::io::stdout();
-    let (mut text, mut ids, mut logits) = (String::new(), Vec::new(), Vec::new());
-    let mut prompt_tokens = 0;
+    let mut outcome = Outcome::default();
     while let Some(event) = events.next().await {
         let piece = match event.map_err(said)?.event {
             Some(Event::Started(started)) => {
-                prompt_tokens = started.prompt_tokens;
+                outcome.prompt_tokens = started.prompt_tokens;
                 continue;
             }
             Some(Event::Token(token)) => {
-                ids.push(token.id);
-                logits.extend(token.top.as_ref().map(json_of_top));
+                outcome.token_ids.push(token.id);
+                outcome.observed.extend(token.top.map(observed));
                 token.text
             }
             Some(Event::Finished(end)) if config.json => {
-                text += &end.text;
-                let mut line = json!({
-                    "text": text, "token_ids": ids, "prompt_tokens": prompt_tokens,
-                    "finish_reason": if end.reason() == pb::finished::Reason::Stop { "stop" } else { "length" },
-                });
-                if !logits.is_empty() {
-                    line["logits"] = logits.into();
-                }
-                return print_json(&line);
+                outcome.finish_reason = if end.reason() == pb::finished::Reason::Stop { "stop" } else { "length" };
+                outcome.text += &end.text;
+                return print_json(&run::as_json(&outcome));
             }
             Some(Event::Finished(end)) => {
                 writeln!(out, "{}", end.text)?;
@@ -113,7 +110,7 @@ async fn generate(client: &mut Client, prompt: &str, config: &CallConfig) -> any
             }
             None => continue,
         };
-        text += &piece;
+        outcome.text += &piece;
         if !config.json {
             write!(out, "{piece}")?;
             out.flush()?;
@@ -125,14 +122,11 @@ async fn generate(client: &mut Client, prompt: &str, config: &CallConfig) -> any
 async fn embed(client: &mut Client, text: &str, config: &CallConfig) -> anyhow::Result<()> {
     let asked = pb::EmbedRequest { input: Some(pb::embed_request::Input::Text(text.to_owned())) };
     let reply = client.embed(timed(asked, config)).await.map_err(said)?.into_inner();
-    if config.json {
-        return print_json(&json!({ "embedding": reply.vector, "prompt_tokens": reply.prompt_tokens }));
-    }
-    let numbers: Vec<String> = reply.vector.iter().map(f32::to_string).collect();
-    Ok(writeln!(std::io::stdout(), "{}", numbers.join(" "))?)
+    let outcome = Outcome { vector: reply.vector, prompt_tokens: reply.prompt_tokens, ..Outcome::default() };
+    print_vector(&outcome, config.json, &mut std::io::stdout())
 }
 
-async fn run(client: &mut Client, rows: &Rows, save: Option<&Path>, config: &CallConfig) -> anyhow::Result<()> {
+async fn run_rows(client: &mut Client, rows: &Rows, save: Option<&Path>, config: &CallConfig) -> anyhow::Result<()> {
     let input = match rows {
         Rows::Tokens(ids) => {
             let data: Vec<u8> = ids.iter().flat_map(|id| id.to_le_bytes()).collect();
@@ -142,6 +136,7 @@ async fn run(client: &mut Client, rows: &Rows, save: Option<&Path>, config: &Cal
     };
     let asked = pb::RunRequest { input: Some(input), top_logits: config.answer.top_logits, stage: None };
     let reply = client.run(timed(asked, config)).await.map_err(said)?.into_inner();
+    let top = reply.top.map(observed);
     let output = reply.output.context("the stage answered without rows")?;
     if let Some(path) = save {
         write(path, &output)?;
@@ -157,8 +152,8 @@ async fn run(client: &mut Client, rows: &Rows, save: Option<&Path>, config: &Cal
         if tokens {
             line["token_ids"] = words.iter().map(|word| u32::from_le_bytes(*word)).collect();
         }
-        if let Some(top) = &reply.top {
-            line["logits"] = json_of_top(top);
+        if let Some(top) = &top {
+            line["logits"] = run::json_of_logits(top);
         }
         return print_json(&line);
     }
@@ -167,7 +162,7 @@ async fn run(client: &mut Client, rows: &Rows, save: Option<&Path>, config: &Cal
     let more = if words.len() > shown.len() { " ..." } else { "" };
     let what = if tokens { "token" } else { "activations" };
     writeln!(out, "{what} [{}, {}]: {}{more}", output.rows, output.columns, shown.join(" "))?;
-    for (id, logit) in reply.top.iter().flat_map(|top| top.ids.iter().zip(&top.logits)) {
+    for (id, logit) in top.iter().flat_map(|observed| &observed.top) {
         writeln!(out, "  {id:>8}  {logit}")?;
     }
     Ok(())
@@ -200,9 +195,8 @@ fn print_json(value: &serde_json::Value) -> anyhow::Result<()> {
     Ok(writeln!(std::io::stdout(), "{value}")?)
 }
 
-fn json_of_top(top: &pb::TopLogits) -> serde_json::Value {
-    let pairs: Vec<(u32, f32)> = top.ids.iter().copied().zip(top.logits.iter().copied()).collect();
-    json!({ "digest": format!("{:016x}", top.digest), "top": pairs })
+fn observed(top: pb::TopLogits) -> Observed {
+    Observed { digest: top.digest, top: top.ids.into_iter().zip(top.logits).collect() }
 }
 
 fn as_json(status: &pb::StatusReply) -> serde_json::Value {

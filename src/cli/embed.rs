@@ -1,6 +1,6 @@
 //! `embed`: vectors of texts, from a pipeline in this process.
 
-use crate::cli::pipeline::{Site, finish, read_answer};
+use crate::cli::pipeline::{Outcome, Site, finish, read_answer};
 use crate::cli::split::said;
 use crate::config::EmbedConfig;
 use crate::door::{Input, Intake, Request};
@@ -28,15 +28,20 @@ pub async fn embed(config: EmbedConfig) -> anyhow::Result<ExitCode> {
     }
     let mut out = std::io::stdout();
     while let Some(outcome) = answers.next().await {
-        let outcome = outcome?;
-        if config.json {
-            let line = json!({ "embedding": outcome.vector, "prompt_tokens": outcome.prompt_tokens });
-            writeln!(out, "{line}")?;
-        } else {
-            let numbers: Vec<String> = outcome.vector.iter().map(f32::to_string).collect();
-            writeln!(out, "{}", numbers.join(" "))?;
-        }
+        print_vector(&outcome?, config.json, &mut out)?;
     }
     finish(serving).await?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Prints a text's vector: its numbers, or a JSON line.
+pub(super) fn print_vector(outcome: &Outcome, json: bool, out: &mut dyn Write) -> anyhow::Result<()> {
+    if json {
+        let line = json!({ "embedding": outcome.vector, "prompt_tokens": outcome.prompt_tokens });
+        writeln!(out, "{line}")?;
+    } else {
+        let numbers: Vec<String> = outcome.vector.iter().map(f32::to_string).collect();
+        writeln!(out, "{}", numbers.join(" "))?;
+    }
+    Ok(())
 }

@@ -3,6 +3,7 @@
 use crate::cli::table::{Table, percent};
 use crate::load::compare::Pair;
 use crate::load::histogram::Summary;
+use crate::load::report::short;
 use crate::load::{Amount, Document, Report, Scenario, Shape, sweep};
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ pub(crate) fn length(scenario: &Scenario) -> (Option<u64>, Option<Duration>) {
 
 /// One line on a step of a sweep.
 pub(crate) fn step(report: &Report, share: f64) -> String {
-    let p99 = report.end_to_end.as_ref().map_or("-".into(), |summary| ms(summary.p99_ms));
+    let p99 = report.end_to_end.as_ref().map_or("-".into(), |summary| short(summary.p99_ms));
     let verdict = if sweep::is_served(report, share) { "served" } else { "too much" };
     format!(
         "{}: {:.1} answered/s, {} good, 99 % within {p99} ms: {verdict}",
@@ -48,7 +49,7 @@ pub(crate) fn document(document: &Document) -> String {
         let mut sorted: Vec<&Report> = runs.iter().collect();
         sorted.sort_by(|a, b| a.level().total_cmp(&b.level()));
         for run in sorted {
-            let at = |of: fn(&Summary) -> f64| run.end_to_end.as_ref().map_or("-".into(), |s| ms(of(s)));
+            let at = |of: fn(&Summary) -> f64| run.end_to_end.as_ref().map_or("-".into(), |s| short(of(s)));
             table.row([
                 format!("{}", run.level()),
                 format!("{:.1}", run.requests_per_second),
@@ -89,7 +90,7 @@ fn report(run: &Report) -> String {
         ("send lag", &run.lag),
     ] {
         let Some(s) = summary else { continue };
-        let values = [s.mean_ms, s.p50_ms, s.p90_ms, s.p95_ms, s.p99_ms, s.p999_ms, s.max_ms].map(ms);
+        let values = [s.mean_ms, s.p50_ms, s.p90_ms, s.p95_ms, s.p99_ms, s.p999_ms, s.max_ms].map(short);
         times.row([name.to_owned()].into_iter().chain(values).chain([s.count.to_string()]));
     }
     text += &format!("{times}\n");
@@ -121,7 +122,7 @@ fn stages(run: &Report) -> String {
     if let Some(why) = &run.no_metrics {
         return format!("no view inside: {why}\n");
     }
-    let time = |value: Option<f64>| value.map_or("not reported".into(), ms);
+    let time = |value: Option<f64>| value.map_or("not reported".into(), short);
     let mut stages = Table::new(["stage", "rows", "mean batch", "queue ms", "compute ms", "hop ms", "busy", "bubble"]);
     for stage in &run.stages {
         stages.row([
@@ -153,8 +154,8 @@ pub(crate) fn pairs(pairs: &[Pair]) -> String {
             let better = change.zip(line.more_is_better).map(|(change, more)| (change > 0.0) == more);
             table.row([
                 line.name.clone(),
-                line.before.map_or("-".into(), ms),
-                line.after.map_or("-".into(), ms),
+                line.before.map_or("-".into(), short),
+                line.after.map_or("-".into(), short),
                 change.map_or("-".into(), |change| format!("{:+.1} %", 100.0 * change)),
                 match better {
                     // Two runs of the same thing differ by a few percent.
@@ -173,15 +174,4 @@ pub(crate) fn pairs(pairs: &[Pair]) -> String {
         text += "\n";
     }
     text
-}
-
-/// A number with as many digits as matter.
-fn ms(value: f64) -> String {
-    let digits = match value.abs() {
-        size if size >= 100.0 => 0,
-        size if size >= 10.0 => 1,
-        size if size >= 1.0 => 2,
-        _ => 3,
-    };
-    format!("{value:.digits$}")
 }

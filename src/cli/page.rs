@@ -1,5 +1,7 @@
 //! What the demo reads off metrics pages, the process's own or another's.
 
+use crate::load::stages::Page;
+
 /// What a stage has done, by its metrics page.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct StagePage {
@@ -16,16 +18,13 @@ pub struct StagePage {
 impl StagePage {
     /// Of `stage`, from a page in Prometheus' text format.
     pub fn read(page: &str, stage: usize) -> Self {
-        let label = format!("stage=\"{stage}\"");
-        let value = |name: &str| {
-            let mut lines = page.lines().filter(|line| line.starts_with(name) && line.contains(&label));
-            lines.next().and_then(|line| line.rsplit_once(' ')).and_then(|(_, v)| v.parse().ok()).unwrap_or(0.0)
-        };
+        let page = Page::parse(page);
+        let value = |name: &str| page.value(name, stage as u32).unwrap_or(0.0);
         Self {
-            rows: value("stageline_batch_rows_sum{"),
-            batches: value("stageline_batch_rows_count{"),
-            busy_seconds: value("stageline_device_busy_seconds_total{"),
-            bubble_seconds: value("stageline_device_bubble_seconds_total{"),
+            rows: value("batch_rows_sum"),
+            batches: value("batch_rows_count"),
+            busy_seconds: value("device_busy_seconds_total"),
+            bubble_seconds: value("device_bubble_seconds_total"),
         }
     }
 }

@@ -3,6 +3,7 @@
 use crate::cli::pipeline::{Outcome, Site, finish, read_answer};
 use crate::cli::split::said;
 use crate::config::RunConfig;
+use crate::core::Observed;
 use crate::door::{ChatMessage, Input, Intake};
 use anyhow::Context;
 use futures::stream::{FuturesOrdered, StreamExt};
@@ -51,7 +52,8 @@ pub async fn run(config: RunConfig) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn as_json(outcome: &Outcome) -> serde_json::Value {
+/// A line for an answer.
+pub(super) fn as_json(outcome: &Outcome) -> serde_json::Value {
     let mut line = json!({
         "text": outcome.text,
         "token_ids": outcome.token_ids,
@@ -60,7 +62,12 @@ fn as_json(outcome: &Outcome) -> serde_json::Value {
     });
     if !outcome.observed.is_empty() {
         let logits = outcome.observed.iter();
-        line["logits"] = logits.map(|o| json!({ "digest": format!("{:016x}", o.digest), "top": o.top })).collect();
+        line["logits"] = logits.map(json_of_logits).collect();
     }
     line
+}
+
+/// The logits behind a token.
+pub(super) fn json_of_logits(observed: &Observed) -> serde_json::Value {
+    json!({ "digest": format!("{:016x}", observed.digest), "top": observed.top })
 }

@@ -56,7 +56,7 @@ pub enum TargetConfig {
     Http(String),
     /// A door's gRPC client service.
     Grpc(String),
-    /// `Run` on one stage, whose rows are this wide if it is not the first.
+    /// `Run` on one stage.
     Stage(String),
     /// A door behind a broker: its URL, the pipeline's name, credentials.
     Nats(String, String, Option<PathBuf>),

@@ -13,6 +13,16 @@ pub struct Mail {
     pub body: Body,
 }
 
+impl Mail {
+    /// Bytes of its payload: 0 for all but rows.
+    pub fn payload_bytes(&self) -> usize {
+        match &self.body {
+            Body::Link(LinkMail::Frame { load: LinkLoad::Rows { payload, .. }, .. }) => payload.bytes.len(),
+            _ => 0,
+        }
+    }
+}
+
 /// Everything that one replica says to another.
 #[derive(Clone, Debug)]
 pub enum Body {

@@ -1,7 +1,7 @@
 //! A report as one HTML page with plots: no script, nothing from elsewhere, light colours for paper.
 
 use crate::load::histogram::Summary;
-use crate::load::report::{Document, Report};
+use crate::load::report::{Document, Report, short};
 use plot::{Plot, Scale, bars, escape};
 
 mod plot;
@@ -202,15 +202,4 @@ fn table(head: &[&str], rows: Vec<Vec<String>>) -> String {
     let head: Vec<String> = head.iter().map(|cell| (*cell).to_owned()).collect();
     let rows: String = rows.iter().map(|row| format!("<tr>{}</tr>", cells("td", row))).collect();
     format!("<table><thead><tr>{}</tr></thead><tbody>{rows}</tbody></table>", cells("th", &head))
-}
-
-/// A number with as many digits as matter.
-fn short(value: f64) -> String {
-    let digits = match value.abs() {
-        size if size >= 100.0 => 0,
-        size if size >= 10.0 => 1,
-        size if size >= 1.0 => 2,
-        _ => 3,
-    };
-    format!("{value:.digits$}")
 }

@@ -200,3 +200,14 @@ fn windows(recorder: &Recorder, first: Duration, last: Duration) -> Vec<Window> 
     };
     pieces.into_iter().map(window).collect()
 }
+
+/// A number with as many digits as matter.
+pub fn short(value: f64) -> String {
+    let digits = match value.abs() {
+        size if size >= 100.0 => 0,
+        size if size >= 10.0 => 1,
+        size if size >= 1.0 => 2,
+        _ => 3,
+    };
+    format!("{value:.digits$}")
+}

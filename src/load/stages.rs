@@ -114,7 +114,8 @@ impl Page {
         Self(values)
     }
 
-    fn value(&self, name: &str, stage: u32) -> Option<f64> {
+    /// A number of `stage`, by its name without `stageline_`.
+    pub fn value(&self, name: &str, stage: u32) -> Option<f64> {
         self.0.get(&(format!("stageline_{name}"), stage)).copied()
     }
 

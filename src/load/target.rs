@@ -124,17 +124,3 @@ impl Progress {
 fn unreachable(what: &str, error: impl std::fmt::Display, advice: &str) -> Fault {
     Fault::new(FaultClass::Unavailable, format!("{what} cannot be reached ({error}): {advice}"))
 }
-
-/// An error with all that caused it, in one line.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut said = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let text = error.to_string();
-        if !said.contains(&text) {
-            said = format!("{said}: {text}");
-        }
-        cause = error.source();
-    }
-    said
-}

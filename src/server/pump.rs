@@ -17,8 +17,8 @@ use crate::server::metrics::Metrics;
 use crate::transport::{self, LeaseKeeper, Mailbox, Peer, Post};
 use crate::wire::{Phase, Status};
 use bytes::BytesMut;
+use direct::Direct;
 pub use direct::DirectCall;
-use direct::{Direct, next_call};
 use figures::Told;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
@@ -189,7 +189,7 @@ impl Pump {
                     }
                 }
                 Some((submission, gone)) = next_submission(submissions) => self.submitted(submission, gone),
-                Some(call) = next_call(direct) => self.run_directly(call, draining),
+                Some(call) = direct.calls.recv() => self.run_directly(call, draining),
             }
             self.settle_local();
         }

@@ -18,7 +18,7 @@ pub use fragment::{Assembler, Fragment, FragmentError, Pieces};
 pub use limits::*;
 pub use parcel::{Encoded, MAGIC, TRAILER_BYTES, decode, decode_parts, encode, encode_parts, room_for};
 pub use status::{Phase, Status};
-pub use subject::{Plane, Subjects};
+pub use subject::{Plane, Subjects, ask_subject};
 
 /// Version of everything in this module. Replicas of different versions do not talk to each other.
 pub const WIRE_VERSION: u32 = 1;

@@ -3,7 +3,7 @@
 use super::{MAX_HEADER_BYTES, MAX_PARCEL_BYTES, WireError, decode as from_wire, encode as to_wire, pb, scan};
 use crate::base::ReplicaId;
 use crate::core::Mail;
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;
 
 /// The last four bytes of a parcel, as a little endian number: 'S' 'L' 'W' and the wire version.
@@ -34,9 +34,7 @@ pub fn encode(mail: Mail) -> Encoded {
     let header_bytes = header.encoded_len();
     let payload_bytes = payload.len();
     let (mut buffer, copied_bytes) = make_room(payload, header_bytes + TRAILER_BYTES);
-    header.encode_raw(&mut buffer);
-    buffer.extend_from_slice(&(header_bytes as u32).to_le_bytes());
-    buffer.extend_from_slice(&MAGIC.to_le_bytes());
+    put_header(&header, header_bytes, &mut buffer);
     debug_assert_eq!(buffer.len(), payload_bytes + header_bytes + TRAILER_BYTES);
     Encoded { bytes: buffer.freeze(), copied_bytes }
 }
@@ -47,10 +45,15 @@ pub fn encode_parts(mail: Mail) -> (Bytes, Vec<u8>) {
     let (header, payload) = to_wire::header(mail);
     let header_bytes = header.encoded_len();
     let mut rest = Vec::with_capacity(header_bytes + TRAILER_BYTES);
-    header.encode_raw(&mut rest);
-    rest.extend_from_slice(&(header_bytes as u32).to_le_bytes());
-    rest.extend_from_slice(&MAGIC.to_le_bytes());
+    put_header(&header, header_bytes, &mut rest);
     (payload, rest)
+}
+
+/// Appends the header, which is so long, and the trailer.
+fn put_header(header: &pb::Header, header_bytes: usize, bytes: &mut impl BufMut) {
+    header.encode_raw(bytes);
+    bytes.put_u32_le(header_bytes as u32);
+    bytes.put_u32_le(MAGIC);
 }
 
 /// The payload's own buffer if it is ours alone and has room, otherwise a copy; and how many bytes were copied.

@@ -78,7 +78,7 @@ impl Subjects {
 
     /// Where the pipeline's doors take requests. One for all digests: whoever asks need not know how the model is cut.
     pub fn ask(&self) -> String {
-        format!("stageline.v1.{}.ask", self.pipeline)
+        ask_subject(&self.pipeline)
     }
 
     /// The KV bucket of the pipeline's leases. One for all digests, so that a stage that waits can say that replicas of
@@ -91,6 +91,11 @@ impl Subjects {
     pub fn lease_key(&self, stage: StageIndex, replica: &ReplicaId) -> String {
         format!("{}.s{stage}.{replica}", &self.digest[..8])
     }
+}
+
+/// Where the doors of `pipeline` take requests, for whoever knows no more of it than its name.
+pub fn ask_subject(pipeline: &str) -> String {
+    format!("stageline.v1.{pipeline}.ask")
 }
 
 /// Whether `text` is a SHA-256 as 64 lower-case hexadecimal digits.

@@ -131,21 +131,32 @@ fn phase(phase: Phase) -> &'static str {
 
 /// Ends `call`, and tells its client the id.
 fn ended<T>(outcome: Result<T, Fault>, mut call: Call) -> Result<Response<T>, Status> {
-    let id = MetadataValue::try_from(call.id.as_str()).ok();
     match outcome {
         Ok(message) => {
             call.ends(None);
-            let mut response = Response::new(message);
-            id.map(|id| response.metadata_mut().insert(CALL_ID, id));
-            Ok(response)
+            Ok(named(message, &call.id))
         }
         Err(fault) => {
             call.ends(Some(fault.class));
             call.span.in_scope(|| warn!(%fault, "call refused"));
             let mut status = status::of(&fault);
-            id.map(|id| status.metadata_mut().insert(CALL_ID, id));
+            name(status.metadata_mut(), &call.id);
             Err(status)
         }
+    }
+}
+
+/// A response that tells its call's id.
+fn named<T>(message: T, id: &str) -> Response<T> {
+    let mut response = Response::new(message);
+    name(response.metadata_mut(), id);
+    response
+}
+
+fn name(metadata: &mut MetadataMap, id: &str) {
+    // An id is kept only as far as a header can hold it.
+    if let Ok(id) = MetadataValue::try_from(id) {
+        metadata.insert(CALL_ID, id);
     }
 }
 
@@ -226,15 +237,13 @@ impl pb::inference_server::Inference for Service {
         match self.submit(&mut arrived, false, asked).instrument(span).await {
             Err(fault) => ended(Err(fault), arrived.call),
             Ok(answer) => {
-                let id = MetadataValue::try_from(arrived.call.id.as_str()).ok();
+                let id = arrived.call.id.clone();
                 let pieces = Pieces { answer, call: arrived.call, started: false, tokens: 0, ended: false };
                 let events = stream::unfold(pieces, |mut pieces| async {
                     let event = pieces.next().await?;
                     Some((event, pieces))
                 });
-                let mut response = Response::new(events.boxed());
-                id.map(|id| response.metadata_mut().insert(CALL_ID, id));
-                Ok(response)
+                Ok(named(events.boxed(), &id))
             }
         }
     }

@@ -1,10 +1,8 @@
 //! Which HTTP a client speaks: told by its first bytes.
 
-use std::io::{self, IoSlice};
-use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::io::Cursor;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, join};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -18,66 +16,24 @@ pub(super) enum Protocol {
     Http2,
 }
 
-/// A connection of which something has been read.
-pub(super) struct Opened {
-    stream: TcpStream,
-    first: [u8; PREFACE.len()],
-    /// Of `first`, what is still to be read again.
-    unread: std::ops::Range<usize>,
-}
-
-/// Reads as much as shows the protocol; `None` if the client sends nothing within `patience`, or leaves.
-pub(super) async fn opening(mut stream: TcpStream, patience: Duration) -> Option<(Protocol, Opened)> {
-    let mut first = [0; PREFACE.len()];
-    let mut read = 0;
+/// Reads as much as shows the protocol, and gives it with the connection, from which it can be read again; `None` if the
+/// client sends nothing within `patience`, or leaves.
+pub(super) async fn opening(
+    mut stream: TcpStream,
+    patience: Duration,
+) -> Option<(Protocol, impl AsyncRead + AsyncWrite + Send + Unpin)> {
+    let mut first = Vec::with_capacity(PREFACE.len());
     let reading = async {
-        while read < first.len() && first[..read] == PREFACE[..read] {
-            match stream.read(&mut first[read..]).await {
+        while first.len() < PREFACE.len() && PREFACE.starts_with(&first) {
+            match (&mut stream).take((PREFACE.len() - first.len()) as u64).read_buf(&mut first).await {
                 Ok(0) | Err(_) => break,
-                Ok(bytes) => read += bytes,
+                Ok(_) => {}
             }
         }
     };
     timeout(patience, reading).await.ok()?;
-    let protocol = if first == *PREFACE { Protocol::Http2 } else { Protocol::Http1 };
-    (read > 0).then_some((protocol, Opened { stream, first, unread: 0..read }))
-}
-
-impl AsyncRead for Opened {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let bytes = self.unread.len().min(buf.remaining());
-        if bytes == 0 {
-            return Pin::new(&mut self.stream).poll_read(cx, buf);
-        }
-        let from = self.unread.start;
-        buf.put_slice(&self.first[from..from + bytes]);
-        self.unread.start += bytes;
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Opened {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
+    let protocol = if first == PREFACE { Protocol::Http2 } else { Protocol::Http1 };
+    let sent_something = !first.is_empty();
+    let (reader, writer) = stream.into_split();
+    sent_something.then(|| (protocol, join(Cursor::new(first).chain(reader), writer)))
 }

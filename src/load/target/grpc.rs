@@ -1,7 +1,7 @@
 //! The gRPC client service of a door: `Generate`, or `Embed` at an encoder.
 
-use super::{Failure, Progress, Target, unreachable, with_causes};
-use crate::base::Fault;
+use super::{Failure, Progress, Target, unreachable};
+use crate::base::{Fault, with_causes};
 use crate::door::grpc::pb::inference_client::InferenceClient;
 use crate::door::grpc::pb::{self, embed_request, generate_event, generate_request};
 use crate::load::workload::{Ask, Prompt};

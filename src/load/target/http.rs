@@ -1,8 +1,8 @@
 //! The function door: JSON in one piece, or server-sent events.
 
 use super::body::{self, Form};
-use super::{Failure, Progress, Target, unreachable, with_causes};
-use crate::base::{Fault, FaultClass};
+use super::{Failure, Progress, Target, unreachable};
+use crate::base::{Fault, FaultClass, with_causes};
 use crate::load::workload::Ask;
 use futures::StreamExt;
 use futures::future::BoxFuture;

@@ -4,6 +4,7 @@ use super::body::{self, Form};
 use super::{Failure, Progress, Target, unreachable};
 use crate::base::Fault;
 use crate::load::workload::Ask;
+use crate::wire::ask_subject;
 use async_nats::{Client, HeaderMap, Message, StatusCode};
 use futures::StreamExt;
 use futures::future::BoxFuture;
@@ -36,7 +37,7 @@ impl NatsTarget {
         let advice = "start a nats-server there, or give the address of yours";
         let client = options.connect(url).await.map_err(|error| unreachable(url, error, advice))?;
         let form = Form { stream: form.0, embeds: form.1 };
-        Ok(Self { client, subject: format!("stageline.v1.{pipeline}.ask"), form })
+        Ok(Self { client, subject: ask_subject(pipeline), form })
     }
 
     async fn ask(&self, ask: &Ask, progress: &mut Progress) -> Result<(), Failure> {

@@ -20,7 +20,7 @@ pub struct DirectCall {
 /// Who runs them, and for whom.
 pub(super) struct Direct {
     machine: DirectMachine,
-    calls: Option<mpsc::Receiver<DirectCall>>,
+    pub(super) calls: mpsc::Receiver<DirectCall>,
     waiting: HashMap<SequenceId, oneshot::Sender<Result<DirectOutput, Fault>>>,
     /// What the stage has said and nobody has heard yet.
     pub(super) said: VecDeque<Body>,
@@ -28,7 +28,7 @@ pub(super) struct Direct {
 
 impl Direct {
     pub(super) fn new((machine, calls): (DirectMachine, mpsc::Receiver<DirectCall>)) -> Self {
-        Self { machine, calls: Some(calls), waiting: HashMap::new(), said: VecDeque::new() }
+        Self { machine, calls, waiting: HashMap::new(), said: VecDeque::new() }
     }
 
     pub(super) fn is(&self, replica: &ReplicaId) -> bool {
@@ -42,17 +42,6 @@ impl Direct {
     pub(super) fn next_deadline(&self) -> Option<Tick> {
         self.machine.next_deadline()
     }
-}
-
-/// The next call; for ever, once nobody can call any more.
-pub(super) async fn next_call(direct: &mut Direct) -> Option<DirectCall> {
-    if let Some(calls) = &mut direct.calls {
-        if let Some(call) = calls.recv().await {
-            return Some(call);
-        }
-        direct.calls = None;
-    }
-    None
 }
 
 impl Pump {

@@ -3,7 +3,8 @@
 use super::join::hop_client::HopClient;
 use super::join::{FromReceiver, FromSender, JoinHello, from_receiver, from_sender};
 use super::{ANSWER_WITHIN, HopCounters, HopKind, Identity, PATIENCE, SIGN_OF_LIFE, WINDOW_BYTES, rings};
-use crate::core::{Body, LinkLoad, LinkMail, Mail};
+use crate::base::with_causes;
+use crate::core::{Body, Mail};
 use crate::transport::shm::{Outlet, PushError};
 use crate::transport::{Arrived, Peer, PostError};
 use crate::wire::{Status as Record, WIRE_VERSION, decode, encode, encode_parts};
@@ -85,7 +86,7 @@ impl Outgoings {
 
     /// Takes a link's mail for `to`. The first opens the way.
     pub(super) fn post(&self, to: &Peer, mail: Mail) -> Result<(), PostError> {
-        let payload_bytes = payload_bytes(&mail);
+        let payload_bytes = mail.payload_bytes();
         if payload_bytes + crate::wire::MAX_HEADER_BYTES > self.parts.identity.most_bytes {
             return Err(PostError::TooLarge);
         }
@@ -183,7 +184,7 @@ impl Parts {
         let parcels = ReceiverStream::new(mail).map(move |say| {
             let what = match say {
                 Say::Parcel(mail) => {
-                    left.fetch_sub(payload_bytes(&mail), Relaxed);
+                    left.fetch_sub(mail.payload_bytes(), Relaxed);
                     from_sender::What::Parcel(encode(mail).bytes)
                 }
                 Say::RingRefused(why) => from_sender::What::RingRefused(why),
@@ -248,7 +249,7 @@ impl Parts {
         self.counters.add_opened();
         if let Some(Way::Opening(waiting)) = ways.remove(to) {
             for mail in waiting {
-                let payload_bytes = payload_bytes(&mail);
+                let payload_bytes = mail.payload_bytes();
                 // What does not fit is lost, and the link finds the hole.
                 let _ = self.send(&mut way, mail, payload_bytes);
             }
@@ -317,18 +318,5 @@ fn refused(status: Status) -> End {
     match status.code() {
         FailedPrecondition | InvalidArgument | ResourceExhausted | Unimplemented => End::Impossible(words),
         _ => End::Lost(words),
-    }
-}
-
-/// The error and what caused it: tonic's own words are only "transport error".
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |words, cause| format!("{words}: {cause}"))
-}
-
-fn payload_bytes(mail: &Mail) -> usize {
-    match &mail.body {
-        Body::Link(LinkMail::Frame { load: LinkLoad::Rows { payload, .. }, .. }) => payload.bytes.len(),
-        _ => 0,
     }
 }

@@ -17,7 +17,7 @@ mod write;
 pub use counters::Counters;
 
 use super::{Mailbox, Peer, Plane, Post, PostError, Slots, TransportError};
-use crate::core::{Body, LinkLoad, LinkMail, Mail};
+use crate::core::Mail;
 use crate::wire::{Assembler, MAX_HEADER_BYTES, Subjects};
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, ServerAddr};
 use routes::Routes;
@@ -267,7 +267,7 @@ impl NatsNet {
 impl Post for NatsNet {
     fn post(&self, to: &Peer, mail: Mail) -> Result<(), PostError> {
         let Shared { routes, queues, queued_bytes, settings, .. } = &*self.shared;
-        let payload_bytes = payload_bytes(&mail);
+        let payload_bytes = mail.payload_bytes();
         if payload_bytes > settings.max_payload_bytes {
             return Err(PostError::TooLarge);
         }
@@ -287,13 +287,6 @@ impl Post for NatsNet {
                 mpsc::error::TrySendError::Closed(_) => PostError::Closed,
             }
         })
-    }
-}
-
-fn payload_bytes(mail: &Mail) -> usize {
-    match &mail.body {
-        Body::Link(LinkMail::Frame { load: LinkLoad::Rows { payload, .. }, .. }) => payload.bytes.len(),
-        _ => 0,
     }
 }
 
