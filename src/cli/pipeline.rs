@@ -2,7 +2,9 @@
 
 use crate::base::StageIndex;
 use crate::cli::split::said;
-use crate::config::{BatchingConfig, DeviceConfig, DeviceName, DoorConfig, ExecutorKind, NatsConfig, SourceConfig};
+use crate::config::{
+    BatchingConfig, DeviceConfig, DeviceName, DoorConfig, ExecutorKind, NatsConfig, ServeConfig, SourceConfig,
+};
 use crate::door::Answer;
 use crate::door::AnswerEvent;
 use crate::door::text::TextModel;
@@ -14,7 +16,6 @@ use crate::server::{self, Blueprint, Broker, Metrics, Options, Pipeline, Serving
 use crate::transport::HopSettings;
 use anyhow::{Context, bail, ensure};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,16 +48,14 @@ impl Site {
         Self::new(blueprint, batching, device, door, 1)
     }
 
-    /// Opens a pipeline folder whose stages run in a process each.
-    pub fn distributed(
-        pipeline: &Path,
-        batching: &BatchingConfig,
-        device: &DeviceConfig,
-        door: &DoorConfig,
-    ) -> anyhow::Result<Self> {
-        let blueprint = Blueprint::open(pipeline, None, crate::plan::Balance::Cost).map_err(said)?;
+    /// Opens a pipeline folder whose stages run in a process each: this one runs the stage of `config`, and counts for it
+    /// alone.
+    pub fn distributed(config: &ServeConfig) -> anyhow::Result<Self> {
+        let blueprint = Blueprint::open(&config.pipeline, None, crate::plan::Balance::Cost).map_err(said)?;
         let devices = blueprint.stages.len() as u32;
-        Self::new(blueprint, batching, device, Some(door), devices)
+        let site = Self::new(blueprint, &config.batching, &config.device, Some(&config.door), devices)?;
+        let metrics = Metrics::new(site.pipeline.name.clone(), config.stage..config.stage + 1);
+        Ok(Self { metrics: Arc::new(metrics), ..site })
     }
 
     fn new(

@@ -26,7 +26,7 @@ const DRAIN_MOST: Duration = Duration::from_secs(15 * 60);
 /// # Errors
 /// One line that says what is wrong.
 pub async fn serve(config: ServeConfig) -> anyhow::Result<ExitCode> {
-    let site = Site::distributed(&config.pipeline, &config.batching, &config.device, &config.door)?;
+    let site = Site::distributed(&config)?;
     let stages = site.pipeline.stages;
     if config.stage >= stages {
         bail!("there is no stage {}: the pipeline has {stages}, numbered from 0", config.stage);

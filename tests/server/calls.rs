@@ -73,6 +73,8 @@ async fn the_references_tokens_come_and_stages_called_one_by_one_give_the_same_b
         assert_eq!(top, answer[0].top, "the logits of rows that were run stage by stage have other bits");
     }
     cluster.hold(&[0, 1, 2], 0).await;
+    let (_, page) = cluster.place(1).get("/metrics").await.expect("a page");
+    assert!(page.contains("stage=\"1\"") && !page.contains("stage=\"0\""), "a page of another stage too: {page}");
     // Where the time went: rows waited and ran at every stage, and hopped from all but the last.
     for (stage, times) in [(0, 3), (1, 3), (2, 2)] {
         let labels = format!("stage=\"{stage}\"");
