@@ -37,6 +37,20 @@ struct Head {
     logits: Linear,
 }
 
+impl LlamaSpec {
+    /// How fast the pairs of a head turn, scaled as the configuration says.
+    pub fn frequencies(&self) -> RopeFrequencies {
+        let plain = RopeFrequencies::new(self.head_dim, self.rope_theta);
+        match self.rope_scaling {
+            None => plain,
+            Some(RopeScaling::Linear { factor }) => plain.linear(factor),
+            Some(RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_positions }) => {
+                plain.llama3(factor, low_freq_factor, high_freq_factor, original_max_positions)
+            }
+        }
+    }
+}
+
 impl LlamaStage {
     pub(super) fn load(loader: Loader<'_>, spec: &LlamaSpec, range: LayerRange, ops: Ops) -> Result<Self, Fault> {
         let (first, last) = (range.start == 0, range.end == spec.layers);
@@ -50,20 +64,13 @@ impl LlamaStage {
             None
         };
         let layers = share_map(range.len(), |i| Layer::load(loader, spec, range.start + i));
-        let plain = RopeFrequencies::new(spec.head_dim, spec.rope_theta);
         Ok(Self {
             spec: spec.clone(),
             ops,
             embedding: tied.filter(|_| first),
             layers: layers.into_iter().collect::<Result<_, _>>()?,
             head,
-            frequencies: match spec.rope_scaling {
-                None => plain,
-                Some(RopeScaling::Linear { factor }) => plain.linear(factor),
-                Some(RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_positions }) => {
-                    plain.llama3(factor, low_freq_factor, high_freq_factor, original_max_positions)
-                }
-            },
+            frequencies: spec.frequencies(),
         })
     }
 

@@ -2,6 +2,7 @@
 
 use crate::base::Fault;
 use crate::ops::{Linear, advise_huge_pages};
+use crate::shard::header::TensorShape;
 use bytes::Bytes;
 use candle_core::{DType, Device, Tensor, WithDType};
 use half::{bf16, f16};
@@ -28,6 +29,27 @@ pub trait TensorSource: Sync {
     /// # Errors
     /// If there is none, or it cannot be read: the message says which and where.
     fn tensor(&self, name: &str) -> Result<RawTensor, Fault>;
+
+    /// Type and sizes of the tensor called `name`.
+    ///
+    /// # Errors
+    /// If there is none.
+    fn stored(&self, name: &str) -> Result<TensorShape, Fault> {
+        let RawTensor { dtype, shape, .. } = self.tensor(name)?;
+        Ok(TensorShape { dtype, shape })
+    }
+
+    /// Fills `out` with the tensor's bytes from `at` on, for whoever has memory of its own for them.
+    ///
+    /// # Errors
+    /// If there is no such tensor, it is shorter, or it cannot be read.
+    fn read(&self, name: &str, at: usize, out: &mut [u8]) -> Result<(), Fault> {
+        let bytes = self.tensor(name)?.bytes;
+        let part = bytes.get(at..).and_then(|rest| rest.get(..out.len()));
+        let part = part.ok_or_else(|| Fault::invalid(format!("tensor {name:?} is shorter than its shape")))?;
+        out.copy_from_slice(part);
+        Ok(())
+    }
 }
 
 /// Loads the tensors of one stage to one device.
@@ -57,13 +79,17 @@ impl Loader<'_> {
         Ok(Linear { weight: self.stacked(&named("weight"), depth)?, bias })
     }
 
-    /// Matrices of `width`, one above the other.
+    /// Matrices of `width`, one above the other: in the type that they are stored in on the CPU, whose matmul widens them
+    /// on its way; as f32 elsewhere, where each product would widen them anew.
     fn stacked(&self, parts: &[(String, usize)], width: usize) -> Result<Tensor, Fault> {
         let raw = self.read(parts, |rows| vec![rows, width])?;
         let rows = parts.iter().map(|(_, rows)| rows).sum();
         let shape = [rows, width];
+        let widen = !self.device.is_cpu();
         match raw[0].dtype {
             Dtype::F32 => self.place(&raw, &shape, f32::from_le_bytes),
+            Dtype::BF16 if widen => self.place(&raw, &shape, |bytes| f32::from(bf16::from_le_bytes(bytes))),
+            Dtype::F16 if widen => self.place(&raw, &shape, |bytes| f32::from(f16::from_le_bytes(bytes))),
             Dtype::BF16 => self.place(&raw, &shape, bf16::from_le_bytes),
             _ => self.place(&raw, &shape, f16::from_le_bytes),
         }

@@ -17,5 +17,5 @@ pub use kv_cache::{KvCache, KvShape};
 pub use load::{RawTensor, TensorSource};
 pub use spec::{BertSpec, LayerRange, LlamaSpec, ModelSpec};
 pub use stage_model::{Made, StageModel};
-pub use step::Step;
+pub use step::{Step, held_blocks};
 pub use tensors::{Part, TensorNeed};

@@ -2,7 +2,8 @@
 
 use crate::base::Fault;
 use crate::model::{Checkpoint, RawTensor, TensorSource};
-use crate::shard::{ShardFile, TensorBytes};
+use crate::shard::header::TensorShape;
+use crate::shard::{ShardFile, ShardOnDisk, TensorBytes};
 
 impl From<TensorBytes> for RawTensor {
     fn from(tensor: TensorBytes) -> Self {
@@ -20,6 +21,24 @@ impl TensorSource for ShardFile {
     }
 }
 
+impl TensorSource for ShardOnDisk {
+    fn contains(&self, name: &str) -> bool {
+        self.header().tensors.contains_key(name)
+    }
+
+    fn tensor(&self, name: &str) -> Result<RawTensor, Fault> {
+        ShardOnDisk::tensor(self, name).map(RawTensor::from)
+    }
+
+    fn stored(&self, name: &str) -> Result<TensorShape, Fault> {
+        Ok(self.entry(name)?.shape.clone())
+    }
+
+    fn read(&self, name: &str, at: usize, out: &mut [u8]) -> Result<(), Fault> {
+        ShardOnDisk::read(self, name, at as u64, out)
+    }
+}
+
 impl TensorSource for Checkpoint {
     fn contains(&self, name: &str) -> bool {
         self.folder().entry(&self.source_name(name)).is_some()
@@ -27,5 +46,15 @@ impl TensorSource for Checkpoint {
 
     fn tensor(&self, name: &str) -> Result<RawTensor, Fault> {
         Checkpoint::tensor(self, name).map(RawTensor::from)
+    }
+
+    fn stored(&self, name: &str) -> Result<TensorShape, Fault> {
+        let entry = self.folder().entry(&self.source_name(name));
+        let entry = entry.ok_or_else(|| Fault::invalid(format!("tensor {name:?} is missing")))?;
+        Ok(entry.shape.clone())
+    }
+
+    fn read(&self, name: &str, at: usize, out: &mut [u8]) -> Result<(), Fault> {
+        self.folder().read(&self.source_name(name), at as u64, out)
     }
 }

@@ -29,19 +29,8 @@ impl Step {
         let mut slots = Vec::new();
         let mut seen = Vec::with_capacity(members.len());
         for member in members {
+            let held = held_blocks(member, shape, max_positions)?;
             let (start, end) = (member.start as usize, member.start as usize + member.rows as usize);
-            let blocks = end.div_ceil(shape.block_size);
-            let held = member.blocks.get(..blocks).filter(|held| held.iter().all(|b| (*b as usize) < shape.blocks));
-            let (Some(held), true) = (held, end <= max_positions) else {
-                return Err(Fault::internal(format!(
-                    "rows {start}..{end} of sequence {} do not fit its {} blocks of {} positions, {} blocks of cache or \
-                     {max_positions} positions",
-                    member.sequence,
-                    member.blocks.len(),
-                    shape.block_size,
-                    shape.blocks
-                )));
-            };
             let size = shape.block_size as u32;
             let all: Vec<u32> = held.iter().flat_map(|b| b * size..(b + 1) * size).take(end).collect();
             slots.extend_from_slice(&all[start..]);
@@ -92,5 +81,25 @@ impl Step {
             Ok(step)
         };
         build().map_err(|e| Fault::device(format!("cannot lay a batch out: {e}")))
+    }
+}
+
+/// The blocks that hold what a member's rows see, their own positions included.
+///
+/// # Errors
+/// `Internal` if the rows lie outside the member's blocks or the model's positions, or a block outside the cache.
+pub fn held_blocks(member: &Member, shape: KvShape, max_positions: usize) -> Result<&[u32], Fault> {
+    let (start, end) = (member.start as usize, member.start as usize + member.rows as usize);
+    let held = member.blocks.get(..end.div_ceil(shape.block_size));
+    match held.filter(|held| end <= max_positions && held.iter().all(|b| (*b as usize) < shape.blocks)) {
+        Some(held) => Ok(held),
+        None => Err(Fault::internal(format!(
+            "rows {start}..{end} of sequence {} do not fit its {} blocks of {} positions, {} blocks of cache or \
+             {max_positions} positions",
+            member.sequence,
+            member.blocks.len(),
+            shape.block_size,
+            shape.blocks
+        ))),
     }
 }

@@ -36,6 +36,15 @@ impl RopeFrequencies {
         Self(self.0.iter().map(scaled).collect())
     }
 
+    /// Cosine and sine of each pair's turn at `position`.
+    pub fn turns(&self, position: u32) -> impl Iterator<Item = (f32, f32)> + '_ {
+        self.0.iter().map(move |frequency| {
+            // Rounded to f32, as the reference implementation rounds it.
+            let (sin, cos) = sin_cos(f64::from(position as f32 * frequency));
+            (cos as f32, sin as f32)
+        })
+    }
+
     /// The turns of rows at `positions`.
     ///
     /// # Errors
@@ -44,11 +53,9 @@ impl RopeFrequencies {
         let count = positions.len() * self.0.len();
         let (mut cos, mut sin) = (Vec::with_capacity(count), Vec::with_capacity(count));
         for position in positions {
-            for frequency in &self.0 {
-                // Rounded to f32, as the reference implementation rounds it.
-                let (s, c) = sin_cos(f64::from(*position as f32 * frequency));
-                sin.push(s as f32);
-                cos.push(c as f32);
+            for (c, s) in self.turns(*position) {
+                cos.push(c);
+                sin.push(s);
             }
         }
         let shape = (positions.len(), self.0.len());

@@ -106,6 +106,15 @@ impl ModelFolder {
         Ok(TensorBytes { dtype: entry.shape.dtype, shape: entry.shape.shape.clone(), bytes })
     }
 
+    /// Fills `out` with the bytes of tensor `name` from `at` on.
+    ///
+    /// # Errors
+    /// `InvalidRequest` if it is missing, shorter, or cannot be read.
+    pub fn read(&self, name: &str, at: u64, out: &mut [u8]) -> Result<(), Fault> {
+        let (file, entry) = self.find(name)?;
+        self.read_at(file, out, entry.place(name, at, out.len())?)
+    }
+
     /// Hands the bytes of tensor `name` to `take`, block by block.
     ///
     /// # Errors

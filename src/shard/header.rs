@@ -56,6 +56,18 @@ pub struct TensorEntry {
     pub bytes: Range<u64>,
 }
 
+impl TensorEntry {
+    /// Where, in the file, `len` bytes from byte `at` of this tensor lie; `name` is for the fault.
+    ///
+    /// # Errors
+    /// `InvalidRequest` if the tensor is shorter.
+    pub(crate) fn place(&self, name: &str, at: u64, len: usize) -> Result<u64, Fault> {
+        let start = self.bytes.start.saturating_add(at);
+        let fits = start.checked_add(len as u64).is_some_and(|end| end <= self.bytes.end);
+        if fits { Ok(start) } else { Err(Fault::invalid(format!("tensor {name:?} is shorter than its shape"))) }
+    }
+}
+
 /// The tensors of a file, by name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Header {

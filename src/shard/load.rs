@@ -37,18 +37,48 @@ pub struct ShardFile {
 #[derive(Debug)]
 #[must_use = "a shard is not to be trusted before its digest is known"]
 pub struct Proof {
-    thread: JoinHandle<Sha256>,
+    thread: JoinHandle<Result<Sha256, Fault>>,
     path: PathBuf,
     expected: String,
 }
 
 impl Proof {
+    /// Begins to compute the digest of the file at `path`, reading it by itself.
+    ///
+    /// # Errors
+    /// `InvalidRequest` if it cannot be opened.
+    pub(crate) fn of_file(path: &Path, expected: &FileEntry) -> Result<Self, Fault> {
+        let owned: PathBuf = path.into();
+        let hash = move || {
+            let open = OpenFile::open(&owned)?;
+            let (mut sha, mut block, mut at) = (Sha256::new(), vec![0; BLOCK_BYTES], 0);
+            while at < open.len {
+                let len = (open.len - at).min(BLOCK_BYTES as u64) as usize;
+                open.read_at(&mut block[..len], at)?;
+                sha.update(&block[..len]);
+                at += len as u64;
+            }
+            Ok(sha)
+        };
+        Self::start(path, expected, hash)
+    }
+
+    fn start(
+        path: &Path,
+        expected: &FileEntry,
+        hash: impl FnOnce() -> Result<Sha256, Fault> + Send + 'static,
+    ) -> Result<Self, Fault> {
+        let thread = std::thread::Builder::new().name("sha256".into()).spawn(hash);
+        let thread = thread.map_err(|error| fault_at(path, "no thread to hash", &error))?;
+        Ok(Self { thread, path: path.into(), expected: expected.sha256.clone() })
+    }
+
     /// Waits for the digest.
     ///
     /// # Errors
     /// `InvalidRequest` if the shard is not the file that the manifest describes.
     pub fn wait(self) -> Result<(), Fault> {
-        let sha = self.thread.join().map_err(|_| Fault::internal("the hashing thread panicked"))?;
+        let sha = self.thread.join().map_err(|_| Fault::internal("the hashing thread panicked"))??;
         let digest = hex(&sha.finalize());
         if digest == self.expected {
             return Ok(());
@@ -94,12 +124,10 @@ impl ShardFile {
         })?;
         let (mut sha, done) = hashed;
         let rest = bytes.slice(done..);
-        let thread = std::thread::Builder::new().name("sha256".into()).spawn(move || {
+        let proof = Proof::start(path, expected, move || {
             sha.update(&rest);
-            sha
-        });
-        let thread = thread.map_err(|error| fault_at(path, "no thread to hash", &error))?;
-        let proof = Proof { thread, path: path.into(), expected: expected.sha256.clone() };
+            Ok(sha)
+        })?;
         let header = Header::of_file(&bytes).map_err(at)?;
         Ok((Self { header, bytes }, proof))
     }

@@ -3,6 +3,7 @@
 //! Nothing in a file is believed before it is checked: a header is compared with the file's length before anything is
 //! allocated for it, and a shard's bytes with the manifest's SHA-256 before anyone computes with them.
 
+pub mod disk;
 pub mod folder;
 pub mod header;
 pub mod load;
@@ -12,6 +13,7 @@ pub mod read;
 pub mod verify;
 pub mod write;
 
+pub use disk::ShardOnDisk;
 pub use folder::ModelFolder;
 pub use header::{Header, TensorEntry, TensorShape};
 pub use load::{Proof, ShardFile, TensorBytes};

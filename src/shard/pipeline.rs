@@ -3,6 +3,7 @@
 use crate::base::Fault;
 use crate::base::limits::{MAX_CONFIG_BYTES, MAX_TOKENIZER_BYTES};
 use crate::plan::{FileEntry, Manifest};
+use crate::shard::disk::ShardOnDisk;
 use crate::shard::header::Header;
 use crate::shard::load::{Proof, ShardFile};
 use crate::shard::names::inside;
@@ -98,6 +99,15 @@ impl PipelineFolder {
     pub fn read_stage(&self, stage: usize, progress: impl FnMut(u64)) -> Result<(ShardFile, Proof), Fault> {
         let entry = self.shard(stage)?;
         ShardFile::read(&self.path(entry)?, entry, progress)
+    }
+
+    /// Opens the shard of stage `stage`, to be read tensor by tensor (see [`ShardOnDisk::open`]).
+    ///
+    /// # Errors
+    /// As [`Self::read_stage`].
+    pub fn open_stage(&self, stage: usize) -> Result<(ShardOnDisk, Proof), Fault> {
+        let entry = self.shard(stage)?;
+        ShardOnDisk::open(&self.path(entry)?, entry)
     }
 
     fn shard(&self, stage: usize) -> Result<&FileEntry, Fault> {
