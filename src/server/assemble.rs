@@ -91,6 +91,7 @@ pub async fn embedded(
     let usage = device.usage();
     let (net, leases) = (MemoryNet::new(), LeaseBoard::new());
     let mut assembly = Assembly::new(pipeline, metrics, usage, HopKind::Memory);
+    let mut views = Vec::new();
     for stage in 0..pipeline.stages {
         let me = new_replica();
         let peer = Peer { stage, replica: me.clone() };
@@ -99,10 +100,14 @@ pub async fn embedded(
         let lease = leases.keep(assembly.status(stage, &me));
         let view = leases.watch();
         let replicas = view.replicas();
+        views.push(replicas.clone());
         let wiring = Wiring { mailbox, post: Arc::new(net.clone()), lease, replicas, _watch: Box::new(view) };
         let handle = device.handle(usize::from(stage));
         let handle = handle.ok_or_else(|| Fault::internal("a stage without a place on the device"))?;
         assembly.add((stage, me), handle, wiring, (stage == 0).then(|| text.clone()));
+    }
+    for view in views {
+        seen(view, |live| (0..pipeline.stages).all(|stage| live.iter().any(|status| status.stage == stage))).await?;
     }
     assembly.start("pump", new_doorbell()?)
 }
@@ -154,12 +159,29 @@ pub async fn on_nats(
     let mut assembly = Assembly::new(pipeline, metrics, device.usage(), hop);
     let status = Status { hop: hops.address().map(str::to_owned), ..assembly.status(stage, &me) };
     let lease = leases.keep(status).await.map_err(unreachable)?;
+    seen(replicas.clone(), |live| live.iter().any(|status| status.replica == me)).await?;
     let watch = Box::new((view, leases));
     assembly.report_hop(stage, counters);
     let net = hops.net().clone();
     let wiring = Wiring { mailbox, post: Arc::new(hops), lease, replicas, _watch: watch };
     assembly.add((stage, me), handle, wiring, text);
     Ok(Serving { net: Some(net), ..assembly.start(&format!("pump-{stage}"), doorbell)? })
+}
+
+/// Waits until the watch over the leases shows what it must: a door that began earlier would refuse its first requests for
+/// want of replicas that are there.
+async fn seen(mut replicas: watch::Receiver<Vec<Status>>, all: impl Fn(&[Status]) -> bool) -> Result<(), Fault> {
+    let seen = tokio::time::timeout(BROKER_PATIENCE, replicas.wait_for(|live| all(live))).await;
+    match seen {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(_)) => Err(Fault::internal("the watch over the leases has ended")),
+        Err(_) => Err(Fault::new(
+            FaultClass::Unavailable,
+            format!(
+                "the leases of this process's replicas were not seen within {BROKER_PATIENCE:?}: is the broker well?"
+            ),
+        )),
+    }
 }
 
 /// The replicas of one process while they are put together.
