@@ -8,7 +8,7 @@ use stageline::base::Fault;
 use stageline::door::text::TextModel;
 use stageline::door::{AnswerEvent, Input, Intake, Request};
 use stageline::engine::fake::{FakeExecutor, FakeSetup, HIDDEN};
-use stageline::engine::{DeviceChoice, Executor, Loader, Setup};
+use stageline::engine::{DeviceChoice, Executor, Loader, Runner, Setup};
 use stageline::model::KvShape;
 use stageline::ops::{Isa, Threads};
 use stageline::plan::Balance;
@@ -51,7 +51,7 @@ pub fn blueprint(stages: usize) -> Blueprint {
 /// The stage's setup on the CPU.
 pub fn setup(threads: &Threads, options: &Options) -> Setup {
     let device = DeviceChoice::Cpu(Isa::chosen().expect("the processor runs them"));
-    Setup { device, threads: threads.clone(), kv: KV, max_rows: options.most_rows(false) }
+    Setup { device, runner: Runner::Candle, threads: threads.clone(), kv: KV, max_rows: options.most_rows(false) }
 }
 
 pub fn options() -> Options {

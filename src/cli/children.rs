@@ -1,9 +1,7 @@
 //! A process a stage, started and watched by this one: what `up --nats` and `demo --nats` stand on.
 
 use crate::base::StageIndex;
-use crate::config::{
-    BatchingConfig, DeviceConfig, DeviceName, DoorConfig, ExecutorKind, LogFormat, LoggingConfig, NatsConfig,
-};
+use crate::config::{BatchingConfig, DeviceConfig, DoorConfig, LogFormat, LoggingConfig, NatsConfig};
 use crate::transport::HopKind;
 use anyhow::{Context, bail};
 use std::net::SocketAddr;
@@ -157,13 +155,12 @@ fn arguments(orders: &Orders, stage: usize) -> Vec<std::ffi::OsString> {
     if let Some(creds) = &orders.nats.creds {
         add("--nats-creds", creds);
     }
-    let device = match orders.device.device {
-        DeviceName::Cpu => "cpu".to_owned(),
-        DeviceName::Cuda(ordinal) => format!("cuda:{ordinal}"),
-    };
-    add("--device", &device);
-    if orders.device.executor == ExecutorKind::Fake {
-        add("--executor", &"fake");
+    add("--device", &orders.device.device.to_string());
+    if let Some(executor) = orders.device.executor {
+        add("--executor", &executor.to_string());
+    }
+    if let Some(numbers) = orders.device.numbers {
+        add("--dtype", &numbers.to_string());
     }
     let batching = &orders.batching;
     let numbers: [(&str, Option<u64>); 9] = [

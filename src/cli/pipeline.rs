@@ -2,14 +2,12 @@
 
 use crate::base::StageIndex;
 use crate::cli::split::said;
-use crate::config::{
-    BatchingConfig, DeviceConfig, DeviceName, DoorConfig, ExecutorKind, NatsConfig, ServeConfig, SourceConfig,
-};
+use crate::config::{BatchingConfig, DeviceConfig, DeviceName, DoorConfig, NatsConfig, ServeConfig, SourceConfig};
 use crate::door::Answer;
 use crate::door::AnswerEvent;
 use crate::door::text::TextModel;
 use crate::engine::fake::{FakeExecutor, FakeSetup};
-use crate::engine::{DeviceChoice, Executor, Loader, Setup};
+use crate::engine::{DeviceChoice, Executor, Loader, Runner, Setup, Wishes, choose};
 use crate::model::KvShape;
 use crate::ops::{Isa, Threads};
 use crate::server::{self, Blueprint, Broker, Metrics, Options, Pipeline, Serving};
@@ -30,7 +28,8 @@ pub struct Site {
     pub pipeline: Pipeline,
     /// Where its replicas in this process count.
     pub metrics: Arc<Metrics>,
-    device: DeviceConfig,
+    device: DeviceName,
+    runner: Runner,
     /// The process's threads: all its stages share them.
     threads: Threads,
 }
@@ -65,6 +64,13 @@ impl Site {
         door: Option<&DoorConfig>,
         devices: u32,
     ) -> anyhow::Result<Self> {
+        let runner = choose(Wishes {
+            numbers: device.numbers,
+            executor: device.executor,
+            on_cuda: device.device != DeviceName::Cpu,
+            decoder: !blueprint.embeds(),
+        });
+        let runner = runner.map_err(said)?;
         let limits = batching.for_model(blueprint.spec.max_positions())?;
         let microbatches = batching.microbatches.unwrap_or(devices);
         let options = Options {
@@ -86,9 +92,9 @@ impl Site {
             cut: blueprint.stages.clone(),
             vocab: blueprint.spec.vocab() as u32,
             stages: StageIndex::try_from(blueprint.stages.len()).context("more stages than a pipeline may have")?,
-            hidden: match device.executor {
-                ExecutorKind::Candle => blueprint.spec.hidden(),
-                ExecutorKind::Fake => crate::engine::fake::HIDDEN,
+            hidden: match runner {
+                Runner::Candle | Runner::Engine(_) => blueprint.spec.hidden(),
+                Runner::Fake => crate::engine::fake::HIDDEN,
             },
             embeds: blueprint.embeds(),
             options,
@@ -96,7 +102,8 @@ impl Site {
         let metrics = Arc::new(Metrics::new(pipeline.name.clone(), 0..pipeline.stages));
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
         let threads = Threads::new(device.threads.unwrap_or_else(cores)).map_err(said)?;
-        Ok(Self { blueprint, pipeline, metrics, device: device.clone(), threads })
+        tracing::info!(device = %device.device, "{runner}");
+        Ok(Self { blueprint, pipeline, metrics, device: device.device, runner, threads })
     }
 
     /// Loads every stage into this process and serves them.
@@ -136,7 +143,7 @@ impl Site {
 
     fn loader(&self, stage: StageIndex, loading: &Loading) -> anyhow::Result<Loader> {
         let options = &self.pipeline.options;
-        if self.device.executor == ExecutorKind::Fake {
+        if self.runner == Runner::Fake {
             let setup = FakeSetup {
                 stage,
                 last: stage + 1 == self.pipeline.stages,
@@ -150,10 +157,11 @@ impl Site {
             return Ok(Box::new(move || Ok(Box::new(FakeExecutor::new(setup)) as Box<dyn Executor>)));
         }
         let setup = Setup {
-            device: match self.device.device {
+            device: match self.device {
                 DeviceName::Cpu => DeviceChoice::Cpu(Isa::chosen().map_err(said)?),
                 DeviceName::Cuda(number) => DeviceChoice::Cuda(number),
             },
+            runner: self.runner,
             threads: self.threads.clone(),
             kv: KvShape { blocks: options.kv_blocks as usize, block_size: options.block_size as usize },
             max_rows: options.most_rows(self.pipeline.embeds),

@@ -8,6 +8,7 @@ use crate::config::problem::Problems;
 use crate::config::raw::{Reader, Written};
 use crate::config::settings as s;
 use crate::config::verbs;
+use crate::engine::{ExecutorKind, Numbers};
 use crate::plan::Balance;
 use crate::transport::{HopKind, HopSettings};
 use std::time::Duration;
@@ -187,11 +188,11 @@ pub(super) fn balance(r: &mut Reader) -> Balance {
 }
 
 pub(super) fn device(r: &mut Reader) -> DeviceConfig {
-    let executors = parse::word(&[("candle", ExecutorKind::Candle), ("fake", ExecutorKind::Fake)]);
     DeviceConfig {
         device: r.value(&s::DEVICE, device_name),
         threads: r.optional(&s::THREADS, parse::count(1..=1024)),
-        executor: r.value(&s::EXECUTOR, executors),
+        executor: r.optional(&s::EXECUTOR, parse::word(&ExecutorKind::ALL)),
+        numbers: r.optional(&s::DTYPE, parse::word(&Numbers::ALL)),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The settings as the program uses them: every value read, every rule between them checked.
 
 use crate::base::StageIndex;
+use crate::engine::{ExecutorKind, Numbers};
 use crate::plan::Balance;
 use crate::transport::{HopKind, HopSettings};
 use std::net::SocketAddr;
@@ -84,14 +85,13 @@ pub enum DeviceName {
     Cuda(usize),
 }
 
-/// What runs a stage's layers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum ExecutorKind {
-    /// The model.
-    #[default]
-    Candle,
-    /// Nothing: rows go through at once, for measuring the server itself.
-    Fake,
+impl std::fmt::Display for DeviceName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Cpu => f.write_str("cpu"),
+            Self::Cuda(number) => write!(f, "cuda:{number}"),
+        }
+    }
 }
 
 /// Form of the log.
@@ -120,8 +120,10 @@ pub struct DeviceConfig {
     pub device: DeviceName,
     /// Compute threads of the process; `None` is all cores.
     pub threads: Option<usize>,
-    /// What runs the layers.
-    pub executor: ExecutorKind,
+    /// What runs the layers; `None` follows from the device, the numbers and the model.
+    pub executor: Option<ExecutorKind>,
+    /// The numbers that it computes with; `None` follows likewise.
+    pub numbers: Option<Numbers>,
 }
 
 /// Batching and KV memory of a stage.

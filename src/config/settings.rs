@@ -41,9 +41,12 @@ pub const DEVICE: Setting = Setting::value("device", "cpu|cuda:N", "Device that 
 pub const THREADS: Setting =
     Setting::value("threads", "N", "Compute threads of this process (default: all cores)").also("RAYON_NUM_THREADS");
 pub const EXECUTOR: Setting =
-    Setting::value("executor", "candle|fake", "`fake` computes nothing, for measuring the server itself")
-        .or("candle")
-        .hidden();
+    Setting::value("executor", "candle|cuda", "What runs the layers: candle's tensors, or the decode engine for GPUs");
+pub const DTYPE: Setting = Setting::value(
+    "dtype",
+    "f32|bf16|f16",
+    "Numbers that layers are computed with: f32 by candle, bf16 and f16 by the decode engine (default: bf16 for a decoder on a GPU, else f32)",
+);
 
 pub const MAX_NUM_SEQS: Setting =
     Setting::value("max_num_seqs", "N", "Most sequences that are live at once on a stage").or("64");
@@ -236,7 +239,7 @@ pub const LOG_LEVEL: Setting = Setting::value(
 .also("RUST_LOG");
 pub const LOG_LEVEL_QUIET: Setting = LOG_LEVEL.or("warn");
 
-pub const DEVICES: Group = Group { heading: "Device", settings: &[DEVICE, THREADS, EXECUTOR] };
+pub const DEVICES: Group = Group { heading: "Device", settings: &[DEVICE, THREADS, DTYPE, EXECUTOR] };
 pub const BATCHING: Group = Group {
     heading: "Batching and KV cache",
     settings: &[

@@ -1,10 +1,13 @@
 //! Floor 3: the device thread and what it runs.
 
 pub mod candle;
+pub mod choice;
 pub mod executor;
 pub mod fake;
+pub mod part;
 pub mod thread;
 
 pub use candle::{CandleExecutor, DeviceChoice, Setup};
+pub use choice::{ExecutorKind, Numbers, Runner, Wishes, choose};
 pub use executor::Executor;
 pub use thread::{Device, DeviceHandle, DeviceUse, Loader, Ran};

@@ -4,7 +4,7 @@ use crate::files::Weights;
 use bytes::Bytes;
 use stageline::base::{Fault, HostTensor, ReplicaId, SequenceId};
 use stageline::core::{BatchId, Emission, Member, Microbatch, Observed, Opening, Output, Sampling, Ticket, Work};
-use stageline::engine::{CandleExecutor, DeviceChoice, Executor, Setup};
+use stageline::engine::{CandleExecutor, DeviceChoice, Executor, Runner, Setup};
 use stageline::model::{KvShape, ModelSpec};
 use stageline::ops::{Isa, Threads};
 use std::sync::Arc;
@@ -52,7 +52,7 @@ impl Pipeline {
         let load = |k: usize| {
             let range = k * layers / stages..(k + 1) * layers / stages;
             let device = DeviceChoice::Cpu(variant.isa);
-            let setup = Setup { device, threads: threads.clone(), kv: KV, max_rows: MAX_ROWS };
+            let setup = Setup { device, runner: Runner::Candle, threads: threads.clone(), kv: KV, max_rows: MAX_ROWS };
             CandleExecutor::load(weights, spec, range, setup).expect("the stage loads")
         };
         Self((0..stages).map(load).collect())

@@ -9,7 +9,7 @@ use stageline::core::Observed;
 use stageline::door::reception::Reception;
 use stageline::door::text::TextModel;
 use stageline::door::{AnswerEvent, Intake, Request};
-use stageline::engine::{DeviceChoice, Setup};
+use stageline::engine::{DeviceChoice, Runner, Setup};
 use stageline::model::KvShape;
 use stageline::ops::{Isa, Threads};
 use stageline::plan::Balance;
@@ -115,6 +115,7 @@ impl Served {
         let options = &plan.options;
         let setup = Setup {
             device: DeviceChoice::Cpu(variant.isa),
+            runner: Runner::Candle,
             threads: Threads::new(variant.threads).expect("threads start"),
             kv: KvShape { blocks: options.kv_blocks as usize, block_size: options.block_size as usize },
             max_rows: options.most_rows(plan.embeds),

@@ -1,0 +1,150 @@
+//! What every executor of a real model does alike: checking what comes in, the batches to warm up with, and making a token
+//! of logits.
+
+use crate::base::{Fault, HostDType, HostTensor, ReplicaId, SequenceId};
+use crate::core::{BatchId, Emission, Member, Microbatch, Opening, Sampling, Ticket, Work};
+use crate::model::{KvShape, LayerRange, ModelSpec};
+use crate::ops::{observe, sample};
+use bytes::BytesMut;
+use std::sync::Arc;
+
+/// Spare room behind activations, for a hop's trailer: so much a row, and so much a batch.
+const TRAILER_ROW_BYTES: usize = 64;
+const TRAILER_BYTES: usize = 4096;
+
+/// The part of a model that a stage runs, and its limits.
+#[derive(Clone, Copy, Debug)]
+pub struct StagePart<'a> {
+    /// The whole model.
+    pub spec: &'a ModelSpec,
+    /// The stage's layers.
+    pub range: &'a LayerRange,
+    /// Its KV cache.
+    pub kv: KvShape,
+    /// Most rows of a batch.
+    pub max_rows: usize,
+}
+
+impl StagePart<'_> {
+    /// Whether token ids come in.
+    pub fn is_first(&self) -> bool {
+        self.range.start == 0
+    }
+
+    /// Whether tokens or vectors go out.
+    pub fn is_last(&self) -> bool {
+        self.range.end == self.spec.layers()
+    }
+
+    /// Most rows that a batch of one sequence can have here.
+    pub fn most_rows(&self) -> usize {
+        let room = match self.spec {
+            ModelSpec::Llama(_) => self.kv.blocks * self.kv.block_size,
+            ModelSpec::Bert(_) => usize::MAX,
+        };
+        self.max_rows.min(room).min(self.spec.max_positions())
+    }
+
+    /// Checks that `inputs` are those of `batch`, in number, type, shape and bounds.
+    ///
+    /// # Errors
+    /// `InvalidRequest` if a client asked for what the model does not do or has not; `Internal` if a stage sent what does
+    /// not fit.
+    pub fn check(&self, batch: &Microbatch, inputs: &[HostTensor]) -> Result<(), Fault> {
+        let rows = batch.rows();
+        if rows == 0 || rows > self.max_rows {
+            let message = format!("a batch of {rows} rows came, but this stage runs 1 to {}", self.max_rows);
+            return Err(Fault::internal(message));
+        }
+        let (dtype, width) = if self.is_first() { (HostDType::U32, 1) } else { (HostDType::F32, self.spec.hidden()) };
+        if inputs.len() != batch.members.len() {
+            return Err(Fault::internal(format!("{} inputs for {} members", inputs.len(), batch.members.len())));
+        }
+        for (member, input) in batch.members.iter().zip(inputs) {
+            let fits = match self.spec {
+                ModelSpec::Llama(_) => matches!(member.opening.work, Work::Generate(_)),
+                ModelSpec::Bert(_) => matches!(member.opening.work, Work::Embed),
+            };
+            if !fits {
+                let message = format!("sequence {} asks for what this kind of model does not do", member.sequence);
+                return Err(Fault::invalid(message));
+            }
+            let shape = [member.rows as usize, width];
+            if input.dtype != dtype || input.shape != shape || input.bytes.len() != shape[0] * width * 4 {
+                let message = format!("an input of {:?} {:?} came for {dtype:?} {shape:?}", input.dtype, input.shape);
+                return Err(Fault::internal(message));
+            }
+            let vocab = self.spec.vocab();
+            if self.is_first()
+                && let Some(id) = input.words().find(|id| *id as usize >= vocab)
+            {
+                return Err(Fault::invalid(format!("the model of {vocab} tokens has no token {id}")));
+            }
+        }
+        Ok(())
+    }
+
+    /// A batch of one sequence of `rows` rows in the first blocks, to run before any sequence lives there.
+    pub fn warm_up_batch(&self, rows: usize) -> (Microbatch, HostTensor) {
+        let input = if self.is_first() {
+            HostTensor::tokens(&vec![0; rows])
+        } else {
+            let shape = [rows, self.spec.hidden()];
+            HostTensor { dtype: HostDType::F32, shape, bytes: vec![0; shape[0] * shape[1] * 4].into() }
+        };
+        let (work, blocks) = match self.spec {
+            ModelSpec::Llama(_) => (Work::Generate(Sampling::GREEDY), rows.div_ceil(self.kv.block_size)),
+            ModelSpec::Bert(_) => (Work::Embed, 0),
+        };
+        let sequence = SequenceId { boot: 0, counter: 0 };
+        let opening = Opening {
+            sequence,
+            attempt: 0,
+            door: ReplicaId::new("warm-up", 0),
+            path: Vec::new(),
+            call_id: String::new(),
+            work,
+            known: Vec::new(),
+            capacity_tokens: rows as u32,
+        };
+        let member = Member {
+            sequence,
+            attempt: 0,
+            start: 0,
+            rows: rows as u32,
+            emit: true,
+            ticket: Ticket(0),
+            ticket_row: 0,
+            opening: Arc::new(opening),
+            blocks: (0..blocks as u32).collect(),
+            history: None,
+        };
+        (Microbatch { id: BatchId(0), members: vec![member] }, input)
+    }
+}
+
+/// An empty buffer for the activations of `rows` rows, with room for a hop's trailer.
+pub fn activations_buffer(rows: usize, width: usize) -> BytesMut {
+    BytesMut::with_capacity(rows * (width * 4 + TRAILER_ROW_BYTES) + TRAILER_BYTES)
+}
+
+/// What a member's logits come to (the penalty is written into them).
+pub fn token(member: &Member, logits: &mut [f32]) -> Emission {
+    let sampling = sampling(member);
+    let observed = observe(logits, sampling.top_logits);
+    let id = sample(logits, sampling, emitted_position(member), member.history.as_deref());
+    Emission::Token { id, observed }
+}
+
+/// How a member's sequence is sampled.
+pub fn sampling(member: &Member) -> &Sampling {
+    match &member.opening.work {
+        Work::Generate(sampling) => sampling,
+        Work::Embed => &Sampling::GREEDY,
+    }
+}
+
+/// The position that a member's token takes.
+pub fn emitted_position(member: &Member) -> u32 {
+    member.start + member.rows
+}
