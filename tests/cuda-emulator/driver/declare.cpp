@@ -1,0 +1,104 @@
+// What a program has said of parts of its allocations. A piece of work is judged by what was said when it was queued:
+// so the declarations are never changed while work holds on to them, but copied.
+#include "driver.h"
+
+// AddressSanitizer's, if it is there.
+extern "C" {
+__attribute__((weak)) void __asan_poison_memory_region(const volatile void* begin, size_t bytes);
+__attribute__((weak)) void __asan_unpoison_memory_region(const volatile void* begin, size_t bytes);
+}
+
+namespace emu {
+
+struct Piece {
+    uint64_t end;
+    int state;
+};
+
+// By where they begin; they do not overlap.
+struct Declarations {
+    std::map<uint64_t, Piece> pieces;
+
+    // The first piece that ends behind `address`.
+    auto behind(uint64_t address) const {
+        auto piece = pieces.upper_bound(address);
+        if (piece != pieces.begin() && std::prev(piece)->second.end > address) --piece;
+        return piece;
+    }
+
+    void cut_out(uint64_t begin, uint64_t end) {
+        for (auto piece = behind(begin); piece != pieces.end() && piece->first < end;) {
+            auto [from, old] = *piece;
+            piece = pieces.erase(piece);
+            if (from < begin) pieces[from] = {begin, old.state};
+            if (old.end > end) pieces[end] = old;
+        }
+    }
+};
+
+std::shared_ptr<const Declarations> declared = std::make_shared<Declarations>();
+
+namespace {
+
+std::shared_ptr<const Declarations> applied = declared;
+
+const char* word(int state) {
+    return state == EMU_FREED ? "declared freed" : state == EMU_RED_ZONE ? "a declared red zone" : "never declared";
+}
+
+void change(uint64_t begin, uint64_t bytes, int state) {
+    auto changed = std::make_shared<Declarations>(*declared);
+    changed->cut_out(begin, begin + bytes);
+    if (state != EMU_FORGET) changed->pieces[begin] = {begin + bytes, state};
+    declared = changed;
+}
+
+template <class F> void each_dead(const Declarations& declarations, F f) {
+    for (auto& [begin, piece] : declarations.pieces)
+        if (piece.state != EMU_LIVE) f((void*)begin, piece.end - begin);
+}
+
+} // namespace
+
+void check_declared(const std::string& what, size_t operand, Range range, const Allocation& of, uint64_t its_begin) {
+    auto first = declared->behind(its_begin);
+    if (first == declared->pieces.end() || first->first >= its_begin + of.bytes) return;
+    uint64_t at = range.begin, end = range.begin + std::max<size_t>(range.bytes, 1);
+    for (auto piece = declared->behind(at); at < end; ++piece) {
+        bool here = piece != declared->pieces.end() && piece->first <= at;
+        if (here && piece->second.state == EMU_LIVE) {
+            at = piece->second.end;
+            continue;
+        }
+        if (here)
+            emu_fail("%s: operand %zu (%#lx, %zu bytes) touches %#lx in [%#lx, %#lx), which is %s", what.c_str(), operand,
+                     range.begin, range.bytes, at, piece->first, piece->second.end, word(piece->second.state));
+        emu_fail("%s: operand %zu (%#lx, %zu bytes) touches %#lx, which is %s, in the allocation at %#lx of %zu bytes",
+                 what.c_str(), operand, range.begin, range.bytes, at, word(EMU_FORGET), its_begin, of.bytes);
+    }
+}
+
+void forget_declared(uint64_t begin, size_t bytes) {
+    auto piece = declared->behind(begin);
+    if (piece != declared->pieces.end() && piece->first < begin + bytes) change(begin, bytes, EMU_FORGET);
+}
+
+void apply(const std::shared_ptr<const Declarations>& wanted) {
+    if (wanted == applied || !wanted) return;
+    if (__asan_poison_memory_region) {
+        each_dead(*applied, [](void* begin, size_t bytes) { __asan_unpoison_memory_region(begin, bytes); });
+        each_dead(*wanted, [](void* begin, size_t bytes) { __asan_poison_memory_region(begin, bytes); });
+    }
+    applied = wanted;
+}
+
+} // namespace emu
+
+using namespace emu;
+
+extern "C" int emu_declare(uint64_t address, uint64_t bytes, int state) {
+    std::lock_guard<std::recursive_mutex> guard(everything);
+    if (!bytes || state < EMU_FORGET || state > EMU_RED_ZONE || !is_device(address, bytes)) return 1;
+    change(address, bytes, state);
+    return 0;
+}

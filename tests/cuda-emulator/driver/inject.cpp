@@ -1,0 +1,62 @@
+// Failures that a test asked for, and the loss of a context.
+#include "driver.h"
+
+namespace emu {
+namespace {
+
+struct Failure {
+    std::string call;
+    int after, code;
+};
+std::vector<Failure> failures;
+CUresult lost;
+
+// After these a real context is of no more use: kernels' faults, and memory errors that cannot be corrected.
+bool ends_context(int code) {
+    return code == 700 || code == 702 || (code >= 714 && code <= 719) || code == 214 || code == 710 || code == 226;
+}
+
+} // namespace
+
+CUresult injected(const char* call) {
+    for (size_t i = 0; i < failures.size(); i++) {
+        if (failures[i].call != call || --failures[i].after > 0) continue;
+        int code = failures[i].code;
+        failures.erase(failures.begin() + i);
+        if (ends_context(code)) {
+            lost = code;
+            forget_all();
+        }
+        return code;
+    }
+    return OK;
+}
+
+CUresult lost_with() {
+    return lost;
+}
+
+} // namespace emu
+
+using namespace emu;
+
+extern "C" {
+
+void emu_fail_next(const char* call, int after, int code) {
+    std::lock_guard<std::recursive_mutex> guard(everything);
+    if (call) {
+        failures.push_back({call, after, code});
+        return;
+    }
+    failures.clear();
+    lost = OK;
+}
+
+// For the BLAS libraries, whose codes are others: 0, what was asked for, or "execution failed" in a lost context.
+int emu_called(const char* call) {
+    std::lock_guard<std::recursive_mutex> guard(everything);
+    constexpr int execution_failed = 13;
+    int code = injected(call);
+    return lost ? execution_failed : code;
+}
+}
