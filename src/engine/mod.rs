@@ -1,6 +1,8 @@
 //! Floor 3: the device thread and what it runs.
 
 pub mod candle;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 pub mod executor;
 pub mod fake;
 pub mod thread;
