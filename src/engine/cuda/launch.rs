@@ -186,7 +186,9 @@ macro_rules! module {
 /// Every function of every kernel, on one device. Wrappers of `kernels/` take theirs.
 #[derive(Debug)]
 pub struct Kernels {
+    pub(super) add_rms_norm: Pair<CudaFunction>,
     pub(super) embed: Pair<CudaFunction>,
+    pub(super) silu_mul: Pair<CudaFunction>,
 }
 
 impl Kernels {
@@ -195,7 +197,11 @@ impl Kernels {
     /// # Errors
     /// If the driver refuses the PTX: it is older than CUDA 13.0, or the device than compute capability 8.0.
     pub fn load(context: &Arc<CudaContext>) -> Result<Self, LaunchFault> {
-        Ok(Self { embed: module!(context, "embed")?.pair("embed")? })
+        Ok(Self {
+            add_rms_norm: module!(context, "add_rms_norm")?.pair("add_rms_norm")?,
+            embed: module!(context, "embed")?.pair("embed")?,
+            silu_mul: module!(context, "silu_mul")?.pair("silu_mul")?,
+        })
     }
 }
 

@@ -1,6 +1,8 @@
 //! Each kernel against its oracle: both types, rows 0 to 33, widths on both sides of a warp and of a 16-byte load.
 
+mod add_rms_norm;
 mod embed;
+mod silu_mul;
 
 use stageline::base::prng::Prng;
 use stageline::engine::cuda::launch::Half;
@@ -19,4 +21,16 @@ fn noise<T: Half>(count: usize, seed: u64) -> Vec<T> {
 fn floats(count: usize, seed: u64) -> Vec<f32> {
     let mut prng = Prng::new(seed);
     (0..count).map(|_| prng.below(2_000_001) as f32 / 1e6 - 1.0).collect()
+}
+
+/// Demands that every number is the one of `want`, but for a rounding to its type and `noise` of the number itself. NaN
+/// never is.
+fn assert_rounded<T: Half>(got: &[T], want: &[f64], noise: f64, what: &str) {
+    assert_eq!(got.len(), want.len(), "{what}");
+    for (i, (got, want)) in got.iter().zip(want).enumerate() {
+        let got = f64::from(got.to_f32());
+        // The least numbers of f16 are 2^-24 apart.
+        let most = want.abs() * (f64::from(T::ROUNDING) + noise) + 0.5f64.powi(25);
+        assert!((got - want).abs() <= most, "{what}: number {i} is {got}, not {want}");
+    }
 }

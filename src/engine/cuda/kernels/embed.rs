@@ -29,12 +29,11 @@ impl<T: Half> Embed<T> {
     pub fn launch(&self, kernels: &Kernels, stream: &CudaStream) -> Result<(), LaunchFault> {
         let rows = CHECKS.count("rows", self.ids.len())?;
         let hidden = CHECKS.count("numbers a row", self.hidden)?;
-        if hidden == 0 || self.table.len() % self.hidden != 0 {
-            return Err(CHECKS.fault(format!("`table` has {} numbers: no rows of {hidden}", self.table.len())));
+        if hidden == 0 {
+            return Err(CHECKS.fault("rows of no numbers".into()));
         }
-        CHECKS.shape("x", self.x, &[self.ids.len(), self.hidden])?;
-        CHECKS.aligned("table", self.table, self.hidden)?;
-        CHECKS.aligned("x", self.x, self.hidden)?;
+        CHECKS.matrix("table", self.table, &[self.table.len() / self.hidden, self.hidden])?;
+        CHECKS.matrix("x", self.x, &[self.ids.len(), self.hidden])?;
         if rows == 0 {
             return Ok(());
         }

@@ -1,9 +1,13 @@
 //! One kernel a file: its typed arguments, their checks, its launch, the bytes it must move, and an oracle in plain loops.
 //! What each computes, and how, is told at the head of its `kernels/*.cu`.
 
+pub mod add_rms_norm;
 pub mod embed;
+pub mod silu_mul;
 
+pub use add_rms_norm::AddRmsNorm;
 pub use embed::Embed;
+pub use silu_mul::SiluMul;
 
 use super::launch::{DeviceSlice, LaunchFault};
 
@@ -30,9 +34,11 @@ impl Checks {
         Ok(())
     }
 
-    /// That `slice` begins where a 16-byte load may, if the kernel reads rows of `width` with such loads.
-    fn aligned<T>(self, name: &str, slice: DeviceSlice<T>, width: usize) -> Result<(), LaunchFault> {
-        if width % WIDE == 0 && slice.address() % 16 != 0 {
+    /// That `slice` is of the shape `shape`, and begins where a 16-byte load may if its rows are read with such loads.
+    fn matrix<T>(self, name: &str, slice: DeviceSlice<T>, shape: &[usize]) -> Result<(), LaunchFault> {
+        self.shape(name, slice, shape)?;
+        let wide = shape.last().is_some_and(|width| width % WIDE == 0);
+        if wide && slice.address() % 16 != 0 {
             let address = slice.address();
             return Err(self.fault(format!("`{name}` begins at {address:#x}, which is no multiple of 16 bytes")));
         }
