@@ -4,7 +4,7 @@
 //   gate_up [rows, 2 width] T: a row's gates, then its ups    bias [2 width] T, or null    out [rows, width] T
 //
 // Launch: grid (rows, blocks of 8 * 256 numbers), 256 threads, each 8 numbers.
-// Oracle: src/engine/cuda/kernels/silu_mul.rs `oracle`. Tolerance: one rounding to T and 4e-6 of the number.
+// Oracle: src/engine/cuda/kernels/silu_mul.rs `oracle`. Tolerance: one rounding to T and 4e-6 of the larger of the number and 1.
 // Bytes: reads rows * width * 4 + (bias ? width * 4 : 0), writes rows * width * 2.
 #include "include/numbers.cuh"
 

@@ -188,6 +188,7 @@ macro_rules! module {
 pub struct Kernels {
     pub(super) add_rms_norm: Pair<CudaFunction>,
     pub(super) embed: Pair<CudaFunction>,
+    pub(super) rope_kv: Pair<CudaFunction>,
     pub(super) silu_mul: Pair<CudaFunction>,
 }
 
@@ -200,6 +201,7 @@ impl Kernels {
         Ok(Self {
             add_rms_norm: module!(context, "add_rms_norm")?.pair("add_rms_norm")?,
             embed: module!(context, "embed")?.pair("embed")?,
+            rope_kv: module!(context, "rope_kv")?.pair("rope_kv")?,
             silu_mul: module!(context, "silu_mul")?.pair("silu_mul")?,
         })
     }

@@ -2,6 +2,7 @@
 
 mod add_rms_norm;
 mod embed;
+mod rope_kv;
 mod silu_mul;
 
 use stageline::base::prng::Prng;
@@ -23,14 +24,13 @@ fn floats(count: usize, seed: u64) -> Vec<f32> {
     (0..count).map(|_| prng.below(2_000_001) as f32 / 1e6 - 1.0).collect()
 }
 
-/// Demands that every number is the one of `want`, but for a rounding to its type and `noise` of the number itself. NaN
-/// never is.
+/// Demands that every number is the one of `want`, but for a rounding to its type and `noise` of the larger of the number
+/// and 1. NaN never is.
 fn assert_rounded<T: Half>(got: &[T], want: &[f64], noise: f64, what: &str) {
     assert_eq!(got.len(), want.len(), "{what}");
     for (i, (got, want)) in got.iter().zip(want).enumerate() {
         let got = f64::from(got.to_f32());
-        // The least numbers of f16 are 2^-24 apart.
-        let most = want.abs() * (f64::from(T::ROUNDING) + noise) + 0.5f64.powi(25);
+        let most = want.abs() * f64::from(T::ROUNDING) + want.abs().max(1.0) * noise;
         assert!((got - want).abs() <= most, "{what}: number {i} is {got}, not {want}");
     }
 }
