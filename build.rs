@@ -1,8 +1,12 @@
-//! Compiles `proto/` with a protobuf compiler that is a Rust library: no `protoc` needs to be installed.
+//! Compiles `proto/` with a protobuf compiler that is a Rust library: no `protoc` needs to be installed. With the feature
+//! `cuda`, has nvcc compile `kernels/`.
+
+#[path = "kernels/compile.rs"]
+mod kernels;
 
 use prost::Message;
 use std::error::Error;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=proto");
@@ -20,6 +24,9 @@ fn main() -> Result<(), Box<dyn Error>> {
             .bytes(".")
             .out_dir(folder(&out, service)?)
             .compile_fds(files)?;
+    }
+    if std::env::var_os("CARGO_FEATURE_CUDA").is_some() {
+        kernels::compile(Path::new("kernels"), &out)?;
     }
     Ok(())
 }

@@ -2,6 +2,8 @@
 
 pub mod candle;
 pub mod choice;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 pub mod executor;
 pub mod fake;
 pub mod part;

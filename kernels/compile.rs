@@ -1,0 +1,57 @@
+//! The CUDA part of the build: every `kernels/*.cu` becomes PTX in `OUT_DIR/kernels`, from where
+//! `src/engine/cuda/launch.rs` embeds it.
+//!
+//! PTX of compute capability 8.0 runs on that and on everything newer: the driver compiles it for its device once and
+//! keeps the result.
+
+use std::error::Error;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+/// Compiles the kernels of `folder` into `out`/kernels, all at once.
+pub fn compile(folder: &Path, out: &Path) -> Result<(), Box<dyn Error>> {
+    println!("cargo::rerun-if-changed={}", folder.display());
+    for variable in ["NVCC", "CUDA_HOME"] {
+        println!("cargo::rerun-if-env-changed={variable}");
+    }
+    let out = out.join("kernels");
+    std::fs::create_dir_all(&out)?;
+    let nvcc = nvcc();
+    let mut running = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let source = entry?.path();
+        if source.extension().is_some_and(|end| end == "cu") {
+            let ptx = out.join(source.with_extension("ptx").file_name().ok_or("a kernel's file has a name")?);
+            running.push((start(&nvcc, &source, &ptx)?, source));
+        }
+    }
+    for (nvcc, source) in running {
+        let done = nvcc.wait_with_output()?;
+        if !done.status.success() {
+            let said = String::from_utf8_lossy(&done.stderr).into_owned();
+            return Err(format!("nvcc cannot compile {}:\n{said}", source.display()).into());
+        }
+    }
+    Ok(())
+}
+
+fn start(nvcc: &Path, source: &Path, ptx: &Path) -> Result<Child, String> {
+    let mut command = Command::new(nvcc);
+    command.args(["-ptx", "-arch=compute_80", "-std=c++17", "-O3", "-o"]).arg(ptx).arg(source);
+    command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().map_err(|e| {
+        format!(
+            "cannot run {}: {e}. The feature `cuda` needs the compiler of CUDA 13.0: install the CUDA toolkit, or the \
+             Python packages nvidia-cuda-nvcc, nvidia-nvvm, nvidia-cuda-crt, nvidia-cuda-runtime and nvidia-cuda-cccl \
+             (all ==13.0.*), and set NVCC to it, CUDA_HOME to the folder above its bin, or PATH",
+            nvcc.display()
+        )
+    })
+}
+
+/// $NVCC, else the one below $CUDA_HOME, else that of PATH.
+fn nvcc() -> PathBuf {
+    let variable = |name| std::env::var_os(name).filter(|value: &OsString| !value.is_empty());
+    let below_home = || Some(PathBuf::from(variable("CUDA_HOME")?).join("bin/nvcc")).filter(|nvcc| nvcc.is_file());
+    variable("NVCC").map(PathBuf::from).or_else(below_home).unwrap_or_else(|| "nvcc".into())
+}

@@ -1,0 +1,57 @@
+//! One kernel a file: its typed arguments, their checks, its launch, the bytes it must move, and an oracle in plain loops.
+//! What each computes, and how, is told at the head of its `kernels/*.cu`.
+
+pub mod add_rms_norm;
+pub mod embed;
+pub mod rope_kv;
+pub mod silu_mul;
+
+pub use add_rms_norm::AddRmsNorm;
+pub use embed::Embed;
+pub use rope_kv::RopeKv;
+pub use silu_mul::SiluMul;
+
+use super::launch::{DeviceSlice, LaunchFault};
+
+/// Numbers that one 16-byte load brings: of rows so wide, every one begins at a multiple of 16 bytes.
+const WIDE: usize = 8;
+
+/// The checks of one kernel's arguments.
+#[derive(Clone, Copy)]
+struct Checks {
+    kernel: &'static str,
+}
+
+impl Checks {
+    fn fault(self, what: String) -> LaunchFault {
+        LaunchFault::Unfit { kernel: self.kernel, what }
+    }
+
+    /// That `slice` is of the shape `shape`, to the number.
+    fn shape<T>(self, name: &str, slice: DeviceSlice<T>, shape: &[usize]) -> Result<(), LaunchFault> {
+        let count = shape.iter().try_fold(1usize, |count, n| count.checked_mul(*n));
+        if count != Some(slice.len()) {
+            return Err(self.fault(format!("`{name}` has {} numbers, but its shape is {shape:?}", slice.len())));
+        }
+        Ok(())
+    }
+
+    /// That `slice` is of the shape `shape`, and begins where a 16-byte load may if its rows are read with such loads.
+    fn matrix<T>(self, name: &str, slice: DeviceSlice<T>, shape: &[usize]) -> Result<(), LaunchFault> {
+        self.shape(name, slice, shape)?;
+        let wide = shape.last().is_some_and(|width| width % WIDE == 0);
+        if wide && slice.address() % 16 != 0 {
+            let address = slice.address();
+            return Err(self.fault(format!("`{name}` begins at {address:#x}, which is no multiple of 16 bytes")));
+        }
+        Ok(())
+    }
+
+    /// `count` as a kernel takes it.
+    fn count(self, name: &str, count: usize) -> Result<u32, LaunchFault> {
+        u32::try_from(count)
+            .ok()
+            .filter(|count| *count <= i32::MAX as u32)
+            .ok_or_else(|| self.fault(format!("{count} {name} are more than a kernel counts")))
+    }
+}

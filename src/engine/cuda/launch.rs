@@ -1,0 +1,268 @@
+//! Launching our kernels: typed slices of device memory, the functions of the embedded PTX, and what may go wrong.
+//!
+//! A wrapper of `kernels/` checks its slices against its shape and launches; it allocates nothing on the device, waits for
+//! nothing and looks nothing up, so that it may be recorded into a CUDA graph.
+
+use cudarc::driver::{
+    CudaContext, CudaFunction, CudaModule, CudaSlice, CudaStream, DevicePtr, DeviceRepr, DriverError, LaunchConfig,
+    PushKernelArg,
+};
+use half::{bf16, f16};
+use std::marker::PhantomData;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Why a kernel was not launched.
+#[derive(Debug, thiserror::Error)]
+pub enum LaunchFault {
+    /// Arguments that do not fit each other: a defect of the caller. Nothing was launched.
+    #[error("{kernel}: {what}")]
+    Unfit {
+        /// The kernel.
+        kernel: &'static str,
+        /// What does not fit.
+        what: String,
+    },
+    /// The driver's word.
+    #[error("{kernel}: the CUDA driver says: {error}")]
+    Driver {
+        /// The kernel.
+        kernel: &'static str,
+        /// What it says.
+        error: DriverError,
+    },
+}
+
+/// A 16-bit floating point type that weights and activations are stored in.
+pub trait Half: DeviceRepr + Copy + Default + Send + Sync + 'static {
+    /// Half the distance from 1 to the next number: what rounding to it may change, relatively.
+    const ROUNDING: f32;
+    /// Rounds to nearest even.
+    fn from_f32(value: f32) -> Self;
+    /// Exact.
+    fn to_f32(self) -> f32;
+    /// The one for this type.
+    fn of<F>(pair: &Pair<F>) -> &F;
+}
+
+impl Half for bf16 {
+    const ROUNDING: f32 = 1.0 / 256.0;
+
+    fn from_f32(value: f32) -> Self {
+        bf16::from_f32(value)
+    }
+
+    fn to_f32(self) -> f32 {
+        bf16::to_f32(self)
+    }
+
+    fn of<F>(pair: &Pair<F>) -> &F {
+        &pair.bf16
+    }
+}
+
+impl Half for f16 {
+    const ROUNDING: f32 = 1.0 / 2048.0;
+
+    fn from_f32(value: f32) -> Self {
+        f16::from_f32(value)
+    }
+
+    fn to_f32(self) -> f32 {
+        f16::to_f32(self)
+    }
+
+    fn of<F>(pair: &Pair<F>) -> &F {
+        &pair.f16
+    }
+}
+
+/// `length` numbers in device memory. It does not own them.
+#[derive(Debug)]
+pub struct DeviceSlice<T> {
+    address: u64,
+    length: usize,
+    of: PhantomData<fn() -> T>,
+}
+
+impl<T> Clone for DeviceSlice<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for DeviceSlice<T> {}
+
+impl<T> DeviceSlice<T> {
+    /// The numbers at `address`.
+    ///
+    /// # Safety
+    /// `length` numbers lie there, in memory of the device, aligned to their size. They must stay allocated until the last
+    /// kernel that is given this slice, a copy or a part of it has run, and nobody else writes them meanwhile.
+    pub unsafe fn new(address: u64, length: usize) -> Self {
+        Self { address, length, of: PhantomData }
+    }
+
+    /// All of `slice`, for kernels on `stream`.
+    ///
+    /// # Safety
+    /// As [`DeviceSlice::new`]: `slice` must outlive the kernels, and they run on `stream`.
+    pub unsafe fn all(slice: &CudaSlice<T>, stream: &CudaStream) -> Self {
+        let (address, _recorded_when_dropped) = slice.device_ptr(stream);
+        // SAFETY: cudarc allocated `slice.len()` numbers there; the caller answers for their life.
+        unsafe { Self::new(address, slice.len()) }
+    }
+
+    /// How many numbers there are.
+    pub fn len(self) -> usize {
+        self.length
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(self) -> bool {
+        self.length == 0
+    }
+
+    /// Where they begin.
+    pub fn address(self) -> u64 {
+        self.address
+    }
+
+    /// Those of `range`, if there are so many.
+    pub fn part(self, range: Range<usize>) -> Option<Self> {
+        let fits = range.start <= range.end && range.end <= self.length;
+        let address = self.address + (range.start * size_of::<T>()) as u64;
+        fits.then_some(Self { address, length: range.end.saturating_sub(range.start), of: PhantomData })
+    }
+}
+
+/// How many bytes a kernel has to move: what its time is measured against.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Bytes that must be read from device memory at least once.
+    pub read_bytes: u64,
+    /// Bytes that must be written to it.
+    pub written_bytes: u64,
+}
+
+/// One of each [`Half`].
+#[derive(Debug)]
+pub struct Pair<F> {
+    /// The one for `bf16`.
+    pub bf16: F,
+    /// The one for `f16`.
+    pub f16: F,
+}
+
+/// The functions of one PTX file.
+struct Module {
+    name: &'static str,
+    module: Arc<CudaModule>,
+}
+
+impl Module {
+    fn load(context: &Arc<CudaContext>, name: &'static str, ptx: &str) -> Result<Self, LaunchFault> {
+        let module = context.load_module(cudarc::nvrtc::Ptx::from_src(ptx));
+        Ok(Self { name, module: module.map_err(|error| LaunchFault::Driver { kernel: name, error })? })
+    }
+
+    fn function(&self, name: &str) -> Result<CudaFunction, LaunchFault> {
+        self.module.load_function(name).map_err(|error| LaunchFault::Driver { kernel: self.name, error })
+    }
+
+    /// `{name}_bf16` and `{name}_f16`.
+    fn pair(&self, name: &str) -> Result<Pair<CudaFunction>, LaunchFault> {
+        Ok(Pair { bf16: self.function(&format!("{name}_bf16"))?, f16: self.function(&format!("{name}_f16"))? })
+    }
+}
+
+/// `kernels/$name.cu`, compiled by build.rs.
+macro_rules! module {
+    ($context:expr, $name:literal) => {
+        Module::load($context, $name, include_str!(concat!(env!("OUT_DIR"), "/kernels/", $name, ".ptx")))
+    };
+}
+
+/// Every function of every kernel, on one device. Wrappers of `kernels/` take theirs.
+#[derive(Debug)]
+pub struct Kernels {
+    pub(super) add_rms_norm: Pair<CudaFunction>,
+    pub(super) embed: Pair<CudaFunction>,
+    pub(super) rope_kv: Pair<CudaFunction>,
+    pub(super) silu_mul: Pair<CudaFunction>,
+}
+
+impl Kernels {
+    /// Has the driver compile the kernels for the device of `context`, and looks all of them up.
+    ///
+    /// # Errors
+    /// If the driver refuses the PTX: it is older than CUDA 13.0, or the device than compute capability 8.0.
+    pub fn load(context: &Arc<CudaContext>) -> Result<Self, LaunchFault> {
+        Ok(Self {
+            add_rms_norm: module!(context, "add_rms_norm")?.pair("add_rms_norm")?,
+            embed: module!(context, "embed")?.pair("embed")?,
+            rope_kv: module!(context, "rope_kv")?.pair("rope_kv")?,
+            silu_mul: module!(context, "silu_mul")?.pair("silu_mul")?,
+        })
+    }
+}
+
+/// An argument of a kernel, as wide as the parameter that takes it.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Argument {
+    /// A pointer; 0 is null.
+    Address(u64),
+    /// `u32`.
+    Count(u32),
+    /// `float`.
+    Number(f32),
+}
+
+impl<T> From<DeviceSlice<T>> for Argument {
+    fn from(slice: DeviceSlice<T>) -> Self {
+        Argument::Address(slice.address)
+    }
+}
+
+impl<T> From<Option<DeviceSlice<T>>> for Argument {
+    fn from(slice: Option<DeviceSlice<T>>) -> Self {
+        Argument::Address(slice.map_or(0, |slice| slice.address))
+    }
+}
+
+impl From<u32> for Argument {
+    fn from(count: u32) -> Self {
+        Argument::Count(count)
+    }
+}
+
+impl From<f32> for Argument {
+    fn from(number: f32) -> Self {
+        Argument::Number(number)
+    }
+}
+
+/// Launches `function` of `kernel` on `stream`, in `grid` blocks of `threads`.
+///
+/// # Safety
+/// `arguments` are the kernel's parameters, in its order and types, and with them it stays inside the slices they came
+/// from.
+pub(super) unsafe fn launch(
+    stream: &CudaStream,
+    (kernel, function): (&'static str, &CudaFunction),
+    grid: (u32, u32, u32),
+    threads: u32,
+    arguments: &[Argument],
+) -> Result<(), LaunchFault> {
+    let mut builder = stream.launch_builder(function);
+    for argument in arguments {
+        match argument {
+            Argument::Address(address) => builder.arg(address),
+            Argument::Count(count) => builder.arg(count),
+            Argument::Number(number) => builder.arg(number),
+        };
+    }
+    let config = LaunchConfig { grid_dim: grid, block_dim: (threads, 1, 1), shared_mem_bytes: 0 };
+    // SAFETY: the caller answers for the arguments.
+    unsafe { builder.launch(config) }.map(|_| ()).map_err(|error| LaunchFault::Driver { kernel, error })
+}

@@ -1,0 +1,71 @@
+//! Our CUDA kernels against their oracles, through the real driver API: on a device, or on the emulated one.
+#![cfg(feature = "cuda")]
+
+mod kernels;
+
+use cudarc::driver::{CudaContext, CudaSlice, CudaStream, DeviceRepr};
+use stageline::engine::cuda::launch::{DeviceSlice, Kernels};
+use std::sync::{Arc, LazyLock};
+
+/// Device 0 with its kernels, and a stream of the test's own. It fails where there is none.
+struct Device {
+    kernels: &'static Kernels,
+    stream: Arc<CudaStream>,
+}
+
+fn device() -> Device {
+    static OPENED: LazyLock<(Arc<CudaContext>, Kernels)> = LazyLock::new(|| {
+        let context = CudaContext::new(0).expect("CUDA device 0");
+        let kernels = Kernels::load(&context).expect("the device takes the kernels");
+        (context, kernels)
+    });
+    let (context, kernels) = &*OPENED;
+    Device { kernels, stream: context.new_stream().expect("a stream") }
+}
+
+impl Device {
+    /// Numbers on the device, a copy of these.
+    fn array<T: DeviceRepr + Clone>(&self, numbers: &[T]) -> Array<T> {
+        // The driver allocates no empty memory: one number stands for it, and `slice` leaves it out.
+        let least = if numbers.is_empty() { vec![unset(); 1] } else { numbers.to_vec() };
+        let memory = self.stream.clone_htod(&least).expect("memory on the device");
+        Array { memory, length: numbers.len(), stream: self.stream.clone() }
+    }
+
+    /// `length` numbers that are all NaN until a kernel writes them.
+    fn unset<T: DeviceRepr + Clone>(&self, length: usize) -> Array<T> {
+        self.array(&vec![unset(); length])
+    }
+}
+
+/// A value of nothing but ones: NaN of every floating point type, the largest of every unsigned one.
+fn unset<T: DeviceRepr>() -> T {
+    // SAFETY: `DeviceRepr` types used here are numbers, of which any bits are a value.
+    unsafe {
+        let mut value = std::mem::MaybeUninit::<T>::uninit();
+        value.as_mut_ptr().write_bytes(0xff, 1);
+        value.assume_init()
+    }
+}
+
+/// Device memory that a test owns.
+struct Array<T> {
+    memory: CudaSlice<T>,
+    length: usize,
+    stream: Arc<CudaStream>,
+}
+
+impl<T: DeviceRepr + Clone> Array<T> {
+    fn slice(&self) -> DeviceSlice<T> {
+        // SAFETY: the array lives to the end of its test, which reads it back (and so waits) after the last kernel.
+        let all = unsafe { DeviceSlice::all(&self.memory, &self.stream) };
+        all.part(0..self.length).expect("an array holds its numbers")
+    }
+
+    /// What it holds now, once all kernels have run.
+    fn read(&self) -> Vec<T> {
+        let mut numbers = self.stream.clone_dtoh(&self.memory).expect("a copy from the device");
+        numbers.truncate(self.length);
+        numbers
+    }
+}
