@@ -6,10 +6,12 @@ pub mod choice;
 pub mod cuda;
 pub mod executor;
 pub mod fake;
+pub mod load;
 pub mod part;
 pub mod thread;
 
 pub use candle::{CandleExecutor, DeviceChoice, Setup};
 pub use choice::{ExecutorKind, Numbers, Runner, Wishes, choose};
 pub use executor::Executor;
+pub use load::load;
 pub use thread::{Device, DeviceHandle, DeviceUse, Loader, Ran};

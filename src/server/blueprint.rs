@@ -1,7 +1,7 @@
 //! What is to be served: a pipeline folder, or a model folder that is cut in memory.
 
 use crate::base::{Fault, StageIndex};
-use crate::engine::{CandleExecutor, Executor, Loader, Setup};
+use crate::engine::{Loader, Runner, Setup, load};
 use crate::model::split::{PlanOrder, plan_only};
 use crate::model::{Checkpoint, LayerRange, ModelSpec};
 use crate::plan::Balance;
@@ -113,18 +113,25 @@ impl Blueprint {
         let layers = self.stages[usize::from(stage)].layers.clone();
         Box::new(move || {
             let begun = std::time::Instant::now();
+            let mut progress = progress;
             let executor = match source {
-                Source::Pipeline(folder) => {
-                    let (shard, proof) = folder.read_stage(stage.into(), progress)?;
-                    let executor = CandleExecutor::load(&shard, &spec, layers, setup)?;
-                    // The hash is computed beside the loading; a damaged shard must not serve.
+                // The hash is computed beside the loading; a damaged shard must not serve.
+                Source::Pipeline(folder) if matches!(setup.runner, Runner::Engine(_)) => {
+                    let (shard, proof) = folder.open_stage(stage.into())?;
+                    let executor = load(&shard, &spec, layers, setup, &mut progress)?;
                     proof.wait()?;
                     executor
                 }
-                Source::Model(checkpoint) => CandleExecutor::load(checkpoint.as_ref(), &spec, layers, setup)?,
+                Source::Pipeline(folder) => {
+                    let (shard, proof) = folder.read_stage(stage.into(), progress)?;
+                    let executor = load(&shard, &spec, layers, setup, &mut |_| {})?;
+                    proof.wait()?;
+                    executor
+                }
+                Source::Model(checkpoint) => load(checkpoint.as_ref(), &spec, layers, setup, &mut progress)?,
             };
             tracing::info!(stage, ms = begun.elapsed().as_millis() as u64, "loaded");
-            Ok(Box::new(executor) as Box<dyn Executor>)
+            Ok(executor)
         })
     }
 }

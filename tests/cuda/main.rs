@@ -1,7 +1,15 @@
 //! Our CUDA kernels against their oracles, through the real driver API: on a device, or on the emulated one.
 #![cfg(feature = "cuda")]
 
+#[path = "../model/files.rs"]
+mod files;
+mod golden;
 mod kernels;
+#[path = "../model/pipeline.rs"]
+mod pipeline;
+#[path = "../support/real_models.rs"]
+#[allow(dead_code, reason = "the full matrix is the CPU's")]
+mod real_models;
 
 use cudarc::driver::{CudaContext, CudaSlice, CudaStream, DeviceRepr};
 use stageline::engine::cuda::launch::{DeviceSlice, Kernels};

@@ -14,6 +14,7 @@ use real_models::{MINILM, SMOLLM2, full_matrix as full, golden_cases, ids};
 use serde_json::Value;
 use stageline::base::{FaultClass, HostTensor};
 use stageline::core::{BatchId, Microbatch};
+use stageline::engine::DeviceChoice;
 use stageline::ops::Isa;
 
 const END: u32 = 2;
@@ -81,7 +82,7 @@ fn logit_bits_are_the_same_on_any_threads_and_instructions() {
     let want = Pipeline::load(&weights, &smollm2(), plain).generate(&short(16), usize::MAX);
     for isa in Isa::available() {
         for threads in [1, 2] {
-            let variant = Variant { isa, threads, ..plain };
+            let variant = Variant { device: DeviceChoice::Cpu(isa), threads, ..plain };
             let got = Pipeline::load(&weights, &smollm2(), variant).generate(&short(tokens(isa)), 4);
             for (got, want) in got.iter().zip(&want) {
                 assert_eq!(got.observed, want.observed[..tokens(isa)], "{} on {threads} threads", isa.name());

@@ -4,7 +4,7 @@ use crate::files::Weights;
 use bytes::Bytes;
 use stageline::base::{Fault, HostTensor, ReplicaId, SequenceId};
 use stageline::core::{BatchId, Emission, Member, Microbatch, Observed, Opening, Output, Sampling, Ticket, Work};
-use stageline::engine::{CandleExecutor, DeviceChoice, Executor, Runner, Setup};
+use stageline::engine::{DeviceChoice, Executor, Runner, Setup, load};
 use stageline::model::{KvShape, ModelSpec};
 use stageline::ops::{Isa, Threads};
 use std::sync::Arc;
@@ -17,12 +17,13 @@ pub const MAX_ROWS: usize = 1024;
 pub struct Variant {
     pub stages: usize,
     pub threads: usize,
-    pub isa: Isa,
+    pub device: DeviceChoice,
+    pub runner: Runner,
 }
 
 impl Variant {
     pub fn plain(stages: usize) -> Self {
-        Self { stages, threads: 2, isa: Isa::available()[0] }
+        Self { stages, threads: 2, device: DeviceChoice::Cpu(Isa::available()[0]), runner: Runner::Candle }
     }
 }
 
@@ -42,20 +43,20 @@ pub struct Answer {
 }
 
 /// Consecutive stages of a model.
-pub struct Pipeline(Vec<CandleExecutor>);
+pub struct Pipeline(Vec<Box<dyn Executor>>);
 
 impl Pipeline {
     /// `spec` cut into `variant.stages` stages of as equal numbers of layers as can be.
     pub fn load(weights: &Weights, spec: &ModelSpec, variant: Variant) -> Self {
         let threads = Threads::new(variant.threads).expect("threads start");
         let (layers, stages) = (spec.layers(), variant.stages);
-        let load = |k: usize| {
+        let stage = |k: usize| {
             let range = k * layers / stages..(k + 1) * layers / stages;
-            let device = DeviceChoice::Cpu(variant.isa);
-            let setup = Setup { device, runner: Runner::Candle, threads: threads.clone(), kv: KV, max_rows: MAX_ROWS };
-            CandleExecutor::load(weights, spec, range, setup).expect("the stage loads")
+            let (device, runner) = (variant.device, variant.runner);
+            let setup = Setup { device, runner, threads: threads.clone(), kv: KV, max_rows: MAX_ROWS };
+            load(weights, spec, range, setup, &mut |_| {}).expect("the stage loads")
         };
-        Self((0..stages).map(load).collect())
+        Self((0..stages).map(stage).collect())
     }
 
     /// Runs `batch` through all stages.
