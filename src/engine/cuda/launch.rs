@@ -3,6 +3,7 @@
 //! A wrapper of `kernels/` checks its slices against its shape and launches; it allocates nothing on the device, waits for
 //! nothing and looks nothing up, so that it may be recorded into a CUDA graph.
 
+use super::kernels::decode_attention;
 use cudarc::driver::{
     CudaContext, CudaFunction, CudaModule, CudaSlice, CudaStream, DevicePtr, DeviceRepr, DriverError, LaunchConfig,
     PushKernelArg,
@@ -170,6 +171,15 @@ impl Module {
         self.module.load_function(name).map_err(|error| LaunchFault::Driver { kernel: self.name, error })
     }
 
+    /// The pair of each of `versions`: `{name}_{version}_bf16` and so on.
+    fn pairs(
+        &self,
+        name: &str,
+        versions: impl Iterator<Item = String>,
+    ) -> Result<Vec<Pair<CudaFunction>>, LaunchFault> {
+        versions.map(|version| self.pair(&format!("{name}_{version}"))).collect()
+    }
+
     /// `{name}_bf16` and `{name}_f16`.
     fn pair(&self, name: &str) -> Result<Pair<CudaFunction>, LaunchFault> {
         Ok(Pair { bf16: self.function(&format!("{name}_bf16"))?, f16: self.function(&format!("{name}_f16"))? })
@@ -187,6 +197,9 @@ macro_rules! module {
 #[derive(Debug)]
 pub struct Kernels {
     pub(super) add_rms_norm: Pair<CudaFunction>,
+    pub(super) combine_attention: Pair<CudaFunction>,
+    /// Of each of `decode_attention::versions`.
+    pub(super) decode_attention: Vec<Pair<CudaFunction>>,
     pub(super) embed: Pair<CudaFunction>,
     pub(super) rope_kv: Pair<CudaFunction>,
     pub(super) silu_mul: Pair<CudaFunction>,
@@ -200,6 +213,9 @@ impl Kernels {
     pub fn load(context: &Arc<CudaContext>) -> Result<Self, LaunchFault> {
         Ok(Self {
             add_rms_norm: module!(context, "add_rms_norm")?.pair("add_rms_norm")?,
+            combine_attention: module!(context, "combine_attention")?.pair("combine_attention")?,
+            decode_attention: module!(context, "decode_attention")?
+                .pairs("decode_attention", decode_attention::versions())?,
             embed: module!(context, "embed")?.pair("embed")?,
             rope_kv: module!(context, "rope_kv")?.pair("rope_kv")?,
             silu_mul: module!(context, "silu_mul")?.pair("silu_mul")?,
