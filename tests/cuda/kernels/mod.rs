@@ -2,6 +2,7 @@
 
 mod add_rms_norm;
 mod embed;
+mod gemv;
 mod rope_kv;
 mod silu_mul;
 

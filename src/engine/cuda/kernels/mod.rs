@@ -3,11 +3,13 @@
 
 pub mod add_rms_norm;
 pub mod embed;
+pub mod gemv;
 pub mod rope_kv;
 pub mod silu_mul;
 
 pub use add_rms_norm::AddRmsNorm;
 pub use embed::Embed;
+pub use gemv::Gemv;
 pub use rope_kv::RopeKv;
 pub use silu_mul::SiluMul;
 
