@@ -36,7 +36,7 @@ RUNTIME_BY_FLAVOUR = {
     "plain": ["-O2"],
     "thread": ["-O1", "-DEMU_TSAN"],
     "address": ["-O1", "-DEMU_ASAN", "-fsanitize=address"],
-    "count": ["-O2", "-DEMU_COUNT"],
+    "count": ["-O2", "-DEMU_COUNT", "-Wno-builtin-declaration-mismatch"],
 }
 LIBRARY = ["-std=c++17", "-g1", "-fPIC", "-Wall", "-Wextra", "-Werror", "-Wno-missing-field-initializers",
            "-fno-strict-aliasing"]
@@ -131,7 +131,8 @@ def missing(listed, sources):
 
 def make_runtime(folder):
     sources = sorted((HERE / "runtime").glob("*.cpp"))
-    sources = [s for s in sources if s.name != ("fence.cpp" if folder.flavour == "count" else "traffic.cpp")]
+    others = ["fence.cpp"] if folder.flavour == "count" else ["traffic.cpp", "callbacks.cpp"]
+    sources = [source for source in sources if source.name not in others]
     flags = [*LIBRARY, "-ftls-model=initial-exec", *RUNTIME_BY_FLAVOUR[folder.flavour]]
     sanitizer = ["-fsanitize=address"] if folder.flavour == "address" else []
     # ThreadSanitizer's functions come with the kernels, or are preloaded.
