@@ -36,7 +36,7 @@ RUNTIME_BY_FLAVOUR = {
     "plain": ["-O2"],
     "thread": ["-O1", "-DEMU_TSAN"],
     "address": ["-O1", "-DEMU_ASAN", "-fsanitize=address"],
-    "count": ["-O2", "-DEMU_COUNT"],
+    "count": ["-O2", "-DEMU_COUNT", "-Wno-builtin-declaration-mismatch"],
 }
 LIBRARY = ["-std=c++17", "-g1", "-fPIC", "-Wall", "-Wextra", "-Werror", "-Wno-missing-field-initializers",
            "-fno-strict-aliasing"]
@@ -89,7 +89,7 @@ class Folder:
         except (OSError, ValueError, KeyError):
             return False
 
-    def make(self, name, sources, flags, link):
+    def make(self, name, sources, flags, link, quiet=False):
         """Compiles `sources` and links them to the library `name`; `link` is the end of the command."""
         objects = [self.parts / f"{name}.{Path(source).name}.o" for source in sources]
         commands = [[str(source), *flags] for source in sources] + [link]
@@ -107,7 +107,8 @@ class Folder:
         run(["g++", *SHARED, "-o", fresh, *objects, *link], name)
         fresh.replace(self.path / name)
         self.record(name).write_text(json.dumps({"commands": told, "files": {f: digest(f) for f in sorted(files)}}))
-        print(f"{name}: {time.monotonic() - began:.1f} s", flush=True)
+        if not quiet:
+            print(f"{name}: {time.monotonic() - began:.1f} s", flush=True)
 
     def write(self, name, text):
         path = self.parts / name
@@ -131,7 +132,8 @@ def missing(listed, sources):
 
 def make_runtime(folder):
     sources = sorted((HERE / "runtime").glob("*.cpp"))
-    sources = [s for s in sources if s.name != ("fence.cpp" if folder.flavour == "count" else "traffic.cpp")]
+    others = ["fence.cpp"] if folder.flavour == "count" else ["traffic.cpp", "callbacks.cpp"]
+    sources = [source for source in sources if source.name not in others]
     flags = [*LIBRARY, "-ftls-model=initial-exec", *RUNTIME_BY_FLAVOUR[folder.flavour]]
     sanitizer = ["-fsanitize=address"] if folder.flavour == "address" else []
     # ThreadSanitizer's functions come with the kernels, or are preloaded.
@@ -164,7 +166,7 @@ def make_library(folder, name, version, sources, flags):
     folder.alias(f"lib{name}.so", full)
 
 
-def make_kernels(folder, source, ptx):
+def make_kernels(folder, source, ptx, quiet=False):
     """The host version of a kernel file: every .entry of its PTX, and its dynamic shared memory."""
     name = source.stem
     entries = re.findall(r"\.entry\s+(\w+)", ptx.read_text())
@@ -181,7 +183,8 @@ def make_kernels(folder, source, ptx):
              "-include", HERE / "shim" / "cuda_shim.h"]
     sanitizers = [f for f in KERNEL_BY_FLAVOUR[folder.flavour] if f.startswith("-fsanitize")]
     link = [] if folder.flavour == "count" else sanitizers
-    folder.make(f"libemuk_{name}.so", sources, [str(f) for f in flags], [f"-L{folder.path}", "-lemurt", *link])
+    folder.make(f"libemuk_{name}.so", sources, [str(f) for f in flags], [f"-L{folder.path}", "-lemurt", *link],
+                quiet)
 
 
 def dynamic_shared(arrays):
@@ -209,13 +212,13 @@ def pairs(arguments):
     return found
 
 
-def main():
+def main(given=None):
     parser = argparse.ArgumentParser(usage=__doc__)
     parser.add_argument("out", type=Path)
     parser.add_argument("--flavour", choices=FLAVOURS, default="plain")
     parser.add_argument("--candle", nargs=2, metavar=("SOURCE", "PTX"))
     parser.add_argument("kernels", nargs="*", metavar="NAME.cu=NAME.ptx")
-    arguments = parser.parse_intermixed_args()
+    arguments = parser.parse_intermixed_args(given)
     try:
         kernels = pairs(arguments)
         folder = Folder(arguments.out.resolve(), arguments.flavour)

@@ -60,9 +60,14 @@ template <class F> void each_dead(const Declarations& declarations, F f) {
 
 } // namespace
 
+// Whether anything was said of an allocation.
+bool is_cut_up(const Declarations& declarations, uint64_t begin, size_t bytes) {
+    auto first = declarations.behind(begin);
+    return first != declarations.pieces.end() && first->first < begin + bytes;
+}
+
 void check_declared(const std::string& what, size_t operand, Range range, const Allocation& of, uint64_t its_begin) {
-    auto first = declared->behind(its_begin);
-    if (first == declared->pieces.end() || first->first >= its_begin + of.bytes) return;
+    if (!is_cut_up(*declared, its_begin, of.bytes)) return;
     uint64_t at = range.begin, end = range.begin + std::max<size_t>(range.bytes, 1);
     for (auto piece = declared->behind(at); at < end; ++piece) {
         bool here = piece != declared->pieces.end() && piece->first <= at;
@@ -79,8 +84,28 @@ void check_declared(const std::string& what, size_t operand, Range range, const 
 }
 
 void forget_declared(uint64_t begin, size_t bytes) {
-    auto piece = declared->behind(begin);
-    if (piece != declared->pieces.end() && piece->first < begin + bytes) change(begin, bytes, EMU_FORGET);
+    if (is_cut_up(*declared, begin, bytes)) change(begin, bytes, EMU_FORGET);
+}
+
+emu_window window_of(uint64_t address) {
+    uint64_t begin = 0;
+    Allocation* allocation = allocation_at(address, 1, &begin);
+    if (!allocation) {
+        auto above = allocations.upper_bound(address);
+        if (above == allocations.begin()) emu_fail("it accesses %#lx, before all device allocations", address);
+        auto& [its_begin, below] = *std::prev(above);
+        emu_fail("it accesses %#lx, outside of any device allocation: %lu bytes behind the end of that at %#lx of %zu bytes",
+                 address, address - its_begin - below.bytes, its_begin, below.bytes);
+    }
+    if (!is_cut_up(*applied, begin, allocation->bytes)) return {begin, begin + allocation->bytes};
+    auto piece = applied->behind(address);
+    if (piece == applied->pieces.end() || piece->first > address)
+        emu_fail("it accesses %#lx, which is never declared, in the allocation at %#lx of %zu bytes", address, begin,
+                 allocation->bytes);
+    if (piece->second.state != EMU_LIVE)
+        emu_fail("it accesses %#lx in [%#lx, %#lx), which is %s", address, piece->first, piece->second.end,
+                 word(piece->second.state));
+    return {piece->first, piece->second.end};
 }
 
 void apply(const std::shared_ptr<const Declarations>& wanted) {

@@ -2,6 +2,8 @@
 #pragma once
 #include "../emu.h"
 #include "../runtime/runtime.h"
+#include "../runtime/traffic.h"
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -151,6 +153,8 @@ void check(const std::string& what, const std::vector<Range>& operands, bool que
 extern std::shared_ptr<const Declarations> declared;
 void check_declared(const std::string& what, size_t operand, Range range, const Allocation& of, uint64_t its_begin);
 void forget_declared(uint64_t begin, size_t bytes);
+// Where a kernel that runs may access memory: the live range around an address. Aborts if it may not.
+emu_window window_of(uint64_t address);
 // Before work runs: what the runtime and AddressSanitizer go by.
 void apply(const std::shared_ptr<const Declarations>& declarations);
 

@@ -1,4 +1,5 @@
 // Device memory, which is the host's, filled with NaN before its first use; and pinned memory.
+#include "../runtime/traffic.h"
 #include "driver.h"
 #include <sys/mman.h>
 
@@ -29,6 +30,46 @@ uint64_t take_guarded(Allocation& allocation) {
     return (uint64_t)(first + pages - room);
 }
 
+// In the flavour `count` all device memory is in one region, so that an access is seen to be to it. It is not given out
+// again until the region is used up, and between two allocations there is a gap.
+struct Region {
+    size_t bytes = std::max<size_t>(4 * limit, 1 << 30);
+    uint64_t begin = 0, next = 0;
+    static constexpr size_t alignment = 256;
+
+    Region() {
+        void* mapped = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (mapped == MAP_FAILED) emu_fail("no address space for device memory: a smaller EMU_MEM needs less");
+        begin = next = (uint64_t)mapped;
+        emu_watch_region(begin, bytes, window_of);
+    }
+
+    uint64_t take(size_t wanted) {
+        size_t room = up(wanted, alignment) + alignment;
+        if (next + room <= begin + bytes) {
+            next += room;
+            return next - room;
+        }
+        uint64_t at = begin; // the first hole that is large enough
+        for (auto& [its_begin, allocation] : allocations) {
+            if (at + room <= its_begin) return at;
+            at = its_begin + up(allocation.bytes, alignment) + alignment;
+        }
+        return at + room <= begin + bytes ? at : 0;
+    }
+
+    void give_back(uint64_t from, size_t room) {
+        emu_unwatch(from, room);
+        uint64_t first = up(from, page), last = (from + room) / page * page;
+        if (first < last) madvise((void*)first, last - first, MADV_DONTNEED);
+    }
+};
+
+Region& region() {
+    static Region all;
+    return all;
+}
+
 void give_back(uint64_t begin) {
     auto found = allocations.find(begin);
     Allocation& allocation = found->second;
@@ -38,6 +79,8 @@ void give_back(uint64_t begin) {
     if (allocation.mapped_bytes) {
         mprotect(allocation.mapped, allocation.mapped_bytes, PROT_NONE);
         madvise(allocation.mapped, allocation.mapped_bytes, MADV_DONTNEED);
+    } else if (emu_watch_region) {
+        region().give_back(begin, allocation.bytes);
     } else {
         free(allocation.mapped);
     }
@@ -51,7 +94,8 @@ uint64_t take_memory(size_t bytes, bool for_graph) {
     Allocation allocation{bytes};
     allocation.of_graph = for_graph;
     uint64_t begin = 0;
-    if (guard_pages) begin = take_guarded(allocation);
+    if (emu_watch_region) begin = region().take(bytes);
+    else if (guard_pages) begin = take_guarded(allocation);
     else if (!posix_memalign(&allocation.mapped, 256, bytes)) begin = (uint64_t)allocation.mapped;
     if (!begin) return 0;
     memset((void*)begin, 0xFF, bytes);

@@ -15,9 +15,11 @@ const bool lazy = setting("EMU_LAZY", true);
 const long seed = emu_setting("EMU_SCHEDULE", 0);
 
 size_t draw(size_t below) {
-    static uint64_t state = seed * 0x9E3779B97F4A7C15ull + 0x2545F4914F6CDD1Dull;
-    state ^= state << 13, state ^= state >> 7, state ^= state << 17;
-    return (state >> 33) % below;
+    static uint64_t state = seed;
+    uint64_t x = state += 0x9E3779B97F4A7C15ull; // splitmix64: neighbouring seeds have nothing in common
+    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9ull;
+    x = (x ^ (x >> 27)) * 0x94D049BB133111EBull;
+    return ((x ^ (x >> 31)) >> 16) % below;
 }
 
 // A front that may run: of a graph's launch, one of the nodes that may.

@@ -10,6 +10,9 @@ void emu_run(const emu_kernel* kernel, emu_uint3 grid, emu_uint3 size, size_t dy
     int threads = size.x * size.y * size.z, warps = (threads + 31) / 32;
     block.kernel = kernel, block.parameters = parameters, block.size = threads;
     block.threads.resize(threads), block.lanes.resize(warps * 32), block.warps.resize(warps), block.order.resize(threads);
+    // Grown only here: fibers push to them, and ThreadSanitizer would take growing for a race of the CUDA threads.
+    block.idle.reserve(4096), block.finished.reserve(4096);
+    for (auto& warp : block.warps) warp.meetings.reserve(32);
     std::iota(block.order.begin(), block.order.end(), 0);
     // Backwards under any order but the plain one, so that a block that reads what an earlier one wrote shows.
     bool backwards = emu::thread_order() != 0;
@@ -17,7 +20,7 @@ void emu_run(const emu_kernel* kernel, emu_uint3 grid, emu_uint3 size, size_t dy
     emu_grid_size = grid, emu_block_size = size;
     emu::Shared shared(kernel, dynamic_bytes);
     emu::running = &block;
-    emu::traffic_begins(kernel->name);
+    emu::traffic_begins();
     uint64_t blocks = (uint64_t)grid.x * grid.y * grid.z;
     for (uint64_t i = 0; i < blocks; i++) {
         uint64_t number = backwards ? blocks - 1 - i : i;
@@ -27,7 +30,7 @@ void emu_run(const emu_kernel* kernel, emu_uint3 grid, emu_uint3 size, size_t dy
         block.run(size);
         shared.inspect();
     }
-    emu::traffic_ends();
+    emu::traffic_ends(kernel->name);
     emu::acquire(&block.ended);
     emu::running = nullptr;
 }

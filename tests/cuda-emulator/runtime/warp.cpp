@@ -80,7 +80,8 @@ void Block::settle(int warp) {
         if (strictness() > 1 && mask != arrived)
             emu_fail("line %d: the mask %08x names lanes that exited (here: %08x)",
                      lanes[warp * 32 + __builtin_ctz(arrived)].line, mask, arrived);
-        meetings.erase(meetings.begin() + i);
+        meetings[i] = meetings.back(); // not erase, whose memmove ThreadSanitizer would see
+        meetings.pop_back();
         finish(*this, warp, arrived);
     }
 }
@@ -98,7 +99,8 @@ uint64_t emu_warp(emu_warp_op op, unsigned mask, uint64_t value, int param, int 
     auto& meetings = block.warps[warp].meetings;
     auto meeting = std::find_if(meetings.begin(), meetings.end(), [&](auto& m) { return m.mask == mask; });
     if (meeting == meetings.end()) {
-        meeting = meetings.insert(meetings.end(), {mask, 0});
+        meetings.push_back({mask, 0});
+        meeting = meetings.end() - 1;
     } else if (emu::strictness()) {
         auto& other = block.lanes[warp * 32 + __builtin_ctz(meeting->arrived)];
         if (other.op != op)

@@ -163,4 +163,5 @@ int main() {
     printf("largest differences: norm %.4f, attention %.4f, cache %.4f\n", norm, attention, cache);
     float most = std::max({norm, attention, cache, step.v_cache.difference(), step.res.difference(), step.q.difference()});
     if (!(most < 0.02f)) wrong("more than rounding");
+    printf("as expected\n");
 }
