@@ -165,6 +165,7 @@ impl Site {
             threads: self.threads.clone(),
             kv: KvShape { blocks: options.kv_blocks as usize, block_size: options.block_size as usize },
             max_rows: options.most_rows(self.pipeline.embeds),
+            max_seqs: options.max_num_seqs as usize,
         };
         let bar = loading.bar(stage);
         Ok(self.blueprint.loader(stage, setup, move |bytes| bar.inc(bytes)))

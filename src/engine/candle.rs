@@ -31,6 +31,8 @@ pub struct Setup {
     pub kv: KvShape,
     /// Most rows of a batch.
     pub max_rows: usize,
+    /// Most sequences of a batch.
+    pub max_seqs: usize,
 }
 
 impl Setup {

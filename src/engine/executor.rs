@@ -20,4 +20,9 @@ pub trait Executor: Send {
     /// # Errors
     /// `DeviceFailed` if the batch failed; the KV of its rows is then undefined, everything else is as before.
     fn run(&mut self, batch: &Microbatch, inputs: &[HostTensor]) -> Result<Output, Fault>;
+
+    /// Whether nothing will run on this device any more, after a batch that failed: its process must be started again.
+    fn is_lost(&self) -> bool {
+        false
+    }
 }

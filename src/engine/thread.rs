@@ -135,7 +135,12 @@ fn work(mut executors: Vec<Box<dyn Executor>>, queue: &Receiver<Job>, ends: &[mp
         usage.stages_us[job.slot].fetch_add(took.as_micros() as u64, Relaxed);
         // There is room for every batch that a stage may have on the device, so this never blocks; a stage that is gone
         // wants nothing any more.
+        let failed = outcome.is_err();
         let _ = ends[job.slot].try_send(Ran { batch: job.batch.id, outcome, took });
+        if failed && executors[job.slot].is_lost() {
+            // The ends close with this thread: every stage on it, and so the process, ends and says why.
+            return;
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 pub const KV: KvShape = KvShape { blocks: 200, block_size: 16 };
 pub const MAX_ROWS: usize = 1024;
+const MAX_SEQS: usize = 64;
 
 /// How a pipeline is run.
 #[derive(Clone, Copy)]
@@ -53,7 +54,7 @@ impl Pipeline {
         let stage = |k: usize| {
             let range = k * layers / stages..(k + 1) * layers / stages;
             let (device, runner) = (variant.device, variant.runner);
-            let setup = Setup { device, runner, threads: threads.clone(), kv: KV, max_rows: MAX_ROWS };
+            let setup = Setup { device, runner, threads: threads.clone(), kv: KV, max_rows: MAX_ROWS, max_seqs: MAX_SEQS };
             load(weights, spec, range, setup, &mut |_| {}).expect("the stage loads")
         };
         Self((0..stages).map(stage).collect())

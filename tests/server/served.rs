@@ -119,6 +119,7 @@ impl Served {
             threads: Threads::new(variant.threads).expect("threads start"),
             kv: KvShape { blocks: options.kv_blocks as usize, block_size: options.block_size as usize },
             max_rows: options.most_rows(plan.embeds),
+            max_seqs: MAX_NUM_SEQS as usize,
         };
         let loader = |stage| blueprint.loader(stage, setup.clone(), |_| {});
         let (mut served, mut broker) = (Vec::new(), None);

@@ -1,19 +1,18 @@
-//! What runs on a CUDA device without candle: our kernels (`kernels/*.cu`) and what launches them.
+//! The decode engine: what runs a decoder on a CUDA device without candle.
+//!
+//! From the bottom: `device` (a context and its stream), `arena` (memory, taken once), `launch` and `kernels` (our kernels and
+//! what launches them), `gemm` (cuBLASLt); `weights` (a shard in device memory), `step` (a microbatch as the kernels read it),
+//! `decoder` (the layers as launches), `executor` (the engine as everyone else sees it).
 
+mod arena;
+mod checker;
+mod decoder;
+mod device;
+mod executor;
+mod gemm;
 pub mod kernels;
 pub mod launch;
+mod step;
+mod weights;
 
-use crate::base::Fault;
-use crate::engine::{Executor, Numbers, Setup};
-use crate::model::{LayerRange, ModelSpec, TensorSource};
-
-/// Not there yet.
-pub fn load(
-    _: &dyn TensorSource,
-    _: (&ModelSpec, LayerRange),
-    _: &Setup,
-    _: Numbers,
-    _: &mut dyn FnMut(u64),
-) -> Result<Box<dyn Executor>, Fault> {
-    Err(Fault::internal("no engine"))
-}
+pub use executor::load;

@@ -1,0 +1,356 @@
+//! The layers of a decoder as launches on one stream. Nothing here allocates, waits or reads results.
+
+use super::arena::{Arena, room_bytes};
+use super::device::Gpu;
+use super::gemm::{Element, Gemm, Product};
+use super::kernels::gemv::SumOf;
+use super::kernels::{
+    AddRmsNorm, CombineAttention, DecodeAttention, Embed, Gemv, Paged, PagedShape, PrefillAttention, RopeKv, Sample, SiluMul,
+    decode_attention,
+};
+use super::launch::{DeviceSlice, Half, Kernels};
+use super::step::{StepInput, StepShape, StepSlices};
+use super::weights::{LayerWeights, LinearWeights, Stored, Weights};
+use crate::base::Fault;
+use crate::model::{KvShape, LlamaSpec};
+use std::rc::Rc;
+
+/// Rows up to which our own product is used: it reads the weights once, as cuBLAS does, and nothing else worth the name.
+const GEMV_ROWS: usize = 8;
+
+/// A 16-bit type that the engine computes in.
+pub trait Compute: Half + Element + Stored + SumOf<Self> {}
+
+impl<T: Half + Element + Stored + SumOf<T>> Compute for T {}
+
+/// How much at most a step asks for.
+#[derive(Clone, Copy, Debug)]
+pub struct Most {
+    /// Rows of a step.
+    pub rows: usize,
+    /// Rows of a step that the head takes.
+    pub emitting: usize,
+    /// Positions of a sequence.
+    pub positions: usize,
+}
+
+/// Where a step's intermediate results lie.
+struct Work<T> {
+    /// Residual stream of a stage that embeds, `[rows, hidden]`.
+    x: DeviceSlice<f32>,
+    normed: DeviceSlice<T>,
+    qkv: DeviceSlice<T>,
+    mixed: DeviceSlice<T>,
+    delta: DeviceSlice<T>,
+    gate_up: DeviceSlice<T>,
+    gated: DeviceSlice<T>,
+    partial: DeviceSlice<f32>,
+    logits: DeviceSlice<f32>,
+    tokens: DeviceSlice<u32>,
+    words: DeviceSlice<u32>,
+    _arena: Arena,
+}
+
+/// Keys and values of all layers, `[blocks, kv_heads, block_size, head_dim]` each.
+struct PagedCache<T> {
+    layers: Vec<(DeviceSlice<T>, DeviceSlice<T>)>,
+    _arena: Arena,
+}
+
+/// A stage of a decoder on its device.
+pub struct Decoder<T> {
+    spec: LlamaSpec,
+    kv: KvShape,
+    weights: Weights<T>,
+    cache: PagedCache<T>,
+    work: Work<T>,
+    gemm: Gemm,
+    kernels: Kernels,
+    // Behind all that lies in its memory.
+    gpu: Rc<Gpu>,
+}
+
+/// What a step leaves behind, on the device.
+#[derive(Clone, Copy, Debug)]
+pub enum Left {
+    /// Before the last stage: `[rows, hidden]`.
+    Activations(DeviceSlice<f32>),
+    /// At the last stage: the tokens `[emitting]`, and the logits that they were drawn from, `[emitting, vocab]`.
+    Tokens(DeviceSlice<u32>, DeviceSlice<f32>),
+}
+
+impl<T: Compute> Decoder<T> {
+    /// Makes room for the KV cache and for a step's results, which is all the memory that this stage will ever take.
+    ///
+    /// # Errors
+    /// `InvalidRequest` if the kernels do not take the model's sizes; `DeviceFailed` if the device has not the memory.
+    pub fn new(gpu: &Rc<Gpu>, spec: &LlamaSpec, weights: Weights<T>, kv: KvShape, most: Most) -> Result<Self, Fault> {
+        if !kv.block_size.is_power_of_two() {
+            return Err(Fault::invalid(format!("--block-size {}: executor cuda takes powers of two", kv.block_size)));
+        }
+        if ![32, 64, 96, 128].contains(&spec.head_dim) {
+            let message = format!("heads of {} numbers: executor cuda takes 32, 64, 96 and 128", spec.head_dim);
+            return Err(Fault::invalid(message));
+        }
+        let kernels = Kernels::load(&gpu.context).map_err(|e| gpu.launch_fault(e))?;
+        let (work, cache) = (Work::new(gpu, spec, &weights, kv, most)?, PagedCache::new(gpu, spec, &weights, kv)?);
+        let gemm = Gemm::new(gpu)?;
+        Ok(Self { spec: spec.clone(), kv, weights, cache, work, gemm, kernels, gpu: gpu.clone() })
+    }
+
+    /// Where a step's words are to be copied to.
+    pub fn words(&self) -> DeviceSlice<u32> {
+        self.work.words
+    }
+
+    /// Whether the stage ends the model.
+    pub fn is_last(&self) -> bool {
+        self.weights.head.is_some()
+    }
+
+    /// Queues the step of `shape`, whose words lie in [`Self::words`].
+    ///
+    /// # Errors
+    /// `Internal` if the shape is beyond what there is room for; `DeviceFailed` if the driver refuses.
+    pub fn step(&mut self, shape: &StepShape) -> Result<Left, Fault> {
+        let step = shape.slices(self.work.words)?;
+        let (rows, hidden) = (shape.rows, self.spec.hidden);
+        let x = match shape.input {
+            StepInput::Activations(_) => step.activations,
+            StepInput::Ids => {
+                let x = self.part(self.work.x, rows * hidden)?;
+                let table = self.weights.embedding.ok_or_else(|| Fault::internal("token ids at a stage without embedding"))?;
+                self.launched(Embed { table, ids: step.ids, x, hidden }.launch(&self.kernels, &self.gpu.stream))?;
+                x
+            }
+        };
+        let mut delta = None;
+        for number in 0..self.weights.layers.len() {
+            delta = Some(self.layer(number, x, delta, shape, &step)?);
+        }
+        if self.weights.head.is_some() {
+            return self.head(x, delta, shape, &step);
+        }
+        // What the last product gave is still to be added; the norm that comes with it is nobody's.
+        let (out, Some(layer)) = (self.part(self.work.normed, rows * hidden)?, self.weights.layers.last()) else {
+            return Err(Fault::internal("a stage without layers"));
+        };
+        let eps = self.spec.norm_eps;
+        let add = AddRmsNorm { x, delta, weight: layer.mlp_norm, out, take: None, hidden, eps };
+        self.launched(add.launch(&self.kernels, &self.gpu.stream))?;
+        Ok(Left::Activations(x))
+    }
+
+    /// One layer; gives what is to be added to `x` after it. `delta` is what is to be added before it.
+    fn layer(
+        &mut self,
+        number: usize,
+        x: DeviceSlice<f32>,
+        delta: Option<DeviceSlice<T>>,
+        shape: &StepShape,
+        step: &StepSlices,
+    ) -> Result<DeviceSlice<T>, Fault> {
+        let LayerWeights { attention_norm, qkv: qkv_weights, out, mlp_norm, gate_up: gate_up_weights, down } =
+            self.weights.layers[number];
+        let LlamaSpec { hidden, heads, kv_heads, head_dim, intermediate, norm_eps: eps, .. } = self.spec;
+        let rows = shape.rows;
+        let normed = self.part(self.work.normed, rows * hidden)?;
+        let next = self.part(self.work.delta, rows * hidden)?;
+        let qkv = self.part(self.work.qkv, rows * (heads + 2 * kv_heads) * head_dim)?;
+        let mixed = self.part(self.work.mixed, rows * heads * head_dim)?;
+        let gate_up = self.part(self.work.gate_up, rows * 2 * intermediate)?;
+        let gated = self.part(self.work.gated, rows * intermediate)?;
+        let (k_cache, v_cache) = self.cache.layers[number];
+
+        let norm = AddRmsNorm { x, delta, weight: attention_norm, out: normed, take: None, hidden, eps };
+        self.launched(norm.launch(&self.kernels, &self.gpu.stream))?;
+        // The bias is added where each number is read next.
+        self.product(LinearWeights { bias: None, ..qkv_weights }, normed, qkv, (rows, hidden))?;
+        let rope = RopeKv {
+            qkv,
+            bias: qkv_weights.bias,
+            q_norm: None,
+            k_norm: None,
+            rotations: self.weights.rotations,
+            positions: step.positions,
+            slots: step.slots,
+            k_cache,
+            v_cache,
+            heads,
+            kv_heads,
+            head_dim,
+            block_size: self.kv.block_size,
+            eps,
+        };
+        self.launched(rope.launch(&self.kernels, &self.gpu.stream))?;
+        self.attention(number, (qkv, mixed), shape, step)?;
+        self.product(out, mixed, next, (rows, heads * head_dim))?;
+
+        let norm = AddRmsNorm { delta: Some(next), weight: mlp_norm, ..norm };
+        self.launched(norm.launch(&self.kernels, &self.gpu.stream))?;
+        self.product(LinearWeights { bias: None, ..gate_up_weights }, normed, gate_up, (rows, hidden))?;
+        let silu = SiluMul { gate_up, bias: gate_up_weights.bias, out: gated, width: intermediate };
+        self.launched(silu.launch(&self.kernels, &self.gpu.stream))?;
+        self.product(down, gated, next, (rows, intermediate))?;
+        Ok(next)
+    }
+
+    /// Decode rows in front, tiles of prompts behind them.
+    fn attention(
+        &self,
+        number: usize,
+        (qkv, mixed): (DeviceSlice<T>, DeviceSlice<T>),
+        shape: &StepShape,
+        step: &StepSlices,
+    ) -> Result<(), Fault> {
+        let LlamaSpec { heads, kv_heads, head_dim, .. } = self.spec;
+        let (k_cache, v_cache) = self.cache.layers[number];
+        let scale = 1.0 / (head_dim as f32).sqrt();
+        let paged_shape = PagedShape { heads, kv_heads, head_dim, block_size: self.kv.block_size, window: 0, scale };
+        let table_stride = shape.table_blocks;
+        let all = Paged { qkv, k_cache, v_cache, tables: step.tables, table_stride, out: mixed, shape: paged_shape };
+        if shape.decode_rows > 0 {
+            let rows = shape.decode_rows;
+            let out = self.part(mixed, rows * heads * head_dim)?;
+            let paged = Paged {
+                qkv: self.part(qkv, rows * (heads + 2 * kv_heads) * head_dim)?,
+                tables: self.part(step.tables, rows * table_stride)?,
+                out,
+                ..all
+            };
+            let splits = self.splits(shape);
+            let partial_len = if splits == 1 { 0 } else { rows * heads * splits * (2 + head_dim) };
+            let partial = self.part(self.work.partial, partial_len)?;
+            let decode = DecodeAttention { paged, lengths: step.lengths, splits, partial };
+            self.launched(decode.launch(&self.kernels, &self.gpu.stream))?;
+            if splits > 1 {
+                let combine = CombineAttention { partial, out, heads, head_dim, splits };
+                self.launched(combine.launch(&self.kernels, &self.gpu.stream))?;
+            }
+        }
+        if shape.tiles > 0 {
+            let prefill = PrefillAttention { paged: all, tiles: step.tiles };
+            self.launched(prefill.launch(&self.kernels, &self.gpu.stream))?;
+        }
+        Ok(())
+    }
+
+    /// Into how many parts each sequence's positions go, so that the chip is full.
+    fn splits(&self, shape: &StepShape) -> usize {
+        let positions = shape.table_blocks * self.kv.block_size;
+        decode_attention::splits(shape.decode_rows, self.spec.kv_heads, positions, self.gpu.multiprocessors as usize)
+    }
+
+    fn head(
+        &mut self,
+        x: DeviceSlice<f32>,
+        delta: Option<DeviceSlice<T>>,
+        shape: &StepShape,
+        step: &StepSlices,
+    ) -> Result<Left, Fault> {
+        let (hidden, vocab, eps) = (self.spec.hidden, self.spec.vocab, self.spec.norm_eps);
+        let Some((weight, matrix)) = self.weights.head else { return Err(Fault::internal("a head was asked for")) };
+        let emitting = shape.emitting;
+        let logits = self.part(self.work.logits, emitting * vocab)?;
+        let tokens = self.part(self.work.tokens, emitting)?;
+        if emitting > 0 {
+            let out = self.part(self.work.normed, emitting * hidden)?;
+            let norm = AddRmsNorm { x, delta, weight, out, take: Some(step.take), hidden, eps };
+            self.launched(norm.launch(&self.kernels, &self.gpu.stream))?;
+            self.product(LinearWeights { weight: matrix, bias: None }, out, logits, (emitting, hidden))?;
+            // SAFETY: of no numbers, never read.
+            let history = unsafe { DeviceSlice::new(logits.address(), 0) };
+            let sample = Sample { logits, rows: step.sampling, history, tokens, vocab };
+            self.launched(sample.launch(&self.kernels, &self.gpu.stream))?;
+        }
+        Ok(Left::Tokens(tokens, logits))
+    }
+
+    /// `out = input weight^T + bias`, by whichever reads least.
+    fn product<O: SumOf<T> + Element>(
+        &mut self,
+        LinearWeights { weight, bias }: LinearWeights<T>,
+        input: DeviceSlice<T>,
+        out: DeviceSlice<O>,
+        (rows, depth): (usize, usize),
+    ) -> Result<(), Fault> {
+        let columns = weight.len() / depth;
+        if rows <= GEMV_ROWS && depth % 8 == 0 {
+            let gemv = Gemv { weight, input, bias, out, n: columns, k: depth };
+            return self.launched(gemv.launch(&self.kernels, &self.gpu.stream));
+        }
+        self.gemm.run(&Product { weight, bias, input, out, rows, columns, depth })
+    }
+
+    fn part<U>(&self, slice: DeviceSlice<U>, len: usize) -> Result<DeviceSlice<U>, Fault> {
+        let fault = || Fault::internal(format!("a step needs {len} numbers where there is room for {}", slice.len()));
+        slice.part(0..len).ok_or_else(fault)
+    }
+
+    fn launched(&self, launched: Result<(), super::launch::LaunchFault>) -> Result<(), Fault> {
+        launched.map_err(|fault| self.gpu.launch_fault(fault))
+    }
+}
+
+impl<T: Compute> Work<T> {
+    fn new(gpu: &Rc<Gpu>, spec: &LlamaSpec, weights: &Weights<T>, kv: KvShape, most: Most) -> Result<Self, Fault> {
+        let LlamaSpec { hidden, heads, kv_heads, head_dim, intermediate, vocab, .. } = *spec;
+        let Most { rows, emitting, positions } = most;
+        let first = weights.embedding.is_some();
+        let last = weights.head.is_some();
+        // Largest with as few rows as give the most splits; a step of more rows has fewer.
+        let partial_len = (1..=rows.min(emitting.max(1)))
+            .map(|rows| {
+                let splits = decode_attention::splits(rows, kv_heads, positions, gpu.multiprocessors as usize);
+                rows * heads * splits * (2 + head_dim)
+            })
+            .max()
+            .unwrap_or(0);
+        let words = StepShape {
+            rows,
+            decode_rows: rows,
+            members: rows,
+            table_blocks: positions.div_ceil(kv.block_size),
+            tiles: rows,
+            emitting: if last { emitting } else { 0 },
+            input: if first { StepInput::Ids } else { StepInput::Activations(hidden) },
+        };
+        let head_rows = if last { emitting } else { 0 };
+        let halves = [
+            rows * hidden,
+            rows * (heads + 2 * kv_heads) * head_dim,
+            rows * heads * head_dim,
+            rows * hidden,
+            rows * 2 * intermediate,
+            rows * intermediate,
+        ];
+        let singles = [if first { rows * hidden } else { 0 }, partial_len, head_rows * vocab, head_rows, words.words()];
+        let bytes = |len: &usize, size: usize| room_bytes(len * size);
+        let total = halves.iter().map(|len| bytes(len, 2)).sum::<usize>() + singles.iter().map(|len| bytes(len, 4)).sum::<usize>();
+        let mut arena = Arena::new(gpu, total, &format!("a step of {rows} rows"))?;
+        Ok(Self {
+            x: arena.take(singles[0])?,
+            normed: arena.take(halves[0])?,
+            qkv: arena.take(halves[1])?,
+            mixed: arena.take(halves[2])?,
+            delta: arena.take(halves[3])?,
+            gate_up: arena.take(halves[4])?,
+            gated: arena.take(halves[5])?,
+            partial: arena.take(singles[1])?,
+            logits: arena.take(singles[2])?,
+            tokens: arena.take(singles[3])?,
+            words: arena.take(singles[4])?,
+            _arena: arena,
+        })
+    }
+}
+
+impl<T: Compute> PagedCache<T> {
+    fn new(gpu: &Rc<Gpu>, spec: &LlamaSpec, weights: &Weights<T>, kv: KvShape) -> Result<Self, Fault> {
+        let (layers, len) = (weights.layers.len(), kv.blocks * kv.block_size * spec.kv_heads * spec.head_dim);
+        let purpose = format!("a KV cache of {} blocks for {layers} layers", kv.blocks);
+        let mut arena = Arena::new(gpu, 2 * layers * room_bytes(len * size_of::<T>()), &purpose)?;
+        let layers = (0..layers).map(|_| Ok((arena.take(len)?, arena.take(len)?))).collect::<Result<_, Fault>>()?;
+        Ok(Self { layers, _arena: arena })
+    }
+}

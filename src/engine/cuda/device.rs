@@ -1,0 +1,150 @@
+//! A CUDA device as the engine uses it: one context, one stream, and what is known of the chip.
+
+use super::launch::LaunchFault;
+use crate::base::Fault;
+use cudarc::cublaslt::result::CublasError;
+use cudarc::driver::sys::{CUdevice_attribute, cudaError_enum as Code};
+use cudarc::driver::{CudaContext, CudaStream, DriverError};
+use std::cell::Cell;
+use std::sync::Arc;
+
+/// Oldest compute capability that the kernels run on: bf16 in `mma.sync` came with it.
+const OLDEST: (i32, i32) = (8, 0);
+
+/// An open device. It belongs to the thread that opened it.
+pub struct Gpu {
+    /// The device's primary context.
+    pub context: Arc<CudaContext>,
+    /// Where all work of the engine goes, in order.
+    pub stream: Arc<CudaStream>,
+    /// How many blocks run at once, at least.
+    pub multiprocessors: u32,
+    lost: Cell<bool>,
+}
+
+impl Gpu {
+    /// Opens the device of this number.
+    ///
+    /// # Errors
+    /// `InvalidRequest` if there is no such device or it is too old; `DeviceFailed` if it does not work.
+    pub fn open(number: usize) -> Result<Self, Fault> {
+        let cannot = |e: DriverError| Fault::invalid(format!("cannot use CUDA device {number}: {}", words(e)));
+        let context = CudaContext::new(number).map_err(cannot)?;
+        runs_on(context.compute_capability().map_err(cannot)?)?;
+        // SAFETY: events would order the use of `CudaSlice`s on several streams; this engine makes none and has one stream.
+        // They must be off, since waiting on one breaks the capture of a graph.
+        unsafe { context.disable_event_tracking() };
+        let stream = context.new_stream().map_err(cannot)?;
+        let count = context.attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT).map_err(cannot)?;
+        Ok(Self { context, stream, multiprocessors: u32::try_from(count).unwrap_or(1).max(1), lost: Cell::new(false) })
+    }
+
+    /// The fault for a refused or failed driver call: `what` was being done.
+    pub fn fault(&self, what: &str, error: DriverError) -> Fault {
+        let lost = is_lost(error.0);
+        self.lost.set(self.lost.get() || lost);
+        let rest = if lost { "; the device is lost: this process must be started again" } else { "" };
+        Fault::device(format!("{what}: {}{rest}", words(error)))
+    }
+
+    /// The fault for a kernel that was not launched.
+    pub fn launch_fault(&self, fault: LaunchFault) -> Fault {
+        match fault {
+            LaunchFault::Unfit { .. } => Fault::internal(fault.to_string()),
+            LaunchFault::Driver { kernel, error } => self.fault(&format!("launching {kernel}"), error),
+        }
+    }
+
+    /// The fault for a failed call of cuBLASLt.
+    pub fn blas_fault(&self, what: &str, error: CublasError) -> Fault {
+        Fault::device(format!("{what}: cuBLASLt says {error}"))
+    }
+
+    /// Whether a call has said that nothing will run on this context any more.
+    pub fn is_lost(&self) -> bool {
+        self.lost.get()
+    }
+
+    /// Waits until all that was given to the stream is done.
+    ///
+    /// # Errors
+    /// `DeviceFailed` if any of it failed.
+    pub fn synchronize(&self, what: &str) -> Result<(), Fault> {
+        self.stream.synchronize().map_err(|e| self.fault(what, e))
+    }
+
+    /// Bytes of device memory that are free now, and in all.
+    ///
+    /// # Errors
+    /// `DeviceFailed` if the driver does not say.
+    pub fn memory(&self) -> Result<(usize, usize), Fault> {
+        self.context.mem_get_info().map_err(|e| self.fault("asking for the free device memory", e))
+    }
+}
+
+/// Whether the kernels run on a device of compute capability `(major, minor)`.
+fn runs_on((major, minor): (i32, i32)) -> Result<(), Fault> {
+    if (major, minor) >= OLDEST {
+        return Ok(());
+    }
+    Err(Fault::invalid(format!(
+        "the CUDA device has compute capability {major}.{minor}, the decode engine needs {}.{} or newer: use \
+         --executor candle, or --device cpu",
+        OLDEST.0, OLDEST.1
+    )))
+}
+
+/// Whether the driver answers every later call of the context with this error, too ("sticky" in the driver's manual): a
+/// kernel ran into something, or the device is gone. Any other error leaves the device as it was: only the batch failed.
+fn is_lost(code: Code) -> bool {
+    matches!(
+        code,
+        Code::CUDA_ERROR_ECC_UNCORRECTABLE
+            | Code::CUDA_ERROR_NVLINK_UNCORRECTABLE
+            | Code::CUDA_ERROR_DEINITIALIZED
+            | Code::CUDA_ERROR_CONTEXT_IS_DESTROYED
+            | Code::CUDA_ERROR_ILLEGAL_ADDRESS
+            | Code::CUDA_ERROR_LAUNCH_TIMEOUT
+            | Code::CUDA_ERROR_ASSERT
+            | Code::CUDA_ERROR_HARDWARE_STACK_ERROR
+            | Code::CUDA_ERROR_ILLEGAL_INSTRUCTION
+            | Code::CUDA_ERROR_MISALIGNED_ADDRESS
+            | Code::CUDA_ERROR_INVALID_ADDRESS_SPACE
+            | Code::CUDA_ERROR_INVALID_PC
+            | Code::CUDA_ERROR_LAUNCH_FAILED
+            | Code::CUDA_ERROR_DEVICE_UNAVAILABLE
+            | Code::CUDA_ERROR_SYSTEM_NOT_READY
+    )
+}
+
+/// The driver's name of an error and its explanation.
+fn words(error: DriverError) -> String {
+    let text = |said: Result<&std::ffi::CStr, _>| said.map_or("?".into(), |said| said.to_string_lossy().into_owned());
+    format!("{} ({})", text(error.error_name()), text(error.error_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_from_compute_capability_8_on_are_taken() {
+        for taken in [(8, 0), (8, 6), (8, 9), (9, 0), (10, 0), (12, 1)] {
+            assert!(runs_on(taken).is_ok(), "{taken:?}");
+        }
+        for refused in [(0, 0), (6, 1), (7, 0), (7, 5)] {
+            let fault = runs_on(refused).unwrap_err();
+            assert!(fault.message.contains(&format!("capability {}.{}", refused.0, refused.1)), "{fault}");
+        }
+    }
+
+    #[test]
+    fn what_ends_a_context_is_told_from_what_fails_a_batch() {
+        for lost in [Code::CUDA_ERROR_ILLEGAL_ADDRESS, Code::CUDA_ERROR_LAUNCH_FAILED, Code::CUDA_ERROR_ECC_UNCORRECTABLE] {
+            assert!(is_lost(lost), "{lost:?}");
+        }
+        for batch in [Code::CUDA_ERROR_OUT_OF_MEMORY, Code::CUDA_ERROR_INVALID_VALUE, Code::CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES] {
+            assert!(!is_lost(batch), "{batch:?}");
+        }
+    }
+}

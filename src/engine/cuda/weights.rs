@@ -1,0 +1,326 @@
+//! A stage's weights in one arena: what is multiplied with the same input lies together, so that one product makes all.
+
+use super::arena::{Arena, Pinned, room_bytes};
+use super::device::Gpu;
+use super::launch::{DeviceSlice, Half};
+use crate::base::Fault;
+use crate::model::{LayerRange, LlamaSpec, TensorSource};
+use cudarc::driver::{CudaEvent, result};
+use half::{bf16, f16};
+use safetensors::Dtype;
+use std::rc::Rc;
+
+/// Bytes that are read from disk, and copied to the device, at once.
+const BLOCK_BYTES: usize = 8 << 20;
+/// Blocks in flight: one is read while others are copied.
+const BLOCKS: usize = 4;
+
+/// A linear map: `[columns, depth]`, and `[columns]` of bias if it has one.
+#[derive(Clone, Copy, Debug)]
+pub struct LinearWeights<T> {
+    /// The matrix.
+    pub weight: DeviceSlice<T>,
+    /// What is added.
+    pub bias: Option<DeviceSlice<T>>,
+}
+
+/// The weights of a layer.
+#[derive(Clone, Copy, Debug)]
+pub struct LayerWeights<T> {
+    /// `[hidden]`.
+    pub attention_norm: DeviceSlice<T>,
+    /// Queries, keys, values: `[(heads + 2 kv_heads) * head_dim, hidden]`.
+    pub qkv: LinearWeights<T>,
+    /// `[hidden, heads * head_dim]`.
+    pub out: LinearWeights<T>,
+    /// `[hidden]`.
+    pub mlp_norm: DeviceSlice<T>,
+    /// Gate, up: `[2 intermediate, hidden]`.
+    pub gate_up: LinearWeights<T>,
+    /// `[hidden, intermediate]`.
+    pub down: LinearWeights<T>,
+}
+
+/// The weights of a stage.
+pub struct Weights<T> {
+    /// `[vocab, hidden]`, if the stage begins the model.
+    pub embedding: Option<DeviceSlice<T>>,
+    /// Its layers, in order.
+    pub layers: Vec<LayerWeights<T>>,
+    /// Norm `[hidden]` and head `[vocab, hidden]`, if the stage ends the model.
+    pub head: Option<(DeviceSlice<T>, DeviceSlice<T>)>,
+    /// Cosine and sine of each pair of a head at each position: `[max_positions, head_dim / 2, 2]`.
+    pub rotations: DeviceSlice<f32>,
+    /// Bytes of weights, without the table of rotations.
+    pub bytes: usize,
+    _arena: Arena,
+}
+
+/// A stored tensor and where it goes.
+struct Piece<T> {
+    name: String,
+    shape: Vec<usize>,
+    to: DeviceSlice<T>,
+}
+
+/// Takes ranges of an arena for tensors, or only counts them.
+struct Placer<T> {
+    arena: Option<Arena>,
+    pieces: Vec<Piece<T>>,
+    /// What the arena must hold.
+    bytes: usize,
+    /// What the tensors hold.
+    weights_bytes: usize,
+}
+
+impl<T: Half> Placer<T> {
+    fn new(arena: Option<Arena>) -> Self {
+        Self { arena, pieces: Vec::new(), bytes: 0, weights_bytes: 0 }
+    }
+
+    fn take<U>(&mut self, len: usize) -> Result<DeviceSlice<U>, Fault> {
+        self.bytes += room_bytes(len * size_of::<U>());
+        match &mut self.arena {
+            Some(arena) => arena.take(len),
+            // SAFETY: only counted with: no kernel ever sees it.
+            None => Ok(unsafe { DeviceSlice::new(0, len) }),
+        }
+    }
+
+    /// Tensors of the given names and sizes, one behind the other.
+    fn stacked(&mut self, parts: &[(String, Vec<usize>)]) -> Result<DeviceSlice<T>, Fault> {
+        let count = |shape: &[usize]| shape.iter().product::<usize>();
+        let all = self.take(parts.iter().map(|(_, shape)| count(shape)).sum())?;
+        self.weights_bytes += all.len() * size_of::<T>();
+        let mut at = 0;
+        for (name, shape) in parts {
+            let end = at + count(shape);
+            let to = all.part(at..end).ok_or_else(|| Fault::internal(format!("no place for {name}")))?;
+            self.pieces.push(Piece { name: name.clone(), shape: shape.clone(), to });
+            at = end;
+        }
+        Ok(all)
+    }
+
+    fn vector(&mut self, name: &str, len: usize) -> Result<DeviceSlice<T>, Fault> {
+        self.stacked(&[(name.to_owned(), vec![len])])
+    }
+
+    /// Linear maps of the same input, as one: `parts` are their names and how many columns each has.
+    fn linear(&mut self, parts: &[(String, usize)], depth: usize, bias: bool) -> Result<LinearWeights<T>, Fault> {
+        let weights: Vec<_> = parts.iter().map(|(name, n)| (format!("{name}.weight"), vec![*n, depth])).collect();
+        let weight = self.stacked(&weights)?;
+        let biases: Vec<_> = parts.iter().map(|(name, n)| (format!("{name}.bias"), vec![*n])).collect();
+        let bias = if bias { Some(self.stacked(&biases)?) } else { None };
+        Ok(LinearWeights { weight, bias })
+    }
+
+    fn layer(&mut self, spec: &LlamaSpec, number: usize) -> Result<LayerWeights<T>, Fault> {
+        let named = |name: &str| format!("model.layers.{number}.{name}");
+        let (q, kv, mlp) = (spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim, spec.intermediate);
+        let qkv = [("q", q), ("k", kv), ("v", kv)].map(|(name, n)| (named(&format!("self_attn.{name}_proj")), n));
+        let gate_up = ["gate", "up"].map(|name| (named(&format!("mlp.{name}_proj")), mlp));
+        let (out, down) = (named("self_attn.o_proj"), named("mlp.down_proj"));
+        Ok(LayerWeights {
+            attention_norm: self.vector(&named("input_layernorm.weight"), spec.hidden)?,
+            qkv: self.linear(&qkv, spec.hidden, spec.attention_bias)?,
+            out: self.linear(&[(out, spec.hidden)], q, spec.attention_bias)?,
+            mlp_norm: self.vector(&named("post_attention_layernorm.weight"), spec.hidden)?,
+            gate_up: self.linear(&gate_up, spec.hidden, spec.mlp_bias)?,
+            down: self.linear(&[(down, spec.hidden)], mlp, spec.mlp_bias)?,
+        })
+    }
+
+    /// Everything that a stage of layers `range` needs.
+    fn stage(&mut self, spec: &LlamaSpec, range: &LayerRange) -> Result<Parts<T>, Fault> {
+        let (first, last) = (range.start == 0, range.end == spec.layers);
+        let table = |name: &str| [(name.to_owned(), vec![spec.vocab, spec.hidden])];
+        let embedded = first || last && spec.tied;
+        let embedding = if embedded { Some(self.stacked(&table("model.embed_tokens.weight"))?) } else { None };
+        let layers = range.clone().map(|number| self.layer(spec, number)).collect::<Result<_, _>>()?;
+        let head = if last {
+            let norm = self.vector("model.norm.weight", spec.hidden)?;
+            let matrix = match embedding.filter(|_| spec.tied) {
+                Some(tied) => tied,
+                None => self.stacked(&table("lm_head.weight"))?,
+            };
+            Some((norm, matrix))
+        } else {
+            None
+        };
+        let rotations = self.take(spec.max_positions * spec.head_dim)?;
+        Ok(Parts { embedding: embedding.filter(|_| first), layers, head, rotations })
+    }
+}
+
+/// The ranges of a stage.
+struct Parts<T> {
+    embedding: Option<DeviceSlice<T>>,
+    layers: Vec<LayerWeights<T>>,
+    head: Option<(DeviceSlice<T>, DeviceSlice<T>)>,
+    rotations: DeviceSlice<f32>,
+}
+
+impl<T: Half + Stored> Weights<T> {
+    /// Loads layers `range` of `spec` from `source`: read in blocks into page-locked memory, copied from there while the
+    /// next block is read. `progress` is told how many bytes have been read so far.
+    ///
+    /// # Errors
+    /// Whatever `source` says; `InvalidRequest` if a tensor is not what `spec` asks for; `DeviceFailed` if the device has
+    /// not the memory.
+    pub fn load(
+        gpu: &Rc<Gpu>,
+        source: &dyn TensorSource,
+        spec: &LlamaSpec,
+        range: &LayerRange,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<Self, Fault> {
+        let mut counted = Placer::<T>::new(None);
+        counted.stage(spec, range)?;
+        let arena = Arena::new(gpu, counted.bytes, &format!("the weights of layers {range:?}"))?;
+        let mut placer = Placer::<T>::new(Some(arena));
+        let parts = placer.stage(spec, range)?;
+        let mut ring = Ring::new(gpu)?;
+        let mut done = 0;
+        for piece in &placer.pieces {
+            let stored = source.stored(&piece.name)?;
+            if stored.shape != piece.shape {
+                let (have, want) = (stored.shape, &piece.shape);
+                let message = format!("tensor {} has shape {have:?}, but config.json asks for {want:?}", piece.name);
+                return Err(Fault::invalid(message));
+            }
+            ring.fill(source, piece, stored.dtype, &mut |bytes| {
+                done += bytes;
+                progress(done);
+            })?;
+        }
+        ring.fill_rotations(spec, parts.rotations)?;
+        gpu.synchronize("copying weights")?;
+        let Parts { embedding, layers, head, rotations } = parts;
+        let arena = placer.arena.ok_or_else(|| Fault::internal("weights without an arena"))?;
+        Ok(Self { embedding, layers, head, rotations, bytes: placer.weights_bytes, _arena: arena })
+    }
+}
+
+/// Decoding of what files hold.
+pub trait Stored {
+    /// This type in a file's header.
+    const DTYPE: Dtype;
+    /// As files hold it.
+    fn stored(self) -> [u8; 2];
+}
+
+impl Stored for bf16 {
+    const DTYPE: Dtype = Dtype::BF16;
+
+    fn stored(self) -> [u8; 2] {
+        self.to_le_bytes()
+    }
+}
+
+impl Stored for f16 {
+    const DTYPE: Dtype = Dtype::F16;
+
+    fn stored(self) -> [u8; 2] {
+        self.to_le_bytes()
+    }
+}
+
+/// Blocks of page-locked memory on their way to the device.
+struct Ring {
+    gpu: Rc<Gpu>,
+    /// Each with the event behind its last copy.
+    blocks: Vec<(Pinned<u8>, CudaEvent)>,
+    next: usize,
+    /// Where what is stored in another type is read to.
+    raw: Vec<u8>,
+}
+
+impl Ring {
+    fn new(gpu: &Rc<Gpu>) -> Result<Self, Fault> {
+        let block = || {
+            let event = gpu.context.new_event(None).map_err(|e| gpu.fault("making an event", e))?;
+            Ok((Pinned::new(gpu, BLOCK_BYTES)?, event))
+        };
+        let blocks = (0..BLOCKS).map(|_| block()).collect::<Result<_, Fault>>()?;
+        Ok(Self { gpu: gpu.clone(), blocks, next: 0, raw: Vec::new() })
+    }
+
+    /// Has `write` fill the next `bytes` of page-locked memory and queues their copy to `address`.
+    fn send(&mut self, address: u64, bytes: usize, write: impl FnOnce(&mut [u8]) -> Result<(), Fault>) -> Result<(), Fault> {
+        let gpu = &self.gpu;
+        let (block, event) = &mut self.blocks[self.next];
+        self.next = (self.next + 1) % BLOCKS;
+        // Before the block is written anew, its last copy must have read it.
+        event.synchronize().map_err(|e| gpu.fault("waiting for a copy of weights", e))?;
+        let memory = &mut block.as_mut_slice()[..bytes];
+        write(memory)?;
+        // SAFETY: the range lies in the weights' arena; the block is not written before the event.
+        unsafe { result::memcpy_htod_async(address, memory, gpu.stream.cu_stream()) }
+            .and_then(|()| event.record(&gpu.stream))
+            .map_err(|e| gpu.fault("copying weights", e))
+    }
+
+    /// Copies a tensor, block by block, converted if it is stored in another type.
+    fn fill<T: Half + Stored>(
+        &mut self,
+        source: &dyn TensorSource,
+        piece: &Piece<T>,
+        dtype: Dtype,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<(), Fault> {
+        let decode: Option<fn(&[u8]) -> f32> = match dtype {
+            same if same == T::DTYPE => None,
+            Dtype::F32 => Some(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])),
+            Dtype::BF16 => Some(|b| f32::from(bf16::from_le_bytes([b[0], b[1]]))),
+            Dtype::F16 => Some(|b| f32::from(f16::from_le_bytes([b[0], b[1]]))),
+            other => {
+                let message = format!("tensor {} is stored as {other:?}; weights must be F32, F16 or BF16", piece.name);
+                return Err(Fault::invalid(message));
+            }
+        };
+        let stored_bytes = if dtype == Dtype::F32 { 4 } else { 2 };
+        let mut raw = std::mem::take(&mut self.raw);
+        let most = BLOCK_BYTES / size_of::<T>();
+        for first in (0..piece.to.len()).step_by(most) {
+            let count = most.min(piece.to.len() - first);
+            let (at, bytes) = (first * stored_bytes, count * size_of::<T>());
+            self.send(piece.to.address() + (first * size_of::<T>()) as u64, bytes, |memory| match decode {
+                None => source.read(&piece.name, at, memory),
+                Some(decode) => {
+                    raw.resize(count * stored_bytes, 0);
+                    source.read(&piece.name, at, &mut raw)?;
+                    for (to, from) in memory.chunks_exact_mut(2).zip(raw.chunks_exact(stored_bytes)) {
+                        to.copy_from_slice(&T::from_f32(decode(from)).stored());
+                    }
+                    Ok(())
+                }
+            })?;
+            progress((count * stored_bytes) as u64);
+        }
+        self.raw = raw;
+        Ok(())
+    }
+
+    /// Computes the table of rotations and copies it.
+    fn fill_rotations(&mut self, spec: &LlamaSpec, to: DeviceSlice<f32>) -> Result<(), Fault> {
+        let frequencies = spec.frequencies();
+        let row_bytes = spec.head_dim * size_of::<f32>();
+        let most = (BLOCK_BYTES / row_bytes).max(1);
+        for first in (0..spec.max_positions).step_by(most) {
+            let count = most.min(spec.max_positions - first);
+            let address = to.address() + (first * row_bytes) as u64;
+            self.send(address, count * row_bytes, |memory| {
+                for (position, row) in memory.chunks_exact_mut(row_bytes).enumerate() {
+                    let turns = frequencies.turns((first + position) as u32);
+                    for (pair, (cos, sin)) in row.chunks_exact_mut(8).zip(turns) {
+                        pair[..4].copy_from_slice(&cos.to_le_bytes());
+                        pair[4..].copy_from_slice(&sin.to_le_bytes());
+                    }
+                }
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+}
