@@ -4,6 +4,7 @@ mod add_rms_norm;
 mod embed;
 mod gemv;
 mod rope_kv;
+mod sample;
 mod silu_mul;
 
 use stageline::base::prng::Prng;
