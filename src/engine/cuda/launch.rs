@@ -212,6 +212,7 @@ pub struct Kernels {
     /// As `gemv`, to `f32`.
     pub(super) gemv_f32: Pair<[CudaFunction; 8]>,
     pub(super) rope_kv: Pair<CudaFunction>,
+    pub(super) sample: CudaFunction,
     pub(super) silu_mul: Pair<CudaFunction>,
 }
 
@@ -232,6 +233,7 @@ impl Kernels {
             gemv: Pair { bf16: gemv("gemv_bf16")?, f16: gemv("gemv_f16")? },
             gemv_f32: Pair { bf16: gemv("gemv_bf16_f32")?, f16: gemv("gemv_f16_f32")? },
             rope_kv: module!(context, "rope_kv")?.pair("rope_kv")?,
+            sample: module!(context, "sample")?.function("sample")?,
             silu_mul: module!(context, "silu_mul")?.pair("silu_mul")?,
         })
     }

@@ -6,6 +6,7 @@ mod decode_attention;
 mod embed;
 mod gemv;
 mod rope_kv;
+mod sample;
 mod silu_mul;
 
 use stageline::base::prng::Prng;

@@ -8,6 +8,7 @@ pub mod embed;
 pub mod gemv;
 pub mod paged;
 pub mod rope_kv;
+pub mod sample;
 pub mod silu_mul;
 
 pub use add_rms_norm::AddRmsNorm;
@@ -17,6 +18,7 @@ pub use embed::Embed;
 pub use gemv::Gemv;
 pub use paged::{Paged, PagedShape};
 pub use rope_kv::RopeKv;
+pub use sample::{Sample, SampleRow};
 pub use silu_mul::SiluMul;
 
 use super::launch::{DeviceSlice, LaunchFault};
@@ -44,15 +46,20 @@ impl Checks {
         Ok(())
     }
 
-    /// That `slice` is of the shape `shape`, and begins where a 16-byte load may if its rows are read with such loads.
-    fn matrix<T>(self, name: &str, slice: DeviceSlice<T>, shape: &[usize]) -> Result<(), LaunchFault> {
-        self.shape(name, slice, shape)?;
-        let wide = shape.last().is_some_and(|width| width % WIDE == 0);
-        if wide && slice.address() % 16 != 0 {
+    /// That `slice` begins where a 16-byte load may.
+    fn aligned<T>(self, name: &str, slice: DeviceSlice<T>) -> Result<(), LaunchFault> {
+        if slice.address() % 16 != 0 {
             let address = slice.address();
             return Err(self.fault(format!("`{name}` begins at {address:#x}, which is no multiple of 16 bytes")));
         }
         Ok(())
+    }
+
+    /// That `slice` is of the shape `shape`, and aligned if rows so wide are read with 16-byte loads.
+    fn matrix<T>(self, name: &str, slice: DeviceSlice<T>, shape: &[usize]) -> Result<(), LaunchFault> {
+        self.shape(name, slice, shape)?;
+        let wide = shape.last().is_some_and(|width| width % WIDE == 0);
+        if wide { self.aligned(name, slice) } else { Ok(()) }
     }
 
     /// `count` as a kernel takes it.
