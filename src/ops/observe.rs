@@ -1,14 +1,14 @@
 //! What a request asked to see of a row's logits.
 
 use crate::base::TokenId;
-use crate::base::limits::MAX_TOP_LOGITS;
 use crate::core::Observed;
 use sha2::{Digest, Sha256};
+use std::cmp::Ordering;
 
-/// The digest of `logits` and the `top` largest of them (at most [`MAX_TOP_LOGITS`]), or `None` if `top` is 0.
+/// The digest of `logits` and the `top` largest of them, all if there are fewer, or `None` if `top` is 0.
 pub fn observe(logits: &[f32], top: u32) -> Option<Observed> {
-    let count = top.min(MAX_TOP_LOGITS) as usize;
-    (count > 0).then(|| Observed { digest: digest(logits), top: largest(logits, count) })
+    let count = logits.len().min(top as usize);
+    (top > 0).then(|| Observed { digest: digest(logits), top: largest(logits, count) })
 }
 
 fn digest(logits: &[f32]) -> u64 {
@@ -26,14 +26,16 @@ fn digest(logits: &[f32]) -> u64 {
 
 /// Largest first, equal ones by lower id; a NaN counts as larger than every number, so that it is seen.
 fn largest(logits: &[f32], count: usize) -> Vec<(TokenId, f32)> {
-    let mut top: Vec<(TokenId, f32)> = Vec::with_capacity(count + 1);
-    for (id, logit) in logits.iter().enumerate() {
-        let place = top.partition_point(|(_, other)| other.is_nan() || other >= logit);
-        if place < count {
-            top.insert(place, (id as TokenId, *logit));
-            top.truncate(count);
-        }
+    let order = |a: &(TokenId, f32), b: &(TokenId, f32)| {
+        let falling = b.1.is_nan().cmp(&a.1.is_nan()).then(b.1.partial_cmp(&a.1).unwrap_or(Ordering::Equal));
+        falling.then(a.0.cmp(&b.0))
+    };
+    let mut top: Vec<(TokenId, f32)> = logits.iter().enumerate().map(|(id, logit)| (id as TokenId, *logit)).collect();
+    if count < top.len() {
+        top.select_nth_unstable_by(count, order);
+        top.truncate(count);
     }
+    top.sort_unstable_by(order);
     top
 }
 
@@ -46,7 +48,7 @@ mod tests {
         let observed = observe(&[1.0, 3.0, -2.0, 3.0, f32::NEG_INFINITY, 2.5], 4).expect("asked for");
         assert_eq!(observed.top, [(1, 3.0), (3, 3.0), (5, 2.5), (0, 1.0)]);
         assert_eq!(observe(&[1.0], 0), None);
-        assert_eq!(observe(&[0.0; 100], u32::MAX).expect("asked for").top.len(), MAX_TOP_LOGITS as usize);
+        assert_eq!(observe(&[0.0; 100], u32::MAX).expect("asked for").top.len(), 100);
     }
 
     #[test]

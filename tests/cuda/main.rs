@@ -3,6 +3,7 @@
 
 #[path = "../model/files.rs"]
 mod files;
+mod engine;
 mod golden;
 mod kernels;
 #[path = "../model/pipeline.rs"]

@@ -15,6 +15,9 @@ const SCRATCH_BYTES: usize = 32 << 20;
 /// Most shapes whose algorithms are kept: decode has few, prefill any number of rows.
 const MOST_PLANS: usize = 4096;
 
+/// `CUBLAS_OP_T` of cublas_api.h, which cudarc's binding of cuBLASLt leaves out.
+const TRANSPOSED: i32 = 1;
+
 /// A type of cuBLASLt's matrices.
 pub trait Element: 'static {
     /// Its name there.
@@ -175,8 +178,7 @@ impl Gemm {
             // SAFETY: plain numbers, filled by the heuristics below.
             algorithm: unsafe { std::mem::zeroed() },
         };
-        let transposed = sys::cublasOperation_t::CUBLAS_OP_T;
-        set(plan.operation, Attribute::CUBLASLT_MATMUL_DESC_TRANSA, &transposed).map_err(failed)?;
+        set(plan.operation, Attribute::CUBLASLT_MATMUL_DESC_TRANSA, &TRANSPOSED).map_err(failed)?;
         if let Some(bias) = bias {
             let epilogue = sys::cublasLtEpilogue_t::CUBLASLT_EPILOGUE_BIAS;
             set(plan.operation, Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue).map_err(failed)?;

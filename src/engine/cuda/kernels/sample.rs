@@ -33,6 +33,12 @@ const _: () = assert!(size_of::<SampleRow>() == 32 && align_of::<SampleRow>() ==
 unsafe impl DeviceRepr for SampleRow {}
 
 impl SampleRow {
+    /// The same as 32-bit words, as a step's other small inputs are.
+    pub fn words(&self) -> [u32; size_of::<Self>() / 4] {
+        // SAFETY: a `repr(C)` struct of one u64 and six 32-bit numbers has no padding.
+        unsafe { std::mem::transmute_copy(self) }
+    }
+
     /// The row that `sampling` asks for the token of `position`. Its history are the ids of `history` in the array that the
     /// launch is given: those before the position, in any order.
     pub fn new(sampling: &Sampling, position: Position, history: Range<u32>) -> Self {

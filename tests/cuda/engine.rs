@@ -1,0 +1,122 @@
+//! The decode engine on SmolLM2, fed with the reference's texts: its logits beside those of the CPU in f32.
+
+use crate::files::{Weights, smollm2};
+use crate::pipeline::{Pipeline, Variant, blocks_of, member};
+use crate::real_models::{SMOLLM2, golden_cases, ids};
+use stageline::base::HostTensor;
+use stageline::core::{BatchId, Emission, Member, Microbatch, Opening, Sampling, Work};
+use stageline::engine::{DeviceChoice, Numbers, Runner};
+use std::sync::Arc;
+
+const VOCAB: usize = 49152;
+/// Most that a logit may be off, by numbers: what the engine was found to do is below half of it (see the test's output),
+/// a wrong formula is far above. Logits are between -30 and 40.
+const BF16_LOGITS: f32 = 0.7;
+const F16_LOGITS: f32 = 0.1;
+/// What the mean of the tokens' negative log-likelihoods may differ by.
+const NLL: f64 = 0.01;
+/// Rows of a batch of single rows.
+const AT_ONCE: usize = 16;
+
+fn on_engine(stages: usize, numbers: Numbers) -> Variant {
+    Variant { device: DeviceChoice::Cuda(0), runner: Runner::Engine(numbers), ..Variant::plain(stages) }
+}
+
+/// Rows of sequence `i` of which the last shows all its logits.
+fn shown(i: usize, rows: std::ops::Range<usize>) -> Member {
+    let plain = member(i, rows, true, blocks_of(i, 2));
+    let sampling = Sampling { top_logits: VOCAB as u32, ..Sampling::GREEDY };
+    let opening = Opening { work: Work::Generate(sampling), ..(*plain.opening).clone() };
+    Member { opening: Arc::new(opening), ..plain }
+}
+
+/// The logits after each position of `text` from `first` on: what is before it is fed as one piece, the rest row by row,
+/// [`AT_ONCE`] of them a batch.
+fn logits(pipeline: &mut Pipeline, text: &[u32], first: usize) -> Vec<Vec<f32>> {
+    let mut rows = Vec::new();
+    let mut at = 0;
+    while at < text.len() {
+        let members: Vec<Member> = if at == 0 && first > 0 {
+            vec![shown(0, 0..first + 1)]
+        } else {
+            (at..text.len().min(at + AT_ONCE)).map(|i| shown(0, i..i + 1)).collect()
+        };
+        let inputs: Vec<HostTensor> = members
+            .iter()
+            .map(|m| HostTensor::tokens(&text[m.start as usize..(m.start + m.rows) as usize]))
+            .collect();
+        at += members.iter().map(|m| m.rows as usize).sum::<usize>();
+        let emissions = pipeline.run(&Microbatch { id: BatchId(0), members }, &inputs).expect("the batch runs");
+        for emission in emissions {
+            let Some(Emission::Token { id, observed: Some(observed) }) = emission else { panic!("{emission:?}") };
+            let mut row = vec![f32::NAN; VOCAB];
+            observed.top.iter().for_each(|(id, logit)| row[*id as usize] = *logit);
+            assert!(row.iter().all(|logit| logit.is_finite()));
+            assert_eq!(id, best(&row), "a greedy token is the best of its logits");
+            rows.push(row);
+        }
+    }
+    rows
+}
+
+fn best(row: &[f32]) -> u32 {
+    let largest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    row.iter().position(|logit| *logit == largest).expect("a largest") as u32
+}
+
+/// `-log softmax(row)[id]`.
+fn nll(row: &[f32], id: u32) -> f64 {
+    let largest = f64::from(row[best(row) as usize]);
+    let sum: f64 = row.iter().map(|logit| (f64::from(*logit) - largest).exp()).sum();
+    sum.ln() + largest - f64::from(row[id as usize])
+}
+
+/// Holds the engine's logits of each golden text against the CPU's.
+fn assert_near(numbers: Numbers, stages: usize, tolerance: f32) {
+    let weights = Weights::of(SMOLLM2);
+    let mut exact = Pipeline::load(&weights, &smollm2(), Variant::plain(1));
+    let mut engine = Pipeline::load(&weights, &smollm2(), on_engine(stages, numbers));
+    for (number, case) in golden_cases(SMOLLM2).iter().enumerate() {
+        let text = [ids(&case["input_ids"]), ids(&case["greedy_ids"])].concat();
+        let prompt = ids(&case["input_ids"]).len();
+        for first in [0, prompt - 1] {
+            let want = logits(&mut exact, &text, first);
+            let got = logits(&mut engine, &text, first);
+            assert_eq!(got.len(), want.len());
+            let mut error = 0f32;
+            for (got, want) in got.iter().zip(&want) {
+                error = got.iter().zip(want).fold(error, |error, (got, want)| error.max((got - want).abs()));
+            }
+            let (mut parted, mut sums) = (Vec::new(), (0.0, 0.0));
+            for (i, (got, want)) in got.iter().zip(&want).enumerate() {
+                let mut sorted = want.clone();
+                sorted.sort_by(|a, b| b.total_cmp(a));
+                let margin = sorted[0] - sorted[1];
+                if best(got) != best(want) {
+                    assert!(margin <= 2.0 * error, "case {number}, row {i}: another token at a margin of {margin}");
+                    parted.push(margin);
+                }
+                if let Some(next) = text.get(first + i + 1) {
+                    sums = (sums.0 + nll(got, *next), sums.1 + nll(want, *next));
+                }
+            }
+            println!(
+                "{numbers}, {stages} stages, case {number} from {first}: logits at most {error:.3} off, negative \
+                 log-likelihood {:.4} for {:.4}, other tokens at margins {parted:.3?}",
+                sums.0, sums.1
+            );
+            assert!(error <= tolerance, "case {number}: a logit is {error} off");
+            assert!((sums.0 - sums.1).abs() <= NLL * sums.1, "case {number}: {} for {}", sums.0, sums.1);
+        }
+    }
+}
+
+#[test]
+fn logits_in_bf16_are_near_those_in_f32() {
+    assert_near(Numbers::Bf16, 1, BF16_LOGITS);
+}
+
+#[test]
+fn logits_in_f16_over_two_stages_are_near_those_in_f32() {
+    assert_near(Numbers::F16, 2, F16_LOGITS);
+}
