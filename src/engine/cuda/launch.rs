@@ -3,7 +3,7 @@
 //! A wrapper of `kernels/` checks its slices against its shape and launches; it allocates nothing on the device, waits for
 //! nothing and looks nothing up, so that it may be recorded into a CUDA graph.
 
-use super::kernels::decode_attention;
+use super::kernels::{decode_attention, prefill_attention};
 use cudarc::driver::{
     CudaContext, CudaFunction, CudaModule, CudaSlice, CudaStream, DevicePtr, DeviceRepr, DriverError, LaunchConfig,
     PushKernelArg,
@@ -201,6 +201,8 @@ pub struct Kernels {
     /// Of each of `decode_attention::versions`.
     pub(super) decode_attention: Vec<Pair<CudaFunction>>,
     pub(super) embed: Pair<CudaFunction>,
+    /// Of each of `prefill_attention::versions`.
+    pub(super) prefill_attention: Vec<Pair<CudaFunction>>,
     pub(super) rope_kv: Pair<CudaFunction>,
     pub(super) silu_mul: Pair<CudaFunction>,
 }
@@ -217,6 +219,8 @@ impl Kernels {
             decode_attention: module!(context, "decode_attention")?
                 .pairs("decode_attention", decode_attention::versions())?,
             embed: module!(context, "embed")?.pair("embed")?,
+            prefill_attention: module!(context, "prefill_attention")?
+                .pairs("prefill_attention", prefill_attention::versions())?,
             rope_kv: module!(context, "rope_kv")?.pair("rope_kv")?,
             silu_mul: module!(context, "silu_mul")?.pair("silu_mul")?,
         })

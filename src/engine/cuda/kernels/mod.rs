@@ -6,6 +6,7 @@ pub mod combine_attention;
 pub mod decode_attention;
 pub mod embed;
 pub mod paged;
+pub mod prefill_attention;
 pub mod rope_kv;
 pub mod silu_mul;
 
@@ -14,6 +15,7 @@ pub use combine_attention::CombineAttention;
 pub use decode_attention::DecodeAttention;
 pub use embed::Embed;
 pub use paged::{Paged, PagedShape};
+pub use prefill_attention::PrefillAttention;
 pub use rope_kv::RopeKv;
 pub use silu_mul::SiluMul;
 
@@ -46,7 +48,12 @@ impl Checks {
     fn matrix<T>(self, name: &str, slice: DeviceSlice<T>, shape: &[usize]) -> Result<(), LaunchFault> {
         self.shape(name, slice, shape)?;
         let wide = shape.last().is_some_and(|width| width % WIDE == 0);
-        if wide && slice.address() % 16 != 0 {
+        if wide { self.aligned(name, slice) } else { Ok(()) }
+    }
+
+    /// That `slice` begins where a 16-byte load may.
+    fn aligned<T>(self, name: &str, slice: DeviceSlice<T>) -> Result<(), LaunchFault> {
+        if !slice.address().is_multiple_of(16) {
             let address = slice.address();
             return Err(self.fault(format!("`{name}` begins at {address:#x}, which is no multiple of 16 bytes")));
         }
