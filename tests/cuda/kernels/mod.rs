@@ -4,6 +4,7 @@ mod add_rms_norm;
 mod cache;
 mod decode_attention;
 mod embed;
+mod mma;
 mod prefill_attention;
 mod rope_kv;
 mod silu_mul;
