@@ -3,7 +3,7 @@
 //! A wrapper of `kernels/` checks its slices against its shape and launches; it allocates nothing on the device, waits for
 //! nothing and looks nothing up, so that it may be recorded into a CUDA graph.
 
-use super::kernels::decode_attention;
+use super::kernels::{decode_attention, prefill_attention};
 use cudarc::driver::{
     CudaContext, CudaFunction, CudaModule, CudaSlice, CudaStream, DevicePtr, DeviceRepr, DriverError, LaunchConfig,
     PushKernelArg,
@@ -211,6 +211,8 @@ pub struct Kernels {
     pub(super) gemv: Pair<[CudaFunction; 8]>,
     /// As `gemv`, to `f32`.
     pub(super) gemv_f32: Pair<[CudaFunction; 8]>,
+    /// Of each of `prefill_attention::versions`.
+    pub(super) prefill_attention: Vec<Pair<CudaFunction>>,
     pub(super) rope_kv: Pair<CudaFunction>,
     pub(super) sample: CudaFunction,
     pub(super) silu_mul: Pair<CudaFunction>,
@@ -232,6 +234,8 @@ impl Kernels {
             embed: module!(context, "embed")?.pair("embed")?,
             gemv: Pair { bf16: gemv("gemv_bf16")?, f16: gemv("gemv_f16")? },
             gemv_f32: Pair { bf16: gemv("gemv_bf16_f32")?, f16: gemv("gemv_f16_f32")? },
+            prefill_attention: module!(context, "prefill_attention")?
+                .pairs("prefill_attention", prefill_attention::versions())?,
             rope_kv: module!(context, "rope_kv")?.pair("rope_kv")?,
             sample: module!(context, "sample")?.function("sample")?,
             silu_mul: module!(context, "silu_mul")?.pair("silu_mul")?,

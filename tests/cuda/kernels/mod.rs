@@ -5,6 +5,8 @@ mod cache;
 mod decode_attention;
 mod embed;
 mod gemv;
+mod mma;
+mod prefill_attention;
 mod rope_kv;
 mod sample;
 mod silu_mul;

@@ -7,6 +7,7 @@ pub mod decode_attention;
 pub mod embed;
 pub mod gemv;
 pub mod paged;
+pub mod prefill_attention;
 pub mod rope_kv;
 pub mod sample;
 pub mod silu_mul;
@@ -17,6 +18,7 @@ pub use decode_attention::DecodeAttention;
 pub use embed::Embed;
 pub use gemv::Gemv;
 pub use paged::{Paged, PagedShape};
+pub use prefill_attention::PrefillAttention;
 pub use rope_kv::RopeKv;
 pub use sample::{Sample, SampleRow};
 pub use silu_mul::SiluMul;
@@ -48,7 +50,7 @@ impl Checks {
 
     /// That `slice` begins where a 16-byte load may.
     fn aligned<T>(self, name: &str, slice: DeviceSlice<T>) -> Result<(), LaunchFault> {
-        if slice.address() % 16 != 0 {
+        if !slice.address().is_multiple_of(16) {
             let address = slice.address();
             return Err(self.fault(format!("`{name}` begins at {address:#x}, which is no multiple of 16 bytes")));
         }
