@@ -170,6 +170,9 @@ void run_all();
 bool run_one(Stream* stream); // false if nothing was queued
 void forget_all();            // of a lost context
 
+// profile.cpp
+void run_timed(const Work& work);
+
 // capture.cpp
 extern std::vector<Capture*> captures;
 extern std::set<Event*> events;

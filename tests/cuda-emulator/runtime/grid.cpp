@@ -26,9 +26,9 @@ void emu_run(const emu_kernel* kernel, emu_uint3 grid, emu_uint3 size, size_t dy
         uint64_t number = backwards ? blocks - 1 - i : i;
         emu_block_index = {unsigned(number % grid.x), unsigned(number / grid.x % grid.y), unsigned(number / grid.x / grid.y)};
         emu::traffic_of_block(number);
-        shared.poison();
+        shared.before_block();
         block.run(size);
-        shared.inspect();
+        shared.after_block();
     }
     emu::traffic_ends(kernel->name);
     emu::acquire(&block.ended);
