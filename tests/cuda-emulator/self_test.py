@@ -68,7 +68,7 @@ def run(program, arguments, mode, out, switches=None, kernels=None):
     """What became of a program: `as expected`, or its first complaint."""
     flavour, environment = MODES[mode]
     env = dict(os.environ, LD_LIBRARY_PATH=str(out / flavour), EMU_SAMPLES=str(SAMPLES), **environment,
-               **(switches or {}), ASAN_OPTIONS="detect_leaks=0", TSAN_OPTIONS="halt_on_error=1")
+               **(switches or {}), ASAN_OPTIONS="detect_leaks=0", TSAN_OPTIONS="halt_on_error=1 ignore_noninstrumented_modules=1")
     if kernels:
         env["EMU_KERNELS"] = str(kernels)
     if flavour in ("thread", "address"):

@@ -12,7 +12,6 @@ void emu_run(const emu_kernel* kernel, emu_uint3 grid, emu_uint3 size, size_t dy
     block.threads.resize(threads), block.lanes.resize(warps * 32), block.warps.resize(warps), block.order.resize(threads);
     // Grown only here: fibers push to them, and ThreadSanitizer would take growing for a race of the CUDA threads.
     block.idle.reserve(4096), block.finished.reserve(4096);
-    for (auto& warp : block.warps) warp.meetings.reserve(32);
     std::iota(block.order.begin(), block.order.end(), 0);
     // Backwards under any order but the plain one, so that a block that reads what an earlier one wrote shows.
     bool backwards = emu::thread_order() != 0;
