@@ -65,8 +65,8 @@ int cublasGemmStridedBatchedEx(Handle* handle, int at, int bt, int m, int n, int
                                long long b_stride, const void* beta, void* c, int c_type, int ldc, long long c_stride,
                                int batch, int compute, int) {
     CALL;
-    return product(handle, at, bt, m, n, k, alpha, {(uint64_t)a, a_type, lda, a_stride}, {(uint64_t)b, b_type, ldb, b_stride},
-                   beta, {(uint64_t)c, c_type, ldc, c_stride}, batch, compute);
+    return product(handle, at, bt, m, n, k, alpha, {(uint64_t)a, a_type, lda, a_stride},
+                   {(uint64_t)b, b_type, ldb, b_stride}, beta, {(uint64_t)c, c_type, ldc, c_stride}, batch, compute);
 }
 int cublasGemmEx(Handle* handle, int at, int bt, int m, int n, int k, const void* alpha, const void* a, int a_type, int lda,
                  const void* b, int b_type, int ldb, const void* beta, void* c, int c_type, int ldc, int compute, int) {

@@ -23,7 +23,8 @@ void emu_run(const emu_kernel* kernel, emu_uint3 grid, emu_uint3 size, size_t dy
     uint64_t blocks = (uint64_t)grid.x * grid.y * grid.z;
     for (uint64_t i = 0; i < blocks; i++) {
         uint64_t number = backwards ? blocks - 1 - i : i;
-        emu_block_index = {unsigned(number % grid.x), unsigned(number / grid.x % grid.y), unsigned(number / grid.x / grid.y)};
+        uint64_t row = number / grid.x;
+        emu_block_index = {unsigned(number % grid.x), unsigned(row % grid.y), unsigned(row / grid.y)};
         emu::traffic_of_block(number);
         shared.before_block();
         block.run(size);

@@ -36,7 +36,8 @@ void shuffle(const Lane* warp, Lane& lane, int number, unsigned present) {
         return;
     }
     if (strictness())
-        emu_fail("line %d: shuffle lane %d reads lane %d, which takes no part (mask %08x)", lane.line, number, from, present);
+        emu_fail("line %d: shuffle lane %d reads lane %d, which takes no part (mask %08x)", lane.line, number, from,
+                 present);
     lane.result = ~0ull;
 }
 
@@ -110,7 +111,8 @@ uint64_t emu_warp(emu_warp_op op, unsigned mask, uint64_t value, int param, int 
     } else if (emu::strictness()) {
         auto& other = block.lanes[warp * 32 + __builtin_ctz(meeting->arrived)];
         if (other.op != op)
-            emu_fail("line %d: lanes of one mask meet in different warp operations (the other at line %d)", line, other.line);
+            emu_fail("line %d: lanes of one mask meet in different warp operations (the other at line %d)", line,
+                     other.line);
     }
     meeting->arrived |= bit;
     emu::Thread& self = block.threads[thread];
