@@ -25,7 +25,7 @@ AT_ONCE = 2
 
 # What tells g++ that a GPU would do the same: no contraction, no aliasing by type; and how shared memory is found.
 KERNEL = ["-std=c++17", "-fPIC", "-w", "-fno-strict-aliasing", "-ffp-contract=off", "-ftls-model=global-dynamic",
-          "-fno-extern-tls-init", "-fpermissive"]
+          "-fno-extern-tls-init"]
 KERNEL_BY_FLAVOUR = {
     "plain": ["-O2", "-g1"],
     "thread": ["-O1", "-g", "-fsanitize=thread"],
@@ -157,13 +157,18 @@ def make_library(folder, name, version, sources, flags):
     exports = folder.write(f"{name}.map", f"{full} {{ global: *; }};\n")  # candle asks for versioned names
     link = [f"-Wl,-soname,{full}", f"-Wl,--version-script={exports}", f"-L{folder.path}", "-lcuda", "-lemurt"]
     sources = [HERE / source for source in sources]
-    listed = f"blas/{name}-symbols.txt"
-    if (HERE / listed).exists():
-        stubs = "".join(f'void {name_}(void) {{ emu_not_emulated("{name_}"); }}\n'
-                        for name_ in missing(listed, sources))
-        sources.append(folder.write(f"{name}.stubs.c", "void emu_not_emulated(const char*);\n" + stubs))
     folder.make(full, sources, [*LIBRARY, *flags], link)
     folder.alias(f"lib{name}.so", full)
+
+
+def whole_text(source, seen):
+    """The text of a file and of those that it includes by a name in quotes."""
+    if source in seen or not source.is_file():
+        return ""
+    seen.add(source)
+    text = source.read_text()
+    included = re.findall(r'^\s*#\s*include\s+"([^"]+)"', text, re.M)
+    return text + "".join(whole_text((source.parent / name).resolve(), seen) for name in included)
 
 
 def make_kernels(folder, source, ptx, quiet=False):
@@ -176,7 +181,7 @@ def make_kernels(folder, source, ptx, quiet=False):
     text = (f'#include "{source}"\n#include "register.h"\n'
             f'extern "C" const emu_kernel emu_kernels[] = {{\n{table}{{}} }};\n')
     sources = [folder.write(f"{name}.kernels.cpp", text)]
-    arrays = sorted(set(re.findall(r"extern\s+__shared__[^;\[]*?(\w+)\s*\[\s*\]", source.read_text())))
+    arrays = sorted(set(re.findall(r"extern\s+__shared__[^;\[]*?(\w+)\s*\[\s*\]", whole_text(source, set()))))
     if arrays:
         sources.append(folder.write(f"{name}.dynamic.c", dynamic_shared(arrays)))
     flags = [*KERNEL, *KERNEL_BY_FLAVOUR[folder.flavour], f"-I{HERE / 'shim'}", f"-I{source.parent}",

@@ -92,4 +92,10 @@ int curandGenerateNormal(Generator* generator, float* to, size_t count, float me
 int curandGenerateNormalDouble(Generator* generator, double* to, size_t count, double mean, double deviation) {
     return put(generator, {0, (uint64_t)to, count, true, true, mean, deviation});
 }
+
+REFUSED(curandGenerate)
+REFUSED(curandGenerateLogNormal)
+REFUSED(curandGenerateLogNormalDouble)
+REFUSED(curandGenerateLongLong)
+REFUSED(curandGeneratePoisson)
 }

@@ -22,4 +22,6 @@ REFUSED(nvrtcGetPTXSize)
 REFUSED(nvrtcGetProgramLog)
 REFUSED(nvrtcGetProgramLogSize)
 REFUSED(nvrtcAddNameExpression)
+REFUSED(nvrtcGetNumSupportedArchs)
+REFUSED(nvrtcGetSupportedArchs)
 }

@@ -65,8 +65,8 @@ int cublasGemmStridedBatchedEx(Handle* handle, int at, int bt, int m, int n, int
                                long long b_stride, const void* beta, void* c, int c_type, int ldc, long long c_stride,
                                int batch, int compute, int) {
     CALL;
-    return product(handle, at, bt, m, n, k, alpha, {(uint64_t)a, a_type, lda, a_stride}, {(uint64_t)b, b_type, ldb, b_stride},
-                   beta, {(uint64_t)c, c_type, ldc, c_stride}, batch, compute);
+    return product(handle, at, bt, m, n, k, alpha, {(uint64_t)a, a_type, lda, a_stride},
+                   {(uint64_t)b, b_type, ldb, b_stride}, beta, {(uint64_t)c, c_type, ldc, c_stride}, batch, compute);
 }
 int cublasGemmEx(Handle* handle, int at, int bt, int m, int n, int k, const void* alpha, const void* a, int a_type, int lda,
                  const void* b, int b_type, int ldb, const void* beta, void* c, int c_type, int ldc, int compute, int) {
@@ -87,6 +87,12 @@ int cublasSgemmStridedBatched(Handle* handle, int at, int bt, int m, int n, int 
     return product(handle, at, bt, m, n, k, alpha, {(uint64_t)a, F32, lda, a_stride}, {(uint64_t)b, F32, ldb, b_stride},
                    beta, {(uint64_t)c, F32, ldc, c_stride}, batch, compute_f32);
 }
+int cublasDgemm_v2(Handle* handle, int at, int bt, int m, int n, int k, const double* alpha, const double* a, int lda,
+                   const double* b, int ldb, const double* beta, double* c, int ldc) {
+    CALL;
+    return product(handle, at, bt, m, n, k, alpha, {(uint64_t)a, F64, lda, 0}, {(uint64_t)b, F64, ldb, 0}, beta,
+                   {(uint64_t)c, F64, ldc, 0}, 1, compute_f64);
+}
 int cublasDgemmStridedBatched(Handle* handle, int at, int bt, int m, int n, int k, const double* alpha, const double* a,
                               int lda, long long a_stride, const double* b, int ldb, long long b_stride,
                               const double* beta, double* c, int ldc, long long c_stride, int batch) {
@@ -94,4 +100,12 @@ int cublasDgemmStridedBatched(Handle* handle, int at, int bt, int m, int n, int 
     return product(handle, at, bt, m, n, k, alpha, {(uint64_t)a, F64, lda, a_stride}, {(uint64_t)b, F64, ldb, b_stride},
                    beta, {(uint64_t)c, F64, ldc, c_stride}, batch, compute_f64);
 }
+
+REFUSED(cublasDasum_v2)
+REFUSED(cublasDgemv_v2)
+REFUSED(cublasGemmGroupedBatchedEx)
+REFUSED(cublasGetPointerMode_v2)
+REFUSED(cublasSasum_v2)
+REFUSED(cublasSetPointerMode_v2)
+REFUSED(cublasSgemv_v2)
 }

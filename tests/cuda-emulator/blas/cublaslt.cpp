@@ -176,4 +176,7 @@ int cublasLtMatmul(void*, Description* d, const void* alpha, const void* a, Layo
     if ((gemm.epilogue & BIAS) && !gemm.bias) return INVALID;
     return enqueue(stream, "lt matmul", gemm);
 }
+
+REFUSED(cublasLtLoggerOpenFile)
+REFUSED(cublasLtLoggerSetLevel)
 }

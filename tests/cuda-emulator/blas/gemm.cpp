@@ -38,15 +38,16 @@ inline float bfloat_at(const void* p) {
     }
 }
 
-// Sums of `columns_at_once` columns of B with `rows_at_once` rows of A, both packed with `k` floats each. The rest of k
-// that does not fill the lanes is filled with 0 by who packs.
-[[gnu::always_inline]] inline void sum_any(const float* a, const float* b, int64_t pitch, int64_t k, float* sums) {
+// Sums of `columns_at_once` columns of B with `rows_at_once` rows of A, `k` floats each. The rest of k that does not fill
+// the lanes is filled with 0 by who packs.
+[[gnu::always_inline]] inline void sum_any(const float* a, int64_t a_pitch, const float* b, int64_t pitch, int64_t k,
+                                           float* sums) {
     Lanes total[rows_at_once][columns_at_once] = {};
     for (int64_t l = 0; l < k; l += lanes) {
         Lanes columns[columns_at_once];
         for (int j = 0; j < columns_at_once; j++) columns[j] = *(const Lanes*)(b + j * pitch + l);
         for (int i = 0; i < rows_at_once; i++) {
-            Lanes row = *(const Lanes*)(a + i * pitch + l);
+            Lanes row = *(const Lanes*)(a + i * a_pitch + l);
             for (int j = 0; j < columns_at_once; j++) total[i][j] += row * columns[j];
         }
     }
@@ -63,9 +64,11 @@ void widen_plain(float* to, const char* from, int type, int64_t count, int64_t s
 WITH_AVX2 void widen_avx2(float* to, const char* from, int type, int64_t count, int64_t step) {
     step == 1 ? widen_any(to, from, type, count, 1) : widen_any(to, from, type, count, step);
 }
-void sum_plain(const float* a, const float* b, int64_t pitch, int64_t k, float* sums) { sum_any(a, b, pitch, k, sums); }
-WITH_AVX2 void sum_avx2(const float* a, const float* b, int64_t pitch, int64_t k, float* sums) {
-    sum_any(a, b, pitch, k, sums);
+void sum_plain(const float* a, int64_t a_pitch, const float* b, int64_t pitch, int64_t k, float* sums) {
+    sum_any(a, a_pitch, b, pitch, k, sums);
+}
+WITH_AVX2 void sum_avx2(const float* a, int64_t a_pitch, const float* b, int64_t pitch, int64_t k, float* sums) {
+    sum_any(a, a_pitch, b, pitch, k, sums);
 }
 
 const bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c");
@@ -146,6 +149,8 @@ void multiply_floats(const Gemm& g) {
     int64_t pitch = 0;
     for (const Cut& cut : all) pitch += cut.room;
     auto up = [](int64_t n, int64_t to) { return (n + to - 1) / to * to; };
+    // Rows of floats one behind the other are read where they are.
+    bool in_place = g.a.type == F32 && g.a.transposed && g.k == pitch && all.size() == 1;
     std::vector<float> columns(up(columns_packed, columns_at_once) * pitch), rows(rows_at_once * pitch);
     for (int z = 0; z < g.batch; z++) {
         uint64_t a = g.a.begin + z * g.a.stride * bytes_of(g.a.type), b = g.b.begin + z * g.b.stride * bytes_of(g.b.type);
@@ -154,12 +159,15 @@ void multiply_floats(const Gemm& g) {
             pack(columns.data(), g.b, b, !g.b.transposed, j0, n, pitch, all);
             for (int64_t i0 = 0; i0 < g.m; i0 += rows_at_once) {
                 int64_t m = std::min<int64_t>(rows_at_once, g.m - i0);
-                pack(rows.data(), g.a, a, g.a.transposed, i0, m, pitch, all);
+                const float* row = rows.data();
+                int64_t row_pitch = pitch;
+                if (in_place && m == rows_at_once) row = (const float*)a + i0 * g.a.leading, row_pitch = g.a.leading;
+                else pack(rows.data(), g.a, a, g.a.transposed, i0, m, pitch, all);
                 for (int64_t j = 0; j < n; j += columns_at_once) {
                     float product[rows_at_once * columns_at_once] = {}, part[rows_at_once * columns_at_once];
                     int64_t at = 0;
                     for (const Cut& cut : all) {
-                        sum(&rows[at], &columns[j * pitch + at], pitch, cut.room, part);
+                        sum(row + at, row_pitch, &columns[j * pitch + at], pitch, cut.room, part);
                         for (int x = 0; x < rows_at_once * columns_at_once; x++) product[x] += part[x];
                         at += cut.room;
                     }

@@ -52,3 +52,9 @@ int emu_enqueue(void* stream, const char* what, void (*run)(void*), const void* 
 // Whether a test asked this call to fail.
 #define CALL                                         \
     if (int code_ = emu_called(__func__)) return code_
+
+// Functions that programs link, but do not call.
+#define REFUSED(name)            \
+    void name() {                \
+        emu_not_emulated(#name); \
+    }

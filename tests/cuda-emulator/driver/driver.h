@@ -124,6 +124,7 @@ struct Capture {
 struct Allocation {
     size_t bytes;
     bool of_graph = false, live_in_graph = false;
+    Mark since;         // where its stream has it; others must have waited for that
     bool freed = false; // by a call; its memory goes once the stream has got there
     void* mapped = nullptr;
     size_t mapped_bytes = 0; // 0: not mapped, but from the heap or the counted region
@@ -169,6 +170,9 @@ void run_until(const Mark& mark);
 void run_all();
 bool run_one(Stream* stream); // false if nothing was queued
 void forget_all();            // of a lost context
+
+// profile.cpp
+void run_timed(const Work& work);
 
 // capture.cpp
 extern std::vector<Capture*> captures;

@@ -6,10 +6,38 @@ namespace emu {
 
 std::set<Event*> events;
 
-static double now() {
+namespace {
+
+double now() {
     return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
+CUresult record(Event* event, void* handle) {
+    if (!events.count(event)) return INVALID_HANDLE;
+    Stream* stream = stream_of(handle);
+    if (Capture* capture = stream->capture) {
+        if (capture->bad) return CAPTURE_INVALIDATED;
+        event->capture = capture;
+        event->front = capture->fronts[stream];
+        event->recorded = true;
+        return OK;
+    }
+    auto time = std::make_shared<double>(0);
+    if (CUresult code = put(stream, {"event record", [time] { *time = now(); }, {}})) return code;
+    event->capture = nullptr;
+    event->time = time, event->mark = stream->end(), event->recorded = true;
+    return OK;
+}
+
+CUresult elapsed(float* milliseconds, Event* from, Event* to) {
+    if (!events.count(from) || !events.count(to)) return INVALID_HANDLE;
+    if (!from->timing || !to->timing || !from->recorded || !to->recorded) return INVALID_HANDLE;
+    if (!from->mark.reached() || !to->mark.reached()) return NOT_READY;
+    *milliseconds = float(*to->time - *from->time);
+    return OK;
+}
+
+} // namespace
 } // namespace emu
 
 using namespace emu;
@@ -30,25 +58,13 @@ CUresult cuEventDestroy_v2(Event* event) {
     return OK;
 }
 
-CUresult cuEventRecord(Event* event, void* handle) {
+CUresult cuEventRecord(Event* event, void* stream) {
     CALL;
-    if (!events.count(event)) return INVALID_HANDLE;
-    Stream* stream = stream_of(handle);
-    if (Capture* capture = stream->capture) {
-        if (capture->bad) return CAPTURE_INVALIDATED;
-        event->capture = capture;
-        event->front = capture->fronts[stream];
-        event->recorded = true;
-        return OK;
-    }
-    auto time = std::make_shared<double>(0);
-    if (CUresult code = put(stream, {"event record", [time] { *time = now(); }, {}})) return code;
-    event->capture = nullptr;
-    event->time = time, event->mark = stream->end(), event->recorded = true;
-    return OK;
+    return record(event, stream);
 }
 CUresult cuEventRecordWithFlags(Event* event, void* stream, unsigned) {
-    return cuEventRecord(event, stream);
+    CALL;
+    return record(event, stream);
 }
 
 CUresult cuStreamWaitEvent(void* handle, Event* event, unsigned) {
@@ -80,15 +96,12 @@ CUresult cuEventQuery(Event* event) {
     return NOT_READY;
 }
 
+CUresult cuEventElapsedTime(float* milliseconds, Event* from, Event* to) {
+    CALL;
+    return elapsed(milliseconds, from, to);
+}
 CUresult cuEventElapsedTime_v2(float* milliseconds, Event* from, Event* to) {
     CALL;
-    if (!events.count(from) || !events.count(to)) return INVALID_HANDLE;
-    if (!from->timing || !to->timing || !from->recorded || !to->recorded) return INVALID_HANDLE;
-    if (!from->mark.reached() || !to->mark.reached()) return NOT_READY;
-    *milliseconds = float(*to->time - *from->time);
-    return OK;
-}
-CUresult cuEventElapsedTime(float* milliseconds, Event* from, Event* to) {
-    return cuEventElapsedTime_v2(milliseconds, from, to);
+    return elapsed(milliseconds, from, to);
 }
 }

@@ -137,6 +137,8 @@ void check(const std::string& what, const std::vector<Range>& operands, bool que
         if (!of || (queued && of->freed))
             emu_fail("%s: operand %zu (%#lx, %zu bytes) is %s", what.c_str(), i, range.begin, range.bytes,
                      of ? "freed device memory" : "not inside of a device allocation");
+        if (!queued && !of->since.reached())
+            emu_fail("%s: operand %zu was allocated in another stream, which nothing waits for", what.c_str(), i);
         if (queued && of->of_graph && !of->live_in_graph)
             emu_fail("%s: operand %zu is of a graph that has not been launched, or was freed", what.c_str(), i);
         if (queued) check_declared(what, i, range, *of, its_begin);
@@ -187,7 +189,11 @@ CUresult cuMemAllocAsync(CUdeviceptr* out, size_t bytes, void* handle) {
     if (stream->capture && stream->capture->bad) return CAPTURE_INVALIDATED;
     *out = take_memory(bytes ? bytes : 1, stream->capture != nullptr);
     if (!*out) return OUT_OF_MEMORY;
-    if (!stream->capture) return OK;
+    if (!stream->capture) {
+        CUresult code = put(stream, {"allocation", nullptr, {}});
+        allocations.at(*out).since = stream->end();
+        return code;
+    }
     Work work{"graph allocation", nullptr, {}};
     work.allocates = *out;
     return put(stream, std::move(work));

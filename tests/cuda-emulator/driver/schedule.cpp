@@ -57,7 +57,7 @@ void run_work(const Work& work, const std::shared_ptr<const Declarations>& decla
     if (!work.run) return;
     check(work.what, work.operands, false);
     apply(declarations);
-    work.run();
+    run_timed(work);
 }
 
 void end_front(Stream* stream) {

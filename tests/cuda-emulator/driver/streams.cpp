@@ -3,18 +3,23 @@
 
 using namespace emu;
 
-extern "C" {
-
-CUresult cuStreamCreate(void** out, unsigned flags) {
-    CALL;
+static CUresult create(void** out, unsigned flags) {
     auto* stream = new Stream;
     stream->blocking = !(flags & 1);
     streams.insert(stream);
     *out = stream;
     return OK;
 }
+
+extern "C" {
+
+CUresult cuStreamCreate(void** out, unsigned flags) {
+    CALL;
+    return create(out, flags);
+}
 CUresult cuStreamCreateWithPriority(void** out, unsigned flags, int) {
-    return cuStreamCreate(out, flags);
+    CALL;
+    return create(out, flags);
 }
 
 // What is queued in it still runs.

@@ -21,9 +21,14 @@ long thread_order() {
     return order;
 }
 
-void Block::go_on(int thread) {
+// What a switch to the thread has to find: itself, and a fiber that goes on with it or begins it.
+void Block::make_current(int thread) {
+    Thread& next = threads[thread];
+    if (next.state == State::Fresh) next.fiber = take_fiber();
+    next.state = State::Running;
     current = thread;
-    emu_thread_index = threads[thread].index;
+    fiber = next.fiber;
+    emu_thread_index = next.index;
 }
 
 void Block::exit_thread() {
@@ -31,7 +36,7 @@ void Block::exit_thread() {
     alive--;
     int warp = current / 32;
     warps[warp].alive &= ~(1u << (current & 31));
-    if (!warps[warp].meetings.empty()) settle(warp);
+    if (warps[warp].count) settle(warp);
     if (waiting && waiting == alive) {
         if (strictness() > 1) emu_fail("line %d: __syncthreads after some threads exited", barrier_line);
         open_barrier();
@@ -43,7 +48,6 @@ void Block::fiber_body() {
     begun();
     for (;;) {
         Block& block = *running;
-        block.threads[block.current].fiber = block.fiber;
         acquire(&block.began);
         block.kernel->call(block.parameters);
         release(&block.ended);
@@ -53,11 +57,11 @@ void Block::fiber_body() {
         block.finished.push_back(block.fiber);
 #else
         // On the same stack goes on a thread that has not begun, so that kernels without barriers never switch.
-        if (block.next < block.order.size()) {
-            block.go_on(block.order[block.next++]);
+        block.idle.push_back(block.fiber);
+        if (block.find_next() && block.threads[block.order[block.turn]].state == State::Fresh) {
+            block.make_current(block.order[block.turn++]);
             continue;
         }
-        block.idle.push_back(block.fiber);
 #endif
         leave(block.fiber);
     }
@@ -70,8 +74,26 @@ Fiber* Block::take_fiber() {
     return taken;
 }
 
+// Whether the part has a thread that can run: then `turn` is its.
+bool Block::find_next() {
+    for (int looked = part_begin; looked < part_end; looked++, turn++) {
+        if (turn >= part_end) turn = part_begin;
+        State state = threads[order[turn]].state;
+        if (state == State::Ready || state == State::Fresh) return true;
+    }
+    return false;
+}
+
 void Block::wait() {
-    leave(threads[current].fiber);
+    Fiber* own = fiber;
+#if !defined(EMU_TSAN) && !defined(EMU_ASAN)
+    if (find_next()) {
+        make_current(order[turn++]);
+        if (fiber != own) hop(own, fiber);
+        return;
+    }
+#endif
+    leave(own);
 }
 
 void Block::open_barrier() {
@@ -105,10 +127,9 @@ void Block::deadlock() {
     emu_fail("deadlock");
 }
 
-void Block::run(emu_uint3 block) {
+void Block::begin(emu_uint3 block) {
     idle.insert(idle.end(), finished.begin(), finished.end());
     finished.clear();
-    for (auto& warp : warps) warp.meetings.clear(), warp.order[0] = warp.order[1] = 0;
     acquire(&ended); // blocks in a row: only races inside of a block are ThreadSanitizer's
     release(&began);
     emu_uint3 index{0, 0, 0};
@@ -119,26 +140,34 @@ void Block::run(emu_uint3 block) {
         if (++index.y < block.y) continue;
         index.y = 0, index.z++;
     }
-    for (int i = 0; i < (int)warps.size(); i++)
+    for (int i = 0; i < (int)warps.size(); i++) {
         warps[i].alive = size - i * 32 >= 32 ? ~0u : (1u << (size - i * 32)) - 1;
-    alive = size, waiting = 0, next = 0;
-
-    if (thread_order() > 1) shuffle_order();
-    while (next < order.size()) {
-        go_on(order[next++]);
-        fiber = take_fiber();
-        enter(fiber);
+        warps[i].count = 0;
     }
+    alive = size, waiting = 0;
+}
+
+bool Block::run_part(int begin, int end) {
+    bool moved = false;
+    part_begin = turn = begin, part_end = end;
+    while (find_next()) {
+        make_current(order[turn++]);
+        enter(fiber);
+        moved = true;
+    }
+    return moved;
+}
+
+void Block::run(emu_uint3 block) {
+    begin(block);
+    bool drawn = thread_order() > 1;
     while (alive) {
+        if (drawn) shuffle_order();
         bool moved = false;
-        if (thread_order() > 1) shuffle_order();
-        for (int i : order) {
-            if (threads[i].state != State::Ready) continue;
-            moved = true;
-            threads[i].state = State::Fresh;
-            go_on(i);
-            fiber = threads[i].fiber;
-            enter(fiber);
+        for (int begin = 0, end; begin < size; begin = end) {
+            end = drawn ? size : begin + 1;
+            while (end < size && order[end] / 32 == order[begin] / 32) end++;
+            moved |= run_part(begin, end);
         }
         if (!moved && alive) deadlock();
     }

@@ -6,7 +6,7 @@
 
 namespace emu {
 
-enum class State : uint8_t { Fresh, Ready, AtBarrier, InWarp, Done };
+enum class State : uint8_t { Fresh, Ready, Running, AtBarrier, InWarp, Done };
 
 struct Thread {
     emu_uint3 index;
@@ -30,7 +30,8 @@ struct Meeting {
 
 struct Warp {
     unsigned alive; // lanes that have not exited
-    std::vector<Meeting> meetings;
+    int count;      // of the meetings
+    Meeting meetings[32];
     char order[2]; // what ThreadSanitizer knows its __syncwarp by, every other one
 };
 
@@ -42,8 +43,10 @@ struct Block {
     std::vector<Lane> lanes;
     std::vector<Warp> warps;
 
-    std::vector<int> order; // the threads, in the order of their turns
-    size_t next;            // the first in it that has not begun
+    // The threads in the order of their turns, and a part of them, whose threads have turns until they all wait: a warp,
+    // or if the order is drawn, all.
+    std::vector<int> order;
+    int turn, part_begin, part_end;
     int current;
     Fiber* fiber; // that of `current`
 
@@ -55,7 +58,7 @@ struct Block {
 
     // Runs all threads of one block to their end.
     void run(emu_uint3 block);
-    // In the running thread: goes back to the scheduler until the thread is ready again.
+    // In the running thread: lets others run until the thread is ready again.
     void wait();
     void open_barrier();
     // Lets those meetings of a warp go on to which everyone alive has come.
@@ -64,7 +67,10 @@ struct Block {
 private:
     static void fiber_body();
     Fiber* take_fiber();
-    void go_on(int thread);
+    void make_current(int thread);
+    void begin(emu_uint3 block);
+    bool find_next();
+    bool run_part(int begin, int end);
     void exit_thread();
     void shuffle_order();
     [[noreturn]] void deadlock();

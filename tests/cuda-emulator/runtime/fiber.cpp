@@ -62,8 +62,11 @@ Fiber* new_fiber(void (*body)()) {
     if (mapped == MAP_FAILED) emu_fail("no memory for the stack of a CUDA thread");
     mprotect(mapped, page, PROT_NONE);
     auto* fiber = new Fiber{nullptr, static_cast<char*>(mapped) + page};
+    // Stacks begin at different places of their pages, or all threads' would meet in a few sets of the cache.
+    static unsigned made;
+    size_t shift = made++ % 61 * 64;
     // As emu_switch leaves a stack: six registers, the address to return to, and a word that aligns it.
-    void** top = reinterpret_cast<void**>(fiber->stack + stack_bytes) - 1;
+    void** top = reinterpret_cast<void**>(fiber->stack + stack_bytes - shift) - 1;
     *top = nullptr;
     *--top = reinterpret_cast<void*>(body);
     for (int i = 0; i < 6; i++) *--top = nullptr;
@@ -99,6 +102,10 @@ void leave(Fiber* fiber) {
 #ifdef EMU_ASAN
     __sanitizer_finish_switch_fiber(fiber->fake_stack, &scheduler_stack, &scheduler_stack_bytes);
 #endif
+}
+
+void hop(Fiber* from, Fiber* to) {
+    emu_switch(&from->stack_pointer, to->stack_pointer);
 }
 
 void begun() {

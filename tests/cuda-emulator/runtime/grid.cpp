@@ -12,7 +12,6 @@ void emu_run(const emu_kernel* kernel, emu_uint3 grid, emu_uint3 size, size_t dy
     block.threads.resize(threads), block.lanes.resize(warps * 32), block.warps.resize(warps), block.order.resize(threads);
     // Grown only here: fibers push to them, and ThreadSanitizer would take growing for a race of the CUDA threads.
     block.idle.reserve(4096), block.finished.reserve(4096);
-    for (auto& warp : block.warps) warp.meetings.reserve(32);
     std::iota(block.order.begin(), block.order.end(), 0);
     // Backwards under any order but the plain one, so that a block that reads what an earlier one wrote shows.
     bool backwards = emu::thread_order() != 0;
@@ -24,11 +23,12 @@ void emu_run(const emu_kernel* kernel, emu_uint3 grid, emu_uint3 size, size_t dy
     uint64_t blocks = (uint64_t)grid.x * grid.y * grid.z;
     for (uint64_t i = 0; i < blocks; i++) {
         uint64_t number = backwards ? blocks - 1 - i : i;
-        emu_block_index = {unsigned(number % grid.x), unsigned(number / grid.x % grid.y), unsigned(number / grid.x / grid.y)};
+        uint64_t row = number / grid.x;
+        emu_block_index = {unsigned(number % grid.x), unsigned(row % grid.y), unsigned(row / grid.y)};
         emu::traffic_of_block(number);
-        shared.poison();
+        shared.before_block();
         block.run(size);
-        shared.inspect();
+        shared.after_block();
     }
     emu::traffic_ends(kernel->name);
     emu::acquire(&block.ended);

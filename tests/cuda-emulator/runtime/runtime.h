@@ -30,9 +30,10 @@ struct emu_kernel {
 // Room for dynamic shared memory in each library that has any: what an sm_90 multiprocessor has, and one more page.
 constexpr size_t emu_dynamic_room = 233472;
 
+// Before EMU_SYNCWARP those that read one lane, after it those that look at all.
 enum emu_warp_op {
-    EMU_SHUFFLE, EMU_SHUFFLE_UP, EMU_SHUFFLE_DOWN, EMU_SHUFFLE_XOR, EMU_BALLOT, EMU_SYNCWARP,
-    EMU_REDUCE_ADD, EMU_REDUCE_MIN, EMU_REDUCE_MAX, EMU_REDUCE_OR, EMU_REDUCE_AND, EMU_MATCH,
+    EMU_SHUFFLE, EMU_SHUFFLE_UP, EMU_SHUFFLE_DOWN, EMU_SHUFFLE_XOR, EMU_SYNCWARP,
+    EMU_BALLOT, EMU_REDUCE_ADD, EMU_REDUCE_MIN, EMU_REDUCE_MAX, EMU_REDUCE_OR, EMU_REDUCE_AND, EMU_MATCH,
 };
 
 enum emu_barrier_kind { EMU_PLAIN, EMU_COUNT_TRUE, EMU_ALL_TRUE, EMU_ANY_TRUE };

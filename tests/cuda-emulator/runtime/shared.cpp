@@ -2,6 +2,7 @@
 #include "shared.h"
 #include <algorithm>
 #include <link.h>
+#include <utility>
 
 namespace emu {
 namespace {
@@ -30,8 +31,15 @@ int look_at(dl_phdr_info* library, size_t, void* wanted) {
 
 // Word by word and volatile: the compiler must not make a memset of it, which sanitizers would look into.
 void fill(char* begin, char* end) {
-    auto* word = reinterpret_cast<volatile uint64_t*>(((uintptr_t)begin + 7) & ~(uintptr_t)7);
-    for (; (char*)(word + 1) <= end; word++) *word = ~0ull;
+    for (auto* word = (volatile uint64_t*)begin; (char*)word < end; word++) *word = ~0ull;
+}
+
+// The first and the last word of a part that is not as `fill` left it.
+std::pair<char*, char*> find_written(char* begin, char* end) {
+    auto *first = (const uint64_t*)begin, *last = (const uint64_t*)end;
+    while (first < last && *first == ~0ull) first++;
+    while (last > first && last[-1] == ~0ull) last--;
+    return {(char*)first, (char*)last};
 }
 
 } // namespace
@@ -43,22 +51,39 @@ Shared::Shared(const emu_kernel* kernel, size_t bytes) : dynamic_bytes(bytes) {
     if (!wanted) return;
     Search search{reinterpret_cast<uintptr_t>(kernel->call), nullptr, 0};
     dl_iterate_phdr(look_at, &search);
-    begin = search.begin, end = search.begin + search.bytes;
+    char *begin = search.begin, *end = search.begin + search.bytes;
+    if (!dynamic) {
+        add(begin, end);
+        return;
+    }
+    watched_end = std::min(dynamic_bytes + watched, emu_dynamic_room);
+    add(begin, dynamic);
+    add(dynamic, dynamic + watched_end);
+    add(dynamic + emu_dynamic_room, end);
 }
 
-void Shared::poison() const {
-    if (begin == end) return;
-    if (!dynamic) return fill(begin, end);
-    fill(begin, dynamic);
-    fill(dynamic, dynamic + std::min(dynamic_bytes + watched, emu_dynamic_room));
-    fill(dynamic + emu_dynamic_room, end);
+// Whole words of it.
+void Shared::add(char* begin, char* end) {
+    begin = (char*)(((uintptr_t)begin + 7) & ~(uintptr_t)7), end = (char*)((uintptr_t)end & ~(uintptr_t)7);
+    if (begin < end) parts.push_back({begin, end, end, begin});
 }
 
-void Shared::inspect() const {
-    if (begin == end || !dynamic) return;
-    for (size_t i = dynamic_bytes; i < std::min(dynamic_bytes + watched, emu_dynamic_room); i++)
+void Shared::before_block() {
+    for (Part& part : parts)
+        if (blocks == 0) fill(part.begin, part.end);
+        else fill(part.written, part.written_end);
+}
+
+void Shared::after_block() {
+    for (size_t i = dynamic_bytes; i < watched_end; i++)
         if (dynamic[i] != (char)0xFF)
             emu_fail("dynamic shared memory is written at byte %zu; the launch asked for %zu", i, dynamic_bytes);
+    if (blocks++ % 16 > 1) return;
+    for (Part& part : parts) {
+        auto [first, last] = find_written(part.begin, part.end);
+        if (first == last) continue;
+        part.written = std::min(part.written, first), part.written_end = std::max(part.written_end, last);
+    }
 }
 
 } // namespace emu

@@ -36,12 +36,12 @@ void shuffle(const Lane* warp, Lane& lane, int number, unsigned present) {
         return;
     }
     if (strictness())
-        emu_fail("line %d: shuffle lane %d reads lane %d, which takes no part (mask %08x)", lane.line, number, from, present);
+        emu_fail("line %d: shuffle lane %d reads lane %d, which takes no part (mask %08x)", lane.line, number, from,
+                 present);
     lane.result = ~0ull;
 }
 
-void finish(Block& block, int warp, unsigned present) {
-    Lane* lanes = &block.lanes[warp * 32];
+void sum_up(Lane* lanes, unsigned present) {
     Sums sums;
     for (int i = 0; i < 32; i++)
         if (present >> i & 1) sums.take(i, lanes[i].value);
@@ -55,14 +55,21 @@ void finish(Block& block, int warp, unsigned present) {
         case EMU_REDUCE_MAX: lane.result = (uint32_t)sums.most; break;
         case EMU_REDUCE_OR: lane.result = sums.any; break;
         case EMU_REDUCE_AND: lane.result = sums.all; break;
-        case EMU_MATCH:
+        default: // EMU_MATCH
             lane.result = 0;
             for (int j = 0; j < 32; j++)
                 if ((present >> j & 1) && lanes[j].value == lane.value) lane.result |= 1ull << j;
-            break;
-        case EMU_SYNCWARP: break;
-        default: shuffle(lanes, lane, i, present);
         }
+    }
+}
+
+void finish(Block& block, int warp, unsigned present) {
+    Lane* lanes = &block.lanes[warp * 32];
+    emu_warp_op op = lanes[__builtin_ctz(present)].op;
+    if (op > EMU_SYNCWARP) sum_up(lanes, present);
+    for (unsigned left = present; left; left &= left - 1) {
+        int i = __builtin_ctz(left);
+        if (op < EMU_SYNCWARP) shuffle(lanes, lanes[i], i, present);
         block.threads[warp * 32 + i].state = State::Ready;
     }
 }
@@ -70,18 +77,17 @@ void finish(Block& block, int warp, unsigned present) {
 } // namespace
 
 void Block::settle(int warp) {
-    auto& meetings = warps[warp].meetings;
-    for (size_t i = 0; i < meetings.size();) {
-        auto [mask, arrived] = meetings[i];
-        if ((mask & warps[warp].alive) != arrived) {
+    Warp& of = warps[warp];
+    for (int i = 0; i < of.count;) {
+        auto [mask, arrived] = of.meetings[i];
+        if ((mask & of.alive) != arrived) {
             i++;
             continue;
         }
         if (strictness() > 1 && mask != arrived)
             emu_fail("line %d: the mask %08x names lanes that exited (here: %08x)",
                      lanes[warp * 32 + __builtin_ctz(arrived)].line, mask, arrived);
-        meetings[i] = meetings.back(); // not erase, whose memmove ThreadSanitizer would see
-        meetings.pop_back();
+        of.meetings[i] = of.meetings[--of.count];
         finish(*this, warp, arrived);
     }
 }
@@ -96,15 +102,17 @@ uint64_t emu_warp(emu_warp_op op, unsigned mask, uint64_t value, int param, int 
     unsigned bit = 1u << (thread & 31);
     if (!(mask & bit)) emu_fail("line %d: the calling lane is not in its own mask %08x", line, mask);
     block.lanes[thread] = {value, 0, op, param, width, line};
-    auto& meetings = block.warps[warp].meetings;
-    auto meeting = std::find_if(meetings.begin(), meetings.end(), [&](auto& m) { return m.mask == mask; });
-    if (meeting == meetings.end()) {
-        meetings.push_back({mask, 0});
-        meeting = meetings.end() - 1;
+    emu::Warp& of = block.warps[warp];
+    emu::Meeting *meeting = of.meetings, *end = of.meetings + of.count;
+    while (meeting < end && meeting->mask != mask) meeting++;
+    if (meeting == end) {
+        *meeting = {mask, 0};
+        of.count++;
     } else if (emu::strictness()) {
         auto& other = block.lanes[warp * 32 + __builtin_ctz(meeting->arrived)];
         if (other.op != op)
-            emu_fail("line %d: lanes of one mask meet in different warp operations (the other at line %d)", line, other.line);
+            emu_fail("line %d: lanes of one mask meet in different warp operations (the other at line %d)", line,
+                     other.line);
     }
     meeting->arrived |= bit;
     emu::Thread& self = block.threads[thread];
@@ -112,7 +120,7 @@ uint64_t emu_warp(emu_warp_op op, unsigned mask, uint64_t value, int param, int 
     // Of all warp operations only __syncwarp orders memory.
     char* order = nullptr;
     if (op == EMU_SYNCWARP) {
-        order = &block.warps[warp].order[self.syncwarps++ & 1];
+        order = &of.order[self.syncwarps++ & 1];
         emu::release(order);
     }
     block.settle(warp);

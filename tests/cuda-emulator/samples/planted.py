@@ -42,8 +42,8 @@ PLANTED = [
     ("a pair rotated by two threads", "rope",
      swap("p[i] = __float2bfloat16(x0 * c - x1 * s);", "p[(i + 1) % half] = __float2bfloat16(x0 * c - x1 * s);"),
      ["plain", "thread"]),
-    ("two blocks that write one row", "norm", swap("*o = out + (size_t)blockIdx.x * n", "*o = out + (size_t)(blockIdx.x / 2) * n"),
-     ["plain", "count"]),
+    ("two blocks that write one row", "norm",
+     swap("*o = out + (size_t)blockIdx.x * n", "*o = out + (size_t)(blockIdx.x / 2) * n"), ["plain", "count"]),
     ("blocks that add in place to what others read", "norm",
      swap("x + (size_t)blockIdx.x * n", "res + (size_t)((blockIdx.x + 1) % gridDim.x) * n"), ["count"]),
 ]

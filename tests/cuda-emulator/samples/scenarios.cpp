@@ -61,6 +61,17 @@ void free_elsewhere(bool waits) {
     OK(cuStreamSynchronize(b));
 }
 
+// `b` uses what `a` allocates.
+void allocate_elsewhere(bool waits) {
+    void *a = new_stream(), *b = new_stream(), *event = new_event();
+    uint64_t buffer;
+    OK(cuMemAllocAsync(&buffer, bytes, a));
+    OK(cuEventRecord(event, a));
+    if (waits) OK(cuStreamWaitEvent(b, event, 0));
+    put_fill(buffer, 1, b);
+    OK(cuStreamSynchronize(b));
+}
+
 // Two branches of a graph, of which one reads what the other wrote.
 void branches(bool waits) {
     void *a = new_stream(), *b = new_stream(), *fork = new_event(), *wrote = new_event(), *join = new_event();
@@ -280,6 +291,8 @@ const std::map<std::string, void (*)()> all = {
     {"overwrite-legacy", [] { overwrite(false, true); }},
     {"free-elsewhere", [] { free_elsewhere(true); }},
     {"free-elsewhere-unordered", [] { free_elsewhere(false); }},
+    {"allocate-elsewhere", [] { allocate_elsewhere(true); }},
+    {"allocate-elsewhere-unordered", [] { allocate_elsewhere(false); }},
     {"branches", [] { branches(true); }},
     {"branches-unordered", [] { branches(false); }},
     {"read-in-time", [] { read_too_early(true); }},
