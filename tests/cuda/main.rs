@@ -3,6 +3,8 @@
 
 #[path = "../model/files.rs"]
 mod files;
+mod counts;
+mod emulator;
 mod engine;
 mod golden;
 mod kernels;

@@ -7,7 +7,7 @@
 use cudarc::driver::sys::CUdeviceptr;
 
 /// `emu_declare(address, bytes, state)`.
-type Declare = unsafe extern "C" fn(u64, u64, i32);
+type Declare = unsafe extern "C" fn(u64, u64, i32) -> i32;
 
 /// What may be done with a part of an allocation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +38,8 @@ impl Checker {
     pub fn declare(self, address: CUdeviceptr, bytes: usize, state: RangeState) {
         if let (Self(Some(declare)), true) = (self, bytes > 0) {
             // SAFETY: the checker only notes the numbers.
-            unsafe { declare(address, bytes as u64, state as i32) };
+            let refused = unsafe { declare(address, bytes as u64, state as i32) };
+            debug_assert_eq!(refused, 0, "a range outside of an allocation");
         }
     }
 }

@@ -3,10 +3,11 @@
 use super::arena::Pinned;
 use super::decoder::{Compute, Decoder, Left, Most};
 use super::device::Gpu;
+use super::graphs::{Graphs, buckets};
 use super::step::{StepInput, StepShape, shape_of, write};
 use super::weights::Weights;
 use crate::base::{Fault, HostTensor};
-use crate::core::{Emission, Member, Microbatch, Output};
+use crate::core::{BatchId, Emission, Member, Microbatch, Output};
 use crate::engine::candle::{DeviceChoice, Setup};
 use crate::engine::part::{StagePart, activations_buffer, sampling, token};
 use crate::engine::{Executor, Numbers};
@@ -65,6 +66,8 @@ impl<T: Compute> Executor for OnOneThread<T> {
 
 /// Runs one stage of a decoder.
 struct CudaExecutor<T: Compute> {
+    // Before the decoder, whose addresses they hold.
+    graphs: Graphs,
     decoder: Decoder<T>,
     spec: ModelSpec,
     range: LayerRange,
@@ -87,13 +90,18 @@ impl<T: Compute> CudaExecutor<T> {
             return Err(Fault::invalid(format!("a model of {} layers has no layers {range:?}", llama.layers)));
         }
         let weights = Weights::<T>::load(&gpu, source, llama, &range, progress)?;
+        let weights_bytes = weights.bytes;
         let room = setup.kv.blocks * setup.kv.block_size;
         let positions = llama.max_positions.min(room);
         let most = Most { rows: setup.max_rows, emitting: setup.max_seqs.min(setup.max_rows), positions };
         let decoder = Decoder::new(&gpu, llama, weights, setup.kv, most)?;
         let down = if decoder.is_last() { most.emitting * (1 + llama.vocab) } else { most.rows * llama.hidden };
+        let input = if range.start == 0 { StepInput::Ids } else { StepInput::Activations(llama.hidden) };
+        let graphs = Graphs::new(positions.div_ceil(setup.kv.block_size), input, decoder.is_last());
         let (up, down) = (Pinned::new(&gpu, decoder.words().len())?, Pinned::new(&gpu, down)?);
-        Ok(Self { decoder, spec: spec.clone(), range, setup: setup.clone(), up, down, gpu })
+        let (free_bytes, all_bytes) = gpu.memory()?;
+        tracing::info!(?range, weights_bytes, free_bytes, all_bytes, "the stage's memory is taken");
+        Ok(Self { graphs, decoder, spec: spec.clone(), range, setup: setup.clone(), up, down, gpu })
     }
 
     fn part(&self) -> StagePart<'_> {
@@ -105,27 +113,58 @@ impl<T: Compute> CudaExecutor<T> {
             let (batch, input) = self.part().warm_up_batch(rows);
             self.run(&batch, &[input])?;
         }
+        // Padding all of it: such steps write no keys.
+        let buckets = buckets(self.setup.max_seqs.min(self.setup.max_rows));
+        for rows in &buckets {
+            let shape = self.graphs.shape(*rows);
+            let nobody = Microbatch { id: BatchId(0), members: Vec::new() };
+            self.send(&nobody, &[], &shape)?;
+            self.graphs.record(&self.gpu, &mut self.decoder, *rows)?;
+        }
         Ok(())
+    }
+
+    /// Queues the upload of a step's words.
+    fn send(&mut self, batch: &Microbatch, inputs: &[HostTensor], shape: &StepShape) -> Result<(), Fault> {
+        if shape.words() > self.up.as_slice().len() {
+            return Err(Fault::internal(format!("{shape:?} is more than this stage was made for")));
+        }
+        let limits = (self.setup.kv, self.spec.max_positions());
+        write(batch, shape, limits, inputs, self.up.as_mut_slice())?;
+        self.up.upload(shape.words(), self.decoder.words())
     }
 
     fn run(&mut self, batch: &Microbatch, inputs: &[HostTensor]) -> Result<Output, Fault> {
         self.part().check(batch, inputs)?;
-        let first = self.part().is_first();
-        let input = if first { StepInput::Ids } else { StepInput::Activations(self.spec.hidden()) };
+        let input = if self.part().is_first() { StepInput::Ids } else { StepInput::Activations(self.spec.hidden()) };
         let shape = shape_of(batch, self.setup.kv.block_size, input, self.decoder.is_last());
-        if shape.words() > self.up.as_slice().len() {
-            return Err(Fault::internal(format!("{shape:?} is more than this stage was made for")));
-        }
-        write(batch, &shape, (self.setup.kv, self.spec.max_positions()), inputs, self.up.as_mut_slice())?;
-        self.up.upload(shape.words(), self.decoder.words())?;
-        let left = self.decoder.step(&shape)?;
+        let bucket = if shape.tiles == 0 { self.graphs.bucket(shape.rows) } else { None };
+        let left = match bucket {
+            Some(rows) => {
+                self.send(batch, inputs, &self.graphs.shape(rows))?;
+                self.graphs.launch(&self.gpu, rows)?
+            }
+            None => {
+                self.send(batch, inputs, &shape)?;
+                self.decoder.step(&shape)?
+            }
+        };
+        // What padding rows left is not fetched.
+        let first = |len: usize| format!("a step left less than {len} numbers");
         match left {
             Left::Activations(x) => {
+                let len = shape.rows * self.spec.hidden();
+                let x = x.part(0..len).ok_or_else(|| Fault::internal(first(len)))?;
                 self.down.download(0, x)?;
                 self.gpu.synchronize("running a step")?;
-                Ok(Output::Activations(activations(&self.down.as_slice()[..x.len()], shape.rows, self.spec.hidden())))
+                Ok(Output::Activations(activations(&self.down.as_slice()[..len], shape.rows, self.spec.hidden())))
             }
             Left::Tokens(tokens, logits) => {
+                let len = shape.emitting * self.spec.vocab();
+                let (tokens, logits) = match (tokens.part(0..shape.emitting), logits.part(0..len)) {
+                    (Some(tokens), Some(logits)) => (tokens, logits),
+                    _ => return Err(Fault::internal(first(len))),
+                };
                 // The same words; a token's bits pass through as they are.
                 // SAFETY: one 32-bit word each.
                 let tokens = unsafe { super::launch::DeviceSlice::<f32>::new(tokens.address(), tokens.len()) };

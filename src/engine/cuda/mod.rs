@@ -2,7 +2,7 @@
 //!
 //! From the bottom: `device` (a context and its stream), `arena` (memory, taken once), `launch` and `kernels` (our kernels and
 //! what launches them), `gemm` (cuBLASLt); `weights` (a shard in device memory), `step` (a microbatch as the kernels read it),
-//! `decoder` (the layers as launches), `executor` (the engine as everyone else sees it).
+//! `decoder` (the layers as launches), `graphs` (recorded steps), `executor` (the engine as everyone else sees it).
 
 mod arena;
 mod checker;
@@ -10,6 +10,7 @@ mod decoder;
 mod device;
 mod executor;
 mod gemm;
+mod graphs;
 pub mod kernels;
 pub mod launch;
 mod step;

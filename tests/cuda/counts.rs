@@ -1,0 +1,116 @@
+//! What a decode step asks of the driver, by count, and what becomes of a driver that fails. The driver's counts and failures
+//! are the process's: these tests run in a process of their own, one after the other (`--test-threads 1`).
+
+use crate::emulator::{counts, fail_next, fail_no_more, reset};
+use crate::files::{Weights, smollm2};
+use crate::pipeline::{KV, MAX_ROWS, blocks_of, member};
+use crate::real_models::SMOLLM2;
+use stageline::base::{FaultClass, HostTensor};
+use stageline::core::{BatchId, Member, Microbatch};
+use stageline::engine::{DeviceChoice, Executor, Numbers, Runner, Setup, load};
+use stageline::ops::Threads;
+
+const SEQS: usize = 32;
+/// Of SmolLM2, the layers that these tests load: what is counted is the same for every layer.
+const LAYERS: usize = 2;
+
+/// The last layers of SmolLM2 on the engine, warmed up; activations come in.
+fn stage() -> Box<dyn Executor> {
+    let setup = Setup {
+        device: DeviceChoice::Cuda(0),
+        runner: Runner::Engine(Numbers::Bf16),
+        threads: Threads::new(1).expect("threads start"),
+        kv: KV,
+        max_rows: MAX_ROWS,
+        max_seqs: SEQS,
+    };
+    let spec = smollm2();
+    let range = spec.layers() - LAYERS..spec.layers();
+    let mut stage = load(&Weights::of(SMOLLM2), &spec, range, setup, &mut |_| {}).expect("the stage loads");
+    stage.warm_up().expect("it warms up");
+    stage
+}
+
+/// `rows` sequences at their 40th position, of one row each, nothing to look at.
+fn decode(rows: usize) -> (Microbatch, Vec<HostTensor>) {
+    let member = |i: usize| {
+        let plain = member(i, 40..41, true, blocks_of(i, rows));
+        let mut opening = (*plain.opening).clone();
+        opening.work = stageline::core::Work::Generate(stageline::core::Sampling::GREEDY);
+        Member { opening: opening.into(), ..plain }
+    };
+    let members: Vec<Member> = (0..rows).map(member).collect();
+    let row = || HostTensor::activations(1, 576, vec![0x3c; 576 * 4].into()).expect("a row");
+    (Microbatch { id: BatchId(0), members }, (0..rows).map(|_| row()).collect())
+}
+
+#[test]
+fn a_decode_step_is_one_graph_two_copies_and_one_wait_and_allocates_nothing() {
+    let mut stage = stage();
+    for rows in [1, 2, 8, 9, 16, 31, 32] {
+        let (batch, inputs) = decode(rows);
+        reset();
+        stage.run(&batch, &inputs).expect("the step runs");
+        let counts = counts();
+        let did = (counts.graph_launches, counts.kernel_launches, counts.stream_synchronisations);
+        assert_eq!(did, (1, 0, 1), "{rows} rows: {counts:?}");
+        assert_eq!((counts.htod_copies, counts.dtoh_copies, counts.dtod_copies), (1, 1, 0), "{rows} rows: {counts:?}");
+        assert_eq!((counts.allocations, counts.frees, counts.memsets), (0, 0, 0), "{rows} rows: {counts:?}");
+        assert_eq!((counts.event_synchronisations, counts.context_synchronisations), (0, 0), "{rows} rows: {counts:?}");
+        // Norm, product and sampling are the head's.
+        let layers = counts.graph_kernels + counts.blas_calls - 3;
+        assert!(layers <= 10 * LAYERS as u64, "{rows} rows: {layers} kernels for {LAYERS} layers");
+        // Down come the tokens; up go the activations and less than 4 KiB a row of positions and blocks.
+        assert_eq!(counts.dtoh_bytes, 4 * rows as u64);
+        let bucket = if rows <= 8 { rows } else { rows.next_power_of_two() } as u64;
+        assert!(counts.htod_bytes <= bucket * (576 * 4 + 4096), "{rows} rows: {counts:?}");
+    }
+}
+
+#[test]
+fn a_failed_launch_fails_the_batch_and_the_next_one_runs() {
+    let mut stage = stage();
+    let (batch, inputs) = decode(3);
+    let answered = |output| format!("{output:?}");
+    let want = answered(stage.run(&batch, &inputs).expect("the step runs"));
+    // 701: too many resources requested. The driver goes on.
+    fail_next(c"cuGraphLaunch", 1, 701);
+    let fault = stage.run(&batch, &inputs).expect_err("the launch fails");
+    assert_eq!(fault.class, FaultClass::DeviceFailed, "{fault}");
+    assert!(!stage.is_lost(), "{fault}");
+    assert_eq!(answered(stage.run(&batch, &inputs).expect("the next step runs")), want);
+}
+
+#[test]
+fn a_lost_device_is_told_from_a_failed_batch() {
+    let mut stage = stage();
+    let (batch, inputs) = decode(3);
+    // 700: an illegal address; every later call says so too.
+    fail_next(c"cuStreamSynchronize", 1, 700);
+    let fault = stage.run(&batch, &inputs).expect_err("the device is lost");
+    assert!(stage.is_lost() && fault.message.contains("must be started again"), "{fault}");
+    assert!(stage.run(&batch, &inputs).is_err());
+    fail_no_more();
+}
+
+#[test]
+fn a_refused_recording_runs_launch_by_launch() {
+    let want = {
+        let mut stage = stage();
+        let (batch, inputs) = decode(3);
+        format!("{:?}", stage.run(&batch, &inputs).expect("the step runs"))
+    };
+    // The third bucket; 801: not supported.
+    fail_next(c"cuGraphInstantiateWithFlags", 3, 801);
+    let mut stage = stage();
+    for rows in [2, 3, 4] {
+        let (batch, inputs) = decode(rows);
+        reset();
+        let output = stage.run(&batch, &inputs).expect("the step runs");
+        let counts = counts();
+        assert_eq!(counts.graph_launches, u64::from(rows != 3), "{rows} rows: {counts:?}");
+        if rows == 3 {
+            assert_eq!(format!("{output:?}"), want);
+        }
+    }
+}
