@@ -3,6 +3,7 @@
 mod add_rms_norm;
 mod embed;
 mod gemv;
+mod graph;
 mod rope_kv;
 mod sample;
 mod silu_mul;

@@ -42,7 +42,7 @@ impl Checks {
 
     /// That `slice` begins where a 16-byte load may.
     fn aligned<T>(self, name: &str, slice: DeviceSlice<T>) -> Result<(), LaunchFault> {
-        if slice.address() % 16 != 0 {
+        if !slice.address().is_multiple_of(16) {
             let address = slice.address();
             return Err(self.fault(format!("`{name}` begins at {address:#x}, which is no multiple of 16 bytes")));
         }
@@ -52,7 +52,7 @@ impl Checks {
     /// That `slice` is of the shape `shape`, and aligned if rows so wide are read with 16-byte loads.
     fn matrix<T>(self, name: &str, slice: DeviceSlice<T>, shape: &[usize]) -> Result<(), LaunchFault> {
         self.shape(name, slice, shape)?;
-        let wide = shape.last().is_some_and(|width| width % WIDE == 0);
+        let wide = shape.last().is_some_and(|width| width.is_multiple_of(WIDE));
         if wide { self.aligned(name, slice) } else { Ok(()) }
     }
 
