@@ -1,4 +1,4 @@
-//! `kernels/sample.cu`: turns rows of logits into tokens, the same as [`crate::ops::sample`] to the bit, which is its oracle.
+//! `kernels/sample.cu`: turns rows of logits into tokens. Its oracle is [`crate::ops::sample()`]: the same tokens.
 
 use super::Checks;
 use crate::base::{Position, prng};
