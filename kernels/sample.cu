@@ -130,7 +130,7 @@ struct Row {
 };
 
 // Adds `amount`, at most 2^40, to the digit's sum; whole warps call it together. Lanes of the same digit add up among
-// themselves first: the threads of a row of equal logits would queue at one address.
+// themselves first; else the threads of a row of equal logits would all queue at one address.
 __device__ __forceinline__ void add(u64* sums, u32 digit, u64 amount) {
     const u32 adding = __ballot_sync(ALL_LANES, amount != 0);
     if (amount == 0) return;
