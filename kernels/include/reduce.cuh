@@ -12,6 +12,29 @@ __device__ __forceinline__ float warp_sum(float value) {
     return value;
 }
 
+// The warp's sums of `COUNT` values, a power of two up to 32: lanes i * 32 / COUNT and up get the i-th. At each step a lane
+// gives half of its values away and takes its partner's of the other half, which is COUNT - 1 shuffles and not 5 * COUNT.
+// Each sum is added up in the order of `warp_sum`, whatever COUNT is.
+template <unsigned STEP = WARP / 2, unsigned COUNT> __device__ __forceinline__ float warp_sums(const float (&values)[COUNT]) {
+    if constexpr (STEP == 0) {
+        static_assert(COUNT == 1, "a power of two, at most one value a lane");
+        return values[0];
+    } else if constexpr (COUNT == 1) {
+        const float sum[1] = {values[0] + __shfl_xor_sync(ALL_LANES, values[0], STEP)};
+        return warp_sums<STEP / 2>(sum);
+    } else {
+        constexpr unsigned LEFT = COUNT / 2;
+        const bool upper = threadIdx.x & STEP;
+        float sums[LEFT];
+#pragma unroll
+        for (unsigned i = 0; i < LEFT; i++) {
+            const float kept = upper ? values[i + LEFT] : values[i], given = upper ? values[i] : values[i + LEFT];
+            sums[i] = kept + __shfl_xor_sync(ALL_LANES, given, STEP);
+        }
+        return warp_sums<STEP / 2>(sums);
+    }
+}
+
 // The block's sum, in every thread; the block is whole warps. To be called once in a kernel: a second call would write what
 // slow warps still read of the first.
 __device__ __forceinline__ float block_sum(float value) {

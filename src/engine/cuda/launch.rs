@@ -184,6 +184,12 @@ impl Module {
     fn pair(&self, name: &str) -> Result<Pair<CudaFunction>, LaunchFault> {
         Ok(Pair { bf16: self.function(&format!("{name}_bf16"))?, f16: self.function(&format!("{name}_f16"))? })
     }
+
+    /// `{name}_rows1` to `{name}_rows8`.
+    fn by_rows(&self, name: &str) -> Result<[CudaFunction; 8], LaunchFault> {
+        let row = |rows: usize| self.function(&format!("{name}_rows{rows}"));
+        Ok([row(1)?, row(2)?, row(3)?, row(4)?, row(5)?, row(6)?, row(7)?, row(8)?])
+    }
 }
 
 /// `kernels/$name.cu`, compiled by build.rs.
@@ -201,9 +207,14 @@ pub struct Kernels {
     /// Of each of `decode_attention::versions`.
     pub(super) decode_attention: Vec<Pair<CudaFunction>>,
     pub(super) embed: Pair<CudaFunction>,
+    /// By rows, from 1.
+    pub(super) gemv: Pair<[CudaFunction; 8]>,
+    /// As `gemv`, to `f32`.
+    pub(super) gemv_f32: Pair<[CudaFunction; 8]>,
     /// Of each of `prefill_attention::versions`.
     pub(super) prefill_attention: Vec<Pair<CudaFunction>>,
     pub(super) rope_kv: Pair<CudaFunction>,
+    pub(super) sample: CudaFunction,
     pub(super) silu_mul: Pair<CudaFunction>,
 }
 
@@ -213,15 +224,20 @@ impl Kernels {
     /// # Errors
     /// If the driver refuses the PTX: it is older than CUDA 13.0, or the device than compute capability 8.0.
     pub fn load(context: &Arc<CudaContext>) -> Result<Self, LaunchFault> {
+        let gemv = module!(context, "gemv")?;
+        let gemv = |name| gemv.by_rows(name);
         Ok(Self {
             add_rms_norm: module!(context, "add_rms_norm")?.pair("add_rms_norm")?,
             combine_attention: module!(context, "combine_attention")?.pair("combine_attention")?,
             decode_attention: module!(context, "decode_attention")?
                 .pairs("decode_attention", decode_attention::versions())?,
             embed: module!(context, "embed")?.pair("embed")?,
+            gemv: Pair { bf16: gemv("gemv_bf16")?, f16: gemv("gemv_f16")? },
+            gemv_f32: Pair { bf16: gemv("gemv_bf16_f32")?, f16: gemv("gemv_f16_f32")? },
             prefill_attention: module!(context, "prefill_attention")?
                 .pairs("prefill_attention", prefill_attention::versions())?,
             rope_kv: module!(context, "rope_kv")?.pair("rope_kv")?,
+            sample: module!(context, "sample")?.function("sample")?,
             silu_mul: module!(context, "silu_mul")?.pair("silu_mul")?,
         })
     }

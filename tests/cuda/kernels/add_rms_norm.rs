@@ -72,14 +72,14 @@ fn eps_keeps_a_row_of_nothing_from_dividing_by_it() {
 #[test]
 fn slices_that_do_not_fit_are_refused() {
     let device = device();
-    let (x, half) = (device.unset::<f32>(24), device.unset::<f16>(24));
+    let (x, half) = (device.unset::<f32>(24), device.unset::<f16>(40));
     let take = device.array(&[0u32]);
     let part = |range| half.slice().part(range).expect("a part");
     let fits = AddRmsNorm {
         x: x.slice().part(0..16).expect("a part"),
         delta: Some(part(0..16)),
-        weight: part(0..8),
-        out: part(0..16),
+        weight: part(16..24),
+        out: part(24..40),
         take: None,
         hidden: 8,
         eps: EPS,

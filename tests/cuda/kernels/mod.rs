@@ -4,9 +4,11 @@ mod add_rms_norm;
 mod cache;
 mod decode_attention;
 mod embed;
+mod gemv;
 mod mma;
 mod prefill_attention;
 mod rope_kv;
+mod sample;
 mod silu_mul;
 
 use stageline::base::prng::Prng;

@@ -123,16 +123,16 @@ fn heads_are_the_oracles_in_both_types() {
 #[test]
 fn slices_that_do_not_fit_are_refused() {
     let device = device();
-    let (half, cache, turns) = (device.unset::<f16>(136), device.unset::<f16>(264), device.array(&[1f32; 16]));
+    let (half, cache, turns) = (device.unset::<f16>(208), device.unset::<f16>(264), device.array(&[1f32; 16]));
     let (positions, slots) = (device.array(&[0u32, 0]), device.array(&[1i32, 2]));
     let part = |range| half.slice().part(range).expect("a part");
     let cached = |range| cache.slice().part(range).expect("a part");
     // Two rows of 2 + 2 heads of 16, one norm, caches of two blocks of 4.
     let fits = RopeKv {
         qkv: part(0..128),
-        bias: Some(part(0..64)),
-        q_norm: Some(part(0..16)),
-        k_norm: Some(part(0..16)),
+        bias: Some(part(128..192)),
+        q_norm: Some(part(192..208)),
+        k_norm: Some(part(192..208)),
         rotations: turns.slice(),
         positions: positions.slice(),
         slots: slots.slice(),

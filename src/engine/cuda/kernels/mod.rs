@@ -5,18 +5,22 @@ pub mod add_rms_norm;
 pub mod combine_attention;
 pub mod decode_attention;
 pub mod embed;
+pub mod gemv;
 pub mod paged;
 pub mod prefill_attention;
 pub mod rope_kv;
+pub mod sample;
 pub mod silu_mul;
 
 pub use add_rms_norm::AddRmsNorm;
 pub use combine_attention::CombineAttention;
 pub use decode_attention::DecodeAttention;
 pub use embed::Embed;
+pub use gemv::Gemv;
 pub use paged::{Paged, PagedShape};
 pub use prefill_attention::PrefillAttention;
 pub use rope_kv::RopeKv;
+pub use sample::{Sample, SampleRow};
 pub use silu_mul::SiluMul;
 
 use super::launch::{DeviceSlice, LaunchFault};
@@ -44,13 +48,6 @@ impl Checks {
         Ok(())
     }
 
-    /// That `slice` is of the shape `shape`, and begins where a 16-byte load may if its rows are read with such loads.
-    fn matrix<T>(self, name: &str, slice: DeviceSlice<T>, shape: &[usize]) -> Result<(), LaunchFault> {
-        self.shape(name, slice, shape)?;
-        let wide = shape.last().is_some_and(|width| width % WIDE == 0);
-        if wide { self.aligned(name, slice) } else { Ok(()) }
-    }
-
     /// That `slice` begins where a 16-byte load may.
     fn aligned<T>(self, name: &str, slice: DeviceSlice<T>) -> Result<(), LaunchFault> {
         if !slice.address().is_multiple_of(16) {
@@ -58,6 +55,13 @@ impl Checks {
             return Err(self.fault(format!("`{name}` begins at {address:#x}, which is no multiple of 16 bytes")));
         }
         Ok(())
+    }
+
+    /// That `slice` is of the shape `shape`, and aligned if rows so wide are read with 16-byte loads.
+    fn matrix<T>(self, name: &str, slice: DeviceSlice<T>, shape: &[usize]) -> Result<(), LaunchFault> {
+        self.shape(name, slice, shape)?;
+        let wide = shape.last().is_some_and(|width| width % WIDE == 0);
+        if wide { self.aligned(name, slice) } else { Ok(()) }
     }
 
     /// `count` as a kernel takes it.

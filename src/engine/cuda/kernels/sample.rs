@@ -1,0 +1,134 @@
+//! `kernels/sample.cu`: turns rows of logits into tokens, the same as [`crate::ops::sample`] to the bit, which is its oracle.
+
+use super::Checks;
+use crate::base::{Position, prng};
+use crate::core::Sampling;
+use crate::engine::cuda::launch::{DeviceSlice, Kernels, LaunchFault, Traffic, launch};
+use cudarc::driver::{CudaStream, DeviceRepr};
+use std::ops::Range;
+
+const CHECKS: Checks = Checks { kernel: "sample" };
+const THREADS: u32 = 1024;
+
+/// Largest vocabulary: what the sums of weights are bounded for.
+const MOST_TOKENS: usize = 1 << 23;
+
+/// How one row is sampled, as the kernel reads it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SampleRow {
+    random: u64,
+    scale: f32,
+    top_k: u32,
+    parts: u32,
+    penalty: f32,
+    history_begin: u32,
+    history_end: u32,
+}
+
+// The kernel's struct is as long; its fields are in the same order and as wide, so they lie alike.
+const _: () = assert!(size_of::<SampleRow>() == 32 && align_of::<SampleRow>() == 8);
+
+// SAFETY: `repr(C)`, of numbers only, without padding: its bytes are the kernel's struct.
+unsafe impl DeviceRepr for SampleRow {}
+
+impl SampleRow {
+    /// The row that `sampling` asks for the token of `position`. Its history are the ids of `history` in the array that the
+    /// launch is given: those before the position, in any order.
+    pub fn new(sampling: &Sampling, position: Position, history: Range<u32>) -> Self {
+        let greedy = !(sampling.temperature > 0.0);
+        let penalises = sampling.repetition_penalty != 1.0 && history.start < history.end;
+        Self {
+            random: prng::at(sampling.seed, position),
+            scale: std::f32::consts::LOG2_E / sampling.temperature,
+            top_k: if greedy { 1 } else { sampling.top_k },
+            parts: if sampling.top_p < 1.0 { ((sampling.top_p * 16_777_216.0).ceil() as u32).max(1) } else { 0 },
+            penalty: sampling.repetition_penalty,
+            history_begin: if penalises { history.start } else { 0 },
+            history_end: if penalises { history.end } else { 0 },
+        }
+    }
+}
+
+/// The arguments of one launch.
+#[derive(Clone, Copy, Debug)]
+pub struct Sample {
+    /// `[rows, vocab]`; the penalty is written into it.
+    pub logits: DeviceSlice<f32>,
+    /// `[rows]`.
+    pub rows: DeviceSlice<SampleRow>,
+    /// Ids, of all rows. Each row's range must lie in it, which only whoever wrote the rows can have checked.
+    pub history: DeviceSlice<u32>,
+    /// `[rows]`, written.
+    pub tokens: DeviceSlice<u32>,
+    /// Numbers in a row: 1 to 2^23.
+    pub vocab: usize,
+}
+
+impl Sample {
+    /// Launches it on `stream`; no rows are no launch.
+    ///
+    /// # Errors
+    /// If a slice is not of its shape, `logits` is not aligned to 16 bytes (a vocabulary that is no multiple of 4 needs no
+    /// alignment), the vocabulary is empty or too large, or the driver refuses.
+    pub fn launch(&self, kernels: &Kernels, stream: &CudaStream) -> Result<(), LaunchFault> {
+        let rows = CHECKS.count("rows", self.rows.len())?;
+        if self.vocab == 0 || self.vocab > MOST_TOKENS {
+            return Err(CHECKS.fault(format!("rows of {} numbers: it takes 1 to {MOST_TOKENS}", self.vocab)));
+        }
+        CHECKS.shape("logits", self.logits, &[self.rows.len(), self.vocab])?;
+        if self.vocab % 4 == 0 {
+            CHECKS.aligned("logits", self.logits)?;
+        }
+        CHECKS.shape("tokens", self.tokens, &[self.rows.len()])?;
+        if rows == 0 {
+            return Ok(());
+        }
+        let arguments =
+            [self.logits.into(), self.rows.into(), self.history.into(), self.tokens.into(), (self.vocab as u32).into()];
+        // SAFETY: the parameters of `sample`; one block a row of `logits`, `rows` and `tokens`; histories lie in `history`,
+        // as the field demands.
+        unsafe { launch(stream, (CHECKS.kernel, &kernels.sample), (rows, 1, 1), THREADS, &arguments) }
+    }
+
+    /// What one launch must move; the later passes over a row find it in the cache.
+    pub fn traffic(&self) -> Traffic {
+        let (rows, vocab) = (self.rows.len() as u64, self.vocab as u64);
+        let history = self.history.len() as u64 * 4;
+        Traffic { read_bytes: rows * (vocab * 4 + size_of::<SampleRow>() as u64) + history, written_bytes: rows * 4 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SAMPLING: Sampling =
+        Sampling { temperature: 0.5, top_k: 7, top_p: 0.9, repetition_penalty: 1.5, seed: 3, top_logits: 0 };
+
+    #[test]
+    fn a_row_says_what_the_specification_computes_once() {
+        let row = SampleRow::new(&SAMPLING, 11, 4..9);
+        assert_eq!(row.random, prng::at(3, 11));
+        assert_eq!((row.scale, row.top_k, row.penalty), (std::f32::consts::LOG2_E * 2.0, 7, 1.5));
+        assert_eq!((row.history_begin, row.history_end), (4, 9));
+        // 0.9 as an f32 is a bit below it, times 2^24 a whole number.
+        assert_eq!(row.parts, 15_099_494);
+    }
+
+    #[test]
+    fn top_p_takes_a_part_at_least_and_all_from_1_on() {
+        let parts = |top_p| SampleRow::new(&Sampling { top_p, ..SAMPLING }, 0, 0..0).parts;
+        assert_eq!([0.0, -1.0, 1e-9, 0.5].map(parts), [1, 1, 1, 1 << 23]);
+        assert_eq!([1.0, 2.0, f32::NAN].map(parts), [0, 0, 0]);
+    }
+
+    #[test]
+    fn no_heat_is_greedy_and_a_penalty_of_1_has_no_history() {
+        for temperature in [0.0, -1.0, f32::NAN] {
+            assert_eq!(SampleRow::new(&Sampling { temperature, ..SAMPLING }, 0, 0..1).top_k, 1);
+        }
+        let row = SampleRow::new(&Sampling { repetition_penalty: 1.0, ..SAMPLING }, 0, 4..9);
+        assert_eq!((row.history_begin, row.history_end), (0, 0));
+    }
+}

@@ -1,0 +1,198 @@
+//! `kernels/sample.cu`: its tokens are those of the specification, whatever the logits are.
+
+use crate::device;
+use stageline::base::prng::Prng;
+use stageline::core::Sampling;
+use stageline::engine::cuda::kernels::sample::{Sample, SampleRow};
+use stageline::ops::sample;
+
+/// A row to sample: logits, how, and the ids before it.
+struct Row {
+    logits: Vec<f32>,
+    sampling: Sampling,
+    position: u32,
+    history: Vec<u32>,
+}
+
+/// Samples the rows in one launch, and holds tokens and penalised logits against the specification.
+fn check(vocab: usize, rows: Vec<Row>) {
+    let device = device();
+    let mut history = Vec::new();
+    let mut asked = Vec::new();
+    for row in &rows {
+        assert_eq!(row.logits.len(), vocab);
+        let begin = history.len() as u32;
+        history.extend(&row.history);
+        asked.push(SampleRow::new(&row.sampling, row.position, begin..history.len() as u32));
+    }
+    let logits: Vec<f32> = rows.iter().flat_map(|row| row.logits.iter().copied()).collect();
+    let (logits, asked, history) = (device.array(&logits), device.array(&asked), device.array(&history));
+    let tokens = device.unset::<u32>(rows.len());
+    let launch =
+        Sample { logits: logits.slice(), rows: asked.slice(), history: history.slice(), tokens: tokens.slice(), vocab };
+    launch.launch(device.kernels, &device.stream).expect("a launch");
+    let (tokens, penalised) = (tokens.read(), logits.read());
+    for (i, mut row) in rows.into_iter().enumerate() {
+        let want = sample(&mut row.logits, &row.sampling, row.position, Some(&row.history));
+        let what = format!("row {i} of {vocab} at {}: {:?}", row.position, row.sampling);
+        assert_eq!(tokens[i], want, "{what}");
+        let same = |(a, b): (&f32, &f32)| a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan();
+        assert!(penalised[i * vocab..].iter().zip(&row.logits).all(same), "{what}: the penalty differs");
+    }
+}
+
+/// Rows of every kind: peaked, flat, tied, with what is no number, of one number.
+fn logits(vocab: usize, kind: u64, prng: &mut Prng) -> Vec<f32> {
+    let odd = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -0.0, 0.0, f32::MAX, f32::MIN, 1e-40, -1e-40];
+    let number = |prng: &mut Prng, spread: f32| (prng.unit() as f32 - 0.5) * 2.0 * spread;
+    let mut row: Vec<f32> = match kind {
+        0 => (0..vocab).map(|_| number(prng, 8.0) + number(prng, 8.0)).collect(),
+        1 => (0..vocab).map(|_| number(prng, 0.01)).collect(),
+        2 => (0..vocab).map(|_| number(prng, 6.0).round()).collect(),
+        3 => (0..vocab).map(|_| f32::from_bits(prng.next_u64() as u32)).collect(),
+        4 => vec![number(prng, 4.0); vocab],
+        5 => vec![f32::NEG_INFINITY; vocab],
+        6 => vec![f32::NAN; vocab],
+        7 => (0..vocab).map(|_| [0.0, -0.0, -0.5][prng.below(3) as usize]).collect(),
+        _ => (0..vocab).map(|i| i as f32 * -1e-3).collect(),
+    };
+    // Some rows of the first kinds have a few odd ones among them.
+    if kind < 3 && prng.chance(400) {
+        for _ in 0..1 + prng.below(4) {
+            row[prng.below(vocab as u64) as usize] = odd[prng.below(odd.len() as u64) as usize];
+        }
+    }
+    row
+}
+
+const KINDS: u64 = 9;
+
+/// Rows of one vocabulary: each kind with each way of sampling that numbers make, `times` times.
+fn rows(vocab: usize, times: usize, seed: u64) -> Vec<Row> {
+    let mut prng = Prng::new(seed);
+    let mut rows = Vec::new();
+    for _ in 0..times {
+        for kind in 0..KINDS {
+            let pick = |from: &[f32], prng: &mut Prng| from[prng.below(from.len() as u64) as usize];
+            let sampling = Sampling {
+                temperature: pick(&[0.0, 0.7, 0.7, 1.3, 1.3, 50.0, 0.01, f32::INFINITY, 1e-42], &mut prng),
+                top_k: pick(&[0.0, 0.0, 1.0, 5.0, 50.0, 2.0, 1e9], &mut prng) as u32,
+                top_p: pick(&[0.1, 0.9, 1.0, 0.5, 0.0, 0.99999994], &mut prng),
+                repetition_penalty: pick(&[1.0, 1.3, 0.5], &mut prng),
+                seed: prng.next_u64(),
+                top_logits: 0,
+            };
+            // Ids that repeat, and some that the row does not have.
+            let known = prng.below(80);
+            let history = (0..known).map(|_| prng.below(vocab as u64 + 2) as u32).collect();
+            let position = prng.below(1 << 20) as u32;
+            rows.push(Row { logits: logits(vocab, kind, &mut prng), sampling, position, history });
+        }
+    }
+    rows
+}
+
+#[test]
+fn tokens_are_the_specifications() {
+    for vocab in [1, 2, 31, 32, 33, 64, 127, 128, 129, 1000, 1023, 1024, 1025, 1056, 4099] {
+        check(vocab, rows(vocab, 4, vocab as u64));
+    }
+    check(32_000, rows(32_000, 1, 1));
+    check(1000, Vec::new());
+}
+
+#[test]
+fn the_largest_vocabularies_are_sampled() {
+    check(128_256, rows(128_256, 1, 2));
+    // Histories of more ids than one window holds.
+    let vocab = 131_072 * 2 + 3;
+    let mut large = rows(vocab, 1, 3);
+    large.truncate(3);
+    for (i, row) in large.iter_mut().enumerate() {
+        row.sampling.repetition_penalty = 1.7;
+        row.history = (0..3000).map(|n| (n * 397 + i) as u32 % (vocab as u32 + 9)).collect();
+        row.history.extend([131_071, 131_072, 131_073, 262_143, 262_144, 262_146]);
+        row.history.extend_from_within(..1500);
+    }
+    check(vocab, large);
+}
+
+/// The named ways of sampling, each of them on a row with ties at every cut.
+#[test]
+fn each_way_of_sampling_is_the_specifications() {
+    let mut prng = Prng::new(9);
+    let mut all = Vec::new();
+    for temperature in [0.0, 0.7, 1.3] {
+        for top_k in [0, 1, 5, 50] {
+            for top_p in [0.1, 0.9, 1.0] {
+                for kind in [0, 2] {
+                    let sampling = Sampling { temperature, top_k, top_p, seed: prng.next_u64(), ..Sampling::GREEDY };
+                    all.push(Row { logits: logits(515, kind, &mut prng), sampling, position: 5, history: Vec::new() });
+                }
+            }
+        }
+    }
+    check(515, all);
+}
+
+/// A draw must reach every kept token, and no other.
+#[test]
+fn draws_reach_the_first_and_the_last_token_that_are_kept() {
+    let mut all = Vec::new();
+    for position in 0..60 {
+        let mut logits = vec![-1000.0; 300];
+        (logits[0], logits[170], logits[171], logits[299]) = (1.0, 1.0, 1.0, 1.0);
+        let sampling = Sampling { temperature: 1.0, top_k: 3, seed: 1, ..Sampling::GREEDY };
+        all.push(Row { logits, sampling, position, history: Vec::new() });
+    }
+    let drawn: std::collections::BTreeSet<u32> =
+        all.iter().map(|row| sample(&mut row.logits.clone(), &row.sampling, row.position, None)).collect();
+    assert_eq!(drawn, [0, 170, 171].into(), "the oracle draws what this test is about");
+    check(300, all);
+}
+
+/// One token of the least weight decides how many of the others top-p keeps: its share is rounded up.
+#[test]
+fn the_least_weight_counts_in_a_share() {
+    let mut all = Vec::new();
+    for position in 0..60 {
+        let mut logits = vec![-1000.0; 40];
+        (logits[3], logits[17], logits[31]) = (0.0, 0.0, -28.1);
+        let sampling = Sampling { temperature: 1.0, top_p: 0.5, seed: 2, ..Sampling::GREEDY };
+        all.push(Row { logits, sampling, position, history: Vec::new() });
+    }
+    let second = |row: &Row| sample(&mut row.logits.clone(), &row.sampling, row.position, None) == 17;
+    assert!(all.iter().any(second), "the oracle draws what this test is about");
+    check(40, all);
+}
+
+#[test]
+fn slices_that_do_not_fit_are_refused() {
+    let device = device();
+    let logits = device.array(&[0f32; 20]);
+    let rows = device.array(&[SampleRow::new(&Sampling::GREEDY, 0, 0..0); 2]);
+    let (history, tokens) = (device.array::<u32>(&[]), device.unset::<u32>(3));
+    let part = |range| logits.slice().part(range).expect("a part");
+    let fits = Sample {
+        logits: part(0..16),
+        rows: rows.slice(),
+        history: history.slice(),
+        tokens: tokens.slice().part(0..2).expect("a part"),
+        vocab: 8,
+    };
+    let launch = |sample: Sample| sample.launch(device.kernels, &device.stream);
+    launch(fits).expect("what fits is launched");
+    launch(Sample { logits: part(1..19), vocab: 9, ..fits }).expect("an odd vocabulary needs no alignment");
+    let unfit = [
+        Sample { logits: part(0..8), ..fits },
+        Sample { logits: part(1..17), ..fits },
+        Sample { tokens: tokens.slice(), ..fits },
+        Sample { rows: rows.slice().part(0..1).expect("a part"), ..fits },
+        Sample { vocab: 0, ..fits },
+        Sample { vocab: (1 << 23) + 1, ..fits },
+    ];
+    for sample in unfit {
+        let refused = launch(sample).expect_err("what does not fit is refused").to_string();
+        assert!(refused.starts_with("sample: "), "{refused}");
+    }
+}
