@@ -2,6 +2,7 @@
 
 use super::cache::{Cache, rows, scale};
 use super::{assert_rounded, floats};
+use crate::counted::counted;
 use crate::device;
 use half::{bf16, f16};
 use stageline::engine::cuda::kernels::combine_attention;
@@ -12,7 +13,16 @@ use stageline::engine::cuda::launch::Half;
 /// What f32 arithmetic and its exponentials may be off by, beside rounding: values are 1 at most.
 const NOISE: f64 = 2e-5;
 
-/// Runs sequences of these lengths with each of `splits`, and holds each row against the oracle.
+/// The version of the kernel that this shape takes.
+fn kernel(shape: &PagedShape) -> String {
+    let group = shape.heads / shape.kv_heads;
+    let width = [64, 128, 256].into_iter().find(|width| shape.head_dim <= *width).expect("a width");
+    let heads = [1, 2, 4].into_iter().find(|heads| group <= *heads).unwrap_or(8);
+    format!("decode_attention_{width}_{heads}")
+}
+
+/// Runs sequences of these lengths with each of `splits`, and holds each row against the oracle, and what was read and
+/// written against what must be.
 fn check<T: Half>(shape: PagedShape, lengths: &[usize], splits: &[usize]) {
     let device = device();
     let (seqs, width) = (lengths.len(), shape.heads * shape.head_dim);
@@ -38,11 +48,17 @@ fn check<T: Half>(shape: PagedShape, lengths: &[usize], splits: &[usize]) {
             shape,
         };
         let decode = DecodeAttention { paged, lengths: lengths_there.slice(), splits, partial: partial.slice() };
-        decode.launch(device.kernels, &device.stream).unwrap_or_else(|e| panic!("{what}: {e}"));
+        let launch = || decode.launch(device.kernels, &device.stream).unwrap_or_else(|e| panic!("{what}: {e}"));
+        if let Some(counted) = counted::<T>(&device, &kernel(&shape), launch) {
+            assert_eq!(counted, decode.traffic(lengths), "{what}");
+        }
         if splits > 1 {
             let (heads, head_dim) = (shape.heads, shape.head_dim);
             let combine = CombineAttention { partial: partial.slice(), out: out.slice(), heads, head_dim, splits };
-            combine.launch(device.kernels, &device.stream).unwrap_or_else(|e| panic!("{what}: {e}"));
+            let launch = || combine.launch(device.kernels, &device.stream).unwrap_or_else(|e| panic!("{what}: {e}"));
+            if let Some(counted) = counted::<T>(&device, "combine_attention", launch) {
+                assert_eq!(counted, combine.traffic(), "{what}");
+            }
         }
         let got = out.read();
         for (s, length) in lengths.iter().enumerate() {
