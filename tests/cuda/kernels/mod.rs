@@ -5,6 +5,7 @@ mod cache;
 mod decode_attention;
 mod embed;
 mod gemv;
+mod graph;
 mod mma;
 mod prefill_attention;
 mod rope_kv;
