@@ -2,6 +2,7 @@
 #
 # All that is built or fetched lives in one cache folder, outside the clone, so that the next clone is warm:
 #   target/ the build   models/ Hugging Face folders   bin/ nats-server   venv/ what fetch_models.py and examples/ need
+#   cutlass/ one header, for a test of our CUDA kernels
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -14,6 +15,7 @@ export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$cache/target}
 export STAGELINE_MODELS=${STAGELINE_MODELS:-$cache/models}
 export STAGELINE_PYTHON=${STAGELINE_PYTHON:-$cache/venv/bin/python}
 export STAGELINE_NATS_SERVER=${STAGELINE_NATS_SERVER:-$cache/bin/nats-server}
+export STAGELINE_CUTLASS_TRAITS=${STAGELINE_CUTLASS_TRAITS:-$cache/cutlass/mma_traits_sm80.hpp}
 
 say() { printf '\033[1m%s\033[0m\n' "== $*" >&2; }
 [ -t 2 ] || say() { printf '%s\n' "== $*" >&2; }

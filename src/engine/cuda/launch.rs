@@ -3,6 +3,7 @@
 //! A wrapper of `kernels/` checks its slices against its shape and launches; it allocates nothing on the device, waits for
 //! nothing and looks nothing up, so that it may be recorded into a CUDA graph.
 
+use super::kernels::{decode_attention, prefill_attention};
 use cudarc::driver::{
     CudaContext, CudaFunction, CudaModule, CudaSlice, CudaStream, DevicePtr, DeviceRepr, DriverError, LaunchConfig,
     PushKernelArg,
@@ -173,6 +174,15 @@ impl Module {
         self.module.load_function(name).map_err(|error| LaunchFault::Driver { kernel: self.name, error })
     }
 
+    /// The pair of each of `versions`: `{name}_{version}_bf16` and so on.
+    fn pairs(
+        &self,
+        name: &str,
+        versions: impl Iterator<Item = String>,
+    ) -> Result<Vec<Pair<CudaFunction>>, LaunchFault> {
+        versions.map(|version| self.pair(&format!("{name}_{version}"))).collect()
+    }
+
     /// `{name}_bf16` and `{name}_f16`.
     fn pair(&self, name: &str) -> Result<Pair<CudaFunction>, LaunchFault> {
         Ok(Pair { bf16: self.function(&format!("{name}_bf16"))?, f16: self.function(&format!("{name}_f16"))? })
@@ -196,11 +206,16 @@ macro_rules! module {
 #[derive(Debug)]
 pub struct Kernels {
     pub(super) add_rms_norm: Pair<CudaFunction>,
+    pub(super) combine_attention: Pair<CudaFunction>,
+    /// Of each of `decode_attention::versions`.
+    pub(super) decode_attention: Vec<Pair<CudaFunction>>,
     pub(super) embed: Pair<CudaFunction>,
     /// By rows, from 1.
     pub(super) gemv: Pair<[CudaFunction; 8]>,
     /// As `gemv`, to `f32`.
     pub(super) gemv_f32: Pair<[CudaFunction; 8]>,
+    /// Of each of `prefill_attention::versions`.
+    pub(super) prefill_attention: Vec<Pair<CudaFunction>>,
     pub(super) rope_kv: Pair<CudaFunction>,
     pub(super) sample: CudaFunction,
     pub(super) silu_mul: Pair<CudaFunction>,
@@ -216,9 +231,14 @@ impl Kernels {
         let gemv = |name| gemv.by_rows(name);
         Ok(Self {
             add_rms_norm: module!(context, "add_rms_norm")?.pair("add_rms_norm")?,
+            combine_attention: module!(context, "combine_attention")?.pair("combine_attention")?,
+            decode_attention: module!(context, "decode_attention")?
+                .pairs("decode_attention", decode_attention::versions())?,
             embed: module!(context, "embed")?.pair("embed")?,
             gemv: Pair { bf16: gemv("gemv_bf16")?, f16: gemv("gemv_f16")? },
             gemv_f32: Pair { bf16: gemv("gemv_bf16_f32")?, f16: gemv("gemv_f16_f32")? },
+            prefill_attention: module!(context, "prefill_attention")?
+                .pairs("prefill_attention", prefill_attention::versions())?,
             rope_kv: module!(context, "rope_kv")?.pair("rope_kv")?,
             sample: module!(context, "sample")?.function("sample")?,
             silu_mul: module!(context, "silu_mul")?.pair("silu_mul")?,

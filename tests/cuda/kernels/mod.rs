@@ -1,9 +1,13 @@
 //! Each kernel against its oracle: both types, rows 0 to 33, widths on both sides of a warp and of a 16-byte load.
 
 mod add_rms_norm;
+mod cache;
+mod decode_attention;
 mod embed;
 mod gemv;
 mod graph;
+mod mma;
+mod prefill_attention;
 mod rope_kv;
 mod sample;
 mod silu_mul;

@@ -2,15 +2,23 @@
 //! What each computes, and how, is told at the head of its `kernels/*.cu`.
 
 pub mod add_rms_norm;
+pub mod combine_attention;
+pub mod decode_attention;
 pub mod embed;
 pub mod gemv;
+pub mod paged;
+pub mod prefill_attention;
 pub mod rope_kv;
 pub mod sample;
 pub mod silu_mul;
 
 pub use add_rms_norm::AddRmsNorm;
+pub use combine_attention::CombineAttention;
+pub use decode_attention::DecodeAttention;
 pub use embed::Embed;
 pub use gemv::Gemv;
+pub use paged::{Paged, PagedShape};
+pub use prefill_attention::PrefillAttention;
 pub use rope_kv::RopeKv;
 pub use sample::{Sample, SampleRow};
 pub use silu_mul::SiluMul;
