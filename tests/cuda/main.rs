@@ -1,11 +1,12 @@
 //! Our CUDA kernels against their oracles, through the real driver API: on a device, or on the emulated one.
 #![cfg(feature = "cuda")]
 
-#[path = "../model/files.rs"]
-mod files;
+mod counted;
 mod counts;
 mod emulator;
 mod engine;
+#[path = "../model/files.rs"]
+mod files;
 mod golden;
 mod kernels;
 #[path = "../model/pipeline.rs"]
@@ -27,6 +28,8 @@ struct Device {
 fn device() -> Device {
     static OPENED: LazyLock<(Arc<CudaContext>, Kernels)> = LazyLock::new(|| {
         let context = CudaContext::new(0).expect("CUDA device 0");
+        // SAFETY: a test's memory is used on its own stream only, whose order is enough. cudarc's events would end a capture.
+        unsafe { context.disable_event_tracking() };
         let kernels = Kernels::load(&context).expect("the device takes the kernels");
         (context, kernels)
     });
@@ -71,6 +74,12 @@ impl<T: DeviceRepr + Clone> Array<T> {
         // SAFETY: the array lives to the end of its test, which reads it back (and so waits) after the last kernel.
         let all = unsafe { DeviceSlice::all(&self.memory, &self.stream) };
         all.part(0..self.length).expect("an array holds its numbers")
+    }
+
+    /// Has it hold these numbers, of the same count, before the next kernel runs.
+    fn write(&mut self, numbers: &[T]) {
+        assert_eq!(numbers.len(), self.length);
+        self.stream.memcpy_htod(numbers, &mut self.memory).expect("a copy to the device");
     }
 
     /// What it holds now, once all kernels have run.

@@ -132,8 +132,11 @@ impl<T> DeviceSlice<T> {
     /// Those of `range`, if there are so many.
     pub fn part(self, range: Range<usize>) -> Option<Self> {
         let fits = range.start <= range.end && range.end <= self.length;
-        let address = self.address + (range.start * size_of::<T>()) as u64;
-        fits.then_some(Self { address, length: range.end.saturating_sub(range.start), of: PhantomData })
+        fits.then(|| Self {
+            address: self.address + (range.start * size_of::<T>()) as u64,
+            length: range.end - range.start,
+            of: PhantomData,
+        })
     }
 }
 

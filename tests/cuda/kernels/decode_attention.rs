@@ -2,7 +2,9 @@
 
 use super::cache::{Cache, rows, scale};
 use super::{assert_rounded, floats};
+use crate::counted::counted;
 use crate::device;
+use cudarc::driver::sys;
 use half::{bf16, f16};
 use stageline::engine::cuda::kernels::combine_attention;
 use stageline::engine::cuda::kernels::decode_attention::oracle;
@@ -12,7 +14,16 @@ use stageline::engine::cuda::launch::Half;
 /// What f32 arithmetic and its exponentials may be off by, beside rounding: values are 1 at most.
 const NOISE: f64 = 2e-5;
 
-/// Runs sequences of these lengths with each of `splits`, and holds each row against the oracle.
+/// The version of the kernel that this shape takes.
+fn kernel(shape: &PagedShape) -> String {
+    let group = shape.heads / shape.kv_heads;
+    let width = [64, 128, 256].into_iter().find(|width| shape.head_dim <= *width).expect("a width");
+    let heads = [1, 2, 4].into_iter().find(|heads| group <= *heads).unwrap_or(8);
+    format!("decode_attention_{width}_{heads}")
+}
+
+/// Runs sequences of these lengths with each of `splits`, and holds each row against the oracle, and what was read and
+/// written against what must be.
 fn check<T: Half>(shape: PagedShape, lengths: &[usize], splits: &[usize]) {
     let device = device();
     let (seqs, width) = (lengths.len(), shape.heads * shape.head_dim);
@@ -38,11 +49,17 @@ fn check<T: Half>(shape: PagedShape, lengths: &[usize], splits: &[usize]) {
             shape,
         };
         let decode = DecodeAttention { paged, lengths: lengths_there.slice(), splits, partial: partial.slice() };
-        decode.launch(device.kernels, &device.stream).unwrap_or_else(|e| panic!("{what}: {e}"));
+        let launch = || decode.launch(device.kernels, &device.stream).unwrap_or_else(|e| panic!("{what}: {e}"));
+        if let Some(counted) = counted::<T>(&device, &kernel(&shape), launch) {
+            assert_eq!(counted, decode.traffic(lengths), "{what}");
+        }
         if splits > 1 {
             let (heads, head_dim) = (shape.heads, shape.head_dim);
             let combine = CombineAttention { partial: partial.slice(), out: out.slice(), heads, head_dim, splits };
-            combine.launch(device.kernels, &device.stream).unwrap_or_else(|e| panic!("{what}: {e}"));
+            let launch = || combine.launch(device.kernels, &device.stream).unwrap_or_else(|e| panic!("{what}: {e}"));
+            if let Some(counted) = counted::<T>(&device, "combine_attention", launch) {
+                assert_eq!(counted, combine.traffic(), "{what}");
+            }
         }
         let got = out.read();
         for (s, length) in lengths.iter().enumerate() {
@@ -95,6 +112,47 @@ fn odd_heads_and_large_groups_are_the_oracles() {
     }
     for group in [2, 5, 6, 9, 12, 16, 17, 71] {
         check::<f16>(shape(2 * group, 2, 64, 16, 0), &[0, 1, 21, 70], &[1, 3]);
+    }
+}
+
+/// How many parts there are is recorded, how long they are is not.
+#[test]
+fn a_recorded_launch_serves_other_lengths() {
+    let device = device();
+    let (shape, splits, seqs) = (shape(4, 2, 64, 8, 0), 3, 3);
+    let PagedShape { heads, head_dim, .. } = shape;
+    let (cache, qkv) = (Cache::<bf16>::new(shape, &[0..40, 0..17, 0..40], 1), rows::<bf16>(&shape, seqs, 7));
+    let (qkv_there, tables) = (device.array(&qkv), device.array(&cache.tables));
+    let (keys, values) = (device.array(&cache.keys), device.array(&cache.values));
+    let mut lengths_there = device.array(&[5u32, 0, 40]);
+    let out = device.unset::<bf16>(seqs * heads * head_dim);
+    let partial = device.unset::<f32>(seqs * heads * splits * (2 + head_dim));
+    let paged = Paged {
+        qkv: qkv_there.slice(),
+        k_cache: keys.slice(),
+        v_cache: values.slice(),
+        tables: tables.slice(),
+        table_stride: cache.table_stride,
+        out: out.slice(),
+        shape,
+    };
+    let decode = DecodeAttention { paged, lengths: lengths_there.slice(), splits, partial: partial.slice() };
+    let combine = CombineAttention { partial: partial.slice(), out: out.slice(), heads, head_dim, splits };
+    device.stream.synchronize().expect("what came before has run");
+    let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+    device.stream.begin_capture(mode).expect("a capture");
+    decode.launch(device.kernels, &device.stream).expect("a launch into the capture");
+    combine.launch(device.kernels, &device.stream).expect("a launch into the capture");
+    let flags = sys::CUgraphInstantiate_flags::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH;
+    let graph = device.stream.end_capture(flags).expect("a valid capture").expect("a graph");
+    for lengths in [[5, 0, 40], [40, 17, 1], [0, 16, 39]] {
+        lengths_there.write(&lengths.map(|length| length as u32));
+        graph.launch().expect("a replay");
+        for ((s, length), got) in lengths.into_iter().enumerate().zip(out.read().chunks_exact(heads * head_dim)) {
+            let queries = &qkv[s * shape.row_width()..][..heads * head_dim];
+            let want = oracle(&shape, queries, (&cache.keys, &cache.values), cache.table(s), length);
+            assert_rounded(got, &want, NOISE, &format!("lengths {lengths:?}, sequence {s}"));
+        }
     }
 }
 

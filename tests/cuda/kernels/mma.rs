@@ -14,7 +14,7 @@ use stageline::engine::cuda::launch::Half;
 
 const HEADER: &str = "STAGELINE_CUTLASS_TRAITS";
 const LANES: usize = 32;
-const PTX: &str = include_str!(concat!(env!("OUT_DIR"), "/kernels/mma_tile.ptx"));
+const PTX: &str = include_str!(concat!(env!("OUT_DIR"), "/kernels/mma.ptx"));
 
 /// A factor of each dimension, and what a step of it moves.
 type Factors = Vec<(usize, usize)>;
@@ -124,8 +124,8 @@ const BF16: &str = "SM80_16x8x16_F32BF16BF16F32_TN";
 const F16: &str = "SM80_16x8x16_F32F16F16F32_TN";
 
 fn function(device: &crate::Device, name: &str) -> CudaFunction {
-    let module = device.stream.context().load_module(Ptx::from_src(PTX)).expect("the device takes mma_tile");
-    module.load_function(name).expect("a function of mma_tile")
+    let module = device.stream.context().load_module(Ptx::from_src(PTX)).expect("the device takes mma.cu");
+    module.load_function(name).expect("a function of mma.cu")
 }
 
 fn one_warp(device: &crate::Device, name: &str, arguments: &[u64]) {
@@ -135,7 +135,7 @@ fn one_warp(device: &crate::Device, name: &str, arguments: &[u64]) {
         builder.arg(address);
     });
     let config = LaunchConfig { grid_dim: (1, 1, 1), block_dim: (LANES as u32, 1, 1), shared_mem_bytes: 0 };
-    // SAFETY: mma_tile.cu tells how many numbers each address must have, and the callers allocate so many.
+    // SAFETY: mma.cu tells how many numbers each address must have, and the callers allocate so many.
     unsafe { builder.launch(config) }.expect("a launch");
 }
 

@@ -5,11 +5,13 @@ mod cache;
 mod decode_attention;
 mod embed;
 mod gemv;
+mod graph;
 mod mma;
 mod prefill_attention;
 mod rope_kv;
 mod sample;
 mod silu_mul;
+mod traffic;
 
 use stageline::base::prng::Prng;
 use stageline::engine::cuda::launch::Half;

@@ -2,6 +2,7 @@
 
 use super::assert_rounded;
 use super::cache::{Cache, NOTHING, rows, scale};
+use crate::counted::counted;
 use crate::device;
 use half::{bf16, f16};
 use stageline::engine::cuda::kernels::prefill_attention::{Tile, oracle};
@@ -12,7 +13,7 @@ use stageline::engine::cuda::launch::Half;
 const IDLE: usize = 3;
 
 /// Runs, in one launch, chunks of sequences, each the position of its first row and its rows, and holds each row against
-/// the oracle. Rows in no tile must stay as they are.
+/// the oracle, and what was read and written against what must be. Rows in no tile must stay as they are.
 fn check<T: Half>(shape: PagedShape, chunks: &[(usize, usize)]) {
     let device = device();
     let what = format!("{shape:?}, chunks {chunks:?}");
@@ -31,7 +32,7 @@ fn check<T: Half>(shape: PagedShape, chunks: &[(usize, usize)]) {
     // A tile of no rows, whose position no table has.
     tiles.push(Tile { member: 0, first_row: 0, rows: 0, position: 1 << 20 });
 
-    let (qkv_there, tables, tiles) = (device.array(&qkv), device.array(&cache.tables), device.array(&tiles));
+    let (qkv_there, tables, tiles_there) = (device.array(&qkv), device.array(&cache.tables), device.array(&tiles));
     let (keys, values) = (device.array(&cache.keys), device.array(&cache.values));
     let out = device.unset::<T>(count * width);
     let paged = Paged {
@@ -43,8 +44,11 @@ fn check<T: Half>(shape: PagedShape, chunks: &[(usize, usize)]) {
         out: out.slice(),
         shape,
     };
-    let prefill = PrefillAttention { paged, tiles: tiles.slice() };
-    prefill.launch(device.kernels, &device.stream).unwrap_or_else(|e| panic!("{what}: {e}"));
+    let prefill = PrefillAttention { paged, tiles: tiles_there.slice() };
+    let launch = || prefill.launch(device.kernels, &device.stream).unwrap_or_else(|e| panic!("{what}: {e}"));
+    if let Some(counted) = counted::<T>(&device, &format!("prefill_attention_{}", shape.head_dim), launch) {
+        assert_eq!(counted, prefill.traffic(&tiles), "{what}");
+    }
 
     let got = out.read();
     let mut row = 0;

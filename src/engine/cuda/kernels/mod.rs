@@ -60,7 +60,7 @@ impl Checks {
     /// That `slice` is of the shape `shape`, and aligned if rows so wide are read with 16-byte loads.
     fn matrix<T>(self, name: &str, slice: DeviceSlice<T>, shape: &[usize]) -> Result<(), LaunchFault> {
         self.shape(name, slice, shape)?;
-        let wide = shape.last().is_some_and(|width| width % WIDE == 0);
+        let wide = shape.last().is_some_and(|width| width.is_multiple_of(WIDE));
         if wide { self.aligned(name, slice) } else { Ok(()) }
     }
 

@@ -44,7 +44,7 @@ pub struct RopeKv<T> {
 
 impl<T: Half> RopeKv<T> {
     fn all_heads(&self) -> usize {
-        self.heads + 2 * self.kv_heads
+        self.heads.saturating_add(self.kv_heads.saturating_mul(2))
     }
 
     /// Launches it on `stream`; no rows are no launch.
@@ -61,6 +61,9 @@ impl<T: Half> RopeKv<T> {
             let (heads, kv_heads, block_size) = (self.heads, self.kv_heads, self.block_size);
             return Err(CHECKS.fault(format!("{heads} heads, {kv_heads} kv heads, blocks of {block_size}")));
         }
+        let product = |factors: &[usize]| factors.iter().fold(1, |product: usize, n| product.saturating_mul(*n));
+        CHECKS.count("numbers a row", product(&[self.all_heads(), head_dim]))?;
+        let block = CHECKS.count("numbers a block", product(&[self.kv_heads, self.block_size, head_dim]))? as usize;
         let rows = CHECKS.count("rows", self.positions.len())?;
         let [heads, kv_heads] = [CHECKS.count("heads", self.heads)?, CHECKS.count("kv heads", self.kv_heads)?];
         let block_size = CHECKS.count("positions a block", self.block_size)?;
@@ -75,7 +78,6 @@ impl<T: Half> RopeKv<T> {
             }
         }
         CHECKS.matrix("rotations", self.rotations, &[self.rotations.len() / head_dim, head_dim])?;
-        let block = self.kv_heads * self.block_size * head_dim;
         for (name, cache) in [("k_cache", self.k_cache), ("v_cache", self.v_cache)] {
             let shape = [self.k_cache.len() / block, self.kv_heads, self.block_size, head_dim];
             CHECKS.matrix(name, cache, &shape)?;

@@ -1,4 +1,4 @@
-//! `kernels/sample.cu`: turns rows of logits into tokens, the same as [`crate::ops::sample`] to the bit, which is its oracle.
+//! `kernels/sample.cu`: turns rows of logits into tokens. Its oracle is [`crate::ops::sample()`]: the same tokens.
 
 use super::Checks;
 use crate::base::{Position, prng};
@@ -42,12 +42,12 @@ impl SampleRow {
     /// The row that `sampling` asks for the token of `position`. Its history are the ids of `history` in the array that the
     /// launch is given: those before the position, in any order.
     pub fn new(sampling: &Sampling, position: Position, history: Range<u32>) -> Self {
-        let greedy = !(sampling.temperature > 0.0);
+        let hot = sampling.temperature > 0.0;
         let penalises = sampling.repetition_penalty != 1.0 && history.start < history.end;
         Self {
             random: prng::at(sampling.seed, position),
             scale: std::f32::consts::LOG2_E / sampling.temperature,
-            top_k: if greedy { 1 } else { sampling.top_k },
+            top_k: if hot { sampling.top_k } else { 1 },
             parts: if sampling.top_p < 1.0 { ((sampling.top_p * 16_777_216.0).ceil() as u32).max(1) } else { 0 },
             penalty: sampling.repetition_penalty,
             history_begin: if penalises { history.start } else { 0 },
@@ -83,7 +83,7 @@ impl Sample {
             return Err(CHECKS.fault(format!("rows of {} numbers: it takes 1 to {MOST_TOKENS}", self.vocab)));
         }
         CHECKS.shape("logits", self.logits, &[self.rows.len(), self.vocab])?;
-        if self.vocab % 4 == 0 {
+        if self.vocab.is_multiple_of(4) {
             CHECKS.aligned("logits", self.logits)?;
         }
         CHECKS.shape("tokens", self.tokens, &[self.rows.len()])?;
@@ -97,7 +97,8 @@ impl Sample {
         unsafe { launch(stream, (CHECKS.kernel, &kernels.sample), (rows, 1, 1), THREADS, &arguments) }
     }
 
-    /// What one launch must move; the later passes over a row find it in the cache.
+    /// What one launch must move, if all of `history` is penalised, of which the writes are left out. The later passes over a
+    /// row find it in the cache.
     pub fn traffic(&self) -> Traffic {
         let (rows, vocab) = (self.rows.len() as u64, self.vocab as u64);
         let history = self.history.len() as u64 * 4;
