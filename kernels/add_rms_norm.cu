@@ -7,7 +7,8 @@
 //
 // Launch: grid (emitted), whole warps for hidden / 8 threads, at most 512; a thread keeps up to 4 times 8 numbers in
 // registers between the two passes, so hidden is at most 16384.
-// Oracle: src/engine/cuda/kernels/add_rms_norm.rs `oracle`. Tolerance: x none; out one rounding to T and 4e-6 of the larger of the number and 1.
+// Oracle: src/engine/cuda/kernels/add_rms_norm.rs `oracle`. Tolerance: x none; out one rounding to T and 4e-6 of the
+// larger of the number and 1.
 // Bytes: reads emitted * hidden * (4 + (delta ? 2 : 0)) + hidden * 2 + (take ? emitted * 4 : 0),
 //        writes emitted * hidden * (2 + (delta and not take ? 4 : 0)).
 #include "include/numbers.cuh"

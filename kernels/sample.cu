@@ -92,8 +92,8 @@ struct Row {
     u32 vocab;
     float highest, scale;
 
-    // Calls `f(id, key)` for the tokens from `begin` to `end`, TILE by TILE, `stride` apart; whole warps call it together, with
-    // NONE where there is no token. `begin` and `stride` are multiples of 4 and the warp's own.
+    // Calls `f(id, key)` for the tokens from `begin` to `end`, TILE by TILE, `stride` apart; whole warps call it together,
+    // with NONE where there is no token. `begin` and `stride` are multiples of 4 and the warp's own.
     template <typename F> __device__ __forceinline__ void each(u32 begin, u32 end, u32 stride, F f) const {
         for (u32 tile = begin; tile < end; tile += stride) {
             const u32 id = tile + threadIdx.x % WARP * FOUR;
@@ -130,7 +130,7 @@ struct Row {
 };
 
 // Adds `amount`, at most 2^40, to the digit's sum; whole warps call it together. Lanes of the same digit add up among
-// themselves first: the threads of a row of equal logits would queue at one address.
+// themselves first; else the threads of a row of equal logits would all queue at one address.
 __device__ __forceinline__ void add(u64* sums, u32 digit, u64 amount) {
     const u32 adding = __ballot_sync(ALL_LANES, amount != 0);
     if (amount == 0) return;
@@ -233,7 +233,8 @@ __device__ __forceinline__ u32 draw(const Row& row, const Cut cut, u64 random, S
 }
 
 // Step 1. Ids are marked as they are met, a window of them at a time.
-__device__ __forceinline__ void penalise(float* logits, u32 vocab, const SampleRow& row, const u32* history, Shared& shared) {
+__device__ __forceinline__ void penalise(float* logits, u32 vocab, const SampleRow& row, const u32* history,
+                                         Shared& shared) {
     if (row.history_begin == row.history_end) return;
     for (u32 window = 0; window < vocab; window += WINDOW) {
         for (u32 i = threadIdx.x; i < WINDOW / 32; i += THREADS) shared.seen[i] = 0;

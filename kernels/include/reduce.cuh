@@ -15,7 +15,8 @@ __device__ __forceinline__ float warp_sum(float value) {
 // The warp's sums of `COUNT` values, a power of two up to 32: lanes i * 32 / COUNT and up get the i-th. At each step a lane
 // gives half of its values away and takes its partner's of the other half, which is COUNT - 1 shuffles and not 5 * COUNT.
 // Each sum is added up in the order of `warp_sum`, whatever COUNT is.
-template <unsigned STEP = WARP / 2, unsigned COUNT> __device__ __forceinline__ float warp_sums(const float (&values)[COUNT]) {
+template <unsigned STEP = WARP / 2, unsigned COUNT>
+__device__ __forceinline__ float warp_sums(const float (&values)[COUNT]) {
     if constexpr (STEP == 0) {
         static_assert(COUNT == 1, "a power of two, at most one value a lane");
         return values[0];

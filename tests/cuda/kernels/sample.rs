@@ -117,37 +117,38 @@ fn the_largest_vocabularies_are_sampled() {
     check(vocab, large);
 }
 
-/// The named ways of sampling, each of them on a row with ties at every cut.
+/// The named ways of sampling, each of them on a row with ties at every cut, long enough for a draw in two rounds.
 #[test]
 fn each_way_of_sampling_is_the_specifications() {
     let mut prng = Prng::new(9);
     let mut all = Vec::new();
     for temperature in [0.0, 0.7, 1.3] {
-        for top_k in [0, 1, 5, 50] {
+        for top_k in [0, 1, 5, 50, 1000] {
             for top_p in [0.1, 0.9, 1.0] {
                 for kind in [0, 2] {
                     let sampling = Sampling { temperature, top_k, top_p, seed: prng.next_u64(), ..Sampling::GREEDY };
-                    all.push(Row { logits: logits(515, kind, &mut prng), sampling, position: 5, history: Vec::new() });
+                    all.push(Row { logits: logits(1100, kind, &mut prng), sampling, position: 5, history: Vec::new() });
                 }
             }
         }
     }
-    check(515, all);
+    check(1100, all);
 }
 
-/// A draw must reach every kept token, and no other.
+/// A draw must reach every kept token, and no other: not a tie too many before a better token, nor one at the end.
 #[test]
 fn draws_reach_the_first_and_the_last_token_that_are_kept() {
     let mut all = Vec::new();
     for position in 0..60 {
         let mut logits = vec![-1000.0; 300];
-        (logits[0], logits[170], logits[171], logits[299]) = (1.0, 1.0, 1.0, 1.0);
-        let sampling = Sampling { temperature: 1.0, top_k: 3, seed: 1, ..Sampling::GREEDY };
+        [0, 170, 171, 180, 299].map(|id: usize| logits[id] = 1.0);
+        logits[185] = 1.5;
+        let sampling = Sampling { temperature: 1.0, top_k: 4, seed: 1, ..Sampling::GREEDY };
         all.push(Row { logits, sampling, position, history: Vec::new() });
     }
     let drawn: std::collections::BTreeSet<u32> =
         all.iter().map(|row| sample(&mut row.logits.clone(), &row.sampling, row.position, None)).collect();
-    assert_eq!(drawn, [0, 170, 171].into(), "the oracle draws what this test is about");
+    assert_eq!(drawn, [0, 170, 171, 185].into(), "the oracle draws what this test is about");
     check(300, all);
 }
 
