@@ -21,10 +21,19 @@ const TRAFFIC_OF: &CStr = c"emu_traffic_of";
 /// How often to try to be the only one who launches a kernel.
 const TRIES: usize = 1000;
 
+/// The name of the version of `kernel` for `T`.
+pub fn version<T: Half>(kernel: &str) -> String {
+    format!("{kernel}_{}", T::of(&Pair { bf16: "bf16", f16: "f16" }))
+}
+
 /// The bytes that one launch of `kernel`, of its version for `T`, reads and writes, each once.
 pub fn counted<T: Half>(device: &Device, kernel: &str, launch: impl Fn()) -> Option<Traffic> {
-    let suffix = T::of(&Pair { bf16: "bf16", f16: "f16" });
-    let name = CString::new(format!("{kernel}_{suffix}")).expect("a name");
+    counted_as(device, &version::<T>(kernel), launch)
+}
+
+/// The bytes that one launch of the function `kernel` reads and writes, each once. Launches once or more often.
+pub fn counted_as(device: &Device, kernel: &str, launch: impl Fn()) -> Option<Traffic> {
+    let name = CString::new(kernel).expect("a name");
     // SAFETY: a look-up by name.
     let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, TRAFFIC_OF.as_ptr()) };
     if found.is_null() {

@@ -11,6 +11,7 @@ mod prefill_attention;
 mod rope_kv;
 mod sample;
 mod silu_mul;
+mod traffic;
 
 use stageline::base::prng::Prng;
 use stageline::engine::cuda::launch::Half;

@@ -141,7 +141,9 @@ fn draws_reach_the_first_and_the_last_token_that_are_kept() {
     let mut all = Vec::new();
     for position in 0..60 {
         let mut logits = vec![-1000.0; 300];
-        [0, 170, 171, 180, 299].map(|id: usize| logits[id] = 1.0);
+        for id in [0, 170, 171, 180, 299] {
+            logits[id] = 1.0;
+        }
         logits[185] = 1.5;
         let sampling = Sampling { temperature: 1.0, top_k: 4, seed: 1, ..Sampling::GREEDY };
         all.push(Row { logits, sampling, position, history: Vec::new() });

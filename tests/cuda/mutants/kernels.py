@@ -28,6 +28,10 @@ MUTANTS = [
      "plain", "kernels::add_rms_norm"),
     ("taken rows are written back, by blocks that others read", "add_rms_norm.cu",
      "if (!take) store", "store", "plain", "kernels::add_rms_norm"),
+    ("rows that nothing was added to are written back", "add_rms_norm.cu",
+     "            float weights[EIGHT];\n",
+     "            if (!take) store_up_to_8(x_row, at, hidden, held[c]);\n            float weights[EIGHT];\n",
+     "count", "kernels::traffic::rows"),
     ("a taken row gets the update of another", "add_rms_norm.cu",
      "row_of(delta, row, hidden)", "row_of(delta, blockIdx.x, hidden)", "plain", "kernels::add_rms_norm"),
 

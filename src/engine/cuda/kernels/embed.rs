@@ -43,7 +43,7 @@ impl<T: Half> Embed<T> {
         unsafe { launch(stream, (CHECKS.kernel, T::of(&kernels.embed)), (rows, 1, 1), THREADS, &arguments) }
     }
 
-    /// What one launch must move.
+    /// What one launch must move, if no id comes twice.
     pub fn traffic(&self) -> Traffic {
         let (rows, hidden) = (self.ids.len() as u64, self.hidden as u64);
         Traffic { read_bytes: rows * (4 + hidden * 2), written_bytes: rows * hidden * 4 }

@@ -91,7 +91,8 @@ impl Sample {
         unsafe { launch(stream, (CHECKS.kernel, &kernels.sample), (rows, 1, 1), THREADS, &arguments) }
     }
 
-    /// What one launch must move; the later passes over a row find it in the cache.
+    /// What one launch must move, if all of `history` is penalised, of which the writes are left out. The later passes over a
+    /// row find it in the cache.
     pub fn traffic(&self) -> Traffic {
         let (rows, vocab) = (self.rows.len() as u64, self.vocab as u64);
         let history = self.history.len() as u64 * 4;
