@@ -11,6 +11,7 @@ the exit status is 1.
 import argparse
 import concurrent.futures
 import fcntl
+import functools
 import hashlib
 import json
 import re
@@ -70,6 +71,11 @@ def run(command, what):
         raise Failed(f"{what}:\n" + "\n".join(errors[:40] or [done.stderr[-4000:]]))
 
 
+@functools.lru_cache(None)
+def compiler_version():
+    return subprocess.run(["g++", "-dumpfullversion"], capture_output=True, text=True, check=True).stdout.strip()
+
+
 class Folder:
     """The folder OUT: what is in it, and what each thing was made from."""
 
@@ -92,7 +98,7 @@ class Folder:
     def make(self, name, sources, flags, link, quiet=False):
         """Compiles `sources` and links them to the library `name`; `link` is the end of the command."""
         objects = [self.parts / f"{name}.{Path(source).name}.o" for source in sources]
-        commands = [[str(source), *flags] for source in sources] + [link]
+        commands = [[compiler_version()]] + [[str(source), *flags] for source in sources] + [link]
         told = json.loads(json.dumps(commands).replace(str(self.path), "OUT"))
         if self.is_made(name, told):
             return

@@ -62,7 +62,7 @@ WRONG = [
 # Noticed under some seed of the scheduler.
 UNORDERED = ["overwrite-unordered", "free-elsewhere-unordered", "branches-unordered"]
 RIGHT = ["overwrite", "overwrite-legacy", "free-elsewhere", "allocate-elsewhere", "branches", "read-in-time", "arena",
-         "atomic-blocks", "last-block", "words", "injected"]
+         "atomic-blocks", "last-block", "words", "globals", "injected"]
 
 
 def run(program, arguments, mode, out, switches=None, kernels=None):

@@ -46,11 +46,24 @@ const char* word(int state) {
     return state == EMU_FREED ? "declared freed" : state == EMU_RED_ZONE ? "a declared red zone" : "never declared";
 }
 
+void say(Declarations& declarations, uint64_t begin, uint64_t bytes, int state) {
+    declarations.cut_out(begin, begin + bytes);
+    if (state != EMU_FORGET) declarations.pieces[begin] = {begin + bytes, state};
+}
+
 void change(uint64_t begin, uint64_t bytes, int state) {
-    auto changed = std::make_shared<Declarations>(*declared);
-    changed->cut_out(begin, begin + bytes);
-    if (state != EMU_FORGET) changed->pieces[begin] = {begin + bytes, state};
-    declared = changed;
+    bool held = declared.use_count() > 1 + (declared == applied);
+    if (held || declared != applied) {
+        auto changed = std::make_shared<Declarations>(*declared);
+        say(*changed, begin, bytes, state);
+        declared = changed;
+        return;
+    }
+    // No work holds on to it: changed in place.
+    say(const_cast<Declarations&>(*declared), begin, bytes, state);
+    if (!__asan_poison_memory_region) return;
+    if (state == EMU_FREED || state == EMU_RED_ZONE) __asan_poison_memory_region((void*)begin, bytes);
+    else __asan_unpoison_memory_region((void*)begin, bytes);
 }
 
 template <class F> void each_dead(const Declarations& declarations, F f) {

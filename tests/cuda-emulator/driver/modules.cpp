@@ -2,6 +2,7 @@
 #include "modules.h"
 #include <dirent.h>
 #include <dlfcn.h>
+#include <link.h>
 
 namespace emu {
 namespace {
@@ -156,8 +157,13 @@ CUresult cuModuleGetGlobal_v2(CUdeviceptr* address, size_t* bytes, Module* modul
     CALL;
     void* symbol = module->library ? dlsym(module->library, name) : nullptr;
     if (!symbol) return NOT_FOUND;
-    if (bytes) emu_fail("the size of the global %s is not known: ask for its address only", name);
-    *address = (CUdeviceptr)symbol;
+    Dl_info library;
+    ElfW(Sym)* entry = nullptr;
+    dladdr1(symbol, &library, (void**)&entry, RTLD_DL_SYMENT);
+    // From now on it is device memory like any other.
+    allocations.emplace((uint64_t)symbol, Allocation{entry->st_size});
+    if (address) *address = (CUdeviceptr)symbol;
+    if (bytes) *bytes = entry->st_size;
     return OK;
 }
 

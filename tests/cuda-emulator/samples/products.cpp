@@ -8,8 +8,8 @@
 extern "C" {
 int cublasCreate_v2(void**);
 int cublasSetStream_v2(void*, void*);
-int cublasGemmStridedBatchedEx(void*, int, int, int, int, int, const void*, const void*, int, int, long long, const void*, int,
-                               int, long long, const void*, void*, int, int, long long, int, int, int);
+int cublasGemmStridedBatchedEx(void*, int, int, int, int, int, const void*, const void*, int, int, long long, const void*,
+                               int, int, long long, const void*, void*, int, int, long long, int, int, int);
 int cublasLtCreate(void**);
 int cublasLtMatmulDescCreate(void**, int, int);
 int cublasLtMatmulDescSetAttribute(void*, int, const void*, size_t);
@@ -92,7 +92,8 @@ float difference(const Shape& s, const Matrix& a, const Matrix& b, const Matrix&
             for (int i = 0; i < s.m; i++) {
                 double sum = 0;
                 for (int l = 0; l < s.k; l++)
-                    sum += (double)(s.at ? a.value(z, l, i) : a.value(z, i, l)) * (s.bt ? b.value(z, j, l) : b.value(z, l, j));
+                    sum += (double)(s.at ? a.value(z, l, i) : a.value(z, i, l))
+                         * (s.bt ? b.value(z, j, l) : b.value(z, l, j));
                 double wanted = alpha * sum + beta * out.value(z, i, j) + (bias ? bias->value(0, i, 0) : 0);
                 if (relu && wanted < 0) wanted = 0;
                 float v = load(got, z * out.stride() + i + (size_t)j * out.leading, out.type);

@@ -261,6 +261,24 @@ void shim_words() {
     for (int i = 0; i < 6; i++) expect("an atomic", atomics[i], sums[i]);
 }
 
+// A module's own variables.
+void globals() {
+    void* module = module_of("probes");
+    uint64_t calls, table, out = device(4);
+    size_t size;
+    OK(cuModuleGetGlobal_v2(&calls, &size, module, "calls"));
+    expect("the size", size, 4);
+    OK(cuModuleGetGlobal_v2(&table, &size, module, "table"));
+    expect("the size", size, 16);
+    RETURNS(500, cuModuleGetGlobal_v2(&table, &size, module, "nothing"));
+    uint32_t numbers[4] = {5, 6, 7, 8}, none = 0;
+    OK(cuMemcpyHtoD_v2(table, numbers, 16));
+    OK(cuMemcpyHtoD_v2(calls, &none, 4));
+    for (int i = 0; i < 3; i++) OK(launch(probe("look_up"), {}, 1, 0, nullptr, out, i));
+    expect("what it looked up", download<uint32_t>(out, 1)[0], 7);
+    expect("its calls", download<uint32_t>(calls, 1)[0], 3);
+}
+
 // --- failures
 
 void injected() {
@@ -315,6 +333,7 @@ const std::map<std::string, void (*)()> all = {
     {"counts", [] { counted(false); }},
     {"counts-of-traffic", [] { counted(true); }},
     {"words", shim_words},
+    {"globals", globals},
     {"injected", injected},
 };
 
