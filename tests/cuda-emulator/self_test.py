@@ -30,6 +30,7 @@ MODES = {
     "plain": ("plain", {}),
     "backwards": ("plain", {"EMU_ORDER": "1"}),
     "shuffled": ("plain", {"EMU_ORDER": "2"}),
+    "at once": ("plain", {"EMU_LAZY": "0"}),
     "guard": ("plain", {"EMU_GUARD": "1"}),
     "thread": ("thread", {}),
     "address": ("address", {}),
@@ -61,8 +62,8 @@ WRONG = [
 ]
 # Noticed under some seed of the scheduler.
 UNORDERED = ["overwrite-unordered", "free-elsewhere-unordered", "branches-unordered"]
-RIGHT = ["overwrite", "overwrite-legacy", "free-elsewhere", "allocate-elsewhere", "branches", "read-in-time", "arena",
-         "atomic-blocks", "last-block", "words", "globals", "injected"]
+RIGHT = ["overwrite", "overwrite-legacy", "free-elsewhere", "allocate-elsewhere", "branches", "threads", "read-in-time",
+         "arena", "atomic-blocks", "last-block", "words", "globals", "injected"]
 
 
 def run(program, arguments, mode, out, switches=None, kernels=None):

@@ -3,6 +3,7 @@
 #include "cuda_calls.h"
 #include <cstring>
 #include <map>
+#include <thread>
 
 namespace {
 
@@ -101,6 +102,25 @@ void read_too_early(bool waits) {
     OK(cuMemcpyDtoHAsync_v2(seen, buffer, bytes, stream));
     if (waits) OK(cuStreamSynchronize(stream));
     expect("what was read", seen[0], 7);
+}
+
+// Threads of the host, each with a stream and memory of its own; one of them uses its default stream.
+void threads() {
+    std::vector<std::thread> all;
+    for (uint32_t number = 0; number < 4; number++)
+        all.emplace_back([number] {
+            open_device();
+            void* stream = number ? new_stream() : (void*)2;
+            uint64_t buffer = device(bytes);
+            uint32_t* seen = pinned(bytes);
+            for (uint32_t i = 0; i < 50; i++) {
+                put_fill(buffer, number * 1000 + i, stream);
+                OK(cuMemcpyDtoHAsync_v2(seen, buffer, bytes, stream));
+                OK(cuStreamSynchronize(stream));
+                expect("what a thread reads", seen[i], number * 1000 + i);
+            }
+        });
+    for (auto& thread : all) thread.join();
 }
 
 // --- memory
@@ -313,6 +333,7 @@ const std::map<std::string, void (*)()> all = {
     {"allocate-elsewhere-unordered", [] { allocate_elsewhere(false); }},
     {"branches", [] { branches(true); }},
     {"branches-unordered", [] { branches(false); }},
+    {"threads", threads},
     {"read-in-time", [] { read_too_early(true); }},
     {"read-too-early", [] { read_too_early(false); }},
     {"arena", arena_right},
