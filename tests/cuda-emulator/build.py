@@ -224,7 +224,7 @@ def pairs(arguments):
 
 
 def main(given=None):
-    parser = argparse.ArgumentParser(usage=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--flavour", choices=FLAVOURS, default="plain")
     parser.add_argument("--candle", nargs=2, metavar=("SOURCE", "PTX"))

@@ -63,7 +63,7 @@ WRONG = [
 # Noticed under some seed of the scheduler.
 UNORDERED = ["overwrite-unordered", "free-elsewhere-unordered", "branches-unordered"]
 RIGHT = ["overwrite", "overwrite-legacy", "free-elsewhere", "allocate-elsewhere", "branches", "threads", "read-in-time",
-         "arena", "atomic-blocks", "last-block", "words", "globals", "injected"]
+         "arena", "atomic-blocks", "last-block", "words", "large", "globals", "injected"]
 
 
 def run(program, arguments, mode, out, switches=None, kernels=None):
@@ -110,7 +110,7 @@ def make(out):
             raise SystemExit(1)
     for name, libraries in PROGRAMS.items():
         source, program = SAMPLES / f"{name}.cpp", out / name
-        newest = max(path.stat().st_mtime for path in (source, SAMPLES / "cuda_calls.h", HERE / "emu.h"))
+        newest = max(path.stat().st_mtime for path in (source, HERE / "emu.h", *SAMPLES.glob("*.h")))
         if program.exists() and program.stat().st_mtime > newest:
             continue
         command = ["g++", "-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror", source, "-o", program, f"-L{out / 'plain'}",
@@ -193,7 +193,7 @@ def cases(out):
 
 
 def main():
-    parser = argparse.ArgumentParser(usage=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path, nargs="?", default=HERE.parents[1] / "target" / "cuda-emulator")
     parser.add_argument("--every-mode", action="store_true")
     arguments = parser.parse_args()

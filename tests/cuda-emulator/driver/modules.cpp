@@ -70,8 +70,9 @@ std::map<std::string, Entry> entries_of(const char* ptx) {
             p += strlen(".param ");
             entry.parameter_bytes.push_back(parameter_bytes(p));
         }
-        const char* most = strstr(close, ".maxntid");
-        if (most && most < body) entry.most_threads = atoi(most + strlen(".maxntid"));
+        const char* most = strstr(close, ".maxntid"); // up to three sizes
+        unsigned x, y = 1, z = 1;
+        if (most && most < body && sscanf(most, ".maxntid %u , %u , %u", &x, &y, &z) >= 1) entry.most_threads = x * y * z;
         entries[std::string(at, end)] = entry;
         at = end;
     }
