@@ -37,7 +37,7 @@ RUNTIME_BY_FLAVOUR = {
     "plain": ["-O2"],
     "thread": ["-O1", "-DEMU_TSAN"],
     "address": ["-O1", "-DEMU_ASAN", "-fsanitize=address"],
-    "count": ["-O2", "-DEMU_COUNT", "-Wno-builtin-declaration-mismatch"],
+    "count": ["-O3", "-DEMU_COUNT", "-Wno-builtin-declaration-mismatch"],
 }
 LIBRARY = ["-std=c++17", "-g1", "-fPIC", "-Wall", "-Wextra", "-Werror", "-Wno-missing-field-initializers",
            "-fno-strict-aliasing"]
