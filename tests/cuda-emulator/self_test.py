@@ -63,7 +63,8 @@ WRONG = [
 # Noticed under some seed of the scheduler.
 UNORDERED = ["overwrite-unordered", "free-elsewhere-unordered", "branches-unordered"]
 RIGHT = ["overwrite", "overwrite-legacy", "free-elsewhere", "allocate-elsewhere", "branches", "threads", "read-in-time",
-         "arena", "atomic-blocks", "last-block", "words", "large", "globals", "injected"]
+         "arena", "atomic-blocks", "last-block", "words", "large", "globals", "attributes",
+         "injected"]
 
 
 def run(program, arguments, mode, out, switches=None, kernels=None):
@@ -179,6 +180,7 @@ def cases(out):
         yield f"{counts} passes, {mode}", right("scenarios", [counts], mode)
     yield "captures: each refusal", right("captures", [], "plain")
     yield "products: all types, shapes and algorithms", right("products", [], "plain")
+    yield "a product of what is freed is noticed", wrong("products", ["freed"], "plain", "gemm: operand 1 .* declared freed")
     for seed in SEEDS[:5]:
         yield f"decode passes, schedule {seed['EMU_SCHEDULE']}", right("decode", [], "plain", seed)
     for scenario, modes, words in WRONG:

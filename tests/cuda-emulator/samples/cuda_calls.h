@@ -45,6 +45,7 @@ int cuGraphLaunch(void*, void*);
 int cuModuleLoadData(void**, const void*);
 int cuModuleGetFunction(void**, void*, const char*);
 int cuModuleGetGlobal_v2(uint64_t*, size_t*, void*, const char*);
+int cuLaunchKernelEx(const void*, void*, void**, void**);
 int cuLaunchKernel(void*, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, void*, void**, void**);
 }
 

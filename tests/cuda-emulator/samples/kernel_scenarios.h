@@ -73,6 +73,27 @@ void shim_words() {
     for (int i = 0; i < 6; i++) expect("an atomic", atomics[i], sums[i]);
 }
 
+// cuLaunchKernelEx, with attributes that change nothing.
+void attributes() {
+    struct Attribute {
+        int id, padding;
+        unsigned value[16];
+    } given[2] = {{8, 0, {1}}, {4, 0, {1, 1, 1}}}; // a priority, and clusters of one block
+    struct Config {
+        unsigned grid[3], block[3], dynamic_bytes;
+        void* stream;
+        Attribute* attributes;
+        unsigned number;
+    } config{{4, 1, 1}, {256, 1, 1}, 0, new_stream(), given, 2};
+    uint64_t buffer = device(bytes);
+    uint32_t value = 11;
+    int n = count;
+    void* parameters[] = {&buffer, &value, &n};
+    OK(cuLaunchKernelEx(&config, probe("fill"), parameters, nullptr));
+    OK(cuStreamSynchronize(config.stream));
+    expect("what is there", download<uint32_t>(buffer, count)[count - 1], 11);
+}
+
 // A module's own variables.
 void globals() {
     void* module = module_of("probes");

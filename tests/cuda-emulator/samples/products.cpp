@@ -1,4 +1,5 @@
 // Products by cuBLAS and cuBLASLt, of all types, shapes and algorithms, against sums in double; and how long one takes.
+// With the argument `freed`, one of what was declared freed, which has to abort.
 #include "cuda_calls.h"
 #include <chrono>
 #include <cmath>
@@ -174,6 +175,33 @@ void products(const Shape& s, Type type) {
     lt(s, type, a, b);
 }
 
+int square(void* handle, const Matrix& a, const Matrix& b, const Matrix& out) {
+    float alpha = 1, beta = 0;
+    return cublasGemmStridedBatchedEx(handle, 0, 0, 16, 16, 16, &alpha, (void*)a.at, F32, a.leading, 0, (void*)b.at, F32,
+                                      b.leading, 0, &beta, (void*)out.at, F32, out.leading, 0, 1, 68, -1);
+}
+
+void failing(bool freed) {
+    Matrix a(F32, 16, 16), b(F32, 16, 16), out(F32, 16, 16);
+    void* handle;
+    OK(cublasCreate_v2(&handle));
+    OK(square(handle, a, b, out));
+    emu_counts counts;
+    emu_counters(&counts);
+    if (counts.blas_calls == 0) wrong("products are not counted");
+    if (freed) emu_declare(b.at, b.host.size(), EMU_FREED);
+    OK(square(handle, a, b, out));
+    emu_fail_next("cublasGemmStridedBatchedEx", 2, 14);
+    OK(square(handle, a, b, out));
+    RETURNS(14, square(handle, a, b, out));
+    emu_fail_next("cublasGemmStridedBatchedEx", 1, 700); // the context is lost
+    RETURNS(13, square(handle, a, b, out));
+    RETURNS(13, square(handle, a, b, out));
+    RETURNS(700, cuCtxSynchronize());
+    emu_fail_next(nullptr, 0, 0);
+    OK(cuCtxSynchronize());
+}
+
 // As a vocabulary of 49,152 and 40 rows of 576: weights as a language model has them, row by row.
 void timed() {
     Shape s{49152, 40, 576, 1, true, false};
@@ -191,8 +219,9 @@ void timed() {
 
 } // namespace
 
-int main() {
+int main(int count, char**) {
     open_device();
+    failing(count > 1);
     for (Type type : {F32, F16, BF16})
         for (Shape s : {Shape{7, 5, 19, 1, true, false}, {1, 1, 1, 1, false, false}, {64, 66, 130, 1, false, true},
                         {33, 3, 64, 3, true, true}, {5, 129, 40, 2, false, false}})

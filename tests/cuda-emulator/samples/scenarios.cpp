@@ -39,6 +39,7 @@ const std::map<std::string, void (*)()> all = {
     {"words", shim_words},
     {"large", large},
     {"globals", globals},
+    {"attributes", attributes},
     {"injected", injected},
 };
 
