@@ -66,9 +66,10 @@ void change(uint64_t begin, uint64_t bytes, int state) {
     else __asan_unpoison_memory_region((void*)begin, bytes);
 }
 
+// Those of memory that is there: what was given back is AddressSanitizer's own.
 template <class F> void each_dead(const Declarations& declarations, F f) {
     for (auto& [begin, piece] : declarations.pieces)
-        if (piece.state != EMU_LIVE) f((void*)begin, piece.end - begin);
+        if (piece.state != EMU_LIVE && allocation_at(begin, piece.end - begin)) f((void*)begin, piece.end - begin);
 }
 
 } // namespace
@@ -97,7 +98,9 @@ void check_declared(const std::string& what, size_t operand, Range range, const 
 }
 
 void forget_declared(uint64_t begin, size_t bytes) {
-    if (is_cut_up(*declared, begin, bytes)) change(begin, bytes, EMU_FORGET);
+    if (!is_cut_up(*declared, begin, bytes)) return;
+    change(begin, bytes, EMU_FORGET);
+    if (__asan_unpoison_memory_region) __asan_unpoison_memory_region((void*)begin, bytes);
 }
 
 emu_window window_of(uint64_t address) {

@@ -136,13 +136,12 @@ extern std::recursive_mutex everything;
 extern const bool trace; // EMU_TRACE: every call to stderr
 bool setting(const char* name, bool otherwise);
 CUresult called(const char* name, bool even_if_lost = false);
-CUresult needs_context();
 
 // inject.cpp
 CUresult injected(const char* call);
 CUresult lost_with();
 
-// memory.cpp
+// allocations.cpp
 extern std::map<uint64_t, Allocation> allocations;
 uint64_t take_memory(size_t bytes, bool for_graph);
 Allocation* allocation_at(uint64_t begin, size_t bytes, uint64_t* its_begin = nullptr);
