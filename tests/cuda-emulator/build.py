@@ -167,6 +167,14 @@ def make_library(folder, name, version, sources, flags):
     folder.alias(f"lib{name}.so", full)
 
 
+def fnv1a(text):
+    """What the driver knows a PTX file by, as driver/modules.cpp computes it."""
+    value = 0xCBF29CE484222325
+    for byte in text:
+        value = (value ^ byte) * 0x100000001B3 & 0xFFFFFFFFFFFFFFFF
+    return value
+
+
 def whole_text(source, seen):
     """The text of a file and of those that it includes by a name in quotes."""
     if source in seen or not source.is_file():
@@ -185,6 +193,7 @@ def make_kernels(folder, source, ptx, quiet=False):
         raise Failed(f"{ptx}: no kernels in it")
     table = "".join(f"EMU_KERNEL({entry})\n" for entry in entries)
     text = (f'#include "{source}"\n#include "register.h"\n'
+            f'extern "C" const unsigned long emu_ptx = {fnv1a(ptx.read_bytes())}ul;\n'
             f'extern "C" const emu_kernel emu_kernels[] = {{\n{table}{{}} }};\n')
     sources = [folder.write(f"{name}.kernels.cpp", text)]
     arrays = sorted(set(re.findall(r"extern\s+__shared__[^;\[]*?(\w+)\s*\[\s*\]", whole_text(source, set()))))

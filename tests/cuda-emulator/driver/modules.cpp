@@ -8,7 +8,9 @@ namespace emu {
 namespace {
 
 struct Library {
+    std::string path;
     void* handle;
+    uint64_t ptx; // the hash of what it was built for
     std::map<std::string, const emu_kernel*> kernels;
 };
 
@@ -24,7 +26,8 @@ Library open_library(const std::string& path) {
     void* handle = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
     auto* kernel = handle ? (const emu_kernel*)dlsym(handle, "emu_kernels") : nullptr;
     if (!kernel) emu_fail("%s: %s", path.c_str(), dlerror());
-    Library library{handle, {}};
+    auto* ptx = (const uint64_t*)dlsym(handle, "emu_ptx");
+    Library library{path, handle, ptx ? *ptx : 0, {}};
     for (; kernel->name; kernel++) library.kernels[kernel->name] = kernel;
     return library;
 }
@@ -85,6 +88,27 @@ bool has_all(const Library& library, const std::map<std::string, Entry>& entries
     return true;
 }
 
+uint64_t fnv1a(const char* text) {
+    uint64_t value = 0xcbf29ce484222325;
+    for (; *text; text++) value = (value ^ (unsigned char)*text) * 0x100000001b3;
+    return value;
+}
+
+// The library that was built for this very PTX; else the one that has all of its kernels, if only one does.
+const Library* library_for(const char* ptx, const std::map<std::string, Entry>& entries) {
+    std::vector<const Library*> found;
+    uint64_t hash = fnv1a(ptx);
+    for (const Library& library : libraries()) {
+        if (!has_all(library, entries)) continue;
+        if (library.ptx == hash) return &library;
+        found.push_back(&library);
+    }
+    if (found.size() > 1)
+        emu_fail("%s and %s both have the kernel %s, and neither was built for this PTX", found[0]->path.c_str(),
+                 found[1]->path.c_str(), entries.begin()->first.c_str());
+    return found.empty() ? nullptr : found[0];
+}
+
 void check_parameters(const std::string& name, const Entry& entry, const emu_kernel& kernel) {
     bool same = (int)entry.parameter_bytes.size() == kernel.count;
     for (int i = 0; same && i < kernel.count; i++) same = entry.parameter_bytes[i] == kernel.parameters[i].size;
@@ -98,15 +122,13 @@ CUresult load(Module** out, const char* ptx) {
     auto* module = new Module;
     // Loading a module without a host library is no error, as long as nobody asks for its kernels.
     for (auto& [name, entry] : entries) module->functions[name] = {nullptr, name, entry.most_threads};
-    for (const Library& library : libraries()) {
-        if (!has_all(library, entries)) continue;
-        module->library = library.handle;
+    if (const Library* library = library_for(ptx, entries)) {
+        module->library = library->handle;
         for (auto& [name, entry] : entries) {
-            const emu_kernel* kernel = library.kernels.at(name);
+            const emu_kernel* kernel = library->kernels.at(name);
             check_parameters(name, entry, *kernel);
             module->functions[name].kernel = kernel;
         }
-        break;
     }
     *out = module;
     return OK;
