@@ -140,11 +140,13 @@ def make_runtime(folder):
     sources = sorted((HERE / "runtime").glob("*.cpp"))
     others = ["fence.cpp"] if folder.flavour == "count" else ["traffic.cpp", "callbacks.cpp"]
     sources = [source for source in sources if source.name not in others]
-    flags = [*LIBRARY, "-ftls-model=initial-exec", *RUNTIME_BY_FLAVOUR[folder.flavour]]
+    # As one unit, whose functions may be inlined: a warp operation goes through many.
+    whole = folder.write("runtime.cpp", "".join(f'#include "{source}"\n' for source in sources))
+    flags = [*LIBRARY, "-ftls-model=initial-exec", "-fno-semantic-interposition", *RUNTIME_BY_FLAVOUR[folder.flavour]]
     sanitizer = ["-fsanitize=address"] if folder.flavour == "address" else []
     # ThreadSanitizer's functions come with the kernels, or are preloaded.
     loose = ["-Wl,-z,undefs"] if folder.flavour == "thread" else []
-    folder.make("libemurt.so", sources, flags, ["-Wl,-soname,libemurt.so", "-ldl", *sanitizer, *loose])
+    folder.make("libemurt.so", [whole], flags, ["-Wl,-soname,libemurt.so", "-ldl", *sanitizer, *loose])
 
 
 def make_driver(folder):
