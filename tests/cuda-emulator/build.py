@@ -11,6 +11,7 @@ the exit status is 1.
 import argparse
 import concurrent.futures
 import fcntl
+import functools
 import hashlib
 import json
 import re
@@ -36,7 +37,7 @@ RUNTIME_BY_FLAVOUR = {
     "plain": ["-O2"],
     "thread": ["-O1", "-DEMU_TSAN"],
     "address": ["-O1", "-DEMU_ASAN", "-fsanitize=address"],
-    "count": ["-O2", "-DEMU_COUNT", "-Wno-builtin-declaration-mismatch"],
+    "count": ["-O3", "-DEMU_COUNT", "-Wno-builtin-declaration-mismatch"],
 }
 LIBRARY = ["-std=c++17", "-g1", "-fPIC", "-Wall", "-Wextra", "-Werror", "-Wno-missing-field-initializers",
            "-fno-strict-aliasing"]
@@ -70,6 +71,11 @@ def run(command, what):
         raise Failed(f"{what}:\n" + "\n".join(errors[:40] or [done.stderr[-4000:]]))
 
 
+@functools.lru_cache(None)
+def compiler_version():
+    return subprocess.run(["g++", "-dumpfullversion"], capture_output=True, text=True, check=True).stdout.strip()
+
+
 class Folder:
     """The folder OUT: what is in it, and what each thing was made from."""
 
@@ -92,7 +98,7 @@ class Folder:
     def make(self, name, sources, flags, link, quiet=False):
         """Compiles `sources` and links them to the library `name`; `link` is the end of the command."""
         objects = [self.parts / f"{name}.{Path(source).name}.o" for source in sources]
-        commands = [[str(source), *flags] for source in sources] + [link]
+        commands = [[compiler_version()]] + [[str(source), *flags] for source in sources] + [link]
         told = json.loads(json.dumps(commands).replace(str(self.path), "OUT"))
         if self.is_made(name, told):
             return
@@ -134,11 +140,13 @@ def make_runtime(folder):
     sources = sorted((HERE / "runtime").glob("*.cpp"))
     others = ["fence.cpp"] if folder.flavour == "count" else ["traffic.cpp", "callbacks.cpp"]
     sources = [source for source in sources if source.name not in others]
-    flags = [*LIBRARY, "-ftls-model=initial-exec", *RUNTIME_BY_FLAVOUR[folder.flavour]]
+    # As one unit, whose functions may be inlined: a warp operation goes through many.
+    whole = folder.write("runtime.cpp", "".join(f'#include "{source}"\n' for source in sources))
+    flags = [*LIBRARY, "-ftls-model=initial-exec", "-fno-semantic-interposition", *RUNTIME_BY_FLAVOUR[folder.flavour]]
     sanitizer = ["-fsanitize=address"] if folder.flavour == "address" else []
     # ThreadSanitizer's functions come with the kernels, or are preloaded.
     loose = ["-Wl,-z,undefs"] if folder.flavour == "thread" else []
-    folder.make("libemurt.so", sources, flags, ["-Wl,-soname,libemurt.so", "-ldl", *sanitizer, *loose])
+    folder.make("libemurt.so", [whole], flags, ["-Wl,-soname,libemurt.so", "-ldl", *sanitizer, *loose])
 
 
 def make_driver(folder):
@@ -161,6 +169,14 @@ def make_library(folder, name, version, sources, flags):
     folder.alias(f"lib{name}.so", full)
 
 
+def fnv1a(text):
+    """What the driver knows a PTX file by, as driver/modules.cpp computes it."""
+    value = 0xCBF29CE484222325
+    for byte in text:
+        value = (value ^ byte) * 0x100000001B3 & 0xFFFFFFFFFFFFFFFF
+    return value
+
+
 def whole_text(source, seen):
     """The text of a file and of those that it includes by a name in quotes."""
     if source in seen or not source.is_file():
@@ -179,6 +195,7 @@ def make_kernels(folder, source, ptx, quiet=False):
         raise Failed(f"{ptx}: no kernels in it")
     table = "".join(f"EMU_KERNEL({entry})\n" for entry in entries)
     text = (f'#include "{source}"\n#include "register.h"\n'
+            f'extern "C" const unsigned long emu_ptx = {fnv1a(ptx.read_bytes())}ul;\n'
             f'extern "C" const emu_kernel emu_kernels[] = {{\n{table}{{}} }};\n')
     sources = [folder.write(f"{name}.kernels.cpp", text)]
     arrays = sorted(set(re.findall(r"extern\s+__shared__[^;\[]*?(\w+)\s*\[\s*\]", whole_text(source, set()))))
@@ -218,7 +235,7 @@ def pairs(arguments):
 
 
 def main(given=None):
-    parser = argparse.ArgumentParser(usage=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--flavour", choices=FLAVOURS, default="plain")
     parser.add_argument("--candle", nargs=2, metavar=("SOURCE", "PTX"))

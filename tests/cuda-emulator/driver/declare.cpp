@@ -46,16 +46,30 @@ const char* word(int state) {
     return state == EMU_FREED ? "declared freed" : state == EMU_RED_ZONE ? "a declared red zone" : "never declared";
 }
 
-void change(uint64_t begin, uint64_t bytes, int state) {
-    auto changed = std::make_shared<Declarations>(*declared);
-    changed->cut_out(begin, begin + bytes);
-    if (state != EMU_FORGET) changed->pieces[begin] = {begin + bytes, state};
-    declared = changed;
+void say(Declarations& declarations, uint64_t begin, uint64_t bytes, int state) {
+    declarations.cut_out(begin, begin + bytes);
+    if (state != EMU_FORGET) declarations.pieces[begin] = {begin + bytes, state};
 }
 
+void change(uint64_t begin, uint64_t bytes, int state) {
+    bool held = declared.use_count() > 1 + (declared == applied);
+    if (held || declared != applied) {
+        auto changed = std::make_shared<Declarations>(*declared);
+        say(*changed, begin, bytes, state);
+        declared = changed;
+        return;
+    }
+    // No work holds on to it: changed in place.
+    say(const_cast<Declarations&>(*declared), begin, bytes, state);
+    if (!__asan_poison_memory_region) return;
+    if (state == EMU_FREED || state == EMU_RED_ZONE) __asan_poison_memory_region((void*)begin, bytes);
+    else __asan_unpoison_memory_region((void*)begin, bytes);
+}
+
+// Those of memory that is there: what was given back is AddressSanitizer's own.
 template <class F> void each_dead(const Declarations& declarations, F f) {
     for (auto& [begin, piece] : declarations.pieces)
-        if (piece.state != EMU_LIVE) f((void*)begin, piece.end - begin);
+        if (piece.state != EMU_LIVE && allocation_at(begin, piece.end - begin)) f((void*)begin, piece.end - begin);
 }
 
 } // namespace
@@ -84,7 +98,9 @@ void check_declared(const std::string& what, size_t operand, Range range, const 
 }
 
 void forget_declared(uint64_t begin, size_t bytes) {
-    if (is_cut_up(*declared, begin, bytes)) change(begin, bytes, EMU_FORGET);
+    if (!is_cut_up(*declared, begin, bytes)) return;
+    change(begin, bytes, EMU_FORGET);
+    if (__asan_unpoison_memory_region) __asan_unpoison_memory_region((void*)begin, bytes);
 }
 
 emu_window window_of(uint64_t address) {

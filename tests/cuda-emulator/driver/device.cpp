@@ -144,11 +144,42 @@ CUresult cuCtxSynchronize() {
 }
 
 CUresult cuGetErrorName(int code, const char** name) {
-    static __thread char text[40];
-    snprintf(text, sizeof text, "CUDA_ERROR_%d", code);
-    *name = text;
+    static const std::map<int, const char*> names = {
+        {OK, "CUDA_SUCCESS"},
+        {INVALID_VALUE, "CUDA_ERROR_INVALID_VALUE"},
+        {OUT_OF_MEMORY, "CUDA_ERROR_OUT_OF_MEMORY"},
+        {NOT_INITIALIZED, "CUDA_ERROR_NOT_INITIALIZED"},
+        {INVALID_DEVICE, "CUDA_ERROR_INVALID_DEVICE"},
+        {INVALID_IMAGE, "CUDA_ERROR_INVALID_IMAGE"},
+        {INVALID_CONTEXT, "CUDA_ERROR_INVALID_CONTEXT"},
+        {214, "CUDA_ERROR_ECC_UNCORRECTABLE"},
+        {INVALID_PTX, "CUDA_ERROR_INVALID_PTX"},
+        {FILE_NOT_FOUND, "CUDA_ERROR_FILE_NOT_FOUND"},
+        {INVALID_HANDLE, "CUDA_ERROR_INVALID_HANDLE"},
+        {NOT_FOUND, "CUDA_ERROR_NOT_FOUND"},
+        {NOT_READY, "CUDA_ERROR_NOT_READY"},
+        {700, "CUDA_ERROR_ILLEGAL_ADDRESS"},
+        {OUT_OF_RESOURCES, "CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES"},
+        {702, "CUDA_ERROR_LAUNCH_TIMEOUT"},
+        {719, "CUDA_ERROR_LAUNCH_FAILED"},
+        {NOT_SUPPORTED, "CUDA_ERROR_NOT_SUPPORTED"},
+        {CAPTURE_UNSUPPORTED, "CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED"},
+        {CAPTURE_INVALIDATED, "CUDA_ERROR_STREAM_CAPTURE_INVALIDATED"},
+        {CAPTURE_MERGE, "CUDA_ERROR_STREAM_CAPTURE_MERGE"},
+        {CAPTURE_UNMATCHED, "CUDA_ERROR_STREAM_CAPTURE_UNMATCHED"},
+        {CAPTURE_UNJOINED, "CUDA_ERROR_STREAM_CAPTURE_UNJOINED"},
+        {CAPTURE_ISOLATION, "CUDA_ERROR_STREAM_CAPTURE_ISOLATION"},
+        {CAPTURE_IMPLICIT, "CUDA_ERROR_STREAM_CAPTURE_IMPLICIT"},
+        {CAPTURED_EVENT, "CUDA_ERROR_CAPTURED_EVENT"},
+        {CAPTURE_WRONG_THREAD, "CUDA_ERROR_STREAM_CAPTURE_WRONG_THREAD"},
+    };
+    auto found = names.find(code);
+    static __thread char number[40];
+    snprintf(number, sizeof number, "CUDA_ERROR_%d", code);
+    *name = found == names.end() ? number : found->second;
     return OK;
 }
+// A real driver has a sentence for each.
 CUresult cuGetErrorString(int code, const char** text) {
     return cuGetErrorName(code, text);
 }

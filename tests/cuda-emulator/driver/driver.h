@@ -126,6 +126,7 @@ struct Allocation {
     bool of_graph = false, live_in_graph = false;
     Mark since;         // where its stream has it; others must have waited for that
     bool freed = false; // by a call; its memory goes once the stream has got there
+    bool blank = false; // its pages are all ones by themselves
     void* mapped = nullptr;
     size_t mapped_bytes = 0; // 0: not mapped, but from the heap or the counted region
 };
@@ -135,13 +136,12 @@ extern std::recursive_mutex everything;
 extern const bool trace; // EMU_TRACE: every call to stderr
 bool setting(const char* name, bool otherwise);
 CUresult called(const char* name, bool even_if_lost = false);
-CUresult needs_context();
 
 // inject.cpp
 CUresult injected(const char* call);
 CUresult lost_with();
 
-// memory.cpp
+// allocations.cpp
 extern std::map<uint64_t, Allocation> allocations;
 uint64_t take_memory(size_t bytes, bool for_graph);
 Allocation* allocation_at(uint64_t begin, size_t bytes, uint64_t* its_begin = nullptr);
@@ -149,6 +149,9 @@ bool is_device(uint64_t begin, size_t bytes);
 bool is_pinned(const void* begin, size_t bytes);
 // Aborts unless every operand may be used. Queued: nothing may have been freed by a call; else only its memory must exist.
 void check(const std::string& what, const std::vector<Range>& operands, bool queued);
+
+// blank.cpp: maps whole pages of ones over those at `begin`; false if it cannot.
+bool map_blank(char* begin, size_t bytes);
 
 // declare.cpp
 extern std::shared_ptr<const Declarations> declared;

@@ -2,12 +2,15 @@
 #include "modules.h"
 #include <dirent.h>
 #include <dlfcn.h>
+#include <link.h>
 
 namespace emu {
 namespace {
 
 struct Library {
+    std::string path;
     void* handle;
+    uint64_t ptx; // the hash of what it was built for
     std::map<std::string, const emu_kernel*> kernels;
 };
 
@@ -23,7 +26,8 @@ Library open_library(const std::string& path) {
     void* handle = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
     auto* kernel = handle ? (const emu_kernel*)dlsym(handle, "emu_kernels") : nullptr;
     if (!kernel) emu_fail("%s: %s", path.c_str(), dlerror());
-    Library library{handle, {}};
+    auto* ptx = (const uint64_t*)dlsym(handle, "emu_ptx");
+    Library library{path, handle, ptx ? *ptx : 0, {}};
     for (; kernel->name; kernel++) library.kernels[kernel->name] = kernel;
     return library;
 }
@@ -69,8 +73,9 @@ std::map<std::string, Entry> entries_of(const char* ptx) {
             p += strlen(".param ");
             entry.parameter_bytes.push_back(parameter_bytes(p));
         }
-        const char* most = strstr(close, ".maxntid");
-        if (most && most < body) entry.most_threads = atoi(most + strlen(".maxntid"));
+        const char* most = strstr(close, ".maxntid"); // up to three sizes
+        unsigned x, y = 1, z = 1;
+        if (most && most < body && sscanf(most, ".maxntid %u , %u , %u", &x, &y, &z) >= 1) entry.most_threads = x * y * z;
         entries[std::string(at, end)] = entry;
         at = end;
     }
@@ -81,6 +86,27 @@ bool has_all(const Library& library, const std::map<std::string, Entry>& entries
     for (auto& entry : entries)
         if (!library.kernels.count(entry.first)) return false;
     return true;
+}
+
+uint64_t fnv1a(const char* text) {
+    uint64_t value = 0xcbf29ce484222325;
+    for (; *text; text++) value = (value ^ (unsigned char)*text) * 0x100000001b3;
+    return value;
+}
+
+// The library that was built for this very PTX; else the one that has all of its kernels, if only one does.
+const Library* library_for(const char* ptx, const std::map<std::string, Entry>& entries) {
+    std::vector<const Library*> found;
+    uint64_t hash = fnv1a(ptx);
+    for (const Library& library : libraries()) {
+        if (!has_all(library, entries)) continue;
+        if (library.ptx == hash) return &library;
+        found.push_back(&library);
+    }
+    if (found.size() > 1)
+        emu_fail("%s and %s both have the kernel %s, and neither was built for this PTX", found[0]->path.c_str(),
+                 found[1]->path.c_str(), entries.begin()->first.c_str());
+    return found.empty() ? nullptr : found[0];
 }
 
 void check_parameters(const std::string& name, const Entry& entry, const emu_kernel& kernel) {
@@ -96,15 +122,13 @@ CUresult load(Module** out, const char* ptx) {
     auto* module = new Module;
     // Loading a module without a host library is no error, as long as nobody asks for its kernels.
     for (auto& [name, entry] : entries) module->functions[name] = {nullptr, name, entry.most_threads};
-    for (const Library& library : libraries()) {
-        if (!has_all(library, entries)) continue;
-        module->library = library.handle;
+    if (const Library* library = library_for(ptx, entries)) {
+        module->library = library->handle;
         for (auto& [name, entry] : entries) {
-            const emu_kernel* kernel = library.kernels.at(name);
+            const emu_kernel* kernel = library->kernels.at(name);
             check_parameters(name, entry, *kernel);
             module->functions[name].kernel = kernel;
         }
-        break;
     }
     *out = module;
     return OK;
@@ -156,8 +180,13 @@ CUresult cuModuleGetGlobal_v2(CUdeviceptr* address, size_t* bytes, Module* modul
     CALL;
     void* symbol = module->library ? dlsym(module->library, name) : nullptr;
     if (!symbol) return NOT_FOUND;
-    if (bytes) emu_fail("the size of the global %s is not known: ask for its address only", name);
-    *address = (CUdeviceptr)symbol;
+    Dl_info library;
+    ElfW(Sym)* entry = nullptr;
+    dladdr1(symbol, &library, (void**)&entry, RTLD_DL_SYMENT);
+    // From now on it is device memory like any other.
+    allocations.emplace((uint64_t)symbol, Allocation{entry->st_size});
+    if (address) *address = (CUdeviceptr)symbol;
+    if (bytes) *bytes = entry->st_size;
     return OK;
 }
 

@@ -61,8 +61,6 @@ void run_work(const Work& work, const std::shared_ptr<const Declarations>& decla
 }
 
 void end_front(Stream* stream) {
-    // Only then: what is finished may be looked at by what its end sets free.
-    Queued front = std::move(stream->queue.front());
     stream->queue.pop_front();
     stream->progress->finished++;
     if (stream->destroyed && stream->queue.empty()) {
@@ -88,12 +86,13 @@ void run_choice(Choice choice) {
 void run_front(Stream* stream) {
     for (const Mark& mark : std::vector<Mark>(stream->queue.front().after)) run_until(mark);
     Queued& front = stream->queue.front();
-    while (front.left > 1)
-        for (size_t node = 0; node < front.ran.size() && front.left > 1; node++)
-            if (may_run(front, node)) run_choice({stream, node});
-    size_t last = 0;
-    while (front.left && front.ran[last]) last++;
-    run_choice({stream, last});
+    size_t node = 0; // those before it have run: nodes depend on smaller ones only
+    while (front.left > 1) {
+        if (!front.ran[node]) run_choice({stream, node});
+        node++;
+    }
+    while (front.left && front.ran[node]) node++;
+    run_choice({stream, node}); // which ends the front
 }
 
 CUresult queue(Stream* stream, Queued item) {

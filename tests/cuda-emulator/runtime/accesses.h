@@ -6,6 +6,15 @@ namespace emu {
 
 enum class Access { Read, Write, Atomic };
 
-void accessed(uint64_t address, uint64_t bytes, Access how);
+// Where all device memory is.
+extern uint64_t region, region_bytes;
+
+void accessed_device(uint64_t place, uint64_t bytes, Access how);
+
+// Most accesses are to a thread's own variables and to shared memory.
+inline void accessed(uint64_t address, uint64_t bytes, Access how) {
+    uint64_t place = address - region;
+    if (__builtin_expect(place < region_bytes, 0)) accessed_device(place, bytes, how);
+}
 
 } // namespace emu

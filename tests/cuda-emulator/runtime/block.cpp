@@ -59,7 +59,7 @@ void Block::fiber_body() {
         // On the same stack goes on a thread that has not begun, so that kernels without barriers never switch.
         block.idle.push_back(block.fiber);
         if (block.find_next() && block.threads[block.order[block.turn]].state == State::Fresh) {
-            block.make_current(block.order[block.turn++]);
+            block.make_current(block.order[block.turn++]); // takes the fiber just left
             continue;
         }
 #endif

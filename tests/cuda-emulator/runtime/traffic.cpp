@@ -15,6 +15,9 @@
 #include <vector>
 
 namespace emu {
+
+uint64_t region, region_bytes;
+
 namespace {
 
 constexpr unsigned many = 0x7fffff; // more than one block
@@ -29,7 +32,6 @@ struct Cell {
 static_assert(sizeof(Cell) == 8, "a cell is a word");
 constexpr unsigned launches_at_most = (1 << 12) - 1;
 
-uint64_t region, region_bytes;
 Cell* cells;
 emu_window (*find_window)(uint64_t);
 
@@ -91,9 +93,16 @@ inline Cell* cell_at(uint64_t place) {
     return cell;
 }
 
+// Of two.
+inline unsigned number_of(unsigned bytes) {
+    return (bytes & 1) + (bytes >> 1);
+}
+
 inline void on_read(uint64_t place, unsigned bytes) {
     Cell& cell = *cell_at(place);
-    now.unique_read_bytes += __builtin_popcount(bytes & ~cell.read);
+    bool known = (cell.read & bytes) == bytes && (cell.reader == block || cell.reader == many);
+    if (known && !cell.written) return; // most reads: once more the same
+    now.unique_read_bytes += number_of(bytes & ~cell.read);
     if ((cell.written & bytes) && !cell.atomically && cell.writer != block)
         race(region + place, "wrote", cell.writer, "reads");
     if (cell.reader != block) {
@@ -106,7 +115,7 @@ inline void on_read(uint64_t place, unsigned bytes) {
 
 inline void on_write(uint64_t place, unsigned bytes, bool atomically) {
     Cell& cell = *cell_at(place);
-    now.unique_written_bytes += __builtin_popcount(bytes & ~cell.written);
+    now.unique_written_bytes += number_of(bytes & ~cell.written);
     bool others_wrote = (cell.written & bytes) && cell.writer != block;
     if (others_wrote && !(atomically && cell.atomically)) race(region + place, "wrote", cell.writer, "writes");
     if (!atomically && (cell.read & bytes) && cell.reader != block) race(region + place, "read", cell.reader, "writes");
@@ -138,9 +147,9 @@ void use_atomic(uint64_t address) {
 
 } // namespace
 
-void accessed(uint64_t address, uint64_t bytes, Access how) {
-    uint64_t place = address - region;
-    if (place >= region_bytes || !launch) return;
+void accessed_device(uint64_t place, uint64_t bytes, Access how) {
+    if (!launch) return;
+    uint64_t address = region + place;
     check_window(address, bytes);
     if (how != Access::Write) {
         now.read_bytes += bytes;

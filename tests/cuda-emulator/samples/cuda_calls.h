@@ -44,6 +44,8 @@ int cuGraphInstantiateWithFlags(void**, void*, unsigned long long);
 int cuGraphLaunch(void*, void*);
 int cuModuleLoadData(void**, const void*);
 int cuModuleGetFunction(void**, void*, const char*);
+int cuModuleGetGlobal_v2(uint64_t*, size_t*, void*, const char*);
+int cuLaunchKernelEx(const void*, void*, void**, void**);
 int cuLaunchKernel(void*, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, void*, void**, void**);
 }
 
@@ -75,14 +77,19 @@ inline void open_device() {
     OK(cuCtxSetCurrent(context));
 }
 
-// Of one of the samples' PTX files, which EMU_SAMPLES is the folder of.
-inline void* kernel(const char* file, const char* name) {
+// One of the samples' PTX files, which EMU_SAMPLES is the folder of.
+inline void* module_of(const char* file) {
     std::ifstream in(std::string(getenv("EMU_SAMPLES")) + "/" + file + ".ptx");
     std::stringstream text;
     text << in.rdbuf();
-    void *module, *function;
+    void* module;
     OK(cuModuleLoadData(&module, text.str().c_str()));
-    OK(cuModuleGetFunction(&function, module, name));
+    return module;
+}
+
+inline void* kernel(const char* file, const char* name) {
+    void* function;
+    OK(cuModuleGetFunction(&function, module_of(file), name));
     return function;
 }
 
@@ -90,7 +97,8 @@ struct Size {
     unsigned x = 1, y = 1;
 };
 
-template <class... A> int launch(void* function, Size grid, unsigned threads, unsigned dynamic, void* stream, A... arguments) {
+template <class... A>
+int launch(void* function, Size grid, unsigned threads, unsigned dynamic, void* stream, A... arguments) {
     void* pointers[] = {&arguments...};
     return cuLaunchKernel(function, grid.x, grid.y, 1, threads, 1, 1, dynamic, stream, pointers, nullptr);
 }

@@ -1,4 +1,5 @@
 // Products by cuBLAS and cuBLASLt, of all types, shapes and algorithms, against sums in double; and how long one takes.
+// With the argument `freed`, one of what was declared freed, which has to abort.
 #include "cuda_calls.h"
 #include <chrono>
 #include <cmath>
@@ -8,8 +9,8 @@
 extern "C" {
 int cublasCreate_v2(void**);
 int cublasSetStream_v2(void*, void*);
-int cublasGemmStridedBatchedEx(void*, int, int, int, int, int, const void*, const void*, int, int, long long, const void*, int,
-                               int, long long, const void*, void*, int, int, long long, int, int, int);
+int cublasGemmStridedBatchedEx(void*, int, int, int, int, int, const void*, const void*, int, int, long long, const void*,
+                               int, int, long long, const void*, void*, int, int, long long, int, int, int);
 int cublasLtCreate(void**);
 int cublasLtMatmulDescCreate(void**, int, int);
 int cublasLtMatmulDescSetAttribute(void*, int, const void*, size_t);
@@ -92,7 +93,8 @@ float difference(const Shape& s, const Matrix& a, const Matrix& b, const Matrix&
             for (int i = 0; i < s.m; i++) {
                 double sum = 0;
                 for (int l = 0; l < s.k; l++)
-                    sum += (double)(s.at ? a.value(z, l, i) : a.value(z, i, l)) * (s.bt ? b.value(z, j, l) : b.value(z, l, j));
+                    sum += (double)(s.at ? a.value(z, l, i) : a.value(z, i, l))
+                         * (s.bt ? b.value(z, j, l) : b.value(z, l, j));
                 double wanted = alpha * sum + beta * out.value(z, i, j) + (bias ? bias->value(0, i, 0) : 0);
                 if (relu && wanted < 0) wanted = 0;
                 float v = load(got, z * out.stride() + i + (size_t)j * out.leading, out.type);
@@ -173,6 +175,33 @@ void products(const Shape& s, Type type) {
     lt(s, type, a, b);
 }
 
+int square(void* handle, const Matrix& a, const Matrix& b, const Matrix& out) {
+    float alpha = 1, beta = 0;
+    return cublasGemmStridedBatchedEx(handle, 0, 0, 16, 16, 16, &alpha, (void*)a.at, F32, a.leading, 0, (void*)b.at, F32,
+                                      b.leading, 0, &beta, (void*)out.at, F32, out.leading, 0, 1, 68, -1);
+}
+
+void failing(bool freed) {
+    Matrix a(F32, 16, 16), b(F32, 16, 16), out(F32, 16, 16);
+    void* handle;
+    OK(cublasCreate_v2(&handle));
+    OK(square(handle, a, b, out));
+    emu_counts counts;
+    emu_counters(&counts);
+    if (counts.blas_calls == 0) wrong("products are not counted");
+    if (freed) emu_declare(b.at, b.host.size(), EMU_FREED);
+    OK(square(handle, a, b, out));
+    emu_fail_next("cublasGemmStridedBatchedEx", 2, 14);
+    OK(square(handle, a, b, out));
+    RETURNS(14, square(handle, a, b, out));
+    emu_fail_next("cublasGemmStridedBatchedEx", 1, 700); // the context is lost
+    RETURNS(13, square(handle, a, b, out));
+    RETURNS(13, square(handle, a, b, out));
+    RETURNS(700, cuCtxSynchronize());
+    emu_fail_next(nullptr, 0, 0);
+    OK(cuCtxSynchronize());
+}
+
 // As a vocabulary of 49,152 and 40 rows of 576: weights as a language model has them, row by row.
 void timed() {
     Shape s{49152, 40, 576, 1, true, false};
@@ -190,8 +219,9 @@ void timed() {
 
 } // namespace
 
-int main() {
+int main(int count, char**) {
     open_device();
+    failing(count > 1);
     for (Type type : {F32, F16, BF16})
         for (Shape s : {Shape{7, 5, 19, 1, true, false}, {1, 1, 1, 1, false, false}, {64, 66, 130, 1, false, true},
                         {33, 3, 64, 3, true, true}, {5, 129, 40, 2, false, false}})
