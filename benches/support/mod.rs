@@ -51,7 +51,14 @@ pub fn blueprint(stages: usize) -> Blueprint {
 /// The stage's setup on the CPU.
 pub fn setup(threads: &Threads, options: &Options) -> Setup {
     let device = DeviceChoice::Cpu(Isa::chosen().expect("the processor runs them"));
-    Setup { device, runner: Runner::Candle, threads: threads.clone(), kv: KV, max_rows: options.most_rows(false), max_seqs: MAX_SEQS as usize }
+    Setup {
+        device,
+        runner: Runner::Candle,
+        threads: threads.clone(),
+        kv: KV,
+        max_rows: options.most_rows(false),
+        max_seqs: MAX_SEQS as usize,
+    }
 }
 
 pub fn options() -> Options {

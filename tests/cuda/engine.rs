@@ -41,10 +41,8 @@ fn logits(pipeline: &mut Pipeline, text: &[u32], first: usize) -> Vec<Vec<f32>> 
         } else {
             (at..text.len().min(at + AT_ONCE)).map(|i| shown(0, i..i + 1)).collect()
         };
-        let inputs: Vec<HostTensor> = members
-            .iter()
-            .map(|m| HostTensor::tokens(&text[m.start as usize..(m.start + m.rows) as usize]))
-            .collect();
+        let inputs: Vec<HostTensor> =
+            members.iter().map(|m| HostTensor::tokens(&text[m.start as usize..(m.start + m.rows) as usize])).collect();
         at += members.iter().map(|m| m.rows as usize).sum::<usize>();
         let emissions = pipeline.run(&Microbatch { id: BatchId(0), members }, &inputs).expect("the batch runs");
         for emission in emissions {

@@ -11,6 +11,7 @@ mod golden;
 mod kernels;
 #[path = "../model/pipeline.rs"]
 mod pipeline;
+mod program;
 #[path = "../support/real_models.rs"]
 #[allow(dead_code, reason = "the full matrix is the CPU's")]
 mod real_models;

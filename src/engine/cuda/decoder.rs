@@ -5,8 +5,8 @@ use super::device::Gpu;
 use super::gemm::{Element, Gemm, Product};
 use super::kernels::gemv::SumOf;
 use super::kernels::{
-    AddRmsNorm, CombineAttention, DecodeAttention, Embed, Gemv, Paged, PagedShape, PrefillAttention, RopeKv, Sample, SiluMul,
-    decode_attention,
+    AddRmsNorm, CombineAttention, DecodeAttention, Embed, Gemv, Paged, PagedShape, PrefillAttention, RopeKv, Sample,
+    SiluMul, decode_attention,
 };
 use super::launch::{DeviceSlice, Half, Kernels};
 use super::step::{StepInput, StepShape, StepSlices};
@@ -119,7 +119,8 @@ impl<T: Compute> Decoder<T> {
             StepInput::Activations(_) => step.activations,
             StepInput::Ids => {
                 let x = self.part(self.work.x, rows * hidden)?;
-                let table = self.weights.embedding.ok_or_else(|| Fault::internal("token ids at a stage without embedding"))?;
+                let table =
+                    self.weights.embedding.ok_or_else(|| Fault::internal("token ids at a stage without embedding"))?;
                 self.launched(Embed { table, ids: step.ids, x, hidden }.launch(&self.kernels, &self.gpu.stream))?;
                 x
             }
@@ -326,7 +327,8 @@ impl<T: Compute> Work<T> {
         ];
         let singles = [if first { rows * hidden } else { 0 }, partial_len, head_rows * vocab, head_rows, words.words()];
         let bytes = |len: &usize, size: usize| room_bytes(len * size);
-        let total = halves.iter().map(|len| bytes(len, 2)).sum::<usize>() + singles.iter().map(|len| bytes(len, 4)).sum::<usize>();
+        let total = halves.iter().map(|len| bytes(len, 2)).sum::<usize>()
+            + singles.iter().map(|len| bytes(len, 4)).sum::<usize>();
         let mut arena = Arena::new(gpu, total, &format!("a step of {rows} rows"))?;
         Ok(Self {
             x: arena.take(singles[0])?,

@@ -140,10 +140,14 @@ mod tests {
 
     #[test]
     fn what_ends_a_context_is_told_from_what_fails_a_batch() {
-        for lost in [Code::CUDA_ERROR_ILLEGAL_ADDRESS, Code::CUDA_ERROR_LAUNCH_FAILED, Code::CUDA_ERROR_ECC_UNCORRECTABLE] {
+        for lost in
+            [Code::CUDA_ERROR_ILLEGAL_ADDRESS, Code::CUDA_ERROR_LAUNCH_FAILED, Code::CUDA_ERROR_ECC_UNCORRECTABLE]
+        {
             assert!(is_lost(lost), "{lost:?}");
         }
-        for batch in [Code::CUDA_ERROR_OUT_OF_MEMORY, Code::CUDA_ERROR_INVALID_VALUE, Code::CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES] {
+        for batch in
+            [Code::CUDA_ERROR_OUT_OF_MEMORY, Code::CUDA_ERROR_INVALID_VALUE, Code::CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES]
+        {
             assert!(!is_lost(batch), "{batch:?}");
         }
     }

@@ -136,6 +136,16 @@ impl<T: Compute> CudaExecutor<T> {
 
     fn run(&mut self, batch: &Microbatch, inputs: &[HostTensor]) -> Result<Output, Fault> {
         self.part().check(batch, inputs)?;
+        let output = self.run_checked(batch, inputs);
+        if output.is_err() {
+            // What was queued before the failure may still read the upload that the next batch will overwrite. Whatever it
+            // says, the fault that came first is the one to tell.
+            let _ = self.gpu.synchronize("ending a failed step");
+        }
+        output
+    }
+
+    fn run_checked(&mut self, batch: &Microbatch, inputs: &[HostTensor]) -> Result<Output, Fault> {
         let input = if self.part().is_first() { StepInput::Ids } else { StepInput::Activations(self.spec.hidden()) };
         let shape = shape_of(batch, self.setup.kv.block_size, input, self.decoder.is_last());
         let bucket = if shape.tiles == 0 { self.graphs.bucket(shape.rows) } else { None };
@@ -184,7 +194,8 @@ impl<T: Compute> CudaExecutor<T> {
     fn emissions(&mut self, batch: &Microbatch, shape: &StepShape, looked_at: bool) -> Vec<Option<Emission>> {
         let vocab = self.spec.vocab();
         let (tokens, rest) = self.down.as_mut_slice().split_at_mut(shape.emitting);
-        let mut rows = if looked_at { rest[..shape.emitting * vocab].chunks_exact_mut(vocab) } else { [].chunks_exact_mut(1) };
+        let mut rows =
+            if looked_at { rest[..shape.emitting * vocab].chunks_exact_mut(vocab) } else { [].chunks_exact_mut(1) };
         let mut tokens = tokens.iter();
         let one = |member: &Member| {
             if !member.emit {

@@ -132,8 +132,12 @@ impl Gemm {
         let failed = |e| self.gpu.blas_fault(&format!("a product of {rows} x {depth} x {columns}"), e);
         if let Some(bias) = bias {
             // One plan serves all layers: only the bias differs.
-            set(plan.operation, sys::cublasLtMatmulDescAttributes_t::CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias.address())
-                .map_err(failed)?;
+            set(
+                plan.operation,
+                sys::cublasLtMatmulDescAttributes_t::CUBLASLT_MATMUL_DESC_BIAS_POINTER,
+                &bias.address(),
+            )
+            .map_err(failed)?;
         }
         let (one, zero) = (1f32, 0f32);
         let pointer = |address: u64| address as *mut c_void;
@@ -168,7 +172,8 @@ impl Gemm {
         use sys::cublasLtMatmulDescAttributes_t as Attribute;
         let Shape { rows, columns, depth, .. } = *shape;
         let failed = |e| self.gpu.blas_fault(&format!("planning a product of {rows} x {depth} x {columns}"), e);
-        let layout = |kind, fast: usize, slow: usize| result::create_matrix_layout(kind, fast as u64, slow as u64, fast as i64);
+        let layout =
+            |kind, fast: usize, slow: usize| result::create_matrix_layout(kind, fast as u64, slow as u64, fast as i64);
         let compute = sys::cublasComputeType_t::CUBLAS_COMPUTE_32F;
         let mut plan = Plan {
             operation: result::create_matmul_desc(compute, f32::TYPE).map_err(failed)?,
@@ -190,17 +195,18 @@ impl Gemm {
         let chosen = unsafe {
             let scratch = sys::cublasLtMatmulPreferenceAttributes_t::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES;
             let size: *const usize = &SCRATCH_BYTES;
-            let chosen = result::set_matmul_pref_attribute(preference, scratch, size.cast(), size_of::<usize>()).and_then(|()| {
-                result::get_matmul_algo_heuristic(
-                    self.handle,
-                    plan.operation,
-                    plan.weight,
-                    plan.input,
-                    plan.out,
-                    plan.out,
-                    preference,
-                )
-            });
+            let chosen = result::set_matmul_pref_attribute(preference, scratch, size.cast(), size_of::<usize>())
+                .and_then(|()| {
+                    result::get_matmul_algo_heuristic(
+                        self.handle,
+                        plan.operation,
+                        plan.weight,
+                        plan.input,
+                        plan.out,
+                        plan.out,
+                        preference,
+                    )
+                });
             let _ = result::destroy_matmul_pref(preference);
             chosen
         };

@@ -92,7 +92,8 @@ impl Graphs {
     /// # Errors
     /// `DeviceFailed` if the driver refuses; `Internal` if there is none.
     pub fn launch(&self, gpu: &Gpu, rows: usize) -> Result<Left, Fault> {
-        let found = self.recorded.iter().find(|(bucket, _)| *bucket == rows).and_then(|(_, recorded)| recorded.as_ref());
+        let found =
+            self.recorded.iter().find(|(bucket, _)| *bucket == rows).and_then(|(_, recorded)| recorded.as_ref());
         let recorded = found.ok_or_else(|| Fault::internal(format!("no recorded step of {rows} rows")))?;
         recorded.graph.launch().map_err(|e| gpu.fault(&format!("launching the recorded step of {rows} rows"), e))?;
         Ok(recorded.left)

@@ -247,7 +247,12 @@ impl Ring {
     }
 
     /// Has `write` fill the next `bytes` of page-locked memory and queues their copy to `address`.
-    fn send(&mut self, address: u64, bytes: usize, write: impl FnOnce(&mut [u8]) -> Result<(), Fault>) -> Result<(), Fault> {
+    fn send(
+        &mut self,
+        address: u64,
+        bytes: usize,
+        write: impl FnOnce(&mut [u8]) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
         let gpu = &self.gpu;
         let (block, event) = &mut self.blocks[self.next];
         self.next = (self.next + 1) % BLOCKS;
