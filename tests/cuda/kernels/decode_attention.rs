@@ -6,6 +6,7 @@ use crate::counted::counted;
 use crate::device;
 use cudarc::driver::sys;
 use half::{bf16, f16};
+use stageline::base::prng::Prng;
 use stageline::engine::cuda::kernels::combine_attention;
 use stageline::engine::cuda::kernels::decode_attention::oracle;
 use stageline::engine::cuda::kernels::{CombineAttention, DecodeAttention, Paged, PagedShape};
@@ -153,6 +154,19 @@ fn a_recorded_launch_serves_other_lengths() {
             let want = oracle(&shape, queries, (&cache.keys, &cache.values), cache.table(s), length);
             assert_rounded(got, &want, NOISE, &format!("lengths {lengths:?}, sequence {s}"));
         }
+    }
+}
+
+/// Shapes and lengths that nobody chose.
+#[test]
+fn any_sequences_are_the_oracles() {
+    let mut prng = Prng::new(5);
+    let mut pick = |n: usize| prng.below(n as u64) as usize;
+    for _ in 0..40 {
+        let (kv_heads, group, head_dim, block_size) = (1 + pick(3), 1 + pick(9), 8 * (1 + pick(32)), 1 << pick(9));
+        let shape = shape(kv_heads * group, kv_heads, head_dim, block_size, pick(2) * (1 + pick(100)));
+        let lengths: Vec<usize> = (0..1 + pick(4)).map(|_| pick(200)).collect();
+        check::<bf16>(shape, &lengths, &[1 + pick(9)]);
     }
 }
 

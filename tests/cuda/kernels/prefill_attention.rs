@@ -5,6 +5,7 @@ use super::cache::{Cache, NOTHING, rows, scale};
 use crate::counted::counted;
 use crate::device;
 use half::{bf16, f16};
+use stageline::base::prng::Prng;
 use stageline::engine::cuda::kernels::prefill_attention::{Tile, oracle};
 use stageline::engine::cuda::kernels::{Paged, PagedShape, PrefillAttention};
 use stageline::engine::cuda::launch::Half;
@@ -99,6 +100,19 @@ fn windows_are_the_oracles() {
         let chunks = [(0, 70), (50, 64), (200, 33), (131, 1)];
         check::<f16>(shape(8, 1, 32, 16, window), &chunks);
         check::<bf16>(shape(1, 1, 64, 4, window), &chunks);
+    }
+}
+
+/// Shapes and chunks that nobody chose.
+#[test]
+fn any_chunks_are_the_oracles() {
+    let mut prng = Prng::new(5);
+    let mut pick = |n: usize| prng.below(n as u64) as usize;
+    for _ in 0..20 {
+        let (kv_heads, group, head_dim, block_size) = (1 + pick(2), 1 + pick(4), 32 * (1 + pick(4)), 1 << pick(9));
+        let shape = shape(kv_heads * group, kv_heads, head_dim, block_size, pick(2) * (1 + pick(150)));
+        let chunks: Vec<(usize, usize)> = (0..1 + pick(3)).map(|_| (pick(2) * pick(150), pick(100))).collect();
+        check::<f16>(shape, &chunks);
     }
 }
 
