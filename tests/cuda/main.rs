@@ -1,6 +1,7 @@
 //! Our CUDA kernels against their oracles, through the real driver API: on a device, or on the emulated one.
 #![cfg(feature = "cuda")]
 
+mod bytes;
 mod counted;
 mod counts;
 mod emulator;

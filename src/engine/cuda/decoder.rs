@@ -3,12 +3,14 @@
 use super::arena::{Arena, room_bytes};
 use super::device::Gpu;
 use super::gemm::{Element, Gemm, Product};
+use super::graphs::record;
 use super::kernels::gemv::SumOf;
+use super::kernels::prefill_attention::Tile;
 use super::kernels::{
     AddRmsNorm, CombineAttention, DecodeAttention, Embed, Gemv, Paged, PagedShape, PrefillAttention, RopeKv, Sample,
     SiluMul, decode_attention,
 };
-use super::launch::{DeviceSlice, Half, Kernels};
+use super::launch::{DeviceSlice, Half, Kernels, LaunchFault, Traffic};
 use super::step::{StepInput, StepShape, StepSlices};
 use super::weights::{LayerWeights, LinearWeights, Stored, Weights};
 use crate::base::Fault;
@@ -66,8 +68,17 @@ pub struct Decoder<T> {
     work: Work<T>,
     gemm: Gemm,
     kernels: Kernels,
+    tally: Option<Tally>,
     // Behind all that lies in its memory.
     gpu: Rc<Gpu>,
+}
+
+/// Adds up what launches must move, when somebody asks.
+struct Tally {
+    /// Of each decode row.
+    lengths: Vec<usize>,
+    tiles: Vec<Tile>,
+    traffic: Traffic,
 }
 
 /// What a step leaves behind, on the device.
@@ -95,7 +106,7 @@ impl<T: Compute> Decoder<T> {
         let kernels = Kernels::load(&gpu.context).map_err(|e| gpu.launch_fault(e))?;
         let (work, cache) = (Work::new(gpu, spec, &weights, kv, most)?, PagedCache::new(gpu, spec, &weights, kv)?);
         let gemm = Gemm::new(gpu)?;
-        Ok(Self { spec: spec.clone(), kv, weights, cache, work, gemm, kernels, gpu: gpu.clone() })
+        Ok(Self { spec: spec.clone(), kv, weights, cache, work, gemm, kernels, tally: None, gpu: gpu.clone() })
     }
 
     /// Where a step's words are to be copied to.
@@ -121,7 +132,8 @@ impl<T: Compute> Decoder<T> {
                 let x = self.part(self.work.x, rows * hidden)?;
                 let table =
                     self.weights.embedding.ok_or_else(|| Fault::internal("token ids at a stage without embedding"))?;
-                self.launched(Embed { table, ids: step.ids, x, hidden }.launch(&self.kernels, &self.gpu.stream))?;
+                let embed = Embed { table, ids: step.ids, x, hidden };
+                self.launched(|_| embed.traffic(), embed.launch(&self.kernels, &self.gpu.stream))?;
                 x
             }
         };
@@ -138,8 +150,32 @@ impl<T: Compute> Decoder<T> {
         };
         let eps = self.spec.norm_eps;
         let add = AddRmsNorm { x, delta, weight: layer.mlp_norm, out, take: None, hidden, eps };
-        self.launched(add.launch(&self.kernels, &self.gpu.stream))?;
+        self.launched(|_| add.traffic(), add.launch(&self.kernels, &self.gpu.stream))?;
         Ok(Left::Activations(x))
+    }
+
+    /// What all launches of the step of `shape` must move, by their own formulas, for decode rows of sequences that are
+    /// `lengths` long and for `tiles`. The step is recorded and thrown away: nothing runs.
+    ///
+    /// # Errors
+    /// As [`Self::step`].
+    pub fn traffic(&mut self, shape: &StepShape, lengths: Vec<usize>, tiles: Vec<Tile>) -> Result<Traffic, Fault> {
+        // Once unrecorded if anything must be set up: cuBLASLt's plans need no stream, so nothing must.
+        self.tally = Some(Tally { lengths, tiles, traffic: Traffic::default() });
+        let recorded = record(&self.gpu.clone(), || self.step(shape));
+        let tally = self.tally.take();
+        recorded?;
+        tally.map(|tally| tally.traffic).ok_or_else(|| Fault::internal("a tally went missing"))
+    }
+
+    /// Bytes that every step must read once, whatever it does: the weights, without a table of which rows are looked up.
+    pub fn weights_bytes(&self) -> usize {
+        let looked_up = match (self.weights.embedding, self.weights.head) {
+            (Some(table), Some((_, head))) if table.address() != head.address() => table.len() * size_of::<T>(),
+            (Some(table), None) => table.len() * size_of::<T>(),
+            _ => 0,
+        };
+        self.weights.bytes - looked_up
     }
 
     /// One layer; gives what is to be added to `x` after it. `delta` is what is to be added before it.
@@ -164,7 +200,7 @@ impl<T: Compute> Decoder<T> {
         let (k_cache, v_cache) = self.cache.layers[number];
 
         let norm = AddRmsNorm { x, delta, weight: attention_norm, out: normed, take: None, hidden, eps };
-        self.launched(norm.launch(&self.kernels, &self.gpu.stream))?;
+        self.launched(|_| norm.traffic(), norm.launch(&self.kernels, &self.gpu.stream))?;
         // The bias is added where each number is read next.
         self.product(LinearWeights { bias: None, ..qkv_weights }, normed, qkv, (rows, hidden))?;
         let rope = RopeKv {
@@ -183,22 +219,22 @@ impl<T: Compute> Decoder<T> {
             block_size: self.kv.block_size,
             eps,
         };
-        self.launched(rope.launch(&self.kernels, &self.gpu.stream))?;
+        self.launched(|_| rope.traffic(), rope.launch(&self.kernels, &self.gpu.stream))?;
         self.attention(number, (qkv, mixed), shape, step)?;
         self.product(out, mixed, next, (rows, heads * head_dim))?;
 
         let norm = AddRmsNorm { delta: Some(next), weight: mlp_norm, ..norm };
-        self.launched(norm.launch(&self.kernels, &self.gpu.stream))?;
+        self.launched(|_| norm.traffic(), norm.launch(&self.kernels, &self.gpu.stream))?;
         self.product(LinearWeights { bias: None, ..gate_up_weights }, normed, gate_up, (rows, hidden))?;
         let silu = SiluMul { gate_up, bias: gate_up_weights.bias, out: gated, width: intermediate };
-        self.launched(silu.launch(&self.kernels, &self.gpu.stream))?;
+        self.launched(|_| silu.traffic(), silu.launch(&self.kernels, &self.gpu.stream))?;
         self.product(down, gated, next, (rows, intermediate))?;
         Ok(next)
     }
 
     /// Decode rows in front, tiles of prompts behind them.
     fn attention(
-        &self,
+        &mut self,
         number: usize,
         (qkv, mixed): (DeviceSlice<T>, DeviceSlice<T>),
         shape: &StepShape,
@@ -223,15 +259,15 @@ impl<T: Compute> Decoder<T> {
             let partial_len = if splits == 1 { 0 } else { rows * heads * splits * (2 + head_dim) };
             let partial = self.part(self.work.partial, partial_len)?;
             let decode = DecodeAttention { paged, lengths: step.lengths, splits, partial };
-            self.launched(decode.launch(&self.kernels, &self.gpu.stream))?;
+            self.launched(|tally| decode.traffic(&tally.lengths), decode.launch(&self.kernels, &self.gpu.stream))?;
             if splits > 1 {
                 let combine = CombineAttention { partial, out, heads, head_dim, splits };
-                self.launched(combine.launch(&self.kernels, &self.gpu.stream))?;
+                self.launched(|_| combine.traffic(), combine.launch(&self.kernels, &self.gpu.stream))?;
             }
         }
         if shape.tiles > 0 {
             let prefill = PrefillAttention { paged: all, tiles: step.tiles };
-            self.launched(prefill.launch(&self.kernels, &self.gpu.stream))?;
+            self.launched(|tally| prefill.traffic(&tally.tiles), prefill.launch(&self.kernels, &self.gpu.stream))?;
         }
         Ok(())
     }
@@ -257,12 +293,12 @@ impl<T: Compute> Decoder<T> {
         if emitting > 0 {
             let out = self.part(self.work.normed, emitting * hidden)?;
             let norm = AddRmsNorm { x, delta, weight, out, take: Some(step.take), hidden, eps };
-            self.launched(norm.launch(&self.kernels, &self.gpu.stream))?;
+            self.launched(|_| norm.traffic(), norm.launch(&self.kernels, &self.gpu.stream))?;
             self.product(LinearWeights { weight: matrix, bias: None }, out, logits, (emitting, hidden))?;
             // SAFETY: of no numbers, never read.
             let history = unsafe { DeviceSlice::new(logits.address(), 0) };
             let sample = Sample { logits, rows: step.sampling, history, tokens, vocab };
-            self.launched(sample.launch(&self.kernels, &self.gpu.stream))?;
+            self.launched(|_| sample.traffic(), sample.launch(&self.kernels, &self.gpu.stream))?;
         }
         Ok(Left::Tokens(tokens, logits))
     }
@@ -278,9 +314,13 @@ impl<T: Compute> Decoder<T> {
         let columns = weight.len() / depth;
         if rows <= GEMV_ROWS && depth % 8 == 0 {
             let gemv = Gemv { weight, input, bias, out, n: columns, k: depth };
-            return self.launched(gemv.launch(&self.kernels, &self.gpu.stream));
+            return self.launched(|_| gemv.traffic(), gemv.launch(&self.kernels, &self.gpu.stream));
         }
-        self.gemm.run(&Product { weight, bias, input, out, rows, columns, depth })
+        let product = Product { weight, bias, input, out, rows, columns, depth };
+        if let Some(tally) = &mut self.tally {
+            tally.traffic += product.traffic();
+        }
+        self.gemm.run(&product)
     }
 
     fn part<U>(&self, slice: DeviceSlice<U>, len: usize) -> Result<DeviceSlice<U>, Fault> {
@@ -288,7 +328,15 @@ impl<T: Compute> Decoder<T> {
         slice.part(0..len).ok_or_else(fault)
     }
 
-    fn launched(&self, launched: Result<(), super::launch::LaunchFault>) -> Result<(), Fault> {
+    /// After a launch; `traffic` is what it must move.
+    fn launched(
+        &mut self,
+        traffic: impl FnOnce(&Tally) -> Traffic,
+        launched: Result<(), LaunchFault>,
+    ) -> Result<(), Fault> {
+        if let Some(tally) = &mut self.tally {
+            tally.traffic += traffic(tally);
+        }
         launched.map_err(|fault| self.gpu.launch_fault(fault))
     }
 }

@@ -2,7 +2,7 @@
 
 use super::arena::Arena;
 use super::device::Gpu;
-use super::launch::{DeviceSlice, Half};
+use super::launch::{DeviceSlice, Half, Traffic};
 use crate::base::Fault;
 use cudarc::cublaslt::{result, sys};
 use half::{bf16, f16};
@@ -53,6 +53,15 @@ pub struct Product<T, O> {
     pub columns: usize,
     /// What is summed over.
     pub depth: usize,
+}
+
+impl<T, O> Product<T, O> {
+    /// What it must move: its operands once. What cuBLASLt moves is its own affair.
+    pub fn traffic(&self) -> Traffic {
+        let bias = self.bias.map_or(0, |_| self.columns);
+        let read = (self.columns * self.depth + self.rows * self.depth + bias) * size_of::<T>();
+        Traffic { read_bytes: read as u64, written_bytes: (self.rows * self.columns * size_of::<O>()) as u64 }
+    }
 }
 
 /// What decides how a product is computed.

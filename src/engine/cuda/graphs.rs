@@ -67,7 +67,11 @@ impl Graphs {
         // Once as it is: what the first run of a shape sets up must not be part of the recording.
         decoder.step(&shape)?;
         gpu.synchronize("running a step that is to be recorded")?;
-        let recorded = match capture(gpu, decoder, &shape) {
+        let recorded = record(gpu, || decoder.step(&shape)).and_then(|(graph, left)| {
+            graph.upload().map_err(|e| gpu.fault("loading a recorded step", e))?;
+            Ok(Recorded { graph, left })
+        });
+        let recorded = match recorded {
             Ok(recorded) => Some(recorded),
             Err(fault) if gpu.is_lost() => return Err(fault),
             Err(fault) => {
@@ -100,17 +104,20 @@ impl Graphs {
     }
 }
 
-fn capture<T: Compute>(gpu: &Rc<Gpu>, decoder: &mut Decoder<T>, shape: &StepShape) -> Result<Recorded, Fault> {
+/// Records what `queue` gives to the stream, and what it says.
+///
+/// # Errors
+/// What `queue` says; `DeviceFailed` if the driver refuses.
+pub fn record<R>(gpu: &Gpu, queue: impl FnOnce() -> Result<R, Fault>) -> Result<(CudaGraph, R), Fault> {
     let refused = |e| gpu.fault("recording a step", e);
     // What other threads do on the device is none of its business.
     let mode = CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
     gpu.stream.begin_capture(mode).map_err(refused)?;
-    let left = decoder.step(shape);
+    let queued = queue();
     // Ended in any case: a stream that records runs nothing.
     let graph = gpu.stream.end_capture(CUgraphInstantiate_flags(0)).map_err(refused);
-    let (left, graph) = (left?, graph?.ok_or_else(|| Fault::device("recording a step gave nothing"))?);
-    graph.upload().map_err(refused)?;
-    Ok(Recorded { graph, left })
+    let (queued, graph) = (queued?, graph?.ok_or_else(|| Fault::device("recording a step gave nothing"))?);
+    Ok((graph, queued))
 }
 
 #[cfg(test)]

@@ -149,6 +149,13 @@ pub struct Traffic {
     pub written_bytes: u64,
 }
 
+impl std::ops::AddAssign for Traffic {
+    fn add_assign(&mut self, other: Self) {
+        self.read_bytes += other.read_bytes;
+        self.written_bytes += other.written_bytes;
+    }
+}
+
 /// One of each [`Half`].
 #[derive(Debug)]
 pub struct Pair<F> {

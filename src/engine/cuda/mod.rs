@@ -2,7 +2,8 @@
 //!
 //! From the bottom: `device` (a context and its stream), `arena` (memory, taken once), `launch` and `kernels` (our kernels and
 //! what launches them), `gemm` (cuBLASLt); `weights` (a shard in device memory), `step` (a microbatch as the kernels read it),
-//! `decoder` (the layers as launches), `graphs` (recorded steps), `executor` (the engine as everyone else sees it).
+//! `decoder` (the layers as launches), `graphs` (recorded steps), `executor` (the engine as everyone else sees it), `traffic` (what a step
+//! must move).
 
 mod arena;
 mod checker;
@@ -14,6 +15,8 @@ mod graphs;
 pub mod kernels;
 pub mod launch;
 mod step;
+mod traffic;
 mod weights;
 
 pub use executor::load;
+pub use traffic::{StepTraffic, step_traffic};

@@ -161,6 +161,29 @@ struct Parts<T> {
     rotations: DeviceSlice<f32>,
 }
 
+impl<T: Half> Weights<T> {
+    /// Room for the weights of layers `range` of `spec`, with nothing in it: what a step of a model moves can be told, and
+    /// how long it takes be measured, without the model.
+    ///
+    /// # Errors
+    /// `DeviceFailed` if the device has not the memory.
+    pub fn blank(gpu: &Rc<Gpu>, spec: &LlamaSpec, range: &LayerRange) -> Result<Self, Fault> {
+        Self::placed(gpu, spec, range).map(|(weights, _)| weights)
+    }
+
+    /// The arena's ranges, and what is to be copied to them.
+    fn placed(gpu: &Rc<Gpu>, spec: &LlamaSpec, range: &LayerRange) -> Result<(Self, Vec<Piece<T>>), Fault> {
+        let mut counted = Placer::<T>::new(None);
+        counted.stage(spec, range)?;
+        let arena = Arena::new(gpu, counted.bytes, &format!("the weights of layers {range:?}"))?;
+        let mut placer = Placer::<T>::new(Some(arena));
+        let Parts { embedding, layers, head, rotations } = placer.stage(spec, range)?;
+        let arena = placer.arena.ok_or_else(|| Fault::internal("weights without an arena"))?;
+        let weights = Self { embedding, layers, head, rotations, bytes: placer.weights_bytes, _arena: arena };
+        Ok((weights, placer.pieces))
+    }
+}
+
 impl<T: Half + Stored> Weights<T> {
     /// Loads layers `range` of `spec` from `source`: read in blocks into page-locked memory, copied from there while the
     /// next block is read. `progress` is told how many bytes have been read so far.
@@ -175,14 +198,10 @@ impl<T: Half + Stored> Weights<T> {
         range: &LayerRange,
         progress: &mut dyn FnMut(u64),
     ) -> Result<Self, Fault> {
-        let mut counted = Placer::<T>::new(None);
-        counted.stage(spec, range)?;
-        let arena = Arena::new(gpu, counted.bytes, &format!("the weights of layers {range:?}"))?;
-        let mut placer = Placer::<T>::new(Some(arena));
-        let parts = placer.stage(spec, range)?;
+        let (weights, pieces) = Self::placed(gpu, spec, range)?;
         let mut ring = Ring::new(gpu)?;
         let mut done = 0;
-        for piece in &placer.pieces {
+        for piece in &pieces {
             let stored = source.stored(&piece.name)?;
             if stored.shape != piece.shape {
                 let (have, want) = (stored.shape, &piece.shape);
@@ -194,11 +213,9 @@ impl<T: Half + Stored> Weights<T> {
                 progress(done);
             })?;
         }
-        ring.fill_rotations(spec, parts.rotations)?;
+        ring.fill_rotations(spec, weights.rotations)?;
         gpu.synchronize("copying weights")?;
-        let Parts { embedding, layers, head, rotations } = parts;
-        let arena = placer.arena.ok_or_else(|| Fault::internal("weights without an arena"))?;
-        Ok(Self { embedding, layers, head, rotations, bytes: placer.weights_bytes, _arena: arena })
+        Ok(weights)
     }
 }
 
