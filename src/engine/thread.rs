@@ -166,3 +166,40 @@ impl DeviceHandle {
         self.usage.busy(self.slot)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Fails every batch; after the second nothing will run any more.
+    struct Failing(usize);
+
+    impl Executor for Failing {
+        fn warm_up(&mut self) -> Result<(), Fault> {
+            Ok(())
+        }
+
+        fn run(&mut self, _: &Microbatch, _: &[HostTensor]) -> Result<Output, Fault> {
+            self.0 += 1;
+            Err(Fault::device("out of order"))
+        }
+
+        fn is_lost(&self) -> bool {
+            self.0 == 2
+        }
+    }
+
+    #[tokio::test]
+    async fn a_failed_batch_is_reported_and_a_lost_device_ends_its_thread() {
+        let load: Loader = Box::new(|| Ok(Box::new(Failing(0)) as Box<dyn Executor>));
+        let mut device = Device::start("test", vec![load]).await.unwrap();
+        let mut handle = device.handle(0).unwrap();
+        for number in 1..=2 {
+            handle.run(Microbatch { id: BatchId(number), members: Vec::new() }, Vec::new()).unwrap();
+            let ran = handle.ran().await.unwrap();
+            assert_eq!((ran.batch, ran.outcome.unwrap_err().message.as_str()), (BatchId(number), "out of order"));
+        }
+        assert!(handle.ran().await.is_none(), "the thread goes on after its device is lost");
+        assert!(handle.run(Microbatch { id: BatchId(3), members: Vec::new() }, Vec::new()).is_err());
+    }
+}

@@ -10,12 +10,32 @@ mod engine;
 mod files;
 mod golden;
 mod kernels;
+#[path = "../server/looking.rs"]
+mod looking;
+#[path = "../support/nats.rs"]
+#[allow(dead_code, reason = "no broker dies here: tests/net does that")]
+mod nats;
+#[path = "../support/patience.rs"]
+mod patience;
 #[path = "../model/pipeline.rs"]
 mod pipeline;
+#[path = "../server/pipelines.rs"]
+#[allow(dead_code, reason = "tests/server does more with them")]
+mod pipelines;
+#[path = "../server/places.rs"]
+#[allow(dead_code, reason = "tests/server looks at more of them")]
+mod places;
+mod processes;
 mod program;
+#[path = "../server/programs.rs"]
+#[allow(dead_code, reason = "tests/server does more to them")]
+mod programs;
 #[path = "../support/real_models.rs"]
 #[allow(dead_code, reason = "the full matrix is the CPU's")]
 mod real_models;
+#[path = "../split/tiny.rs"]
+#[allow(dead_code, reason = "only real models are served here")]
+mod tiny;
 
 use cudarc::driver::{CudaContext, CudaSlice, CudaStream, DeviceRepr};
 use stageline::engine::cuda::launch::{DeviceSlice, Kernels};

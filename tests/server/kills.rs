@@ -33,7 +33,7 @@ async fn ask(door: Place, begun: tokio::sync::mpsc::Sender<()>) -> Option<Vec<u3
 }
 
 async fn kill_the_ends_of(hop: &'static str) {
-    let mut cluster = Cluster::start(Pipeline::fake().with_hop(hop)).await;
+    let mut cluster = Cluster::start(Pipeline::fake().with(&["--hop", hop])).await;
     whole_answer(&cluster).await;
     for turn in 0..kills() {
         let victim = [1, 2, 0][turn % STAGES];

@@ -56,9 +56,9 @@ impl Pipeline {
         manifest["name"].as_str().expect("a name").to_owned()
     }
 
-    /// The same, whose stages send to the next by `hop`.
-    pub fn with_hop(mut self, hop: &'static str) -> Self {
-        self.settings.extend(["--hop", hop]);
+    /// The same, whose stages are told this too.
+    pub fn with(mut self, settings: &[&'static str]) -> Self {
+        self.settings.extend(settings);
         self
     }
 
