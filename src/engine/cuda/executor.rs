@@ -1,11 +1,12 @@
 //! The decode engine as an executor: one upload, the layers, one download and one wait a step.
 
 use super::arena::Pinned;
-use super::decoder::{Compute, Decoder, Left, Most};
+use super::decoder::{Compute, Decoder, Left};
 use super::device::Gpu;
 use super::graphs::{Graphs, buckets};
 use super::step::{StepInput, StepShape, shape_of, write};
 use super::weights::Weights;
+use super::work::Most;
 use crate::base::{Fault, HostTensor};
 use crate::core::{BatchId, Emission, Member, Microbatch, Output};
 use crate::engine::candle::{DeviceChoice, Setup};

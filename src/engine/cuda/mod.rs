@@ -1,7 +1,7 @@
 //! The decode engine: what runs a decoder on a CUDA device without candle.
 //!
 //! From the bottom: `device` (a context and its stream), `arena` (memory, taken once), `launch` and `kernels` (our kernels and
-//! what launches them), `gemm` (cuBLASLt); `weights` (a shard in device memory), `step` (a microbatch as the kernels read it),
+//! what launches them), `gemm` (cuBLASLt); `weights` (a shard in device memory), `work` (the KV cache and room for a step), `step` (a microbatch as the kernels read it),
 //! `decoder` (the layers as launches), `graphs` (recorded steps), `executor` (the engine as everyone else sees it), `traffic` (what a step
 //! must move).
 
@@ -17,6 +17,7 @@ pub mod launch;
 mod step;
 mod traffic;
 mod weights;
+mod work;
 
 pub use executor::load;
 pub use traffic::{StepTraffic, step_traffic};

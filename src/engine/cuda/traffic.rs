@@ -1,10 +1,11 @@
 //! What a decode step must move, told without running it.
 
-use super::decoder::{Decoder, Most};
+use super::decoder::Decoder;
 use super::device::Gpu;
 use super::launch::Traffic;
 use super::step::{StepInput, StepShape};
 use super::weights::Weights;
+use super::work::Most;
 use crate::base::Fault;
 use crate::model::{KvShape, LlamaSpec};
 use half::bf16;

@@ -1,0 +1,110 @@
+//! The memory of a stage beside its weights: the KV cache, and where a step's results lie. All of it is taken at once.
+
+use super::arena::{Arena, room_bytes};
+use super::decoder::Compute;
+use super::device::Gpu;
+use super::kernels::decode_attention;
+use super::launch::DeviceSlice;
+use super::step::{StepInput, StepShape};
+use super::weights::Weights;
+use crate::base::Fault;
+use crate::model::{KvShape, LlamaSpec};
+use std::rc::Rc;
+
+/// How much at most a step asks for.
+#[derive(Clone, Copy, Debug)]
+pub struct Most {
+    /// Rows of a step.
+    pub rows: usize,
+    /// Rows of a step that the head takes.
+    pub emitting: usize,
+    /// Positions of a sequence.
+    pub positions: usize,
+}
+
+/// Where a step's intermediate results lie.
+pub struct Work<T> {
+    /// Residual stream of a stage that embeds, `[rows, hidden]`.
+    pub x: DeviceSlice<f32>,
+    pub normed: DeviceSlice<T>,
+    pub qkv: DeviceSlice<T>,
+    pub mixed: DeviceSlice<T>,
+    pub delta: DeviceSlice<T>,
+    pub gate_up: DeviceSlice<T>,
+    pub gated: DeviceSlice<T>,
+    pub partial: DeviceSlice<f32>,
+    pub logits: DeviceSlice<f32>,
+    pub tokens: DeviceSlice<u32>,
+    pub words: DeviceSlice<u32>,
+    _arena: Arena,
+}
+
+/// Keys and values of all layers, `[blocks, kv_heads, block_size, head_dim]` each.
+pub struct PagedCache<T> {
+    pub layers: Vec<(DeviceSlice<T>, DeviceSlice<T>)>,
+    _arena: Arena,
+}
+
+impl<T: Compute> Work<T> {
+    pub fn new(gpu: &Rc<Gpu>, spec: &LlamaSpec, weights: &Weights<T>, kv: KvShape, most: Most) -> Result<Self, Fault> {
+        let LlamaSpec { hidden, heads, kv_heads, head_dim, intermediate, vocab, .. } = *spec;
+        let Most { rows, emitting, positions } = most;
+        let first = weights.embedding.is_some();
+        let last = weights.head.is_some();
+        // Largest with as few rows as give the most splits; a step of more rows has fewer.
+        let partial_len = (1..=rows.min(emitting.max(1)))
+            .map(|rows| {
+                let splits = decode_attention::splits(rows, kv_heads, positions, gpu.multiprocessors as usize);
+                rows * heads * splits * (2 + head_dim)
+            })
+            .max()
+            .unwrap_or(0);
+        let words = StepShape {
+            rows,
+            decode_rows: rows,
+            members: rows,
+            table_blocks: positions.div_ceil(kv.block_size),
+            tiles: rows,
+            emitting: if last { emitting } else { 0 },
+            input: if first { StepInput::Ids } else { StepInput::Activations(hidden) },
+        };
+        let head_rows = if last { emitting } else { 0 };
+        let halves = [
+            rows * hidden,
+            rows * (heads + 2 * kv_heads) * head_dim,
+            rows * heads * head_dim,
+            rows * hidden,
+            rows * 2 * intermediate,
+            rows * intermediate,
+        ];
+        let singles = [if first { rows * hidden } else { 0 }, partial_len, head_rows * vocab, head_rows, words.words()];
+        let bytes = |len: &usize, size: usize| room_bytes(len * size);
+        let total = halves.iter().map(|len| bytes(len, 2)).sum::<usize>()
+            + singles.iter().map(|len| bytes(len, 4)).sum::<usize>();
+        let mut arena = Arena::new(gpu, total, &format!("a step of {rows} rows"))?;
+        Ok(Self {
+            x: arena.take(singles[0])?,
+            normed: arena.take(halves[0])?,
+            qkv: arena.take(halves[1])?,
+            mixed: arena.take(halves[2])?,
+            delta: arena.take(halves[3])?,
+            gate_up: arena.take(halves[4])?,
+            gated: arena.take(halves[5])?,
+            partial: arena.take(singles[1])?,
+            logits: arena.take(singles[2])?,
+            tokens: arena.take(singles[3])?,
+            words: arena.take(singles[4])?,
+            _arena: arena,
+        })
+    }
+}
+
+impl<T: Compute> PagedCache<T> {
+    pub fn new(gpu: &Rc<Gpu>, spec: &LlamaSpec, weights: &Weights<T>, kv: KvShape) -> Result<Self, Fault> {
+        let (layers, len) = (weights.layers.len(), kv.blocks * kv.block_size * spec.kv_heads * spec.head_dim);
+        let purpose = format!("a KV cache of {} blocks for {layers} layers", kv.blocks);
+        let mut arena = Arena::new(gpu, 2 * layers * room_bytes(len * size_of::<T>()), &purpose)?;
+        let layers = (0..layers).map(|_| Ok((arena.take(len)?, arena.take(len)?))).collect::<Result<_, Fault>>()?;
+        Ok(Self { layers, _arena: arena })
+    }
+}
