@@ -4,6 +4,7 @@ use crate::base::Fault;
 use crate::plan::FileEntry;
 use crate::shard::header::{Header, TensorShape};
 use crate::shard::read::{BLOCK_BYTES, OpenFile, fault_at, filled};
+use crate::shard::verify::check_file;
 use crate::shard::write::hex;
 use bytes::Bytes;
 use safetensors::Dtype;
@@ -36,41 +37,21 @@ pub struct ShardFile {
 /// The SHA-256 of a shard that is still being computed. What is made of the shard may not serve before it is right.
 #[derive(Debug)]
 #[must_use = "a shard is not to be trusted before its digest is known"]
-pub struct Proof {
-    thread: JoinHandle<Result<Sha256, Fault>>,
-    path: PathBuf,
-    expected: String,
-}
+pub struct Proof(JoinHandle<Result<(), Fault>>);
 
 impl Proof {
-    /// Begins to compute the digest of the file at `path`, reading it by itself.
+    /// Has a thread read the file at `path` by itself, to prove it (see [`check_file`]).
     ///
     /// # Errors
-    /// `InvalidRequest` if it cannot be opened.
+    /// `InvalidRequest` if the thread cannot be started.
     pub(crate) fn of_file(path: &Path, expected: &FileEntry) -> Result<Self, Fault> {
-        let owned: PathBuf = path.into();
-        let hash = move || {
-            let open = OpenFile::open(&owned)?;
-            let (mut sha, mut block, mut at) = (Sha256::new(), vec![0; BLOCK_BYTES], 0);
-            while at < open.len {
-                let len = (open.len - at).min(BLOCK_BYTES as u64) as usize;
-                open.read_at(&mut block[..len], at)?;
-                sha.update(&block[..len]);
-                at += len as u64;
-            }
-            Ok(sha)
-        };
-        Self::start(path, expected, hash)
+        let (owned, expected) = (PathBuf::from(path), expected.clone());
+        Self::start(path, move || check_file(&owned, &expected))
     }
 
-    fn start(
-        path: &Path,
-        expected: &FileEntry,
-        hash: impl FnOnce() -> Result<Sha256, Fault> + Send + 'static,
-    ) -> Result<Self, Fault> {
-        let thread = std::thread::Builder::new().name("sha256".into()).spawn(hash);
-        let thread = thread.map_err(|error| fault_at(path, "no thread to hash", &error))?;
-        Ok(Self { thread, path: path.into(), expected: expected.sha256.clone() })
+    fn start(path: &Path, prove: impl FnOnce() -> Result<(), Fault> + Send + 'static) -> Result<Self, Fault> {
+        let thread = std::thread::Builder::new().name("sha256".into()).spawn(prove);
+        thread.map(Self).map_err(|error| fault_at(path, "no thread to hash", &error))
     }
 
     /// Waits for the digest.
@@ -78,16 +59,7 @@ impl Proof {
     /// # Errors
     /// `InvalidRequest` if the shard is not the file that the manifest describes.
     pub fn wait(self) -> Result<(), Fault> {
-        let sha = self.thread.join().map_err(|_| Fault::internal("the hashing thread panicked"))??;
-        let digest = hex(&sha.finalize());
-        if digest == self.expected {
-            return Ok(());
-        }
-        Err(Fault::invalid(format!(
-            "{}: its SHA-256 is {digest}, the manifest says {}: it is damaged",
-            self.path.display(),
-            self.expected
-        )))
+        self.0.join().map_err(|_| Fault::internal("the hashing thread panicked"))?
     }
 }
 
@@ -124,9 +96,15 @@ impl ShardFile {
         })?;
         let (mut sha, done) = hashed;
         let rest = bytes.slice(done..);
-        let proof = Proof::start(path, expected, move || {
+        let (owned, expected) = (PathBuf::from(path), expected.sha256.clone());
+        let proof = Proof::start(path, move || {
             sha.update(&rest);
-            Ok(sha)
+            let digest = hex(&sha.finalize());
+            if digest == expected {
+                return Ok(());
+            }
+            let path = owned.display();
+            Err(Fault::invalid(format!("{path}: its SHA-256 is {digest}, the manifest says {expected}: it is damaged")))
         })?;
         let header = Header::of_file(&bytes).map_err(at)?;
         Ok((Self { header, bytes }, proof))
