@@ -2,11 +2,10 @@
 
 use crate::base::{Fault, HostTensor};
 use crate::core::{Emission, Member, Microbatch, Output};
-use crate::engine::part::{StagePart, activations_buffer, token};
+use crate::engine::part::{StagePart, packed, token};
 use crate::engine::{Executor, Runner};
 use crate::model::{KvShape, LayerRange, Made, ModelSpec, StageModel, TensorSource};
 use crate::ops::{Isa, Ops, Threads};
-use bytes::BytesMut;
 use candle_core::{Device, Storage, Tensor};
 
 /// Which device a stage runs on.
@@ -123,21 +122,12 @@ impl Executor for CandleExecutor {
 
 /// The activations as they travel.
 fn activations(x: &Tensor) -> Result<Output, candle_core::Error> {
-    let (rows, width) = x.dims2()?;
-    let mut bytes = activations_buffer(rows, width);
+    let rows = x.dim(0)?;
     let (storage, layout) = x.storage_and_layout();
-    match (&*storage, layout.contiguous_offsets()) {
-        (Storage::Cpu(storage), Some((start, end))) => put(&storage.as_slice::<f32>()?[start..end], &mut bytes),
-        _ => put(&x.flatten_all()?.to_vec1::<f32>()?, &mut bytes),
-    }
-    Ok(Output::Activations(bytes))
-}
-
-fn put(numbers: &[f32], bytes: &mut BytesMut) {
-    bytes.resize(numbers.len() * 4, 0);
-    for (bytes, number) in bytes.as_chunks_mut::<4>().0.iter_mut().zip(numbers) {
-        *bytes = number.to_le_bytes();
-    }
+    Ok(Output::Activations(match (&*storage, layout.contiguous_offsets()) {
+        (Storage::Cpu(storage), Some((start, end))) => packed(&storage.as_slice::<f32>()?[start..end], rows),
+        _ => packed(&x.flatten_all()?.to_vec1::<f32>()?, rows),
+    }))
 }
 
 /// What `make` makes of each emitting member's row of `rows`, in the members' order.

@@ -21,8 +21,7 @@ impl Numbers {
 
 impl fmt::Display for Numbers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = Self::ALL.iter().find(|(_, numbers)| numbers == self).map_or("", |(name, _)| name);
-        f.write_str(name)
+        f.write_str(word(&Self::ALL, self))
     }
 }
 
@@ -44,9 +43,13 @@ impl ExecutorKind {
 
 impl fmt::Display for ExecutorKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = Self::ALL.iter().find(|(_, kind)| kind == self).map_or("", |(name, _)| name);
-        f.write_str(name)
+        f.write_str(word(&Self::ALL, self))
     }
+}
+
+/// The word that stands for `value` among `all`.
+fn word<T: PartialEq>(all: &[(&'static str, T)], value: &T) -> &'static str {
+    all.iter().find(|(_, other)| other == value).map_or("", |(word, _)| word)
 }
 
 /// What runs a stage's layers.

@@ -123,9 +123,14 @@ impl StagePart<'_> {
     }
 }
 
-/// An empty buffer for the activations of `rows` rows, with room for a hop's trailer.
-pub fn activations_buffer(rows: usize, width: usize) -> BytesMut {
-    BytesMut::with_capacity(rows * (width * 4 + TRAILER_ROW_BYTES) + TRAILER_BYTES)
+/// The activations of `rows` rows as they travel, with room behind them for a hop's trailer.
+pub fn packed(numbers: &[f32], rows: usize) -> BytesMut {
+    let mut bytes = BytesMut::with_capacity(numbers.len() * 4 + rows * TRAILER_ROW_BYTES + TRAILER_BYTES);
+    bytes.resize(numbers.len() * 4, 0);
+    for (bytes, number) in bytes.as_chunks_mut::<4>().0.iter_mut().zip(numbers) {
+        *bytes = number.to_le_bytes();
+    }
+    bytes
 }
 
 /// What a member's logits come to (the penalty is written into them).

@@ -20,7 +20,8 @@ pub fn room_bytes(bytes: usize) -> usize {
 
 /// One allocation of device memory, and how much of it is taken.
 pub struct Arena {
-    gpu: Rc<Gpu>,
+    /// Whose memory it is: that must not go first.
+    _gpu: Rc<Gpu>,
     address: CUdeviceptr,
     bytes: usize,
     taken: usize,
@@ -42,7 +43,7 @@ impl Arena {
         })?;
         let checker = Checker::find();
         checker.declare(address, bytes, RangeState::RedZone);
-        Ok(Self { gpu: gpu.clone(), address, bytes, taken: 0, checker })
+        Ok(Self { _gpu: gpu.clone(), address, bytes, taken: 0, checker })
     }
 
     /// The next `len` elements. Their content is undefined.
@@ -72,7 +73,6 @@ impl Drop for Arena {
         // SAFETY: allocated in `new`, freed nowhere else; the driver waits for work that uses it.
         // A lost device answers with its error, and its memory is gone anyway.
         let _ = unsafe { result::free_sync(self.address) };
-        let _ = &self.gpu;
     }
 }
 
@@ -146,6 +146,5 @@ impl<T> Drop for Pinned<T> {
     fn drop(&mut self) {
         // SAFETY: allocated in `new`, freed nowhere else. What a lost device says changes nothing.
         let _ = unsafe { result::free_host(self.start.cast()) };
-        let _ = &self.gpu;
     }
 }

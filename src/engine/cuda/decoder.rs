@@ -126,7 +126,7 @@ impl<T: Compute> Decoder<T> {
     /// # Errors
     /// As [`Self::step`].
     pub fn traffic(&mut self, shape: &StepShape, lengths: Vec<usize>, tiles: Vec<Tile>) -> Result<Traffic, Fault> {
-        // Once unrecorded if anything must be set up: cuBLASLt's plans need no stream, so nothing must.
+        // Nothing must have run before: cuBLASLt plans a product without a stream.
         self.tally = Some(Tally { lengths, tiles, traffic: Traffic::default() });
         let recorded = record(&self.gpu.clone(), || self.step(shape));
         let tally = self.tally.take();
@@ -283,9 +283,7 @@ impl<T: Compute> Decoder<T> {
             return self.launched(|_| gemv.traffic(), gemv.launch(&self.kernels, &self.gpu.stream));
         }
         let product = Product { weight, bias, input, out, rows, columns, depth };
-        if let Some(tally) = &mut self.tally {
-            tally.traffic += product.traffic();
-        }
+        self.count(|_| product.traffic());
         self.gemm.run(&product)
     }
 
@@ -300,9 +298,14 @@ impl<T: Compute> Decoder<T> {
         traffic: impl FnOnce(&Tally) -> Traffic,
         launched: Result<(), LaunchFault>,
     ) -> Result<(), Fault> {
+        self.count(traffic);
+        launched.map_err(|fault| self.gpu.launch_fault(fault))
+    }
+
+    /// Adds to the tally, if there is one.
+    fn count(&mut self, traffic: impl FnOnce(&Tally) -> Traffic) {
         if let Some(tally) = &mut self.tally {
             tally.traffic += traffic(tally);
         }
-        launched.map_err(|fault| self.gpu.launch_fault(fault))
     }
 }

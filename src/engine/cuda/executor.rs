@@ -10,7 +10,7 @@ use super::work::Most;
 use crate::base::{Fault, HostTensor};
 use crate::core::{BatchId, Emission, Member, Microbatch, Output};
 use crate::engine::candle::{DeviceChoice, Setup};
-use crate::engine::part::{StagePart, activations_buffer, sampling, token};
+use crate::engine::part::{StagePart, packed, sampling, token};
 use crate::engine::{Executor, Numbers};
 use crate::model::{LayerRange, LlamaSpec, ModelSpec, TensorSource};
 use crate::ops::observe;
@@ -147,8 +147,7 @@ impl<T: Compute> CudaExecutor<T> {
     }
 
     fn run_checked(&mut self, batch: &Microbatch, inputs: &[HostTensor]) -> Result<Output, Fault> {
-        let input = if self.part().is_first() { StepInput::Ids } else { StepInput::Activations(self.spec.hidden()) };
-        let shape = shape_of(batch, self.setup.kv.block_size, input, self.decoder.is_last());
+        let shape = shape_of(batch, self.setup.kv.block_size, self.graphs.input(), self.decoder.is_last());
         let bucket = if shape.tiles == 0 { self.graphs.bucket(shape.rows) } else { None };
         let left = match bucket {
             Some(rows) => {
@@ -161,20 +160,20 @@ impl<T: Compute> CudaExecutor<T> {
             }
         };
         // What padding rows left is not fetched.
-        let first = |len: usize| format!("a step left less than {len} numbers");
+        let short = |len: usize| Fault::internal(format!("a step left less than {len} numbers"));
         match left {
             Left::Activations(x) => {
                 let len = shape.rows * self.spec.hidden();
-                let x = x.part(0..len).ok_or_else(|| Fault::internal(first(len)))?;
+                let x = x.part(0..len).ok_or_else(|| short(len))?;
                 self.down.download(0, x)?;
                 self.gpu.synchronize("running a step")?;
-                Ok(Output::Activations(activations(&self.down.as_slice()[..len], shape.rows, self.spec.hidden())))
+                Ok(Output::Activations(packed(&self.down.as_slice()[..len], shape.rows)))
             }
             Left::Tokens(tokens, logits) => {
                 let len = shape.emitting * self.spec.vocab();
                 let (tokens, logits) = match (tokens.part(0..shape.emitting), logits.part(0..len)) {
                     (Some(tokens), Some(logits)) => (tokens, logits),
-                    _ => return Err(Fault::internal(first(len))),
+                    _ => return Err(short(len)),
                 };
                 // The same words; a token's bits pass through as they are.
                 // SAFETY: one 32-bit word each.
@@ -222,14 +221,4 @@ fn penalised(member: &Member) -> bool {
 
 fn needs_logits(member: &Member) -> bool {
     sampling(member).top_logits > 0 || penalised(member)
-}
-
-/// Activations as they travel.
-fn activations(numbers: &[f32], rows: usize, width: usize) -> bytes::BytesMut {
-    let mut bytes = activations_buffer(rows, width);
-    bytes.resize(numbers.len() * 4, 0);
-    for (bytes, number) in bytes.as_chunks_mut::<4>().0.iter_mut().zip(numbers) {
-        *bytes = number.to_le_bytes();
-    }
-    bytes
 }

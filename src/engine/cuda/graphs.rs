@@ -44,6 +44,11 @@ impl Graphs {
         Self { recorded: Vec::new(), table_blocks, input, last, refused: 0 }
     }
 
+    /// What the stage takes.
+    pub fn input(&self) -> StepInput {
+        self.input
+    }
+
     /// The shape of a recorded step of `rows` rows.
     pub fn shape(&self, rows: usize) -> StepShape {
         StepShape {
