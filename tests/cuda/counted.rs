@@ -1,6 +1,7 @@
 //! What an emulated device that counts saw of a kernel's accesses to memory. Other devices say nothing.
 
 use crate::Device;
+use crate::emulator::find;
 use stageline::engine::cuda::launch::{Half, Pair, Traffic};
 use std::ffi::{CStr, CString, c_char};
 
@@ -34,12 +35,10 @@ pub fn counted<T: Half>(device: &Device, kernel: &str, launch: impl Fn()) -> Opt
 /// The bytes that one launch of the function `kernel` reads and writes, each once. Launches once or more often.
 pub fn counted_as(device: &Device, kernel: &str, launch: impl Fn()) -> Option<Traffic> {
     let name = CString::new(kernel).expect("a name");
-    // SAFETY: a look-up by name.
-    let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, TRAFFIC_OF.as_ptr()) };
-    if found.is_null() {
+    let Some(found) = find(TRAFFIC_OF) else {
         launch();
         return None;
-    }
+    };
     // SAFETY: the emulated driver exports it with this type.
     let traffic_of: TrafficOf = unsafe { std::mem::transmute(found) };
     let counts = || {

@@ -2,6 +2,7 @@
 //! ask for it are left out there by scripts/test-cuda.
 
 use std::ffi::CStr;
+use std::ptr::NonNull;
 
 /// `struct emu_counts`.
 #[repr(C)]
@@ -30,14 +31,26 @@ pub struct Counts {
     pub unique_written_bytes: u64,
 }
 
-fn symbol(name: &CStr) -> *mut libc::c_void {
+/// Where the driver's function `name` is, if it is the emulated one.
+pub fn find(name: &CStr) -> Option<NonNull<libc::c_void>> {
     // SAFETY: a look-up by name.
-    let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) };
-    assert!(!found.is_null(), "{name:?} is missing: this test needs the emulated driver");
-    found
+    NonNull::new(unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) })
 }
 
-/// What the driver did since [`reset`]. Tests that count run alone in their process: see [`alone`].
+fn symbol(name: &CStr) -> NonNull<libc::c_void> {
+    find(name).unwrap_or_else(|| panic!("{name:?} is missing: this test needs the emulated driver"))
+}
+
+/// Lets the `after`th next call of the driver function `call` fail with `code`; null takes all back.
+fn fail(call: *const libc::c_char, after: i32, code: i32) {
+    // SAFETY: the signature is emu.h's.
+    unsafe {
+        let fail: unsafe extern "C" fn(*const libc::c_char, i32, i32) = std::mem::transmute(symbol(c"emu_fail_next"));
+        fail(call, after, code);
+    }
+}
+
+/// What the driver did since [`reset`]. It counts for the whole process: tests that ask run one after the other.
 pub fn counts() -> Counts {
     let mut counts = Counts::default();
     // SAFETY: the signature is emu.h's.
@@ -59,18 +72,10 @@ pub fn reset() {
 
 /// Lets the `after`th next call of the driver function `call` fail with `code`.
 pub fn fail_next(call: &CStr, after: i32, code: i32) {
-    // SAFETY: the signature is emu.h's.
-    unsafe {
-        let fail: unsafe extern "C" fn(*const libc::c_char, i32, i32) = std::mem::transmute(symbol(c"emu_fail_next"));
-        fail(call.as_ptr(), after, code);
-    }
+    fail(call.as_ptr(), after, code);
 }
 
 /// Takes all failures back, and revives the context.
 pub fn fail_no_more() {
-    // SAFETY: the signature is emu.h's; null stands for all.
-    unsafe {
-        let fail: unsafe extern "C" fn(*const libc::c_char, i32, i32) = std::mem::transmute(symbol(c"emu_fail_next"));
-        fail(std::ptr::null(), 0, 0);
-    }
+    fail(std::ptr::null(), 0, 0);
 }

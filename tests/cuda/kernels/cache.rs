@@ -1,9 +1,10 @@
 //! Sequences in a paged cache, for the attention kernels' tests: shuffled blocks, and NaN wherever nothing may be read.
 
 use super::noise;
+use crate::{Array, Device};
 use half::{bf16, f16};
 use stageline::base::prng::Prng;
-use stageline::engine::cuda::kernels::PagedShape;
+use stageline::engine::cuda::kernels::{Paged, PagedShape};
 use stageline::engine::cuda::launch::Half;
 use std::ops::Range;
 
@@ -55,9 +56,46 @@ impl<T: Half> Cache<T> {
         Self { keys, values, tables, table_stride }
     }
 
+    /// The caches on `device`, and `qkv`, whose queries see them.
+    pub fn placed(&self, device: &Device, shape: PagedShape, qkv: &[T]) -> Placed<T> {
+        Placed {
+            qkv: device.array(qkv),
+            keys: device.array(&self.keys),
+            values: device.array(&self.values),
+            tables: device.array(&self.tables),
+            table_stride: self.table_stride,
+            shape,
+        }
+    }
+
     /// The blocks of a sequence.
     pub fn table(&self, sequence: usize) -> &[i32] {
         &self.tables[sequence * self.table_stride..][..self.table_stride]
+    }
+}
+
+/// A [`Cache`] on a device, with rows that see it.
+pub struct Placed<T> {
+    qkv: Array<T>,
+    keys: Array<T>,
+    values: Array<T>,
+    tables: Array<i32>,
+    table_stride: usize,
+    shape: PagedShape,
+}
+
+impl<T: Half> Placed<T> {
+    /// The arguments that all attention kernels share, for results in `out`.
+    pub fn paged(&self, out: &Array<T>) -> Paged<T> {
+        Paged {
+            qkv: self.qkv.slice(),
+            k_cache: self.keys.slice(),
+            v_cache: self.values.slice(),
+            tables: self.tables.slice(),
+            table_stride: self.table_stride,
+            out: out.slice(),
+            shape: self.shape,
+        }
     }
 }
 

@@ -33,22 +33,13 @@ fn check<T: Half>(shape: PagedShape, lengths: &[usize], splits: &[usize]) {
     let cache = Cache::<T>::new(shape, &lengths.iter().map(seen).collect::<Vec<_>>(), 1);
     let qkv = rows::<T>(&shape, seqs, 7);
     let lengths_there = device.array(&lengths.iter().map(|length| *length as u32).collect::<Vec<_>>());
-    let (qkv_there, tables) = (device.array(&qkv), device.array(&cache.tables));
-    let (keys, values) = (device.array(&cache.keys), device.array(&cache.values));
+    let placed = cache.placed(&device, shape, &qkv);
     for splits in splits.iter().copied() {
         let what = format!("{shape:?}, lengths {lengths:?}, {splits} splits");
         let out = device.unset::<T>(seqs * width);
         let parts = if splits == 1 { 0 } else { splits };
         let partial = device.unset::<f32>(seqs * shape.heads * parts * (2 + shape.head_dim));
-        let paged = Paged {
-            qkv: qkv_there.slice(),
-            k_cache: keys.slice(),
-            v_cache: values.slice(),
-            tables: tables.slice(),
-            table_stride: cache.table_stride,
-            out: out.slice(),
-            shape,
-        };
+        let paged = placed.paged(&out);
         let decode = DecodeAttention { paged, lengths: lengths_there.slice(), splits, partial: partial.slice() };
         let launch = || decode.launch(device.kernels, &device.stream).unwrap_or_else(|e| panic!("{what}: {e}"));
         if let Some(counted) = counted::<T>(&device, &kernel(&shape), launch) {
@@ -123,20 +114,11 @@ fn a_recorded_launch_serves_other_lengths() {
     let (shape, splits, seqs) = (shape(4, 2, 64, 8, 0), 3, 3);
     let PagedShape { heads, head_dim, .. } = shape;
     let (cache, qkv) = (Cache::<bf16>::new(shape, &[0..40, 0..17, 0..40], 1), rows::<bf16>(&shape, seqs, 7));
-    let (qkv_there, tables) = (device.array(&qkv), device.array(&cache.tables));
-    let (keys, values) = (device.array(&cache.keys), device.array(&cache.values));
+    let placed = cache.placed(&device, shape, &qkv);
     let mut lengths_there = device.array(&[5u32, 0, 40]);
     let out = device.unset::<bf16>(seqs * heads * head_dim);
     let partial = device.unset::<f32>(seqs * heads * splits * (2 + head_dim));
-    let paged = Paged {
-        qkv: qkv_there.slice(),
-        k_cache: keys.slice(),
-        v_cache: values.slice(),
-        tables: tables.slice(),
-        table_stride: cache.table_stride,
-        out: out.slice(),
-        shape,
-    };
+    let paged = placed.paged(&out);
     let decode = DecodeAttention { paged, lengths: lengths_there.slice(), splits, partial: partial.slice() };
     let combine = CombineAttention { partial: partial.slice(), out: out.slice(), heads, head_dim, splits };
     device.stream.synchronize().expect("what came before has run");

@@ -33,18 +33,9 @@ fn check<T: Half>(shape: PagedShape, chunks: &[(usize, usize)]) {
     // A tile of no rows, whose position no table has.
     tiles.push(Tile { member: 0, first_row: 0, rows: 0, position: 1 << 20 });
 
-    let (qkv_there, tables, tiles_there) = (device.array(&qkv), device.array(&cache.tables), device.array(&tiles));
-    let (keys, values) = (device.array(&cache.keys), device.array(&cache.values));
+    let (placed, tiles_there) = (cache.placed(&device, shape, &qkv), device.array(&tiles));
     let out = device.unset::<T>(count * width);
-    let paged = Paged {
-        qkv: qkv_there.slice(),
-        k_cache: keys.slice(),
-        v_cache: values.slice(),
-        tables: tables.slice(),
-        table_stride: cache.table_stride,
-        out: out.slice(),
-        shape,
-    };
+    let paged = placed.paged(&out);
     let prefill = PrefillAttention { paged, tiles: tiles_there.slice() };
     let launch = || prefill.launch(device.kernels, &device.stream).unwrap_or_else(|e| panic!("{what}: {e}"));
     if let Some(counted) = counted::<T>(&device, &format!("prefill_attention_{}", shape.head_dim), launch) {
