@@ -1,7 +1,8 @@
 //! The clients and the door that serves them.
 
+use super::model::POISON;
 use super::processes::Shape;
-use super::{END_TOKEN, Happening, POISON, Story, VOCAB, World};
+use super::{END_TOKEN, Happening, Story, World};
 use stageline::base::{Fault, ReplicaId, SequenceId, Tick, TokenId};
 use stageline::core::requests::{DoorAction, DoorEvent, FinishReason, Judge, NewRequest};
 use stageline::core::{Sampling, Work};
@@ -32,11 +33,11 @@ impl Judge for EndTokens {
 
 impl World {
     pub fn make_clients(&mut self, embeds: bool, shape: Shape) {
+        let vocab = u64::from(self.model.vocab());
         let most = shape.kv_blocks * shape.block_size;
         for index in 0..4 + self.random.below(16) as usize {
             let length = 1 + self.random.below(u64::from(most.min(40))) as u32;
-            let mut prompt: Vec<TokenId> =
-                (0..length).map(|_| self.random.below(u64::from(VOCAB)) as TokenId).collect();
+            let mut prompt: Vec<TokenId> = (0..length).map(|_| self.random.below(vocab) as TokenId).collect();
             let faults = self.story == Story::Faults;
             let poisoned = faults && self.random.chance(40);
             if poisoned {

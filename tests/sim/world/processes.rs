@@ -1,6 +1,6 @@
 //! The stages' processes and their devices.
 
-use super::{Happening, LEASE, POISON, VOCAB, World};
+use super::{Happening, LEASE, World};
 use bytes::{Bytes, BytesMut};
 use stageline::base::{Fault, HostTensor, ReplicaId, StageIndex, Tick};
 use stageline::core::link::Room;
@@ -8,7 +8,6 @@ use stageline::core::machine::{Action, Event, StageMachine, StageSetup};
 use stageline::core::message::{Body, LinkLoad, LinkMail};
 use stageline::core::{BatchId, Microbatch, Output, Ticket};
 use stageline::engine::Executor;
-use stageline::engine::fake::{FakeExecutor, FakeSetup, HIDDEN};
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -16,13 +15,22 @@ pub struct Process {
     pub replica: ReplicaId,
     pub alive: bool,
     pub machine: StageMachine,
-    pub executor: FakeExecutor,
+    pub executor: Box<dyn Executor>,
     pub parked: HashMap<Ticket, HostTensor>,
     /// On the device, in order; the first one runs.
-    pub device: Vec<Microbatch>,
+    pub device: Vec<OnDevice>,
     pub output: Option<BytesMut>,
     pub next_ticket: u64,
     pub wake_at: Option<Tick>,
+}
+
+/// A microbatch that was handed to a device.
+pub struct OnDevice {
+    pub batch: Microbatch,
+    inputs: Vec<HostTensor>,
+    /// Whether it could be handed over; an error of its own if the world wants it to fail.
+    started: Result<(), Fault>,
+    injected: bool,
 }
 
 /// What the stages of one world are made with.
@@ -50,9 +58,9 @@ impl Shape {
     }
 
     /// Room for the longest encoder sequence beside what decode keeps.
-    pub fn window(self) -> Room {
+    pub fn window(self, hidden: usize) -> Room {
         let rows = u64::from(self.max_num_seqs) + 48 + u64::from(self.max_batch_tokens);
-        Room { rows, bytes: rows * (HIDDEN * 4) as u64 }
+        Room { rows, bytes: rows * (hidden * 4) as u64 }
     }
 }
 
@@ -60,7 +68,8 @@ impl World {
     pub fn start(&mut self, stage: StageIndex, shape: Shape) -> Process {
         self.boots += 1;
         let replica = ReplicaId::new(&format!("s{stage}"), self.boots);
-        let width = (HIDDEN * 4) as u64;
+        let hidden = self.model.hidden();
+        let width = (hidden * 4) as u64;
         let setup = StageSetup {
             me: replica.clone(),
             stage,
@@ -71,23 +80,14 @@ impl World {
             max_batch_tokens: shape.max_batch_tokens,
             microbatches: shape.microbatches,
             max_batch_delay: shape.delay,
-            window: shape.window(),
+            window: shape.window(hidden),
             row_bytes_in: if stage == 0 { 4 } else { width },
             row_bytes_out: width,
             lease: LEASE,
             idle_limit: Duration::from_secs(30),
             planted: self.planted,
         };
-        let executor = FakeExecutor::new(FakeSetup {
-            stage,
-            last: stage + 1 == self.stages,
-            vocab: VOCAB,
-            kv_blocks: shape.kv_blocks,
-            block_size: shape.block_size,
-            batch_cost: Duration::ZERO,
-            row_cost: Duration::ZERO,
-            poison: Some(POISON),
-        });
+        let executor = self.model.executor(stage, self.stages, shape);
         Process {
             replica,
             alive: true,
@@ -122,25 +122,21 @@ impl World {
     }
 
     pub fn act(&mut self, index: usize, action: Action) {
+        let hidden = self.model.hidden();
         let process = &mut self.processes[index];
         let me = process.replica.clone();
         match action {
-            Action::Run(batch) => {
-                process.device.push(batch);
-                if self.processes[index].device.len() == 1 {
-                    self.start_device(index);
-                }
-            }
+            Action::Run(batch) => self.hand_over(index, batch),
             Action::Send { to, body, .. } => self.send(me, to, body),
             Action::Forward { to, epoch, number, segments, ranges, .. } => {
                 let output = process.output.as_ref().map(|bytes| Bytes::copy_from_slice(bytes)).unwrap_or_default();
                 let mut rows = BytesMut::new();
                 for range in &ranges {
-                    let width = HIDDEN * 4;
+                    let width = hidden * 4;
                     rows.extend_from_slice(&output[range.start as usize * width..range.end as usize * width]);
                 }
                 let count: usize = segments.iter().map(|s| s.rows as usize).sum();
-                match HostTensor::activations(count, HIDDEN, rows.freeze()) {
+                match HostTensor::activations(count, hidden, rows.freeze()) {
                     Some(payload) => {
                         let load = LinkLoad::Rows { segments, payload };
                         self.send(me, to, Body::Link(LinkMail::Frame { epoch, number, load }));
@@ -158,9 +154,29 @@ impl World {
         }
     }
 
+    /// Gives a batch to the device, which may run another.
+    fn hand_over(&mut self, index: usize, batch: Microbatch) {
+        let injected = self.faults_now() && self.random.chance(15);
+        let process = &mut self.processes[index];
+        let inputs: Option<Vec<HostTensor>> = batch
+            .members
+            .iter()
+            .map(|m| process.parked.get(&m.ticket).map(|t| t.slice_rows(m.ticket_row as usize, m.rows as usize)))
+            .collect();
+        let Some(inputs) = inputs else {
+            self.violations.push("a batch names a payload that was released".into());
+            return;
+        };
+        let started = if injected { Err(Fault::device("injected")) } else { process.executor.start(&batch, &inputs) };
+        process.device.push(OnDevice { batch, inputs, started, injected });
+        if process.device.len() == 1 {
+            self.start_device(index);
+        }
+    }
+
     pub fn start_device(&mut self, index: usize) {
         let process = &self.processes[index];
-        let (at, batch) = (process.replica.clone(), process.device[0].id);
+        let (at, batch) = (process.replica.clone(), process.device[0].batch.id);
         let mut cost = Duration::from_micros(500 + self.random.below(1500));
         if self.faults_now() && self.random.chance(20) {
             self.mark("slow device");
@@ -171,21 +187,10 @@ impl World {
 
     pub fn device_done(&mut self, at: &ReplicaId, batch: BatchId) {
         let Some(index) = self.processes.iter().position(|p| p.replica == *at && p.alive) else { return };
-        let inject = self.faults_now() && self.random.chance(15);
         let process = &mut self.processes[index];
-        let work = process.device.remove(0);
+        let OnDevice { batch: work, inputs, started, injected } = process.device.remove(0);
         assert_eq!(work.id, batch, "the device runs batches in order");
-        let inputs: Option<Vec<HostTensor>> = work
-            .members
-            .iter()
-            .map(|m| process.parked.get(&m.ticket).map(|t| t.slice_rows(m.ticket_row as usize, m.rows as usize)))
-            .collect();
-        let Some(inputs) = inputs else {
-            self.violations.push("a batch names a payload that was released".into());
-            return;
-        };
-        let outcome = if inject { Err(Fault::device("injected")) } else { process.executor.run(&work, &inputs) };
-        let outcome = match outcome {
+        let outcome = match started.and_then(|()| process.executor.run(&work, &inputs)) {
             Ok(Output::Activations(bytes)) => {
                 process.output = Some(bytes);
                 Ok(Vec::new())
@@ -194,7 +199,7 @@ impl World {
             Err(fault) => Err(fault),
         };
         if outcome.is_err() {
-            self.mark(if inject { "failed batch" } else { "poisoned request" });
+            self.mark(if injected { "failed batch" } else { "poisoned request" });
             for member in &work.members {
                 self.client(member.sequence, |client| client.device_failures += 1);
             }

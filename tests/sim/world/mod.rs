@@ -2,10 +2,12 @@
 
 mod checks;
 mod clients;
+pub mod model;
 mod network;
-mod processes;
+pub mod processes;
 
 use clients::Client;
+use model::Model;
 use processes::{Process, Shape};
 use stageline::base::prng::Prng;
 use stageline::base::{ReplicaId, StageIndex, Tick, TokenId};
@@ -15,6 +17,7 @@ use stageline::core::message::Body;
 use stageline::core::requests::{DoorEvent, DoorMachine, DoorSetup};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap};
+use std::rc::Rc;
 use std::time::Duration;
 
 /// Things that at least one of CI's seeds must have made happen.
@@ -40,9 +43,7 @@ pub const MARKS: [&str; 18] = [
 ];
 
 const LEASE: Duration = Duration::from_secs(3);
-const VOCAB: u32 = 97;
 const END_TOKEN: TokenId = 13;
-const POISON: TokenId = 1_000_003;
 
 /// Which faults a world has.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -93,6 +94,7 @@ enum Happening {
 }
 
 pub struct World {
+    model: Rc<dyn Model>,
     random: Prng,
     story: Story,
     planted: Planted,
@@ -117,14 +119,10 @@ pub struct World {
 }
 
 impl World {
-    pub fn new(seed: u64, planted: Planted) -> Self {
-        Self::with_story(seed, planted, Story::Faults)
-    }
-
-    pub fn with_story(seed: u64, planted: Planted, story: Story) -> Self {
+    pub fn new(seed: u64, planted: Planted, story: Story, model: Rc<dyn Model>) -> Self {
         let mut random = Prng::new(seed);
-        let stages = 1 + random.below(4) as StageIndex;
-        let embeds = random.chance(150);
+        let stages = 1 + random.below(model.most_stages().into()) as StageIndex;
+        let embeds = random.chance(150) && model.encodes();
         let me = ReplicaId::new("s0", 1);
         let microbatches = 1 + random.below(3) as u32;
         let setup = DoorSetup {
@@ -140,6 +138,7 @@ impl World {
         };
         let max_num_seqs = setup.max_num_seqs;
         let mut world = Self {
+            model,
             story,
             planted,
             now: Tick(0),

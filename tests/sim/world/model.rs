@@ -1,0 +1,79 @@
+//! What the stages of a world compute.
+
+use super::processes::Shape;
+use stageline::base::{StageIndex, TokenId};
+use stageline::engine::Executor;
+use stageline::engine::fake::{FakeExecutor, FakeSetup, HIDDEN, expected, expected_vector};
+use std::time::Duration;
+
+/// A token that no model has: a batch with it fails.
+pub const POISON: TokenId = 1_000_003;
+
+/// A model, and how to tell a right answer of it.
+pub trait Model {
+    /// Tokens are `0..vocab`.
+    fn vocab(&self) -> u32;
+
+    /// Width of an activation row.
+    fn hidden(&self) -> usize;
+
+    /// Most stages that it can be cut into.
+    fn most_stages(&self) -> StageIndex;
+
+    /// Whether it can encode.
+    fn encodes(&self) -> bool;
+
+    /// Loads `stage` of `stages`.
+    fn executor(&self, stage: StageIndex, stages: StageIndex, shape: Shape) -> Box<dyn Executor>;
+
+    /// Says what is wrong with `tokens` as the beginning of an answer to `prompt`.
+    fn check_tokens(&self, prompt: &[TokenId], tokens: &[TokenId], stages: StageIndex) -> Result<(), String>;
+
+    /// Whether `vector` is what `prompt` is encoded to.
+    fn is_vector(&self, prompt: &[TokenId], vector: &[f32], stages: StageIndex) -> bool;
+}
+
+/// The hash chain of the fake executor.
+pub struct HashChain;
+
+const VOCAB: u32 = 97;
+
+impl Model for HashChain {
+    fn vocab(&self) -> u32 {
+        VOCAB
+    }
+
+    fn hidden(&self) -> usize {
+        HIDDEN
+    }
+
+    fn most_stages(&self) -> StageIndex {
+        4
+    }
+
+    fn encodes(&self) -> bool {
+        true
+    }
+
+    fn executor(&self, stage: StageIndex, stages: StageIndex, shape: Shape) -> Box<dyn Executor> {
+        Box::new(FakeExecutor::new(FakeSetup {
+            stage,
+            last: stage + 1 == stages,
+            vocab: VOCAB,
+            kv_blocks: shape.kv_blocks,
+            block_size: shape.block_size,
+            batch_cost: Duration::ZERO,
+            row_cost: Duration::ZERO,
+            poison: Some(POISON),
+        }))
+    }
+
+    fn check_tokens(&self, prompt: &[TokenId], tokens: &[TokenId], stages: StageIndex) -> Result<(), String> {
+        let right = expected(prompt, stages, VOCAB, tokens.len());
+        if right == tokens { Ok(()) } else { Err(format!("wrong tokens {tokens:?}, right are {right:?}")) }
+    }
+
+    fn is_vector(&self, prompt: &[TokenId], vector: &[f32], stages: StageIndex) -> bool {
+        vector == expected_vector(prompt, stages)
+    }
+}
