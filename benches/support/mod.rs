@@ -58,6 +58,9 @@ pub fn setup(threads: &Threads, options: &Options) -> Setup {
         kv: KV,
         max_rows: options.most_rows(false),
         max_seqs: MAX_SEQS as usize,
+        longest: options.max_model_len as usize,
+        least_blocks: KV.blocks,
+        to_come: 0,
     }
 }
 
@@ -69,6 +72,7 @@ pub fn options() -> Options {
         max_batch_delay: Duration::ZERO,
         block_size: KV.block_size as u32,
         kv_blocks: KV.blocks as u32,
+        least_kv_blocks: KV.blocks as u32,
         microbatches: 1,
         microbatches_away: 1,
         max_queue: 256,

@@ -72,6 +72,11 @@ impl Site {
         });
         let runner = runner.map_err(said)?;
         let limits = batching.for_model(blueprint.spec.max_positions())?;
+        // The CPU's memory is everybody's: there a stage takes what it was told. A GPU's is its own.
+        let (least_kv_blocks, kv_blocks) = match runner {
+            Runner::Engine(_) => limits.fitting_kv_blocks,
+            Runner::Candle | Runner::Fake => (limits.kv_blocks, limits.kv_blocks),
+        };
         let microbatches = batching.microbatches.unwrap_or(devices);
         let options = Options {
             max_num_seqs: batching.max_num_seqs,
@@ -79,7 +84,8 @@ impl Site {
             max_batch_tokens: batching.max_batch_tokens,
             max_batch_delay: batching.max_batch_delay,
             block_size: batching.block_size,
-            kv_blocks: limits.kv_blocks,
+            kv_blocks,
+            least_kv_blocks,
             microbatches,
             microbatches_away: batching.microbatches_away.unwrap_or(microbatches),
             max_queue: batching.max_queue as usize,
@@ -110,8 +116,9 @@ impl Site {
     pub async fn start_embedded(&self) -> anyhow::Result<Serving> {
         let text = self.text()?;
         let loading = Loading::new();
-        let loaders =
-            (0..self.pipeline.stages).map(|stage| self.loader(stage, &loading)).collect::<anyhow::Result<_>>()?;
+        let stages = self.pipeline.stages;
+        let loader = |stage| self.loader((stage, usize::from(stages - 1 - stage)), &loading);
+        let loaders = (0..stages).map(loader).collect::<anyhow::Result<_>>()?;
         let serving = server::embedded(&self.pipeline, loaders, text, self.metrics.clone()).await.map_err(said);
         loading.finish();
         serving
@@ -127,7 +134,7 @@ impl Site {
         let broker = Broker { urls: nats.urls.clone(), credentials: nats.creds.clone(), hop: hop.clone() };
         let text = if stage == 0 { Some(self.text()?) } else { None };
         let loading = Loading::new();
-        let loader = self.loader(stage, &loading)?;
+        let loader = self.loader((stage, 0), &loading)?;
         let serving =
             server::on_nats(&self.pipeline, (stage, loader), &broker, text, self.metrics.clone()).await.map_err(said);
         loading.finish();
@@ -141,7 +148,8 @@ impl Site {
         Ok(Arc::new(text))
     }
 
-    fn loader(&self, stage: StageIndex, loading: &Loading) -> anyhow::Result<Loader> {
+    /// `to_come` stages are warmed up on the same device after this one.
+    fn loader(&self, (stage, to_come): (StageIndex, usize), loading: &Loading) -> anyhow::Result<Loader> {
         let options = &self.pipeline.options;
         if self.runner == Runner::Fake {
             let setup = FakeSetup {
@@ -166,6 +174,9 @@ impl Site {
             kv: KvShape { blocks: options.kv_blocks as usize, block_size: options.block_size as usize },
             max_rows: options.most_rows(self.pipeline.embeds),
             max_seqs: options.max_num_seqs as usize,
+            longest: options.max_model_len as usize,
+            least_blocks: options.least_kv_blocks as usize,
+            to_come,
         };
         let bar = loading.bar(stage);
         Ok(self.blueprint.loader(stage, setup, move |bytes| bar.inc(bytes)))

@@ -261,7 +261,11 @@ impl BatchingConfig {
                 "kv_blocks: {blocks} blocks are needed, which is more than there can be: lower max_num_seqs"
             ));
         };
-        Ok(ModelLimits { max_model_len: len, kv_blocks })
+        let most = u64::from(self.max_num_seqs).saturating_mul(one);
+        let fitting = self.kv_blocks.map_or((one, most), |said| (said.into(), said.into()));
+        let narrow = |blocks: u64| u32::try_from(blocks).unwrap_or(u32::MAX);
+        let fitting_kv_blocks = (narrow(fitting.0), narrow(fitting.1));
+        Ok(ModelLimits { max_model_len: len, kv_blocks, fitting_kv_blocks })
     }
 }
 

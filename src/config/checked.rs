@@ -154,8 +154,11 @@ pub struct BatchingConfig {
 pub struct ModelLimits {
     /// Longest sequence in tokens.
     pub max_model_len: u32,
-    /// KV blocks of each stage.
+    /// KV blocks of each stage, if its memory is not asked.
     pub kv_blocks: u32,
+    /// Fewest and most of them where a stage takes as many as its device has room for: for one sequence of the longest, and
+    /// for all of them. Both are [`Self::kv_blocks`] if the settings say a number.
+    pub fitting_kv_blocks: (u32, u32),
 }
 
 /// The HTTP door, health and metrics.

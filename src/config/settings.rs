@@ -61,7 +61,7 @@ pub const KV_BLOCKS: Setting = Setting::value(
     "kv_blocks",
     "N",
     "KV cache blocks of a stage (default: enough for max_num_seqs sequences of 2048 tokens, or shorter where \
-     max_model_len is)",
+     max_model_len is; with executor cuda as many as there is room for, up to max_num_seqs sequences of the longest)",
 );
 pub const MICROBATCHES: Setting =
     Setting::value("microbatches", "N", "Decode batches under way at once (default: one for each device on the path)");

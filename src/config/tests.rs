@@ -110,11 +110,12 @@ fn rules_between_settings() {
 #[test]
 fn the_model_decides_what_is_left_open() {
     let limits = |flags: &[_], positions| embed(flags, &[], "").unwrap().batching.for_model(positions);
-    let of = |max_model_len, kv_blocks| Ok(ModelLimits { max_model_len, kv_blocks });
-    assert_eq!(limits(&[], 8192), of(8192, 64 * 128));
-    assert_eq!(limits(&[], 100), of(100, 64 * 7), "100 tokens are 7 blocks of 16");
-    assert_eq!(limits(&[("max_num_seqs", "1")], 8192), of(8192, 512), "one whole sequence always fits");
-    assert_eq!(limits(&[("max_model_len", "512"), ("kv_blocks", "32")], 8192), of(512, 32));
+    let of =
+        |max_model_len, kv_blocks, fitting_kv_blocks| Ok(ModelLimits { max_model_len, kv_blocks, fitting_kv_blocks });
+    assert_eq!(limits(&[], 8192), of(8192, 64 * 128, (512, 64 * 512)));
+    assert_eq!(limits(&[], 100), of(100, 64 * 7, (7, 64 * 7)), "100 tokens are 7 blocks of 16");
+    assert_eq!(limits(&[("max_num_seqs", "1")], 8192), of(8192, 512, (512, 512)), "one whole sequence always fits");
+    assert_eq!(limits(&[("max_model_len", "512"), ("kv_blocks", "40")], 8192), of(512, 40, (40, 40)));
     assert!(limits(&[("max_model_len", "513")], 512).is_err());
     assert!(limits(&[("kv_blocks", "511")], 8192).is_err());
 }

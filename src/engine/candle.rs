@@ -3,7 +3,7 @@
 use crate::base::{Fault, HostTensor};
 use crate::core::{Emission, Member, Microbatch, Output};
 use crate::engine::part::{StagePart, packed, token};
-use crate::engine::{Executor, Runner};
+use crate::engine::{Executor, Ready, Runner};
 use crate::model::{KvShape, LayerRange, Made, ModelSpec, StageModel, TensorSource};
 use crate::ops::{Isa, Ops, Threads};
 use candle_core::{Device, Storage, Tensor};
@@ -26,8 +26,14 @@ pub struct Setup {
     pub runner: Runner,
     /// The process's threads; all its stages share them.
     pub threads: Threads,
-    /// The KV cache; unused by encoders.
+    /// The KV cache; unused by encoders. Executor cuda makes it smaller where the device has not the memory.
     pub kv: KvShape,
+    /// Blocks of it without which there is no serving.
+    pub least_blocks: usize,
+    /// Executors of the same device that are warmed up after this one, and need memory then.
+    pub to_come: usize,
+    /// Longest sequence.
+    pub longest: usize,
     /// Most rows of a batch.
     pub max_rows: usize,
     /// Most sequences of a batch.
@@ -107,12 +113,12 @@ impl CandleExecutor {
 }
 
 impl Executor for CandleExecutor {
-    fn warm_up(&mut self) -> Result<(), Fault> {
+    fn warm_up(&mut self) -> Result<Ready, Fault> {
         for rows in [1, self.part().most_rows()] {
             let (batch, input) = self.part().warm_up_batch(rows);
             self.run(&batch, &[input])?;
         }
-        Ok(())
+        Ok(Ready { kv_blocks: self.setup.kv.blocks as u32, refused_recordings: 0 })
     }
 
     fn run(&mut self, batch: &Microbatch, inputs: &[HostTensor]) -> Result<Output, Fault> {

@@ -5,7 +5,7 @@
 
 use crate::base::{Fault, HostTensor, TokenId};
 use crate::core::{Emission, Microbatch, Output, Work};
-use crate::engine::Executor;
+use crate::engine::{Executor, Ready};
 use bytes::{BufMut, BytesMut};
 use std::time::{Duration, Instant};
 
@@ -48,8 +48,8 @@ impl FakeExecutor {
 }
 
 impl Executor for FakeExecutor {
-    fn warm_up(&mut self) -> Result<(), Fault> {
-        Ok(())
+    fn warm_up(&mut self) -> Result<Ready, Fault> {
+        Ok(Ready { kv_blocks: self.setup.kv_blocks, refused_recordings: 0 })
     }
 
     fn run(&mut self, batch: &Microbatch, inputs: &[HostTensor]) -> Result<Output, Fault> {

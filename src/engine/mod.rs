@@ -12,6 +12,6 @@ pub mod thread;
 
 pub use candle::{CandleExecutor, DeviceChoice, Setup};
 pub use choice::{ExecutorKind, Numbers, Runner, Wishes, choose};
-pub use executor::Executor;
+pub use executor::{Executor, Ready};
 pub use load::load;
 pub use thread::{Device, DeviceHandle, DeviceUse, Loader, Ran};

@@ -3,13 +3,19 @@
 use crate::base::{Fault, HostTensor};
 use crate::core::machine::DEVICE_DEPTH;
 use crate::core::{BatchId, Microbatch, Output};
-use crate::engine::Executor;
+use crate::engine::{Executor, Ready};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
+
+/// Bounds of the time between two looks at a device that works by itself: below, looking would be all that the thread does;
+/// above, a batch that has come would wait for it.
+const LEAST_PAUSE: Duration = Duration::from_micros(10);
+const MOST_PAUSE: Duration = Duration::from_micros(500);
 
 /// Makes an executor, on the thread that will run it (CUDA wants that).
 pub type Loader = Box<dyn FnOnce() -> Result<Box<dyn Executor>, Fault> + Send>;
@@ -58,7 +64,7 @@ impl DeviceUse {
 /// One device and the stages that it runs.
 pub struct Device {
     jobs: SyncSender<Job>,
-    ends: Vec<Option<mpsc::Receiver<Ran>>>,
+    ends: Vec<Option<(Ready, mpsc::Receiver<Ran>)>>,
     usage: Arc<DeviceUse>,
     thread: Option<JoinHandle<()>>,
 }
@@ -66,6 +72,7 @@ pub struct Device {
 /// A stage's way to its device.
 pub struct DeviceHandle {
     slot: usize,
+    ready: Ready,
     jobs: SyncSender<Job>,
     ran: mpsc::Receiver<Ran>,
     usage: Arc<DeviceUse>,
@@ -82,17 +89,12 @@ impl Device {
         let (senders, receivers): (Vec<_>, Vec<_>) = (0..slots).map(|_| mpsc::channel(DEVICE_DEPTH)).unzip();
         let (ready, loaded) = oneshot::channel();
         let thread = std::thread::Builder::new().name(format!("device-{name}")).spawn(move || {
-            let executors = loaders.into_iter().map(|load| {
-                let mut executor = load()?;
-                executor.warm_up()?;
-                Ok(executor)
-            });
-            let executors: Result<Vec<_>, Fault> = executors.collect();
-            match executors {
-                Ok(executors) => {
+            match made(loaders) {
+                Ok(made) => {
+                    let (executors, each): (Vec<_>, Vec<_>) = made.into_iter().unzip();
                     let stages_us = executors.iter().map(|_| AtomicU64::new(0)).collect();
                     let usage = Arc::new(DeviceUse { started: Instant::now(), stages_us });
-                    if ready.send(Ok(usage.clone())).is_ok() {
+                    if ready.send(Ok((usage.clone(), each))).is_ok() {
                         work(executors, &queue, &senders, &usage);
                     }
                 }
@@ -101,14 +103,15 @@ impl Device {
             }
         });
         let thread = thread.map_err(|e| Fault::internal(format!("the device thread cannot be started: {e}")))?;
-        let usage = loaded.await.map_err(|_| Fault::internal("the device thread ended while it loaded"))??;
-        Ok(Self { jobs, ends: receivers.into_iter().map(Some).collect(), usage, thread: Some(thread) })
+        let (usage, each) = loaded.await.map_err(|_| Fault::internal("the device thread ended while it loaded"))??;
+        let ends = each.into_iter().zip(receivers).map(Some).collect();
+        Ok(Self { jobs, ends, usage, thread: Some(thread) })
     }
 
     /// The way of the stage that the loader of this place made; once each.
     pub fn handle(&mut self, slot: usize) -> Option<DeviceHandle> {
-        let ran = self.ends.get_mut(slot)?.take()?;
-        Some(DeviceHandle { slot, jobs: self.jobs.clone(), ran, usage: self.usage.clone() })
+        let (ready, ran) = self.ends.get_mut(slot)?.take()?;
+        Some(DeviceHandle { slot, ready, jobs: self.jobs.clone(), ran, usage: self.usage.clone() })
     }
 
     /// How long it has worked.
@@ -127,19 +130,103 @@ impl Device {
     }
 }
 
-fn work(mut executors: Vec<Box<dyn Executor>>, queue: &Receiver<Job>, ends: &[mpsc::Sender<Ran>], usage: &DeviceUse) {
-    while let Ok(job) = queue.recv() {
-        let begun = Instant::now();
-        let outcome = executors[job.slot].run(&job.batch, &job.inputs);
-        let took = begun.elapsed();
-        usage.stages_us[job.slot].fetch_add(took.as_micros() as u64, Relaxed);
-        // There is room for every batch that a stage may have on the device, so this never blocks; a stage that is gone
-        // wants nothing any more.
-        let failed = outcome.is_err();
-        let _ = ends[job.slot].try_send(Ran { batch: job.batch.id, outcome, took });
-        if failed && executors[job.slot].is_lost() {
-            // The ends close with this thread: every stage on it, and so the process, ends and says why.
-            return;
+/// An executor, and what it came to.
+type Warm = (Box<dyn Executor>, Ready);
+
+/// Loads all executors, then warms each up: what one takes of the memory that is free must leave the others room for their
+/// weights.
+fn made(loaders: Vec<Loader>) -> Result<Vec<Warm>, Fault> {
+    let executors = loaders.into_iter().map(|load| load()).collect::<Result<Vec<_>, Fault>>()?;
+    let warm = executors.into_iter().map(|mut executor| executor.warm_up().map(|ready| (executor, ready)));
+    warm.collect()
+}
+
+/// A batch that was handed to its executor.
+struct Begun {
+    job: Job,
+    at: Instant,
+    started: Result<(), Fault>,
+}
+
+/// What the thread does next.
+enum Next {
+    /// A batch has come.
+    Start(Job),
+    /// The batch that began first is done, or the device has nothing else to do.
+    Finish,
+    /// Nothing: every stage is gone.
+    End,
+}
+
+/// The batches that a device thread has, in the order in which they came.
+struct Worker<'a> {
+    executors: Vec<Box<dyn Executor>>,
+    queue: &'a Receiver<Job>,
+    begun: VecDeque<Begun>,
+    /// When the last batch was done.
+    idle_since: Instant,
+    /// How long the last batch took.
+    last_took: Duration,
+}
+
+impl Worker<'_> {
+    /// Waits for whatever comes first: a batch to hand over, so that it is on the device before its turn, or the end of the
+    /// one that runs.
+    fn next(&mut self) -> Next {
+        let Some(first) = self.begun.front() else {
+            return self.queue.recv().map_or(Next::End, Next::Start);
+        };
+        // A device does not ring when it is done. Looking so often costs a step 1 part in 64 at the most.
+        let pause = (self.last_took / 64).clamp(LEAST_PAUSE, MOST_PAUSE);
+        loop {
+            if first.started.is_err() || self.executors[first.job.slot].is_done() {
+                return Next::Finish;
+            }
+            match self.queue.recv_timeout(pause) {
+                Ok(job) => return Next::Start(job),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return Next::Finish,
+            }
+        }
+    }
+
+    fn start(&mut self, job: Job) {
+        let at = Instant::now();
+        let started = self.executors[job.slot].start(&job.batch, &job.inputs);
+        self.begun.push_back(Begun { job, at, started });
+    }
+
+    /// Ends the batch that began first; says of which stage it was, and whether the device is lost.
+    fn finish(&mut self) -> Option<(usize, Ran, bool)> {
+        let Begun { job, at, started } = self.begun.pop_front()?;
+        let executor = &mut self.executors[job.slot];
+        let outcome = started.and_then(|()| executor.run(&job.batch, &job.inputs));
+        let lost = outcome.is_err() && executor.is_lost();
+        // While another ran before it, it only waited.
+        self.last_took = at.max(self.idle_since).elapsed();
+        self.idle_since = Instant::now();
+        Some((job.slot, Ran { batch: job.batch.id, outcome, took: self.last_took }, lost))
+    }
+}
+
+fn work(executors: Vec<Box<dyn Executor>>, queue: &Receiver<Job>, ends: &[mpsc::Sender<Ran>], usage: &DeviceUse) {
+    let (begun, idle_since) = (VecDeque::new(), Instant::now());
+    let mut worker = Worker { executors, queue, begun, idle_since, last_took: Duration::ZERO };
+    loop {
+        match worker.next() {
+            Next::Start(job) => worker.start(job),
+            Next::Finish => {
+                let Some((slot, ran, lost)) = worker.finish() else { continue };
+                usage.stages_us[slot].fetch_add(ran.took.as_micros() as u64, Relaxed);
+                // There is room for every batch that a stage may have on the device, so this never blocks; a stage that is
+                // gone wants nothing any more.
+                let _ = ends[slot].try_send(ran);
+                if lost {
+                    // The ends close with this thread: every stage on it, and so the process, ends and says why.
+                    return;
+                }
+            }
+            Next::End => return,
         }
     }
 }
@@ -161,6 +248,11 @@ impl DeviceHandle {
         self.ran.recv().await
     }
 
+    /// What the stage's executor came to.
+    pub fn ready(&self) -> Ready {
+        self.ready
+    }
+
     /// Time that the device has worked for this stage.
     pub fn busy(&self) -> Duration {
         self.usage.busy(self.slot)
@@ -175,8 +267,8 @@ mod tests {
     struct Failing(usize);
 
     impl Executor for Failing {
-        fn warm_up(&mut self) -> Result<(), Fault> {
-            Ok(())
+        fn warm_up(&mut self) -> Result<Ready, Fault> {
+            Ok(Ready { kv_blocks: 1, refused_recordings: 0 })
         }
 
         fn run(&mut self, _: &Microbatch, _: &[HostTensor]) -> Result<Output, Fault> {
@@ -187,6 +279,48 @@ mod tests {
         fn is_lost(&self) -> bool {
             self.0 == 2
         }
+    }
+
+    /// A device that works by itself: the first batch ends when the second was begun.
+    #[derive(Default)]
+    struct Ahead {
+        begun: Vec<u64>,
+    }
+
+    impl Executor for Ahead {
+        fn warm_up(&mut self) -> Result<Ready, Fault> {
+            Ok(Ready { kv_blocks: 1, refused_recordings: 0 })
+        }
+
+        fn start(&mut self, batch: &Microbatch, _: &[HostTensor]) -> Result<(), Fault> {
+            self.begun.push(batch.id.0);
+            if batch.id.0 == 2 { Err(Fault::device("not begun")) } else { Ok(()) }
+        }
+
+        fn is_done(&mut self) -> bool {
+            self.begun.len() > 1
+        }
+
+        fn run(&mut self, batch: &Microbatch, _: &[HostTensor]) -> Result<Output, Fault> {
+            assert_eq!(self.begun[..2], [1, 2], "batch 2 is begun while batch 1 runs");
+            assert_ne!(batch.id, BatchId(2), "what could not be begun is not run");
+            Ok(Output::Emissions(Vec::new()))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_batch_is_begun_while_another_runs_and_they_come_back_in_order() {
+        let load: Loader = Box::new(|| Ok(Box::new(Ahead::default()) as Box<dyn Executor>));
+        let mut device = Device::start("test", vec![load]).await.unwrap();
+        let mut handle = device.handle(0).unwrap();
+        for number in 1..=2 {
+            handle.run(Microbatch { id: BatchId(number), members: Vec::new() }, Vec::new()).unwrap();
+        }
+        let (first, second) = (handle.ran().await.unwrap(), handle.ran().await.unwrap());
+        assert!(first.batch == BatchId(1) && first.outcome.is_ok());
+        assert_eq!((second.batch, second.outcome.unwrap_err().message.as_str()), (BatchId(2), "not begun"));
+        handle.run(Microbatch { id: BatchId(3), members: Vec::new() }, Vec::new()).unwrap();
+        assert!(handle.ran().await.unwrap().outcome.is_ok());
     }
 
     #[tokio::test]

@@ -2,13 +2,13 @@
 
 use crate::base::{Fault, FaultClass, ReplicaId, StageIndex, Tick};
 use crate::core::direct::{DirectMachine, DirectSetup};
-use crate::core::machine::StageMachine;
+use crate::core::machine::{StageMachine, StageSetup};
 use crate::door::desk::Desk;
 use crate::door::reception::{Reception, Terms};
 use crate::door::request::Readiness;
 use crate::door::stages::Here;
 use crate::door::text::TextModel;
-use crate::engine::{Device, DeviceHandle, DeviceUse, Loader};
+use crate::engine::{Device, DeviceHandle, DeviceUse, Loader, Ready};
 use crate::server::access::{Entry, StageAccess};
 use crate::server::blueprint::StageFacts;
 use crate::server::metrics::Metrics;
@@ -97,13 +97,13 @@ pub async fn embedded(
         let peer = Peer { stage, replica: me.clone() };
         assembly.report_hop(stage, Arc::default());
         let mailbox = net.register(peer);
-        let lease = leases.keep(assembly.status(stage, &me));
+        let handle = device.handle(usize::from(stage));
+        let handle = handle.ok_or_else(|| Fault::internal("a stage without a place on the device"))?;
+        let lease = leases.keep(assembly.status(stage, &me, handle.ready()));
         let view = leases.watch();
         let replicas = view.replicas();
         views.push(replicas.clone());
         let wiring = Wiring { mailbox, post: Arc::new(net.clone()), lease, replicas, _watch: Box::new(view) };
-        let handle = device.handle(usize::from(stage));
-        let handle = handle.ok_or_else(|| Fault::internal("a stage without a place on the device"))?;
         assembly.add((stage, me), handle, wiring, (stage == 0).then(|| text.clone()));
     }
     for view in views {
@@ -157,7 +157,7 @@ pub async fn on_nats(
     let (hop, counters) = (hops.hop(), hops.counters().clone());
     tracing::info!(stage, replica = %me, %hop, port = hops.address(), "sends to the next stage by this hop");
     let mut assembly = Assembly::new(pipeline, metrics, device.usage(), hop);
-    let status = Status { hop: hops.address().map(str::to_owned), ..assembly.status(stage, &me) };
+    let status = Status { hop: hops.address().map(str::to_owned), ..assembly.status(stage, &me, handle.ready()) };
     let lease = leases.keep(status).await.map_err(unreachable)?;
     seen(replicas.clone(), |live| live.iter().any(|status| status.replica == me)).await?;
     let watch = Box::new((view, leases));
@@ -224,7 +224,7 @@ impl<'a> Assembly<'a> {
         }
     }
 
-    fn status(&self, stage: StageIndex, me: &ReplicaId) -> Status {
+    fn status(&self, stage: StageIndex, me: &ReplicaId, ready: Ready) -> Status {
         let options = &self.pipeline.options;
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
         Status {
@@ -234,8 +234,8 @@ impl<'a> Assembly<'a> {
             replica: me.clone(),
             started_unix_ms: unix.as_millis() as u64,
             phase: Phase::Ready,
-            kv_blocks_total: options.kv_blocks,
-            kv_blocks_free: options.kv_blocks,
+            kv_blocks_total: ready.kv_blocks,
+            kv_blocks_free: ready.kv_blocks,
             block_size: options.block_size,
             max_model_len: options.max_model_len,
             live_sequences: 0,
@@ -272,7 +272,12 @@ impl<'a> Assembly<'a> {
             let desk = Desk::new(now, options.door(&me), text);
             DoorParts { desk, submissions }
         });
-        let setup = options.stage(&me, (stage, self.pipeline.stages), self.pipeline.hidden);
+        let ready = device.ready();
+        if let Some(stage) = self.metrics.stage(stage) {
+            stage.refused_recordings.add(ready.refused_recordings.into());
+        }
+        let wanted = options.stage(&me, (stage, self.pipeline.stages), self.pipeline.hidden);
+        let setup = StageSetup { kv_blocks: ready.kv_blocks, ..wanted };
         let (calls, direct_calls) = mpsc::channel(SUBMISSIONS);
         let direct = DirectMachine::new(DirectSetup {
             me: new_replica(),

@@ -91,6 +91,8 @@ pub struct StageMetrics {
     pub kv_blocks_used: Gauge,
     /// KV blocks there are.
     pub kv_blocks: Gauge,
+    /// Steps that the device's driver refused to record.
+    pub refused_recordings: Counter,
     /// Rows of each batch that ran: the sum is the rows run, the count the batches.
     pub batch_rows: Histogram,
     /// From the arrival of rows to their batch's start, each sequence of each batch.
@@ -118,6 +120,7 @@ impl StageMetrics {
             live_sequences: Gauge::default(),
             kv_blocks_used: Gauge::default(),
             kv_blocks: Gauge::default(),
+            refused_recordings: Counter::default(),
             batch_rows: Histogram::of_numbers(&ROWS),
             queue_seconds: Histogram::of_times(&STEP_MICROS),
             compute_seconds: Histogram::of_times(&STEP_MICROS),
@@ -176,7 +179,7 @@ impl Metrics {
 
     fn render_stages(&self, page: &mut Page) {
         type Read = fn(&StageMetrics) -> f64;
-        let single: [(&str, &str, &str, Read); 7] = [
+        let single: [(&str, &str, &str, Read); 8] = [
             ("queued_rows", "gauge", "Rows that wait for the device.", |s| s.queued_rows.get() as f64),
             ("live_sequences", "gauge", "Open sequences.", |s| s.live_sequences.get() as f64),
             ("kv_blocks_used", "gauge", "KV blocks in use.", |s| s.kv_blocks_used.get() as f64),
@@ -186,6 +189,9 @@ impl Metrics {
                 s.device_bubble.get()
             }),
             ("link_lost_total", "counter", "Opens and rows a link lost.", |s| s.link_lost.get() as f64),
+            ("refused_recordings_total", "counter", "Steps the device's driver would not record.", |s| {
+                s.refused_recordings.get() as f64
+            }),
         ];
         let labels: Vec<String> = self.stages.iter().map(|s| s.stage.to_string()).collect();
         let stages = || self.stages.iter().zip(labels.iter().map(String::as_str));

@@ -24,8 +24,10 @@ pub struct Options {
     pub max_batch_delay: Duration,
     /// Positions of a KV block.
     pub block_size: u32,
-    /// KV blocks of a stage.
+    /// KV blocks that a stage wants; its executor says what it has.
     pub kv_blocks: u32,
+    /// KV blocks without which it does not serve.
+    pub least_kv_blocks: u32,
     /// Decode microbatches.
     pub microbatches: u32,
     /// How many of them are in the pipeline at once; all but for measurements.
@@ -45,7 +47,7 @@ impl Options {
         (self.max_batch_tokens.max(longest) + self.max_num_seqs) as usize
     }
 
-    /// The stage's machine's. `hidden` is the width of an activation row.
+    /// The stage's machine's, if it has all the KV blocks that it wants. `hidden` is the width of an activation row.
     pub fn stage(&self, me: &ReplicaId, (stage, stages): (StageIndex, StageIndex), hidden: usize) -> StageSetup {
         let row_bytes = hidden as u64 * 4;
         let row_bytes_in = if stage == 0 { 4 } else { row_bytes };

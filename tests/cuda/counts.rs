@@ -23,6 +23,9 @@ fn stage() -> Box<dyn Executor> {
         runner: Runner::Engine(Numbers::Bf16),
         threads: Threads::new(1).expect("threads start"),
         kv: KV,
+        least_blocks: KV.blocks,
+        to_come: 0,
+        longest: 2048,
         max_rows: MAX_ROWS,
         max_seqs: SEQS,
     };
@@ -47,18 +50,22 @@ fn decode(rows: usize) -> (Microbatch, Vec<HostTensor>) {
 }
 
 #[test]
-fn a_decode_step_is_one_graph_two_copies_and_one_wait_and_allocates_nothing() {
+fn a_decode_step_is_one_graph_three_copies_and_one_wait_and_allocates_nothing() {
     let mut stage = stage();
     for rows in [1, 2, 8, 9, 16, 31, 32] {
         let (batch, inputs) = decode(rows);
         reset();
         stage.run(&batch, &inputs).expect("the step runs");
         let counts = counts();
-        let did = (counts.graph_launches, counts.kernel_launches, counts.stream_synchronisations);
+        let did = (counts.graph_launches, counts.kernel_launches, counts.event_synchronisations);
         assert_eq!(did, (1, 0, 1), "{rows} rows: {counts:?}");
-        assert_eq!((counts.htod_copies, counts.dtoh_copies, counts.dtod_copies), (1, 1, 0), "{rows} rows: {counts:?}");
+        assert_eq!((counts.htod_copies, counts.dtoh_copies, counts.dtod_copies), (1, 1, 1), "{rows} rows: {counts:?}");
         assert_eq!((counts.allocations, counts.frees, counts.memsets), (0, 0, 0), "{rows} rows: {counts:?}");
-        assert_eq!((counts.event_synchronisations, counts.context_synchronisations), (0, 0), "{rows} rows: {counts:?}");
+        assert_eq!(
+            (counts.stream_synchronisations, counts.context_synchronisations),
+            (0, 0),
+            "{rows} rows: {counts:?}"
+        );
         // Norm, product and sampling are the head's.
         let layers = counts.graph_kernels + counts.blas_calls - 3;
         assert!(layers <= 10 * LAYERS as u64, "{rows} rows: {layers} kernels for {LAYERS} layers");
@@ -84,11 +91,29 @@ fn a_failed_launch_fails_the_batch_and_the_next_one_runs() {
 }
 
 #[test]
+fn of_two_steps_under_way_the_one_that_fails_is_told_and_the_other_runs() {
+    let mut stage = stage();
+    let (batch, inputs) = decode(3);
+    let (other, more) = decode(5);
+    let other = Microbatch { id: BatchId(1), ..other };
+    let want = format!("{:?}", stage.run(&other, &more).expect("the step runs"));
+    for failing in [c"cuGraphLaunch", c"cuStreamWaitEvent", c"cuMemcpyDtoDAsync_v2", c"cuMemcpyHtoDAsync_v2"] {
+        fail_next(failing, 2, 701);
+        stage.start(&other, &more).expect("the first step is given to the device");
+        let fault = stage.start(&batch, &inputs).expect_err("the second is refused");
+        assert!(fault.class == FaultClass::DeviceFailed && !stage.is_lost(), "{failing:?}: {fault}");
+        assert_eq!(format!("{:?}", stage.run(&other, &more).expect("the first step runs")), want, "{failing:?}");
+        stage.run(&batch, &inputs).expect("the second step runs on another try");
+    }
+    fail_no_more();
+}
+
+#[test]
 fn a_lost_device_is_told_from_a_failed_batch() {
     let mut stage = stage();
     let (batch, inputs) = decode(3);
     // 700: an illegal address; every later call says so too.
-    fail_next(c"cuStreamSynchronize", 1, 700);
+    fail_next(c"cuEventSynchronize", 1, 700);
     let fault = stage.run(&batch, &inputs).expect_err("the device is lost");
     assert!(stage.is_lost() && fault.message.contains("must be started again"), "{fault}");
     assert!(stage.run(&batch, &inputs).is_err());

@@ -6,6 +6,7 @@ use crate::real_models::{SMOLLM2, golden_cases, ids};
 use stageline::base::HostTensor;
 use stageline::core::{BatchId, Emission, Member, Microbatch, Opening, Sampling, Work};
 use stageline::engine::{DeviceChoice, Numbers, Runner};
+use stageline::ops::sample;
 use std::sync::Arc;
 
 const VOCAB: usize = 49152;
@@ -106,6 +107,35 @@ fn assert_near(numbers: Numbers, stages: usize, tolerance: f32) {
             assert!(error <= tolerance, "case {number}: a logit is {error} off");
             assert!((sums.0 - sums.1).abs() <= NLL * sums.1, "case {number}: {} for {}", sums.0, sums.1);
         }
+    }
+}
+
+#[test]
+fn tokens_are_drawn_on_the_device_as_the_cpu_would_draw_them() {
+    let text = ids(&golden_cases(SMOLLM2)[0]["input_ids"]);
+    let mut engine = Pipeline::load(&Weights::of(SMOLLM2), &smollm2(), on_engine(1, Numbers::Bf16));
+    for (top_k, top_p, temperature) in [(0, 1.0, 1.5), (40, 0.9, 0.8), (3, 1.0, 5.0)] {
+        let sampling = |i: usize| {
+            let (seed, top_logits) = (7 + i as u64, VOCAB as u32);
+            Sampling { top_k, top_p, temperature, seed, top_logits, ..Sampling::GREEDY }
+        };
+        let drawn = |i: usize| {
+            let plain = shown(0, i..i + 1);
+            let opening = Opening { work: Work::Generate(sampling(i)), ..(*plain.opening).clone() };
+            Member { opening: Arc::new(opening), ..plain }
+        };
+        let rows = text.len().min(AT_ONCE);
+        let batch = Microbatch { id: BatchId(0), members: (0..rows).map(drawn).collect() };
+        let inputs: Vec<HostTensor> = text[..rows].iter().map(|id| HostTensor::tokens(&[*id])).collect();
+        let mut greedy = 0;
+        for (i, emission) in engine.run(&batch, &inputs).expect("the batch runs").into_iter().enumerate() {
+            let Some(Emission::Token { id, observed: Some(observed) }) = emission else { panic!("{emission:?}") };
+            let mut row = vec![f32::NAN; VOCAB];
+            observed.top.iter().for_each(|(id, logit)| row[*id as usize] = *logit);
+            greedy += usize::from(best(&row) == id);
+            assert_eq!(id, sample(&mut row, &sampling(i), i as u32 + 1, None), "row {i}, temperature {temperature}");
+        }
+        assert!(greedy < rows, "a draw that is always the best proves nothing");
     }
 }
 

@@ -1,6 +1,7 @@
 //! Our CUDA kernels against their oracles, through the real driver API: on a device, or on the emulated one.
 #![cfg(feature = "cuda")]
 
+mod ahead;
 mod bytes;
 mod counted;
 mod counts;
@@ -12,6 +13,7 @@ mod golden;
 mod kernels;
 #[path = "../server/looking.rs"]
 mod looking;
+mod memory;
 #[path = "../support/nats.rs"]
 #[allow(dead_code, reason = "no broker dies here: tests/net does that")]
 mod nats;
@@ -33,9 +35,13 @@ mod programs;
 #[path = "../support/real_models.rs"]
 #[allow(dead_code, reason = "the full matrix is the CPU's")]
 mod real_models;
+mod simulation;
 #[path = "../split/tiny.rs"]
 #[allow(dead_code, reason = "only real models are served here")]
 mod tiny;
+#[path = "../sim/world/mod.rs"]
+#[allow(dead_code, reason = "the hash chain is the CPU's")]
+mod world;
 
 use cudarc::driver::{CudaContext, CudaSlice, CudaStream, DeviceRepr};
 use stageline::engine::cuda::launch::{DeviceSlice, Kernels};

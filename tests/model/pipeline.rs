@@ -54,8 +54,17 @@ impl Pipeline {
         let stage = |k: usize| {
             let range = k * layers / stages..(k + 1) * layers / stages;
             let (device, runner) = (variant.device, variant.runner);
-            let setup =
-                Setup { device, runner, threads: threads.clone(), kv: KV, max_rows: MAX_ROWS, max_seqs: MAX_SEQS };
+            let setup = Setup {
+                device,
+                runner,
+                threads: threads.clone(),
+                kv: KV,
+                least_blocks: KV.blocks,
+                to_come: 0,
+                longest: spec.max_positions(),
+                max_rows: MAX_ROWS,
+                max_seqs: MAX_SEQS,
+            };
             load(weights, spec, range, setup, &mut |_| {}).expect("the stage loads")
         };
         Self((0..stages).map(stage).collect())

@@ -120,6 +120,9 @@ impl Served {
             kv: KvShape { blocks: options.kv_blocks as usize, block_size: options.block_size as usize },
             max_rows: options.most_rows(plan.embeds),
             max_seqs: MAX_NUM_SEQS as usize,
+            longest: MAX_MODEL_LEN as usize,
+            least_blocks: options.least_kv_blocks as usize,
+            to_come: 0,
         };
         let loader = |stage| blueprint.loader(stage, setup.clone(), |_| {});
         let (mut served, mut broker) = (Vec::new(), None);
@@ -238,6 +241,7 @@ fn plan(blueprint: &Blueprint, variant: Variant) -> Pipeline {
         max_batch_delay: Duration::ZERO,
         block_size: BLOCK_SIZE,
         kv_blocks: MAX_NUM_SEQS * MAX_MODEL_LEN.div_ceil(BLOCK_SIZE),
+        least_kv_blocks: MAX_NUM_SEQS * MAX_MODEL_LEN.div_ceil(BLOCK_SIZE),
         microbatches,
         microbatches_away: microbatches,
         max_queue: 64,

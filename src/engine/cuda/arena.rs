@@ -117,15 +117,15 @@ impl<T: Plain> Pinned<T> {
         unsafe { std::slice::from_raw_parts_mut(self.start, self.len) }
     }
 
-    /// Queues a copy of the first elements to all of `to`.
+    /// Queues a copy of as many elements as `to` has on the stream of uploads.
     ///
     /// # Errors
     /// `DeviceFailed` if the driver refuses it.
-    pub fn upload(&self, count: usize, to: DeviceSlice<T>) -> Result<(), Fault> {
-        let from = &self.as_slice()[..count.min(to.len())];
+    pub fn upload(&self, to: DeviceSlice<T>) -> Result<(), Fault> {
+        let from = &self.as_slice()[..to.len()];
         // SAFETY: `to` lies in an arena that outlives the stream's work; `from` is page-locked and lives as long as `self`,
         // which its owner keeps until it has waited for the stream.
-        let done = unsafe { result::memcpy_htod_async(to.address(), from, self.gpu.stream.cu_stream()) };
+        let done = unsafe { result::memcpy_htod_async(to.address(), from, self.gpu.uploads.cu_stream()) };
         done.map_err(|e| self.gpu.fault(&format!("copying {} bytes to the device", size_of_val(from)), e))
     }
 

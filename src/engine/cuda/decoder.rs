@@ -14,6 +14,7 @@ use super::step::{StepInput, StepShape, StepSlices};
 use super::weights::{LayerWeights, LinearWeights, Stored, Weights};
 use super::work::{Most, PagedCache, Work};
 use crate::base::Fault;
+use crate::core::machine::DEVICE_DEPTH;
 use crate::model::{KvShape, LlamaSpec};
 use std::rc::Rc;
 
@@ -30,7 +31,8 @@ pub struct Decoder<T> {
     spec: LlamaSpec,
     kv: KvShape,
     weights: Weights<T>,
-    cache: PagedCache<T>,
+    /// Gone only while it makes room for another.
+    cache: Option<PagedCache<T>>,
     work: Work<T>,
     gemm: Gemm,
     kernels: Kernels,
@@ -70,14 +72,51 @@ impl<T: Compute> Decoder<T> {
             return Err(Fault::invalid(message));
         }
         let kernels = Kernels::load(&gpu.context).map_err(|e| gpu.launch_fault(e))?;
-        let (work, cache) = (Work::new(gpu, spec, &weights, kv, most)?, PagedCache::new(gpu, spec, &weights, kv)?);
+        let work = Work::new(gpu, spec, &weights, kv, most)?;
+        let cache = Some(PagedCache::new(gpu, spec, weights.layers.len(), kv)?);
         let gemm = Gemm::new(gpu)?;
         Ok(Self { spec: spec.clone(), kv, weights, cache, work, gemm, kernels, tally: None, gpu: gpu.clone() })
     }
 
-    /// Where a step's words are to be copied to.
+    /// The KV cache.
+    pub fn kv(&self) -> KvShape {
+        self.kv
+    }
+
+    /// Gives the KV cache up for one of as many blocks, up to `most`, as fit into what `room` makes of the bytes that are
+    /// free without it. Nothing may be under way, and what was recorded is void.
+    ///
+    /// # Errors
+    /// `DeviceFailed` if the driver refuses, or there is not room for `least`.
+    pub fn refit_cache(
+        &mut self,
+        (least, most): (usize, usize),
+        room: impl FnOnce(usize, usize) -> usize,
+    ) -> Result<(), Fault> {
+        self.cache = None;
+        let (free_bytes, all_bytes) = self.gpu.memory()?;
+        let (layers, block_size) = (self.weights.layers.len(), self.kv.block_size);
+        let room_bytes = room(free_bytes, all_bytes);
+        let fitting = PagedCache::<T>::blocks_in(room_bytes, &self.spec, layers, block_size);
+        if fitting < least {
+            return Err(Fault::device(format!(
+                "beside the stage's weights the device has room for {fitting} KV blocks of {block_size} tokens                  ({free_bytes} of {all_bytes} bytes are free), but a sequence of the longest needs {least}: lower                  --max-model-len, or cut the model into more stages"
+            )));
+        }
+        self.kv.blocks = fitting.min(most);
+        tracing::info!(blocks = self.kv.blocks, most, free_bytes, all_bytes, "the KV cache takes what is free");
+        self.cache = Some(PagedCache::new(&self.gpu, &self.spec, layers, self.kv)?);
+        Ok(())
+    }
+
+    /// Where a step's words must be when it runs.
     pub fn words(&self) -> DeviceSlice<u32> {
         self.work.words
+    }
+
+    /// Where they wait until then.
+    pub fn waiting_words(&self) -> [DeviceSlice<u32>; DEVICE_DEPTH] {
+        self.work.waiting_words
     }
 
     /// Whether the stage ends the model.
@@ -163,7 +202,7 @@ impl<T: Compute> Decoder<T> {
         let mixed = self.part(self.work.mixed, rows * heads * head_dim)?;
         let gate_up = self.part(self.work.gate_up, rows * 2 * intermediate)?;
         let gated = self.part(self.work.gated, rows * intermediate)?;
-        let (k_cache, v_cache) = self.cache.layers[number];
+        let (k_cache, v_cache) = self.cache_of(number)?;
 
         let norm = AddRmsNorm { x, delta, weight: attention_norm, out: normed, take: None, hidden, eps };
         self.launched(|_| norm.traffic(), norm.launch(&self.kernels, &self.gpu.stream))?;
@@ -198,6 +237,12 @@ impl<T: Compute> Decoder<T> {
         Ok(next)
     }
 
+    /// Keys and values of a layer.
+    fn cache_of(&self, layer: usize) -> Result<(DeviceSlice<T>, DeviceSlice<T>), Fault> {
+        let found = self.cache.as_ref().and_then(|cache| cache.layers.get(layer));
+        found.copied().ok_or_else(|| Fault::internal(format!("layer {layer} has no KV cache")))
+    }
+
     /// Decode rows in front, tiles of prompts behind them.
     fn attention(
         &mut self,
@@ -207,7 +252,7 @@ impl<T: Compute> Decoder<T> {
         step: &StepSlices,
     ) -> Result<(), Fault> {
         let LlamaSpec { heads, kv_heads, head_dim, .. } = self.spec;
-        let (k_cache, v_cache) = self.cache.layers[number];
+        let (k_cache, v_cache) = self.cache_of(number)?;
         let scale = 1.0 / (head_dim as f32).sqrt();
         let paged_shape = PagedShape { heads, kv_heads, head_dim, block_size: self.kv.block_size, window: 0, scale };
         let table_stride = shape.table_blocks;

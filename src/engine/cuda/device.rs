@@ -17,6 +17,8 @@ pub struct Gpu {
     pub context: Arc<CudaContext>,
     /// Where all work of the engine goes, in order.
     pub stream: Arc<CudaStream>,
+    /// Where a step's inputs go up while another step runs. Nothing but [`StepBuffers`](super::buffers::StepBuffers) uses it.
+    pub uploads: Arc<CudaStream>,
     /// How many blocks run at once, at least.
     pub multiprocessors: u32,
     lost: Cell<bool>,
@@ -31,12 +33,14 @@ impl Gpu {
         let cannot = |e: DriverError| Fault::invalid(format!("cannot use CUDA device {number}: {}", words(e)));
         let context = CudaContext::new(number).map_err(cannot)?;
         runs_on(context.compute_capability().map_err(cannot)?)?;
-        // SAFETY: events would order the use of `CudaSlice`s on several streams; this engine makes none and has one stream.
+        // SAFETY: events would order the use of `CudaSlice`s on several streams; this engine has none of them, and orders its
+        // two streams itself.
         // They must be off, since waiting on one breaks the capture of a graph.
         unsafe { context.disable_event_tracking() };
-        let stream = context.new_stream().map_err(cannot)?;
+        let (stream, uploads) = (context.new_stream().map_err(cannot)?, context.new_stream().map_err(cannot)?);
         let count = context.attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT).map_err(cannot)?;
-        Ok(Self { context, stream, multiprocessors: u32::try_from(count).unwrap_or(1).max(1), lost: Cell::new(false) })
+        let multiprocessors = u32::try_from(count).unwrap_or(1).max(1);
+        Ok(Self { context, stream, uploads, multiprocessors, lost: Cell::new(false) })
     }
 
     /// The fault for a refused or failed driver call: `what` was being done.
@@ -65,12 +69,13 @@ impl Gpu {
         self.lost.get()
     }
 
-    /// Waits until all that was given to the stream is done.
+    /// Waits until all that was given to both streams is done.
     ///
     /// # Errors
     /// `DeviceFailed` if any of it failed.
     pub fn synchronize(&self, what: &str) -> Result<(), Fault> {
-        self.stream.synchronize().map_err(|e| self.fault(what, e))
+        let both = [&self.uploads, &self.stream].map(|stream| stream.synchronize().map_err(|e| self.fault(what, e)));
+        both.into_iter().collect()
     }
 
     /// Bytes of device memory that are free now, and in all.

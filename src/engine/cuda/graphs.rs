@@ -35,13 +35,23 @@ pub struct Graphs {
     table_blocks: usize,
     input: StepInput,
     last: bool,
-    refused: u64,
+    refused: u32,
 }
 
 impl Graphs {
     /// None yet: for tables of `table_blocks` blocks, at a stage that takes `input` and ends the model if `last`.
     pub fn new(table_blocks: usize, input: StepInput, last: bool) -> Self {
         Self { recorded: Vec::new(), table_blocks, input, last, refused: 0 }
+    }
+
+    /// Steps that the driver would not record.
+    pub fn refused(&self) -> u32 {
+        self.refused
+    }
+
+    /// Blocks of each table of a recorded step.
+    pub fn table_blocks(&self) -> usize {
+        self.table_blocks
     }
 
     /// What the stage takes.

@@ -2,10 +2,12 @@
 //!
 //! From the bottom: `device` (a context and its stream), `arena` (memory, taken once), `launch` and `kernels` (our kernels and
 //! what launches them), `gemm` (cuBLASLt); `weights` (a shard in device memory), `work` (the KV cache and room for a step), `step` (a microbatch as the kernels read it),
+//! `buffers` (its way up and down),
 //! `decoder` (the layers as launches), `graphs` (recorded steps), `executor` (the engine as everyone else sees it), `traffic` (what a step
 //! must move).
 
 mod arena;
+mod buffers;
 mod checker;
 mod decoder;
 mod device;

@@ -8,6 +8,7 @@ use super::launch::DeviceSlice;
 use super::step::{StepInput, StepShape};
 use super::weights::Weights;
 use crate::base::Fault;
+use crate::core::machine::DEVICE_DEPTH;
 use crate::model::{KvShape, LlamaSpec};
 use std::rc::Rc;
 
@@ -36,6 +37,8 @@ pub struct Work<T> {
     pub logits: DeviceSlice<f32>,
     pub tokens: DeviceSlice<u32>,
     pub words: DeviceSlice<u32>,
+    /// Where the words of steps wait for their turn.
+    pub waiting_words: [DeviceSlice<u32>; DEVICE_DEPTH],
     _arena: Arena,
 }
 
@@ -77,10 +80,11 @@ impl<T: Compute> Work<T> {
             rows * 2 * intermediate,
             rows * intermediate,
         ];
-        let singles = [if first { rows * hidden } else { 0 }, partial_len, head_rows * vocab, head_rows, words.words()];
+        let singles = [if first { rows * hidden } else { 0 }, partial_len, head_rows * vocab, head_rows];
         let bytes = |len: &usize, size: usize| room_bytes(len * size);
+        let words = [words.words(); 1 + DEVICE_DEPTH];
         let total = halves.iter().map(|len| bytes(len, 2)).sum::<usize>()
-            + singles.iter().map(|len| bytes(len, 4)).sum::<usize>();
+            + singles.iter().chain(&words).map(|len| bytes(len, 4)).sum::<usize>();
         let mut arena = Arena::new(gpu, total, &format!("a step of {rows} rows"))?;
         Ok(Self {
             x: arena.take(singles[0])?,
@@ -93,18 +97,33 @@ impl<T: Compute> Work<T> {
             partial: arena.take(singles[1])?,
             logits: arena.take(singles[2])?,
             tokens: arena.take(singles[3])?,
-            words: arena.take(singles[4])?,
+            words: arena.take(words[0])?,
+            waiting_words: [arena.take(words[1])?, arena.take(words[2])?],
             _arena: arena,
         })
     }
 }
 
 impl<T: Compute> PagedCache<T> {
-    pub fn new(gpu: &Rc<Gpu>, spec: &LlamaSpec, weights: &Weights<T>, kv: KvShape) -> Result<Self, Fault> {
-        let (layers, len) = (weights.layers.len(), kv.blocks * kv.block_size * spec.kv_heads * spec.head_dim);
+    pub fn new(gpu: &Rc<Gpu>, spec: &LlamaSpec, layers: usize, kv: KvShape) -> Result<Self, Fault> {
+        let len = kv.blocks * kv.block_size * spec.kv_heads * spec.head_dim;
         let purpose = format!("a KV cache of {} blocks for {layers} layers", kv.blocks);
-        let mut arena = Arena::new(gpu, 2 * layers * room_bytes(len * size_of::<T>()), &purpose)?;
+        let mut arena = Arena::new(gpu, Self::bytes(spec, layers, kv), &purpose)?;
         let layers = (0..layers).map(|_| Ok((arena.take(len)?, arena.take(len)?))).collect::<Result<_, Fault>>()?;
         Ok(Self { layers, _arena: arena })
+    }
+
+    /// Bytes of device memory that such a cache takes.
+    pub fn bytes(spec: &LlamaSpec, layers: usize, kv: KvShape) -> usize {
+        2 * layers * room_bytes(kv.blocks * kv.block_size * spec.kv_heads * spec.head_dim * size_of::<T>())
+    }
+
+    /// Blocks of the largest cache of blocks of `block_size` positions that takes at most `bytes`.
+    pub fn blocks_in(bytes: usize, spec: &LlamaSpec, layers: usize, block_size: usize) -> usize {
+        let kv = |blocks| KvShape { blocks, block_size };
+        let one = 2 * layers * block_size * spec.kv_heads * spec.head_dim * size_of::<T>();
+        let most = bytes / one;
+        // What lies between the layers' ranges may be worth a few blocks.
+        (0..=most).rev().find(|blocks| Self::bytes(spec, layers, kv(*blocks)) <= bytes).unwrap_or(0)
     }
 }

@@ -19,6 +19,7 @@ fn options() -> Options {
         max_batch_delay: Duration::ZERO,
         block_size: 4,
         kv_blocks: 8,
+        least_kv_blocks: 8,
         microbatches: 1,
         microbatches_away: 1,
         max_queue: 1,

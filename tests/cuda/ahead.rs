@@ -1,0 +1,104 @@
+//! Steps that are given to the device while others run: each must find its own inputs, whatever order the device takes.
+
+use crate::files::{Weights, smollm2};
+use crate::pipeline::{KV, blocks_of, member};
+use crate::real_models::SMOLLM2;
+use bytes::Bytes;
+use stageline::base::HostTensor;
+use stageline::base::prng::Prng;
+use stageline::core::{BatchId, Member, Microbatch};
+use stageline::engine::{DeviceChoice, Executor, Numbers, Runner, Setup, load};
+use stageline::ops::Threads;
+
+const HIDDEN: usize = 576;
+const SEQS: usize = 16;
+const STEPS: usize = 24;
+/// Rows of a prompt's piece.
+const PIECE: u32 = 5;
+
+/// Two layers of SmolLM2 amid the model: what comes out shows every bit.
+fn stage() -> Box<dyn Executor> {
+    let setup = Setup {
+        device: DeviceChoice::Cuda(0),
+        runner: Runner::Engine(Numbers::Bf16),
+        threads: Threads::new(1).expect("threads start"),
+        kv: KV,
+        least_blocks: KV.blocks,
+        to_come: 0,
+        longest: 256,
+        max_rows: 32,
+        max_seqs: SEQS,
+    };
+    let (spec, mut silent) = (smollm2(), |_| {});
+    let mut stage = load(&Weights::of(SMOLLM2), &spec, 14..16, setup, &mut silent).expect("the stage loads");
+    stage.warm_up().expect("it warms up");
+    stage
+}
+
+fn rows(random: &mut Prng, rows: u32) -> HostTensor {
+    let numbers = (0..rows as usize * HIDDEN).flat_map(|_| (random.below(2000) as f32 / 1000.0 - 1.0).to_le_bytes());
+    HostTensor::activations(rows as usize, HIDDEN, numbers.collect::<Bytes>()).expect("whole rows")
+}
+
+/// Steps of all kinds and sizes over [`SEQS`] sequences, each of which goes on where it stopped.
+fn steps() -> Vec<(Microbatch, Vec<HostTensor>)> {
+    let mut random = Prng::new(11);
+    let mut at = [0u32; SEQS];
+    let mut step = |number: usize| {
+        let count = 1 + random.below(SEQS as u64) as usize;
+        let first = random.below(SEQS as u64) as usize;
+        // Single rows lie in front.
+        let pieces = random.below(2) as usize;
+        let mut one = |i: usize| {
+            let sequence = (first + i) % SEQS;
+            let (from, count) = (at[sequence], if i + pieces >= count { PIECE } else { 1 });
+            at[sequence] += count;
+            (
+                member(sequence, from as usize..(from + count) as usize, true, blocks_of(sequence, 8)),
+                rows(&mut random, count),
+            )
+        };
+        let (members, inputs): (Vec<Member>, Vec<HostTensor>) = (0..count).map(&mut one).unzip();
+        (Microbatch { id: BatchId(number as u64), members }, inputs)
+    };
+    (0..STEPS).map(&mut step).collect()
+}
+
+#[test]
+fn steps_begun_while_others_run_give_what_they_give_alone() {
+    let steps = steps();
+    let mut stage = stage();
+    let alone: Vec<String> =
+        steps.iter().map(|(batch, inputs)| format!("{:?}", stage.run(batch, inputs).expect("the step runs"))).collect();
+    assert!(
+        alone.iter().collect::<std::collections::BTreeSet<_>>().len() > STEPS / 2,
+        "the steps tell each other apart"
+    );
+    // Keys and values are written again, by the same steps in the same order.
+    let mut ahead = Vec::new();
+    for (number, (batch, inputs)) in steps.iter().enumerate() {
+        if number == 0 {
+            stage.start(batch, inputs).expect("the first step begins");
+        }
+        if let Some((batch, inputs)) = steps.get(number + 1) {
+            stage.start(batch, inputs).expect("the next step begins");
+        }
+        ahead.push(format!("{:?}", stage.run(batch, inputs).expect("the step runs")));
+        assert!(number + 1 < STEPS || stage.is_done(), "nothing is left");
+    }
+    assert_eq!(ahead, alone);
+}
+
+#[test]
+fn more_steps_at_once_than_there_are_buffers_are_refused() {
+    let steps = steps();
+    let mut stage = stage();
+    for (batch, inputs) in &steps[..2] {
+        stage.start(batch, inputs).expect("there is room");
+    }
+    let fault = stage.start(&steps[2].0, &steps[2].1).expect_err("there is no room");
+    assert!(fault.message.contains("at once"), "{fault}");
+    for (batch, inputs) in &steps[..2] {
+        stage.run(batch, inputs).expect("what had begun runs");
+    }
+}

@@ -1,0 +1,78 @@
+//! How much of the device's memory a KV cache takes. These tests take all that is free: they run one after the other, in a
+//! process of their own.
+
+use crate::files::{Weights, smollm2};
+use crate::pipeline::member;
+use crate::real_models::SMOLLM2;
+use stageline::base::{FaultClass, HostTensor};
+use stageline::core::{BatchId, Microbatch};
+use stageline::engine::{DeviceChoice, Executor, Numbers, Runner, Setup, load};
+use stageline::model::KvShape;
+use stageline::ops::Threads;
+
+const BLOCK: usize = 16;
+/// Bytes of a block: keys and values of 2 layers, 3 heads of 64 numbers of 2 bytes.
+const BLOCK_BYTES: usize = 2 * 2 * 3 * 64 * 2 * BLOCK;
+/// More blocks than any device holds.
+const ALL: usize = 1 << 27;
+
+/// Two layers of SmolLM2, whose cache may have `least` to `most` blocks.
+fn stage(least: usize, most: usize, to_come: usize) -> Box<dyn Executor> {
+    let setup = Setup {
+        device: DeviceChoice::Cuda(0),
+        runner: Runner::Engine(Numbers::F16),
+        threads: Threads::new(1).expect("threads start"),
+        kv: KvShape { blocks: most, block_size: BLOCK },
+        least_blocks: least,
+        to_come,
+        longest: 100,
+        max_rows: 40,
+        max_seqs: 4,
+    };
+    load(&Weights::of(SMOLLM2), &smollm2(), 28..30, setup, &mut |_| {}).expect("the stage loads")
+}
+
+fn free_bytes() -> usize {
+    let context = cudarc::driver::CudaContext::new(0).expect("device 0");
+    context.mem_get_info().expect("the device says").0
+}
+
+/// A row of a sequence whose only block is `block`.
+fn row_in(block: u32) -> (Microbatch, Vec<HostTensor>) {
+    let input = HostTensor::activations(1, 576, vec![0x3c; 576 * 4].into()).expect("a row");
+    (Microbatch { id: BatchId(0), members: vec![member(0, 0..1, true, vec![block])] }, vec![input])
+}
+
+#[test]
+fn a_cache_takes_what_is_free_and_every_block_of_it_can_be_used() {
+    let mut stage = stage(1, ALL, 0);
+    let before = free_bytes();
+    let blocks = stage.warm_up().expect("it warms up").kv_blocks;
+    let left = free_bytes();
+    assert!(left >= 256 << 20, "{left} bytes are left of {before}");
+    assert!(left < before / 8, "{left} bytes are left of {before}: blocks are worth more");
+    assert!(blocks as usize * BLOCK_BYTES <= before, "{blocks} blocks in {before} bytes");
+    let (batch, inputs) = row_in(0);
+    let first = format!("{:?}", stage.run(&batch, &inputs).expect("the first block is there"));
+    let (batch, inputs) = row_in(blocks - 1);
+    assert_eq!(format!("{:?}", stage.run(&batch, &inputs).expect("the last block is there")), first);
+    let (batch, inputs) = row_in(blocks);
+    assert_eq!(stage.run(&batch, &inputs).expect_err("there is none behind it").class, FaultClass::Internal);
+}
+
+#[test]
+fn a_cache_is_no_larger_than_it_is_wanted_and_leaves_the_others_their_share() {
+    assert_eq!(stage(3, 50, 0).warm_up().expect("it warms up").kv_blocks, 50);
+    let mut first = stage(1, ALL, 1);
+    let mut second = stage(1, ALL, 0);
+    let half = first.warm_up().expect("it warms up").kv_blocks;
+    let rest = second.warm_up().expect("it warms up, too").kv_blocks;
+    assert!(half.abs_diff(rest) <= half / 4, "{half} and {rest} blocks");
+}
+
+#[test]
+fn a_device_without_room_for_one_sequence_says_what_to_do() {
+    let fault = stage(ALL - 1, ALL, 0).warm_up().expect_err("there is no such device");
+    assert_eq!(fault.class, FaultClass::DeviceFailed);
+    assert!(fault.message.contains("--max-model-len") && fault.message.contains("needs 134217727"), "{fault}");
+}
