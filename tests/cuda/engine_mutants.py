@@ -1,0 +1,34 @@
+"""Bugs to plant in the decode engine, one at a time, each of which the tests named must notice: see scripts/engine-mutants.
+
+(what is wrong, file, its text, what takes its place, the tests that notice it). The text occurs once.
+"""
+
+BUFFERS, EXECUTOR, STEP = (f"src/engine/cuda/{name}.rs" for name in ("buffers", "executor", "step"))
+
+MUTANTS = [
+    ("a step does not wait for its inputs", BUFFERS,
+     "self.gpu.stream.wait(&self.sent).map_err(refused)?;", "", "ahead::"),
+    ("results are read before they have come down", BUFFERS,
+     "self.done.synchronize().map_err(|e| self.gpu.fault(\"running a step\", e))", "Ok(())", "ahead::"),
+    ("two steps share the buffers", EXECUTOR,
+     "let buffers = self.count % self.buffers.len();", "let buffers = 0;", "ahead::"),
+    ("a sequence keeps the block table of the one before it", STEP,
+     "words[table..table + held.len()].copy_from_slice(held);",
+     "if member.start == 0 { words[table..table + held.len()].copy_from_slice(held); }", "simulation::"),
+    ("padding rows write keys", STEP,
+     ".fill(NO_SLOT);", ".fill(0);", "simulation::"),
+    ("a token comes from the row before its own", STEP,
+     "= row as u32 - 1;", "= (row as u32).saturating_sub(2);", "simulation::"),
+    ("a recorded step is given to more rows than it has", "src/engine/cuda/graphs.rs",
+     "*bucket >= rows)?", "*bucket + 1 >= rows)?", "simulation::"),
+    ("a row's keys go where the row before it is", STEP,
+     "held[block] * kv.block_size as u32 + place as u32;",
+     "held[block] * kv.block_size as u32 + (place as u32).saturating_sub(1);", "simulation::"),
+    ("what was recorded uses a cache that was given up", EXECUTOR,
+     "        Ok(Ready {",
+     "        self.decoder.refit_cache((1, kv.blocks), |free, _| free / 8)?;\n        Ok(Ready {", "memory:: --test-threads 1"),
+    ("a stage takes the memory of those that come after it", EXECUTOR,
+     " / (to_come + 1);", ";", "memory:: --test-threads 1"),
+    ("a draw is of the position before", STEP,
+     "emitted_position(member), 0..0)", "emitted_position(member) - 1, 0..0)", "engine::tokens_are"),
+]
