@@ -3,7 +3,7 @@
 use crate::{Finding, found, tree::File};
 
 /// Where unsafe code may stand: maths, the device, aligned buffers, shared memory, and one place that sets a variable before any thread.
-const UNSAFE_PLACES: [&str; 9] = [
+const UNSAFE_PLACES: [&str; 10] = [
     "src/ops/",
     "src/engine/",
     "src/shard/",
@@ -17,6 +17,7 @@ const UNSAFE_PLACES: [&str; 9] = [
     "tests/split/largest.rs",
     // Device memory, given to kernels by its address.
     "tests/cuda/",
+    "benches/gpu/",
 ];
 
 pub fn unsafe_has_its_places(file: &File) -> Vec<Finding> {

@@ -21,5 +21,7 @@ mod traffic;
 mod weights;
 mod work;
 
+pub use device::Gpu;
 pub use executor::load;
+pub use gemm::{Gemm, Product};
 pub use traffic::{StepTraffic, step_traffic};

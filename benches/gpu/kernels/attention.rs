@@ -1,0 +1,89 @@
+//! The kernels that read the KV cache.
+
+use super::{Bench, Launch, plural};
+use crate::device::Memory;
+use crate::model::{Model, attention_flops};
+use half::bf16;
+use stageline::base::Fault;
+use stageline::engine::cuda::kernels::prefill_attention::Tile;
+use stageline::engine::cuda::kernels::{
+    CombineAttention, DecodeAttention, Paged, PagedShape, PrefillAttention, decode_attention,
+};
+use stageline::engine::cuda::launch::DeviceSlice;
+use stageline::model::LlamaSpec;
+
+const BLOCK_SIZE: usize = 16;
+
+pub fn measure(bench: &mut Bench, model: &Model) {
+    let (plan, llama) = (bench.plan, &model.llama);
+    for &(sequences, length) in &plan.attention {
+        let chip = bench.device.gpu.multiprocessors as usize;
+        let splits = decode_attention::splits(sequences, llama.kv_heads, length, chip);
+        let name = if splits == 1 { "decode_attention" } else { "decode_attention, combine" };
+        let what = format!("{name}, {} of {length}", plural(sequences, "row"));
+        bench.line(&what, |memory| decode(memory, llama, (sequences, length), splits));
+    }
+    for &rows in &plan.prompts {
+        let gflop = attention_flops(llama.heads, llama.head_dim, rows) / 1e9;
+        let what = format!("prefill_attention, {} ({gflop:.3} GFLOP)", plural(rows, "row"));
+        bench.line(&what, |memory| prefill(memory, llama, rows));
+    }
+}
+
+/// A row each of `sequences`, in a cache where no sequence's blocks are neighbours.
+fn decode(
+    memory: &Memory,
+    llama: &LlamaSpec,
+    (sequences, length): (usize, usize),
+    splits: usize,
+) -> Result<Launch, Fault> {
+    let LlamaSpec { heads, head_dim, .. } = *llama;
+    let paged = paged(memory, llama, (sequences, sequences), length.div_ceil(BLOCK_SIZE))?;
+    let lengths = vec![length; sequences];
+    let there = memory.copy(&vec![length as u32; sequences])?;
+    let parts = if splits == 1 { 0 } else { splits };
+    let partial: DeviceSlice<f32> = memory.noise(sequences * heads * parts * (2 + head_dim))?;
+    let attention = DecodeAttention { paged, lengths: there, splits, partial };
+    let mut traffic = attention.traffic(&lengths);
+    if splits == 1 {
+        return Launch::new(traffic, move |kernels, stream| attention.launch(kernels, stream));
+    }
+    let combine = CombineAttention { partial, out: paged.out, heads, head_dim, splits };
+    traffic += combine.traffic();
+    Launch::new(traffic, move |kernels, stream| {
+        attention.launch(kernels, stream)?;
+        combine.launch(kernels, stream)
+    })
+}
+
+/// A prompt of `rows` rows from its begin.
+fn prefill(memory: &Memory, llama: &LlamaSpec, rows: usize) -> Result<Launch, Fault> {
+    let paged = paged(memory, llama, (rows, 1), rows.div_ceil(BLOCK_SIZE))?;
+    let tiles: Vec<Tile> = Tile::cover(0, 0, rows as u32, 0).collect();
+    let attention = PrefillAttention { paged, tiles: memory.copy(&tiles)? };
+    Launch::new(attention.traffic(&tiles), move |kernels, stream| attention.launch(kernels, stream))
+}
+
+/// Queries of `rows` rows of `sequences` sequences, each with `blocks` blocks.
+fn paged(
+    memory: &Memory,
+    llama: &LlamaSpec,
+    (rows, sequences): (usize, usize),
+    blocks: usize,
+) -> Result<Paged<bf16>, Fault> {
+    let LlamaSpec { heads, kv_heads, head_dim, .. } = *llama;
+    let scale = 1.0 / (head_dim as f32).sqrt();
+    let shape = PagedShape { heads, kv_heads, head_dim, block_size: BLOCK_SIZE, window: 0, scale };
+    let table = |sequence: usize| (0..blocks).map(move |block| (block * sequences + sequence) as i32);
+    let tables: Vec<i32> = (0..sequences).flat_map(table).collect();
+    let cache = sequences * blocks * kv_heads * BLOCK_SIZE * head_dim;
+    Ok(Paged {
+        qkv: memory.noise(rows * shape.row_width())?,
+        k_cache: memory.noise(cache)?,
+        v_cache: memory.noise(cache)?,
+        tables: memory.copy(&tables)?,
+        table_stride: blocks,
+        out: memory.noise(rows * heads * head_dim)?,
+        shape,
+    })
+}
