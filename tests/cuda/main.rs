@@ -36,6 +36,7 @@ mod programs;
 #[allow(dead_code, reason = "the full matrix is the CPU's")]
 mod real_models;
 mod simulation;
+mod table;
 #[path = "../split/tiny.rs"]
 #[allow(dead_code, reason = "only real models are served here")]
 mod tiny;
