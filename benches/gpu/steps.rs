@@ -53,6 +53,9 @@ pub fn setup(plan: &Plan, blocks: usize) -> Result<Setup, Fault> {
         runner: Runner::Engine(Numbers::Bf16),
         threads: Threads::new(1)?,
         kv: KvShape { blocks, block_size: BLOCK_SIZE },
+        least_blocks: blocks,
+        to_come: 0,
+        longest: blocks * BLOCK_SIZE,
         max_rows: plan.most_rows(),
         max_seqs: plan.batches.iter().copied().max().unwrap_or(1),
     })
