@@ -20,6 +20,8 @@ mod deaths;
 mod golden;
 mod kills;
 mod looking;
+mod mixed;
+#[allow(dead_code, reason = "tests/cuda looks at how a process ends")]
 mod pipelines;
 mod places;
 mod programs;

@@ -3,7 +3,7 @@
 
 use crate::nats::NatsServer;
 use crate::places::Place;
-use crate::programs::{Belongings, Program};
+use crate::programs::{Belongings, Environment, Program};
 use crate::real_models::{SMOLLM2, model_dir};
 use crate::tiny;
 use stageline::engine::fake::expected;
@@ -68,13 +68,17 @@ impl Pipeline {
 
     /// A process of `stageline VERB` for it, with `more` arguments.
     pub fn program(&self, verb: &[&str], more: &[&str]) -> Program {
+        self.program_in(&[], verb, more)
+    }
+
+    fn program_in(&self, environment: Environment, verb: &[&str], more: &[&str]) -> Program {
         let path = self.path();
         let place = ["--http", "127.0.0.1:0", "--threads", "1"];
         let pipeline = match verb {
             ["serve"] => vec!["--pipeline", path.to_str().expect("a plain path")],
             _ => vec![path.to_str().expect("a plain path")],
         };
-        Program::start(&[verb, &pipeline, &place, &self.settings, more].concat())
+        Program::start_in(environment, &[verb, &pipeline, &place, &self.settings, more].concat())
     }
 }
 
@@ -95,7 +99,7 @@ impl Cluster {
     pub async fn start(pipeline: Pipeline) -> Self {
         let broker = NatsServer::start().await;
         let mut cluster = Self { pipeline, broker, stages: Vec::new() };
-        let programs: Vec<Program> = (0..STAGES).map(|stage| cluster.serve(stage)).collect();
+        let programs: Vec<Program> = (0..STAGES).map(|stage| cluster.serve(&[], stage)).collect();
         for (stage, program) in programs.into_iter().enumerate() {
             let place = Place::new(stage, program.ready(stage, 1).await);
             cluster.stages.push((program, place));
@@ -103,9 +107,9 @@ impl Cluster {
         cluster
     }
 
-    fn serve(&self, stage: usize) -> Program {
+    fn serve(&self, environment: Environment, stage: usize) -> Program {
         let (stage, url) = (stage.to_string(), self.broker.url());
-        self.pipeline.program(&["serve"], &["--stage", &stage, "--nats", &url])
+        self.pipeline.program_in(environment, &["serve"], &["--stage", &stage, "--nats", &url])
     }
 
     /// Kills a stage's process.
@@ -115,9 +119,19 @@ impl Cluster {
 
     /// Starts a new process in the place of one that was killed.
     pub async fn start_again(&mut self, stage: usize) {
-        let program = self.serve(stage);
+        self.start_again_in(&[], stage).await;
+    }
+
+    /// As [`Self::start_again`], with these in its environment.
+    pub async fn start_again_in(&mut self, environment: Environment<'_>, stage: usize) {
+        let program = self.serve(environment, stage);
         let place = Place::new(stage, program.ready(stage, 1).await);
         self.stages[stage] = (program, place);
+    }
+
+    /// The process of a stage.
+    pub fn process(&mut self, stage: usize) -> &mut Program {
+        &mut self.stages[stage].0
     }
 
     /// What a stage's process has open, runs and shares.

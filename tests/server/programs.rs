@@ -10,6 +10,9 @@ use tokio::sync::watch;
 /// What finds files, and the emulated CUDA driver and its memory.
 const KEPT: [&str; 4] = ["HOME", "PATH", "LD_LIBRARY_PATH", "EMU_MEM"];
 
+/// Variables of a program's environment beside those.
+pub type Environment<'a> = &'a [(&'a str, &'a str)];
+
 /// A running program. Killed when dropped; what it has started ends with it.
 pub struct Program {
     child: Child,
@@ -29,9 +32,15 @@ pub struct Belongings {
 impl Program {
     /// `stageline` with these arguments, its log as JSON, and no environment but what finds files.
     pub fn start(arguments: &[&str]) -> Self {
+        Self::start_in(&[], arguments)
+    }
+
+    /// As [`Self::start`], with these in its environment, too.
+    pub fn start_in(environment: Environment, arguments: &[&str]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_stageline"));
         let kept = std::env::vars_os().filter(|(name, _)| KEPT.iter().any(|kept| name == kept));
-        command.args(arguments).args(["--log-format", "json"]).env_clear().envs(kept).current_dir(std::env::temp_dir());
+        command.args(arguments).args(["--log-format", "json"]).env_clear().envs(kept);
+        command.envs(environment.iter().copied()).current_dir(std::env::temp_dir());
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).process_group(0);
         let mut child = command.spawn().expect("the program starts");
         let pid = child.id().expect("it has just been started");
