@@ -24,4 +24,4 @@ mod work;
 pub use device::Gpu;
 pub use executor::load;
 pub use gemm::{Gemm, Product};
-pub use traffic::{StepTraffic, step_traffic};
+pub use traffic::{StepTraffic, prefill_traffic, step_traffic};

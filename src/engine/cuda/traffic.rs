@@ -1,9 +1,10 @@
-//! What a decode step must move, told without running it.
+//! What a step must move, told without running it.
 
 use super::decoder::Decoder;
 use super::device::Gpu;
+use super::kernels::prefill_attention::Tile;
 use super::launch::Traffic;
-use super::step::{StepInput, StepShape};
+use super::step::{StepInput, StepShape, TILE_ROWS};
 use super::weights::Weights;
 use super::work::Most;
 use crate::base::Fault;
@@ -31,25 +32,64 @@ pub fn step_traffic(
     block_size: usize,
     lengths: &[usize],
 ) -> Result<StepTraffic, Fault> {
-    let gpu = Rc::new(Gpu::open(number)?);
-    let weights = Weights::<bf16>::blank(&gpu, spec, &(0..spec.layers))?;
     let longest = lengths.iter().copied().max().unwrap_or(0);
-    let table_blocks = longest.div_ceil(block_size);
-    let kv = KvShape { blocks: table_blocks * lengths.len(), block_size };
     let rows = lengths.len();
-    let most = Most { rows, emitting: rows, positions: table_blocks * block_size };
-    let mut decoder = Decoder::new(&gpu, spec, weights, kv, most)?;
     let shape = StepShape {
         rows,
         decode_rows: rows,
         members: rows,
-        table_blocks,
+        table_blocks: longest.div_ceil(block_size),
         tiles: 0,
         emitting: rows,
         input: StepInput::Ids,
     };
-    let step = decoder.traffic(&shape, lengths.to_vec(), Vec::new())?;
+    traffic(number, spec, block_size, &shape, lengths.to_vec(), Vec::new())
+}
+
+/// What the prefill of `rows` rows of one sequence moves, of which `before` rows are in the cache. As [`step_traffic`].
+///
+/// # Errors
+/// As [`step_traffic`].
+pub fn prefill_traffic(
+    number: usize,
+    spec: &LlamaSpec,
+    block_size: usize,
+    (before, rows): (usize, usize),
+) -> Result<StepTraffic, Fault> {
+    let tile = |first: usize| {
+        let [first_row, count, position] =
+            [first, TILE_ROWS.min(rows - first), before + first].map(|number| number as u32);
+        Tile { member: 0, first_row, rows: count, position }
+    };
+    let tiles: Vec<Tile> = (0..rows).step_by(TILE_ROWS).map(tile).collect();
+    let shape = StepShape {
+        rows,
+        decode_rows: 0,
+        members: 1,
+        table_blocks: (before + rows).div_ceil(block_size),
+        tiles: tiles.len(),
+        emitting: 1,
+        input: StepInput::Ids,
+    };
+    traffic(number, spec, block_size, &shape, vec![before + rows], tiles)
+}
+
+/// What the step of `shape` moves. Of its sequences' `lengths` every position is read or written once at least.
+fn traffic(
+    number: usize,
+    spec: &LlamaSpec,
+    block_size: usize,
+    shape: &StepShape,
+    lengths: Vec<usize>,
+    tiles: Vec<Tile>,
+) -> Result<StepTraffic, Fault> {
+    let gpu = Rc::new(Gpu::open(number)?);
+    let weights = Weights::<bf16>::blank(&gpu, spec, &(0..spec.layers))?;
+    let kv = KvShape { blocks: shape.table_blocks * shape.members, block_size };
+    let most = Most { rows: shape.rows, emitting: shape.emitting, positions: shape.table_blocks * block_size };
+    let mut decoder = Decoder::new(&gpu, spec, weights, kv, most)?;
     let position_bytes = 2 * spec.layers * spec.kv_heads * spec.head_dim * size_of::<bf16>();
     let least = decoder.weights_bytes() + lengths.iter().sum::<usize>() * position_bytes;
+    let step = decoder.traffic(shape, lengths, tiles)?;
     Ok(StepTraffic { step, least_bytes: least as u64 })
 }
