@@ -7,6 +7,7 @@ mod counted;
 mod counts;
 mod emulator;
 mod engine;
+mod faults;
 #[path = "../model/files.rs"]
 mod files;
 mod golden;

@@ -1,24 +1,32 @@
-//! Stages on the device as processes of their own, joined by a real broker: one is killed, a client goes away.
+//! Stages on the device as processes of their own, joined by a real broker: they are killed, clients go away.
 
 use crate::pipelines::{Cluster, Pipeline};
-use crate::places::ids_of;
+use crate::places::{Piece, ids_of};
 use crate::real_models::{SMOLLM2, golden_cases, ids};
 use serde_json::json;
 
 /// Tokens of an answer, and how many of them have come when something happens.
-const TOKENS: usize = 24;
-const SOME: usize = 4;
+pub const TOKENS: usize = 24;
+pub const SOME: usize = 4;
 /// The case that the engine answers as the reference does.
 const PLAIN: usize = 2;
+/// Tokens that nobody waits for.
+const MANY: usize = 200;
 
-fn pipeline() -> Pipeline {
+/// SmolLM2 over three stages on the device.
+pub fn pipeline() -> Pipeline {
     Pipeline::real().with(&["--device", "cuda:0"])
+}
+
+/// A prompt, and the reference's answer, which is the engine's too.
+pub fn plain_case() -> (Vec<u32>, Vec<u32>) {
+    let case = golden_cases(SMOLLM2).remove(PLAIN);
+    (ids(&case["input_ids"]), ids(&case["greedy_ids"]))
 }
 
 #[tokio::test]
 async fn an_answer_goes_on_when_a_stage_on_the_engine_is_killed_and_comes_back() {
-    let case = golden_cases(SMOLLM2).remove(PLAIN);
-    let (prompt, want) = (ids(&case["input_ids"]), ids(&case["greedy_ids"]));
+    let (prompt, want) = plain_case();
     let mut cluster = Cluster::start(pipeline()).await;
     let door = cluster.place(0);
     let mut stream = door.stream(&prompt, json!({"max_tokens": TOKENS})).await;
@@ -29,10 +37,44 @@ async fn an_answer_goes_on_when_a_stage_on_the_engine_is_killed_and_comes_back()
     assert_eq!(ids_of(&tokens), want[..TOKENS]);
     assert!(door.metric("replays_total", "").await >= Some(1.0), "it was not killed in the middle");
     cluster.hold(&[0, 1, 2], 0).await;
+}
 
-    // A client that goes away leaves nothing behind on any stage.
-    let mut stream = door.stream(&prompt, json!({"max_tokens": 100})).await;
-    stream.tokens(SOME).await;
-    drop(stream);
+#[tokio::test]
+async fn clients_and_doors_that_go_away_leave_nothing_on_the_engine() {
+    let (prompt, want) = plain_case();
+    let mut cluster = Cluster::start(pipeline()).await;
+    let mut leaving = cluster.place(0).stream(&prompt, json!({"max_tokens": MANY})).await;
+    let mut staying = cluster.place(0).stream(&prompt, json!({"max_tokens": MANY})).await;
+    leaving.tokens(SOME).await;
+    staying.tokens(SOME).await;
+    cluster.hold(&[0, 1, 2], 2).await;
+    drop(leaving);
+    cluster.hold(&[0, 1, 2], 1).await;
+
+    cluster.kill(0).await;
+    while staying.next().await.is_some() {}
+    cluster.hold(&[1, 2], 0).await;
+    cluster.start_again(0).await;
+    let answer = cluster.place(0).stream(&prompt, json!({"max_tokens": TOKENS})).await.rest().await;
+    assert_eq!(ids_of(&answer), want[..TOKENS]);
     cluster.hold(&[0, 1, 2], 0).await;
+}
+
+#[tokio::test]
+async fn an_answer_ends_with_the_stages_name_when_its_device_does_not_come_back() {
+    let (prompt, _) = plain_case();
+    let mut cluster = Cluster::start(pipeline()).await;
+    let fields = json!({"max_tokens": MANY, "deadline_ms": 15_000});
+    let mut stream = cluster.place(0).stream(&prompt, fields).await;
+    stream.tokens(SOME).await;
+    cluster.kill(1).await;
+    let error = loop {
+        match stream.next().await {
+            Some(Piece::Token(_)) => {}
+            Some(Piece::Error(error)) => break error,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(error["error"]["stage"], 1, "{error}");
+    cluster.hold(&[0, 2], 0).await;
 }

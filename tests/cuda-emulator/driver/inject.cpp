@@ -1,5 +1,6 @@
 // Failures that a test asked for, and the loss of a context.
 #include "driver.h"
+#include <sstream>
 
 namespace emu {
 namespace {
@@ -8,7 +9,22 @@ struct Failure {
     std::string call;
     int after, code;
 };
-std::vector<Failure> failures;
+// What EMU_FAIL asks for: CALL:AFTER:CODE, with commas between several.
+std::vector<Failure> asked_at_start() {
+    std::vector<Failure> asked;
+    const char* text = getenv("EMU_FAIL");
+    std::istringstream all(text ? text : "");
+    for (std::string one; std::getline(all, one, ',');) {
+        char call[64];
+        int after, code, end = 0;
+        if (sscanf(one.c_str(), "%63[^:]:%d:%d%n", call, &after, &code, &end) != 3 || end != (int)one.size())
+            emu_fail("EMU_FAIL: '%s' is not CALL:AFTER:CODE", one.c_str());
+        asked.push_back({call, after, code});
+    }
+    return asked;
+}
+
+std::vector<Failure> failures = asked_at_start();
 CUresult lost;
 
 // After these a real context is of no more use: kernels' faults, and memory errors that cannot be corrected.
