@@ -1,0 +1,8 @@
+# An image with a pipeline in it, for where no folder can be mounted, as in OpenFaaS. Whoever runs it says with
+# STAGELINE_STAGE which stage it is. From the folder that `stageline split` has written:
+#   docker build --file docker/pipeline.Dockerfile --tag smollm2 pipelines/smollm2
+ARG BASE=stageline:cpu
+# hadolint ignore=DL3006
+FROM $BASE
+# All of it: a stage wants every shard to be there, although it reads its own alone.
+COPY . /pipeline/
