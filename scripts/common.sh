@@ -1,8 +1,8 @@
 # Sourced by the scripts beside it: where things are kept, and words for what goes wrong.
 #
 # All that is built or fetched lives in one cache folder, outside the clone, so that the next clone is warm:
-#   target/ the build   models/ Hugging Face folders   bin/ nats-server   venv/ what fetch_models.py and examples/ need
-#   cutlass/ one header, for a test of our CUDA kernels
+#   target/ the build   models/ Hugging Face folders   bin/ nats-server, hadolint   venv/ what fetch_models.py and examples/ need
+#   cutlass/ one header, for a test of our CUDA kernels   roots/ images, if scripts/check-docker has built some
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
