@@ -4,5 +4,5 @@
 ARG BASE=stageline:cpu
 # hadolint ignore=DL3006
 FROM $BASE
-# All of it: a stage wants every shard to be there, although it reads its own alone.
+# A stage reads its own shard alone: an image of one stage is made from a copy of the folder without the others'.
 COPY . /pipeline/

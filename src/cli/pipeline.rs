@@ -50,7 +50,7 @@ impl Site {
     /// Opens a pipeline folder whose stages run in a process each: this one runs the stage of `config`, and counts for it
     /// alone.
     pub fn distributed(config: &ServeConfig) -> anyhow::Result<Self> {
-        let blueprint = Blueprint::open(&config.pipeline, None, crate::plan::Balance::Cost).map_err(said)?;
+        let blueprint = Blueprint::open_stage(&config.pipeline, config.stage).map_err(said)?;
         let devices = blueprint.stages.len() as u32;
         let site = Self::new(blueprint, &config.batching, &config.device, Some(&config.door), devices)?;
         let metrics = Metrics::new(site.pipeline.name.clone(), config.stage..config.stage + 1);

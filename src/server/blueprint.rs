@@ -49,11 +49,22 @@ impl Blueprint {
     /// # Errors
     /// `InvalidRequest` that says what is wrong with the folder, or that it has another number of stages.
     pub fn open(dir: &Path, stages: Option<usize>, balance: Balance) -> Result<Self, Fault> {
-        if PipelineFolder::is_at(dir) { Self::of_pipeline(dir, stages) } else { Self::of_model(dir, stages, balance) }
+        match PipelineFolder::is_at(dir) {
+            true => Self::of_pipeline(PipelineFolder::open(dir)?, stages),
+            false => Self::of_model(dir, stages, balance),
+        }
     }
 
-    fn of_pipeline(dir: &Path, stages: Option<usize>) -> Result<Self, Fault> {
-        let folder = PipelineFolder::open(dir)?;
+    /// Opens the pipeline folder `dir` to serve `stage`; other stages' shards need not be there.
+    ///
+    /// # Errors
+    /// `InvalidRequest` that says what is wrong with the folder.
+    pub fn open_stage(dir: &Path, stage: StageIndex) -> Result<Self, Fault> {
+        Self::of_pipeline(PipelineFolder::open_for(dir, stage.into())?, None)
+    }
+
+    fn of_pipeline(folder: PipelineFolder, stages: Option<usize>) -> Result<Self, Fault> {
+        let dir = folder.dir().to_owned();
         let manifest = folder.manifest();
         if let Some(asked) = stages.filter(|asked| *asked != manifest.stages.len()) {
             return Err(Fault::invalid(format!(
@@ -71,7 +82,7 @@ impl Blueprint {
             name: manifest.name.clone(),
             digest: manifest.digest(),
             spec: ModelSpec::parse(&manifest.config)?,
-            dir: dir.into(),
+            dir,
             stages: facts.collect(),
             source: Source::Pipeline(Arc::new(folder)),
         })

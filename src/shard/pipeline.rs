@@ -30,6 +30,18 @@ impl PipelineFolder {
     /// # Errors
     /// `InvalidRequest` that says what is missing or wrong.
     pub fn open(dir: &Path) -> Result<Self, Fault> {
+        Self::open_with(dir, |_| true)
+    }
+
+    /// As [`Self::open`] for whoever serves `stage`: the other stages' shards may be elsewhere.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_for(dir: &Path, stage: usize) -> Result<Self, Fault> {
+        Self::open_with(dir, |other| other == stage)
+    }
+
+    fn open_with(dir: &Path, is_needed: impl Fn(usize) -> bool) -> Result<Self, Fault> {
         if !Self::is_at(dir) {
             return Err(Fault::invalid(format!(
                 "{} is not a pipeline folder: it holds no {}; make one with `stageline split`",
@@ -41,7 +53,8 @@ impl PipelineFolder {
         let at = |fault: Fault| Fault { message: format!("{}: {}", dir.display(), fault.message), ..fault };
         let manifest = Manifest::parse(&bytes).map_err(at)?;
         let folder = Self { dir: dir.into(), manifest };
-        for entry in folder.manifest.stages.iter().map(|stage| &stage.shard).chain(&folder.manifest.files) {
+        let stages = folder.manifest.stages.iter().enumerate().filter(|(number, _)| is_needed(*number));
+        for entry in stages.map(|(_, stage)| &stage.shard).chain(&folder.manifest.files) {
             let path = folder.path(entry)?;
             let len = path.metadata().map(|metadata| metadata.len());
             if !matches!(len, Ok(len) if len == entry.bytes) {

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use stageline::model::Checkpoint;
 use stageline::model::split::{PlanOrder, plan_only, write_pipeline};
 use stageline::plan::Manifest;
+use stageline::server::Blueprint;
 use stageline::shard::{ModelFolder, PipelineFolder};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -293,6 +294,22 @@ fn a_tied_head_that_is_there_anyway_is_left_out_if_it_is_the_embedding() {
     let report = tiny::run(&tiny::order(&model, &out, 2)).unwrap();
     assert_eq!((&report["left_out"], &report["tied"]), (&json!([]), &json!([])));
     assert!(reference::read(&out.join("stage-1.safetensors")).contains_key("lm_head.weight"));
+}
+
+#[test]
+fn whoever_serves_a_stage_needs_no_other_stages_shard() {
+    let (_root, model, out) = root();
+    tiny::run(&tiny::order(&model, &out, 2)).unwrap();
+    fs::remove_file(out.join("stage-0.safetensors")).unwrap();
+    let blueprint = Blueprint::open_stage(&out, 1).unwrap();
+    assert_eq!(blueprint.stages.len(), 2);
+    PipelineFolder::open_for(&out, 1).unwrap().load_stage(1, |_| ()).unwrap();
+    for fault in [Blueprint::open_stage(&out, 0).unwrap_err(), PipelineFolder::open(&out).unwrap_err()] {
+        assert!(fault.message.contains("stage-0.safetensors: No such file"), "{fault}");
+    }
+    // What all of them read must be there, whoever asks.
+    fs::remove_file(out.join("tokenizer.json")).unwrap();
+    assert!(Blueprint::open_stage(&out, 1).unwrap_err().message.contains("tokenizer.json"));
 }
 
 #[test]
