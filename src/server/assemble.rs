@@ -109,7 +109,7 @@ pub async fn embedded(
     for view in views {
         seen(view, |live| (0..pipeline.stages).all(|stage| live.iter().any(|status| status.stage == stage))).await?;
     }
-    assembly.start("pump", new_doorbell()?)
+    assembly.start("pump", new_doorbell()?, device)
 }
 
 /// How long a stage waits for a broker that starts at the same time; whoever restarts stages takes over after that.
@@ -165,7 +165,7 @@ pub async fn on_nats(
     let net = hops.net().clone();
     let wiring = Wiring { mailbox, post: Arc::new(hops), lease, replicas, _watch: watch };
     assembly.add((stage, me), handle, wiring, text);
-    Ok(Serving { net: Some(net), ..assembly.start(&format!("pump-{stage}"), doorbell)? })
+    Ok(Serving { net: Some(net), ..assembly.start(&format!("pump-{stage}"), doorbell, device)? })
 }
 
 /// Waits until the watch over the leases shows what it must: a door that began earlier would refuse its first requests for
@@ -309,7 +309,7 @@ impl<'a> Assembly<'a> {
     }
 
     /// Starts the thread that runs the pumps: one for all of them, so that mail between two of them wakes no other.
-    fn start(self, name: &str, doorbell: Doorbell) -> Result<Serving, Fault> {
+    fn start(self, name: &str, doorbell: Doorbell, device: Device) -> Result<Serving, Fault> {
         let Self { pipeline, drain, pumps, usage, reception, entries, replicas, hop, .. } = self;
         let replicas = replicas.ok_or_else(|| Fault::internal("no stage was assembled"))?;
         let manifest = hex(&pipeline.digest);
@@ -329,6 +329,8 @@ impl<'a> Assembly<'a> {
                 futures::future::try_join_all(pumps).await.map(|_| ())
             });
             failed.cancel();
+            // Before anyone takes the end for the process's: a driver's library must not go while its memory is given back.
+            device.join();
             // Whoever served may have gone without waiting.
             let _ = end.send(outcome);
         };
