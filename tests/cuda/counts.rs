@@ -2,21 +2,19 @@
 //! are the process's: these tests run in a process of their own, one after the other (`--test-threads 1`).
 
 use crate::emulator::{counts, fail_next, fail_no_more, reset};
-use crate::files::{Weights, smollm2};
 use crate::pipeline::{KV, blocks_of, member};
-use crate::real_models::SMOLLM2;
+use crate::random::{HIDDEN, Random};
 use stageline::base::{FaultClass, HostTensor};
 use stageline::core::{BatchId, Member, Microbatch};
 use stageline::engine::{DeviceChoice, Executor, Numbers, Runner, Setup, load};
 use stageline::ops::Threads;
 
 const SEQS: usize = 32;
-/// The emulated device takes its time for more.
 const MAX_ROWS: usize = 64;
-/// Of SmolLM2, the layers that these tests load: what is counted is the same for every layer.
+/// Layers of the stage: what is counted is the same for every layer.
 const LAYERS: usize = 2;
 
-/// The last layers of SmolLM2 on the engine, warmed up; activations come in.
+/// The last layers of a decoder on the engine, warmed up; activations come in.
 fn stage() -> Box<dyn Executor> {
     let setup = Setup {
         device: DeviceChoice::Cuda(0),
@@ -29,9 +27,8 @@ fn stage() -> Box<dyn Executor> {
         max_rows: MAX_ROWS,
         max_seqs: SEQS,
     };
-    let spec = smollm2();
-    let range = spec.layers() - LAYERS..spec.layers();
-    let mut stage = load(&Weights::of(SMOLLM2), &spec, range, setup, &mut |_| {}).expect("the stage loads");
+    let decoder = Random::of(1 + LAYERS);
+    let mut stage = load(&decoder, &decoder.spec(), 1..1 + LAYERS, setup, &mut |_| {}).expect("the stage loads");
     stage.warm_up().expect("it warms up");
     stage
 }
@@ -45,7 +42,7 @@ fn decode(rows: usize) -> (Microbatch, Vec<HostTensor>) {
         Member { opening: opening.into(), ..plain }
     };
     let members: Vec<Member> = (0..rows).map(member).collect();
-    let row = || HostTensor::activations(1, 576, vec![0x3c; 576 * 4].into()).expect("a row");
+    let row = || HostTensor::activations(1, HIDDEN, vec![0x3c; HIDDEN * 4].into()).expect("a row");
     (Microbatch { id: BatchId(0), members }, (0..rows).map(|_| row()).collect())
 }
 
@@ -72,7 +69,7 @@ fn a_decode_step_is_one_graph_three_copies_and_one_wait_and_allocates_nothing() 
         // Down come the tokens; up go the activations and less than 4 KiB a row of positions and blocks.
         assert_eq!(counts.dtoh_bytes, 4 * rows as u64);
         let bucket = if rows <= 8 { rows } else { rows.next_power_of_two() } as u64;
-        assert!(counts.htod_bytes <= bucket * (576 * 4 + 4096), "{rows} rows: {counts:?}");
+        assert!(counts.htod_bytes <= bucket * (HIDDEN as u64 * 4 + 4096), "{rows} rows: {counts:?}");
     }
 }
 

@@ -33,6 +33,7 @@ mod program;
 #[path = "../server/programs.rs"]
 #[allow(dead_code, reason = "tests/server does more to them")]
 mod programs;
+mod random;
 #[path = "../support/real_models.rs"]
 #[allow(dead_code, reason = "the full matrix is the CPU's")]
 mod real_models;

@@ -1,9 +1,8 @@
 //! How much of the device's memory a KV cache takes. These tests take all that is free: they run one after the other, in a
 //! process of their own.
 
-use crate::files::{Weights, smollm2};
 use crate::pipeline::member;
-use crate::real_models::SMOLLM2;
+use crate::random::{HEAD_DIM, HIDDEN, KV_HEADS, Random};
 use stageline::base::{FaultClass, HostTensor};
 use stageline::core::{BatchId, Microbatch};
 use stageline::engine::{DeviceChoice, Executor, Numbers, Runner, Setup, load};
@@ -11,12 +10,13 @@ use stageline::model::KvShape;
 use stageline::ops::Threads;
 
 const BLOCK: usize = 16;
-/// Bytes of a block: keys and values of 2 layers, 3 heads of 64 numbers of 2 bytes.
-const BLOCK_BYTES: usize = 2 * 2 * 3 * 64 * 2 * BLOCK;
+const LAYERS: usize = 2;
+/// Bytes of a block: keys and values of all layers and heads, 2 bytes each.
+const BLOCK_BYTES: usize = 2 * LAYERS * KV_HEADS * HEAD_DIM * 2 * BLOCK;
 /// More blocks than any device holds.
 const ALL: usize = 1 << 27;
 
-/// Two layers of SmolLM2, whose cache may have `least` to `most` blocks.
+/// The last layers of a decoder, whose cache may have `least` to `most` blocks.
 fn stage(least: usize, most: usize, to_come: usize) -> Box<dyn Executor> {
     let setup = Setup {
         device: DeviceChoice::Cuda(0),
@@ -29,7 +29,8 @@ fn stage(least: usize, most: usize, to_come: usize) -> Box<dyn Executor> {
         max_rows: 40,
         max_seqs: 4,
     };
-    load(&Weights::of(SMOLLM2), &smollm2(), 28..30, setup, &mut |_| {}).expect("the stage loads")
+    let decoder = Random::of(1 + LAYERS);
+    load(&decoder, &decoder.spec(), 1..1 + LAYERS, setup, &mut |_| {}).expect("the stage loads")
 }
 
 fn free_bytes() -> usize {
@@ -39,7 +40,7 @@ fn free_bytes() -> usize {
 
 /// A row of a sequence whose only block is `block`.
 fn row_in(block: u32) -> (Microbatch, Vec<HostTensor>) {
-    let input = HostTensor::activations(1, 576, vec![0x3c; 576 * 4].into()).expect("a row");
+    let input = HostTensor::activations(1, HIDDEN, vec![0x3c; HIDDEN * 4].into()).expect("a row");
     (Microbatch { id: BatchId(0), members: vec![member(0, 0..1, true, vec![block])] }, vec![input])
 }
 

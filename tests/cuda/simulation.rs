@@ -2,18 +2,15 @@
 //! steps given to the device ahead, batches that fail, stages that die and come back.
 
 use crate::pipeline::member;
+use crate::random::{HIDDEN, Random, VOCAB};
 use crate::world::model::Model;
 use crate::world::processes::Shape;
 use crate::world::{Story, World};
-use bytes::Bytes;
-use half::bf16;
-use safetensors::Dtype;
-use stageline::base::prng::Prng;
-use stageline::base::{Fault, HostTensor, StageIndex, TokenId};
+use stageline::base::{HostTensor, StageIndex, TokenId};
 use stageline::core::machine::Planted;
 use stageline::core::{BatchId, Emission, Member, Microbatch, Opening, Output, Sampling, Work};
 use stageline::engine::{DeviceChoice, Executor, Numbers, Runner, Setup, load};
-use stageline::model::{KvShape, LlamaSpec, ModelSpec, RawTensor, TensorSource};
+use stageline::model::KvShape;
 use stageline::ops::{Isa, Threads};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -22,8 +19,6 @@ use std::sync::Arc;
 
 const SEEDS: std::ops::Range<u64> = 0..20;
 const LAYERS: usize = 2;
-const HIDDEN: usize = 64;
-const VOCAB: usize = 97;
 /// No sequence of a world is longer: a prompt of 40 and an answer of 24 tokens.
 const LONGEST: usize = 64;
 /// Most that the f32 logit of the engine's token may be below the best for the token to be right. Logits are spread by 8 or
@@ -42,70 +37,6 @@ const MARKS: [&str; 8] = [
     "slow device",
 ];
 
-/// A decoder of random numbers, wide enough for its tokens to hang on everything before them.
-struct Random(LlamaSpec);
-
-impl Random {
-    fn new() -> Self {
-        Self(LlamaSpec {
-            layers: LAYERS,
-            hidden: HIDDEN,
-            intermediate: 96,
-            heads: 4,
-            kv_heads: 2,
-            head_dim: 32,
-            vocab: VOCAB,
-            max_positions: LONGEST,
-            norm_eps: 1e-5,
-            rope_theta: 10_000.0,
-            rope_scaling: None,
-            tied: false,
-            attention_bias: false,
-            mlp_bias: false,
-            eos: vec![0],
-        })
-    }
-
-    fn shape(&self, name: &str) -> Option<Vec<usize>> {
-        let part = name.rsplit('.').nth(1)?;
-        let shape = match part {
-            "embed_tokens" | "lm_head" => vec![VOCAB, HIDDEN],
-            "q_proj" => vec![128, HIDDEN],
-            "k_proj" | "v_proj" => vec![64, HIDDEN],
-            "o_proj" => vec![HIDDEN, 128],
-            "gate_proj" | "up_proj" => vec![96, HIDDEN],
-            "down_proj" => vec![HIDDEN, 96],
-            "norm" | "input_layernorm" | "post_attention_layernorm" => vec![HIDDEN],
-            _ => return None,
-        };
-        name.ends_with(".weight").then_some(shape)
-    }
-}
-
-impl TensorSource for Random {
-    fn contains(&self, name: &str) -> bool {
-        self.shape(name).is_some()
-    }
-
-    fn tensor(&self, name: &str) -> Result<RawTensor, Fault> {
-        let shape = self.shape(name).ok_or_else(|| Fault::invalid(format!("no tensor {name}")))?;
-        let seed = name.bytes().fold(5u64, |seed, byte| seed.wrapping_mul(31).wrapping_add(byte.into()));
-        let mut random = Prng::new(seed);
-        // A sum of three: near enough to normal, of spread 1.
-        let mut normal = || (0..3).map(|_| random.below(2001) as f32 / 1000.0 - 1.0).sum::<f32>();
-        let count: usize = shape.iter().product();
-        // What the layers add must outweigh the token's own embedding, or each token would only repeat itself.
-        let number = |normal: f32| match shape.as_slice() {
-            [_] => 1.0,
-            [VOCAB, _] => normal,
-            [_, depth] => 2.0 * normal / (*depth as f32).sqrt(),
-            _ => f32::NAN,
-        };
-        let bytes: Vec<u8> = (0..count).flat_map(|_| bf16::from_f32(number(normal())).to_le_bytes()).collect();
-        Ok(RawTensor { dtype: Dtype::BF16, shape, bytes: Bytes::from(bytes) })
-    }
-}
-
 /// The random decoder on the engine, and in f32 on the CPU to say what is right.
 struct OnEngine {
     weights: Random,
@@ -115,7 +46,7 @@ struct OnEngine {
 
 impl OnEngine {
     fn new() -> Self {
-        let (weights, threads) = (Random::new(), Threads::new(1).expect("threads start"));
+        let (weights, threads) = (Random::of(LAYERS), Threads::new(1).expect("threads start"));
         let kv = KvShape { blocks: LONGEST / 16, block_size: 16 };
         let setup = Setup {
             device: DeviceChoice::Cpu(Isa::available()[0]),
@@ -128,7 +59,7 @@ impl OnEngine {
             max_rows: LONGEST,
             max_seqs: LONGEST,
         };
-        let spec = ModelSpec::Llama(weights.0.clone());
+        let spec = weights.spec();
         let exact = load(&weights, &spec, 0..LAYERS, setup, &mut |_| {}).expect("the model loads");
         Self { weights, threads, exact: RefCell::new(exact) }
     }
@@ -185,7 +116,7 @@ impl Model for OnEngine {
             max_rows: (shape.max_batch_tokens + shape.max_num_seqs) as usize,
             max_seqs: shape.max_num_seqs as usize,
         };
-        let spec = ModelSpec::Llama(self.weights.0.clone());
+        let spec = self.weights.spec();
         let mut executor = load(&self.weights, &spec, range, setup, &mut |_| {}).expect("the stage loads");
         executor.warm_up().expect("it warms up");
         executor
