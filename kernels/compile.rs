@@ -1,8 +1,8 @@
-//! The CUDA part of the build: every `kernels/*.cu` becomes PTX in `OUT_DIR/kernels`, from where
-//! `src/engine/cuda/launch.rs` embeds it.
+//! The CUDA part of the build: every `kernels/*.cu` becomes a fat binary and PTX in `OUT_DIR/kernels`, from where
+//! `src/engine/cuda/launch.rs` embeds them.
 //!
-//! PTX of compute capability 8.0 runs on that and on everything newer: the driver compiles it for its device once and
-//! keeps the result.
+//! The fat binary holds machine code of compute capabilities 8.0 and 9.0, which a pod need not compile when it starts cold,
+//! and PTX for what is newer. The text of the PTX is what the emulated driver of the tests takes.
 
 use std::error::Error;
 use std::ffi::OsString;
@@ -22,8 +22,10 @@ pub fn compile(folder: &Path, out: &Path) -> Result<(), Box<dyn Error>> {
     for entry in std::fs::read_dir(folder)? {
         let source = entry?.path();
         if source.extension().is_some_and(|end| end == "cu") {
-            let ptx = out.join(source.with_extension("ptx").file_name().ok_or("a kernel's file has a name")?);
-            running.push((start(&nvcc, &source, &ptx)?, source));
+            for (kind, flags) in [("ptx", PTX.as_slice()), ("fatbin", FATBIN.as_slice())] {
+                let output = out.join(source.with_extension(kind).file_name().ok_or("a kernel's file has a name")?);
+                running.push((start(&nvcc, flags, &source, &output)?, source.clone()));
+            }
         }
     }
     for (nvcc, source) in running {
@@ -36,9 +38,17 @@ pub fn compile(folder: &Path, out: &Path) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn start(nvcc: &Path, source: &Path, ptx: &Path) -> Result<Child, String> {
+const PTX: [&str; 2] = ["-ptx", "-arch=compute_80"];
+const FATBIN: [&str; 4] = [
+    "-fatbin",
+    "-gencode=arch=compute_80,code=sm_80",
+    "-gencode=arch=compute_90,code=sm_90",
+    "-gencode=arch=compute_80,code=compute_80",
+];
+
+fn start(nvcc: &Path, flags: &[&str], source: &Path, output: &Path) -> Result<Child, String> {
     let mut command = Command::new(nvcc);
-    command.args(["-ptx", "-arch=compute_80", "-std=c++17", "-O3", "-o"]).arg(ptx).arg(source);
+    command.args(flags).args(["-std=c++17", "-O3", "-o"]).arg(output).arg(source);
     command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().map_err(|e| {
         format!(
             "cannot run {}: {e}. The feature `cuda` needs the compiler of CUDA 13.0: install the CUDA toolkit, or the \

@@ -8,6 +8,7 @@ use cudarc::driver::{
     CudaContext, CudaFunction, CudaModule, CudaSlice, CudaStream, DevicePtr, DeviceRepr, DriverError, LaunchConfig,
     PushKernelArg,
 };
+use cudarc::nvrtc::Ptx;
 use half::{bf16, f16};
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -172,8 +173,12 @@ struct Module {
 }
 
 impl Module {
-    fn load(context: &Arc<CudaContext>, name: &'static str, ptx: &str) -> Result<Self, LaunchFault> {
-        let module = context.load_module(cudarc::nvrtc::Ptx::from_src(ptx));
+    /// A driver that does not take the machine code compiles the PTX, which takes it seconds.
+    fn load(context: &Arc<CudaContext>, name: &'static str, fatbin: &[u8], ptx: &str) -> Result<Self, LaunchFault> {
+        let module = context.load_module(Ptx::from_binary(fatbin.to_vec())).or_else(|refused| {
+            tracing::debug!(kernel = name, %refused, "the driver does not take the kernel's machine code");
+            context.load_module(Ptx::from_src(ptx))
+        });
         Ok(Self { name, module: module.map_err(|error| LaunchFault::Driver { kernel: name, error })? })
     }
 
@@ -205,7 +210,12 @@ impl Module {
 /// `kernels/$name.cu`, compiled by build.rs.
 macro_rules! module {
     ($context:expr, $name:literal) => {
-        Module::load($context, $name, include_str!(concat!(env!("OUT_DIR"), "/kernels/", $name, ".ptx")))
+        Module::load(
+            $context,
+            $name,
+            include_bytes!(concat!(env!("OUT_DIR"), "/kernels/", $name, ".fatbin")),
+            include_str!(concat!(env!("OUT_DIR"), "/kernels/", $name, ".ptx")),
+        )
     };
 }
 
@@ -311,4 +321,36 @@ pub(super) unsafe fn launch(
     let config = LaunchConfig { grid_dim: grid, block_dim: (threads, 1, 1), shared_mem_bytes: 0 };
     // SAFETY: the caller answers for the arguments.
     unsafe { builder.launch(config) }.map(|_| ()).map_err(|error| LaunchFault::Driver { kernel, error })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    /// Kind (1: PTX, 2: machine code) and compute capability of each part of a fat binary, as nvcc 13.0 was seen to write
+    /// them: a header of 16 bytes with the length of the parts, and before each part its own, which says both lengths.
+    fn parts(fatbin: &[u8]) -> Vec<(u16, u32)> {
+        let u32_at = |at: usize| u32::from_le_bytes(fatbin[at..at + 4].try_into().expect("4 bytes"));
+        assert_eq!(u32_at(0), 0xba55_ed50, "no fat binary");
+        let (mut at, mut parts) = (16, Vec::new());
+        while at < fatbin.len() {
+            parts.push((u32_at(at) as u16, u32_at(at + 28)));
+            at += (u32_at(at + 4) + u32_at(at + 8)) as usize;
+        }
+        parts
+    }
+
+    #[test]
+    fn every_kernel_has_machine_code_for_both_architectures_and_ptx_for_later_ones() {
+        let folder = Path::new(env!("OUT_DIR")).join("kernels");
+        let entries =
+            std::fs::read_dir(folder).expect("the build's kernels").map(|entry| entry.expect("an entry").path());
+        let fatbins: Vec<_> = entries.filter(|path| path.extension().is_some_and(|end| end == "fatbin")).collect();
+        assert!(!fatbins.is_empty());
+        for path in fatbins {
+            let mut parts = parts(&std::fs::read(&path).expect("a fat binary"));
+            parts.sort_unstable();
+            assert_eq!(parts, [(1, 80), (2, 80), (2, 90)], "{}", path.display());
+        }
+    }
 }
