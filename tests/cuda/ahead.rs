@@ -1,13 +1,12 @@
 //! Steps that are given to the device while others run: each must find its own inputs, whatever order the device takes.
 
 use crate::pipeline::{KV, blocks_of, member};
-use crate::random::{HIDDEN, Random};
+use crate::random::{HIDDEN, Random, on_engine};
 use bytes::Bytes;
 use stageline::base::HostTensor;
 use stageline::base::prng::Prng;
 use stageline::core::{BatchId, Member, Microbatch};
-use stageline::engine::{DeviceChoice, Executor, Numbers, Runner, Setup, load};
-use stageline::ops::Threads;
+use stageline::engine::{Executor, Numbers, Setup, load};
 
 const SEQS: usize = 16;
 const STEPS: usize = 24;
@@ -16,17 +15,7 @@ const PIECE: u32 = 5;
 
 /// Two layers amid a model: what comes out shows every bit.
 fn stage() -> Box<dyn Executor> {
-    let setup = Setup {
-        device: DeviceChoice::Cuda(0),
-        runner: Runner::Engine(Numbers::Bf16),
-        threads: Threads::new(1).expect("threads start"),
-        kv: KV,
-        least_blocks: KV.blocks,
-        to_come: 0,
-        longest: 256,
-        max_rows: 32,
-        max_seqs: SEQS,
-    };
+    let setup = Setup { max_seqs: SEQS, ..on_engine(Numbers::Bf16, KV) };
     let decoder = Random::of(4);
     let mut stage = load(&decoder, &decoder.spec(), 1..3, setup, &mut |_| {}).expect("the stage loads");
     stage.warm_up().expect("it warms up");

@@ -3,30 +3,17 @@
 
 use crate::emulator::{counts, fail_next, fail_no_more, reset};
 use crate::pipeline::{KV, blocks_of, member};
-use crate::random::{HIDDEN, Random};
+use crate::random::{HIDDEN, Random, on_engine};
 use stageline::base::{FaultClass, HostTensor};
 use stageline::core::{BatchId, Member, Microbatch};
-use stageline::engine::{DeviceChoice, Executor, Numbers, Runner, Setup, load};
-use stageline::ops::Threads;
+use stageline::engine::{Executor, Numbers, load};
 
-const SEQS: usize = 32;
-const MAX_ROWS: usize = 64;
 /// Layers of the stage: what is counted is the same for every layer.
 const LAYERS: usize = 2;
 
 /// The last layers of a decoder on the engine, warmed up; activations come in.
 fn stage() -> Box<dyn Executor> {
-    let setup = Setup {
-        device: DeviceChoice::Cuda(0),
-        runner: Runner::Engine(Numbers::Bf16),
-        threads: Threads::new(1).expect("threads start"),
-        kv: KV,
-        least_blocks: KV.blocks,
-        to_come: 0,
-        longest: 2048,
-        max_rows: MAX_ROWS,
-        max_seqs: SEQS,
-    };
+    let setup = on_engine(Numbers::Bf16, KV);
     let decoder = Random::of(1 + LAYERS);
     let mut stage = load(&decoder, &decoder.spec(), 1..1 + LAYERS, setup, &mut |_| {}).expect("the stage loads");
     stage.warm_up().expect("it warms up");

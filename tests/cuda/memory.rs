@@ -2,12 +2,11 @@
 //! process of their own.
 
 use crate::pipeline::member;
-use crate::random::{HEAD_DIM, HIDDEN, KV_HEADS, Random};
+use crate::random::{HEAD_DIM, HIDDEN, KV_HEADS, Random, on_engine};
 use stageline::base::{FaultClass, HostTensor};
 use stageline::core::{BatchId, Microbatch};
-use stageline::engine::{DeviceChoice, Executor, Numbers, Runner, Setup, load};
+use stageline::engine::{Executor, Numbers, Setup, load};
 use stageline::model::KvShape;
-use stageline::ops::Threads;
 
 const BLOCK: usize = 16;
 const LAYERS: usize = 2;
@@ -18,17 +17,8 @@ const ALL: usize = 1 << 27;
 
 /// The last layers of a decoder, whose cache may have `least` to `most` blocks.
 fn stage(least: usize, most: usize, to_come: usize) -> Box<dyn Executor> {
-    let setup = Setup {
-        device: DeviceChoice::Cuda(0),
-        runner: Runner::Engine(Numbers::F16),
-        threads: Threads::new(1).expect("threads start"),
-        kv: KvShape { blocks: most, block_size: BLOCK },
-        least_blocks: least,
-        to_come,
-        longest: 100,
-        max_rows: 40,
-        max_seqs: 4,
-    };
+    let wanted = on_engine(Numbers::F16, KvShape { blocks: most, block_size: BLOCK });
+    let setup = Setup { least_blocks: least, to_come, max_seqs: 4, ..wanted };
     let decoder = Random::of(1 + LAYERS);
     load(&decoder, &decoder.spec(), 1..1 + LAYERS, setup, &mut |_| {}).expect("the stage loads")
 }

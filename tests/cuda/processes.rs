@@ -1,7 +1,7 @@
 //! Stages on the device as processes of their own, joined by a real broker: they are killed, clients go away.
 
 use crate::pipelines::{Cluster, Pipeline};
-use crate::places::{Piece, ids_of};
+use crate::places::ids_of;
 use crate::real_models::{SMOLLM2, golden_cases, ids};
 use serde_json::json;
 
@@ -68,13 +68,7 @@ async fn an_answer_ends_with_the_stages_name_when_its_device_does_not_come_back(
     let mut stream = cluster.place(0).stream(&prompt, fields).await;
     stream.tokens(SOME).await;
     cluster.kill(1).await;
-    let error = loop {
-        match stream.next().await {
-            Some(Piece::Token(_)) => {}
-            Some(Piece::Error(error)) => break error,
-            other => panic!("{other:?}"),
-        }
-    };
+    let error = stream.error().await;
     assert_eq!(error["error"]["stage"], 1, "{error}");
     cluster.hold(&[0, 2], 0).await;
 }

@@ -5,7 +5,9 @@ use half::bf16;
 use safetensors::Dtype;
 use stageline::base::Fault;
 use stageline::base::prng::Prng;
-use stageline::model::{LlamaSpec, ModelSpec, RawTensor, TensorSource};
+use stageline::engine::{DeviceChoice, Numbers, Runner, Setup};
+use stageline::model::{KvShape, LlamaSpec, ModelSpec, RawTensor, TensorSource};
+use stageline::ops::Threads;
 
 pub const HIDDEN: usize = 64;
 pub const VOCAB: usize = 97;
@@ -13,6 +15,22 @@ pub const VOCAB: usize = 97;
 pub const KV_HEADS: usize = 2;
 pub const HEAD_DIM: usize = 32;
 const MAX_POSITIONS: usize = 2048;
+
+/// A stage on the engine, whose cache is `kv`, no smaller: for 32 sequences of up to 256 tokens, 64 rows at once. The emulated
+/// device takes its time for more.
+pub fn on_engine(numbers: Numbers, kv: KvShape) -> Setup {
+    Setup {
+        device: DeviceChoice::Cuda(0),
+        runner: Runner::Engine(numbers),
+        threads: Threads::new(1).expect("threads start"),
+        kv,
+        least_blocks: kv.blocks,
+        to_come: 0,
+        longest: 256,
+        max_rows: 64,
+        max_seqs: 32,
+    }
+}
 
 /// See the module.
 pub struct Random(LlamaSpec);

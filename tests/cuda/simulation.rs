@@ -2,7 +2,7 @@
 //! steps given to the device ahead, batches that fail, stages that die and come back.
 
 use crate::pipeline::member;
-use crate::random::{HIDDEN, Random, VOCAB};
+use crate::random::{HIDDEN, Random, VOCAB, on_engine};
 use crate::world::model::Model;
 use crate::world::processes::Shape;
 use crate::world::{Story, World};
@@ -40,18 +40,17 @@ const MARKS: [&str; 8] = [
 /// The random decoder on the engine, and in f32 on the CPU to say what is right.
 struct OnEngine {
     weights: Random,
-    threads: Threads,
     exact: RefCell<Box<dyn Executor>>,
 }
 
 impl OnEngine {
     fn new() -> Self {
-        let (weights, threads) = (Random::of(LAYERS), Threads::new(1).expect("threads start"));
+        let weights = Random::of(LAYERS);
         let kv = KvShape { blocks: LONGEST / 16, block_size: 16 };
         let setup = Setup {
             device: DeviceChoice::Cpu(Isa::available()[0]),
             runner: Runner::Candle,
-            threads: threads.clone(),
+            threads: Threads::new(1).expect("threads start"),
             kv,
             least_blocks: kv.blocks,
             to_come: 0,
@@ -61,7 +60,7 @@ impl OnEngine {
         };
         let spec = weights.spec();
         let exact = load(&weights, &spec, 0..LAYERS, setup, &mut |_| {}).expect("the model loads");
-        Self { weights, threads, exact: RefCell::new(exact) }
+        Self { weights, exact: RefCell::new(exact) }
     }
 
     /// The logits after each token of `text`.
@@ -105,17 +104,9 @@ impl Model for OnEngine {
         let (stage, stages) = (usize::from(stage), usize::from(stages));
         let range = stage * LAYERS / stages..(stage + 1) * LAYERS / stages;
         let kv = KvShape { blocks: shape.kv_blocks as usize, block_size: shape.block_size as usize };
-        let setup = Setup {
-            device: DeviceChoice::Cuda(0),
-            runner: Runner::Engine(Numbers::F16),
-            threads: self.threads.clone(),
-            kv,
-            least_blocks: kv.blocks,
-            to_come: 0,
-            longest: LONGEST,
-            max_rows: (shape.max_batch_tokens + shape.max_num_seqs) as usize,
-            max_seqs: shape.max_num_seqs as usize,
-        };
+        let max_rows = (shape.max_batch_tokens + shape.max_num_seqs) as usize;
+        let max_seqs = shape.max_num_seqs as usize;
+        let setup = Setup { longest: LONGEST, max_rows, max_seqs, ..on_engine(Numbers::F16, kv) };
         let spec = self.weights.spec();
         let mut executor = load(&self.weights, &spec, range, setup, &mut |_| {}).expect("the stage loads");
         executor.warm_up().expect("it warms up");

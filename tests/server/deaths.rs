@@ -1,7 +1,7 @@
 //! Processes that are killed while an answer streams.
 
 use crate::pipelines::{Cluster, ENDLESS, LONG, PROMPT, Pipeline, right_ids};
-use crate::places::{Piece, ids_of};
+use crate::places::ids_of;
 use crate::real_models::{SMOLLM2, golden_cases, ids};
 use serde_json::{Value, json};
 
@@ -44,13 +44,7 @@ async fn requests_end_with_the_stages_name_when_it_does_not_come_back() {
     cluster.hold(&[0, 1, 2], 2).await;
     cluster.kill(1).await;
 
-    let error = loop {
-        match stream.next().await {
-            Some(Piece::Token(_)) => {}
-            Some(Piece::Error(error)) => break error,
-            other => panic!("{other:?}"),
-        }
-    };
+    let error = stream.error().await;
     let (status, body) = whole.await.expect("the other client");
     assert!(status == 503 || status == 504, "{status}: {body}");
     for error in [&error["error"], &body["error"]] {

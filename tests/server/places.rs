@@ -125,6 +125,17 @@ impl Stream {
         tokens
     }
 
+    /// What is said at the end, which must be a bad one.
+    pub async fn error(&mut self) -> Value {
+        loop {
+            match self.next().await {
+                Some(Piece::Token(_)) => {}
+                Some(Piece::Error(error)) => return error,
+                other => panic!("{other:?} after {} tokens", self.tokens),
+            }
+        }
+    }
+
     /// The data of the tokens up to the end, which must be a good one.
     pub async fn rest(mut self) -> Vec<Value> {
         let mut tokens = Vec::new();
