@@ -8,13 +8,13 @@ use stageline::base::prng::Prng;
 use stageline::core::{BatchId, Member, Microbatch};
 use stageline::engine::{Executor, Numbers, Setup, load};
 
-const SEQS: usize = 16;
+pub const SEQS: usize = 16;
 const STEPS: usize = 24;
 /// Rows of a prompt's piece.
 const PIECE: u32 = 5;
 
-/// Two layers amid a model: what comes out shows every bit.
-fn stage() -> Box<dyn Executor> {
+/// Two layers amid a model, for up to [`SEQS`] sequences at once: what comes out shows every bit.
+pub fn stage() -> Box<dyn Executor> {
     let setup = Setup { max_seqs: SEQS, ..on_engine(Numbers::Bf16, KV) };
     let decoder = Random::of(4);
     let mut stage = load(&decoder, &decoder.spec(), 1..3, setup, &mut |_| {}).expect("the stage loads");
@@ -22,7 +22,8 @@ fn stage() -> Box<dyn Executor> {
     stage
 }
 
-fn rows(random: &mut Prng, rows: u32) -> HostTensor {
+/// `rows` rows of random activations.
+pub fn rows(random: &mut Prng, rows: u32) -> HostTensor {
     let numbers = (0..rows as usize * HIDDEN).flat_map(|_| (random.below(2000) as f32 / 1000.0 - 1.0).to_le_bytes());
     HostTensor::activations(rows as usize, HIDDEN, numbers.collect::<Bytes>()).expect("whole rows")
 }
@@ -41,7 +42,7 @@ fn steps() -> Vec<(Microbatch, Vec<HostTensor>)> {
             let (from, count) = (at[sequence], if i + pieces >= count { PIECE } else { 1 });
             at[sequence] += count;
             (
-                member(sequence, from as usize..(from + count) as usize, true, blocks_of(sequence, 8)),
+                member(sequence, from as usize..(from + count) as usize, true, blocks_of(sequence, SEQS)),
                 rows(&mut random, count),
             )
         };

@@ -16,7 +16,7 @@ MUTANTS = [
      "words[table..table + held.len()].copy_from_slice(held);",
      "if member.start == 0 { words[table..table + held.len()].copy_from_slice(held); }", "simulation::"),
     ("padding rows write keys", STEP,
-     ".fill(NO_SLOT);", ".fill(0);", "simulation::"),
+     ".fill(NO_SLOT);", ".fill(0);", "padding::"),
     ("a token comes from the row before its own", STEP,
      "= row as u32 - 1;", "= (row as u32).saturating_sub(2);", "simulation::"),
     ("a recorded step is given to more rows than it has", "src/engine/cuda/graphs.rs",

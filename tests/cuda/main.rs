@@ -18,6 +18,7 @@ mod memory;
 #[path = "../support/nats.rs"]
 #[allow(dead_code, reason = "no broker dies here: tests/net does that")]
 mod nats;
+mod padding;
 #[path = "../support/patience.rs"]
 mod patience;
 #[path = "../model/pipeline.rs"]
