@@ -100,7 +100,9 @@ impl<T: Compute> Decoder<T> {
         let fitting = PagedCache::<T>::blocks_in(room_bytes, &self.spec, layers, block_size);
         if fitting < least {
             return Err(Fault::device(format!(
-                "beside the stage's weights the device has room for {fitting} KV blocks of {block_size} tokens                  ({free_bytes} of {all_bytes} bytes are free), but a sequence of the longest needs {least}: lower                  --max-model-len, or cut the model into more stages"
+                "beside the stage's weights the device has room for {fitting} KV blocks of {block_size} tokens \
+                 ({free_bytes} of {all_bytes} bytes are free), but a sequence of the longest needs {least}: lower \
+                 --max-model-len, or cut the model into more stages"
             )));
         }
         self.kv.blocks = fitting.min(most);
