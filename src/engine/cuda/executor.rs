@@ -94,8 +94,6 @@ struct CudaExecutor<T: Compute> {
     buffers: [StepBuffers; DEVICE_DEPTH],
     /// The steps under way, in their order.
     started: VecDeque<Started>,
-    /// Steps started so far.
-    count: usize,
     gpu: Rc<Gpu>,
 }
 
@@ -127,8 +125,7 @@ impl<T: Compute> CudaExecutor<T> {
         let positions = llama.max_positions.min(setup.longest).min(setup.kv.blocks * block_size);
         let most = Most { rows: setup.max_rows, emitting: setup.max_seqs.min(setup.max_rows), positions };
         // Until warm-up has shown what else needs memory, a cache that may be made to fit is one for warm-up alone.
-        let fits = setup.least_blocks < setup.kv.blocks;
-        let blocks = if fits { most.rows.min(positions).div_ceil(block_size) } else { setup.kv.blocks };
+        let blocks = if is_fitted(setup) { most.rows.min(positions).div_ceil(block_size) } else { setup.kv.blocks };
         let decoder = Decoder::new(&gpu, llama, weights, KvShape { blocks, block_size }, most)?;
         let down = if decoder.is_last() { most.emitting * (1 + llama.vocab) } else { most.rows * llama.hidden };
         let input = if range.start == 0 { StepInput::Ids } else { StepInput::Activations(llama.hidden) };
@@ -138,7 +135,7 @@ impl<T: Compute> CudaExecutor<T> {
         let (free_bytes, all_bytes) = gpu.memory()?;
         tracing::info!(?range, weights_bytes, free_bytes, all_bytes, "the stage's weights are on the device");
         let (spec, setup, started) = (spec.clone(), setup.clone(), VecDeque::new());
-        Ok(Self { graphs, decoder, spec, range, setup, buffers, started, count: 0, gpu })
+        Ok(Self { graphs, decoder, spec, range, setup, buffers, started, gpu })
     }
 
     fn part(&self) -> StagePart<'_> {
@@ -150,8 +147,8 @@ impl<T: Compute> CudaExecutor<T> {
             let (batch, input) = self.part().warm_up_batch(rows);
             self.run(&batch, &[input])?;
         }
-        let Setup { kv, least_blocks, to_come, .. } = self.setup;
-        if least_blocks < kv.blocks {
+        if is_fitted(&self.setup) {
+            let Setup { kv, least_blocks, to_come, .. } = self.setup;
             let share = |free: usize, all: usize| free.saturating_sub(SPARE_BYTES + all / SPARE_SHARE) / (to_come + 1);
             self.decoder.refit_cache((least_blocks, kv.blocks), share)?;
         }
@@ -190,14 +187,12 @@ impl<T: Compute> CudaExecutor<T> {
 
     fn start(&mut self, batch: &Microbatch, inputs: &[HostTensor]) -> Result<(), Fault> {
         self.part().check(batch, inputs)?;
-        if self.started.len() == self.buffers.len() {
+        let is_free = |place: &usize| self.started.iter().all(|step| step.buffers != *place);
+        let Some(buffers) = (0..self.buffers.len()).find(is_free) else {
             return Err(Fault::internal(format!("more than {DEVICE_DEPTH} steps at once")));
-        }
-        let buffers = self.count % self.buffers.len();
-        let started = self.queue(buffers, batch, inputs);
-        match started {
+        };
+        match self.queue(buffers, batch, inputs) {
             Ok(started) => {
-                self.count += 1;
                 self.started.push_back(started);
                 Ok(())
             }
@@ -301,6 +296,11 @@ impl<T: Compute> Drop for CudaExecutor<T> {
         // Steps that nobody waits for any more still use the memory that goes now. What they say interests nobody.
         let _ = self.gpu.synchronize("ending a stage");
     }
+}
+
+/// Whether the KV cache is made as large as the device has room for.
+fn is_fitted(setup: &Setup) -> bool {
+    setup.least_blocks < setup.kv.blocks
 }
 
 fn penalised(member: &Member) -> bool {
