@@ -1,9 +1,10 @@
 //! Times, as medians of rounds.
 
 use crate::device::Device;
-use cudarc::driver::sys::{CUevent_flags, CUgraphInstantiate_flags, CUstreamCaptureMode};
-use cudarc::driver::{CudaGraph, DriverError};
+use cudarc::driver::DriverError;
+use cudarc::driver::sys::CUevent_flags;
 use stageline::base::Fault;
+use stageline::engine::cuda::record;
 use std::time::Instant;
 
 /// Seconds of one of whatever was repeated.
@@ -46,23 +47,11 @@ pub fn recorded(
     // Once as it is: what the first run of a shape sets up must not be part of the recording.
     (0..count).try_for_each(&mut queue)?;
     device.gpu.synchronize("running what is to be recorded")?;
-    let graph = record(device, || (0..count).try_for_each(&mut queue))?;
+    let (graph, ()) = record(&device.gpu, || (0..count).try_for_each(&mut queue))?;
+    graph.upload().map_err(|e| device.fault(e))?;
     let launch = || graph.launch().map_err(|e| device.fault(e));
     launch()?;
     rounds(device, count, launch)
-}
-
-fn record(device: &Device, queue: impl FnOnce() -> Result<(), Fault>) -> Result<CudaGraph, Fault> {
-    let fault = |e: DriverError| device.fault(e);
-    let stream = &device.gpu.stream;
-    stream.begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL).map_err(fault)?;
-    let done = queue();
-    // Ended in any case: a stream that records runs nothing.
-    let graph = stream.end_capture(CUgraphInstantiate_flags(0)).map_err(fault);
-    done?;
-    let graph = graph?.ok_or_else(|| Fault::device("a recording gave nothing"))?;
-    graph.upload().map_err(fault)?;
-    Ok(graph)
 }
 
 /// Seconds on the device of each of the `count` things that `queue` gives to the stream.

@@ -19,6 +19,7 @@ mod plan;
 mod products;
 mod report;
 mod shard;
+mod sizes;
 mod steps;
 
 use device::Device;

@@ -1,6 +1,7 @@
 //! What is measured, in which shapes.
 
 use crate::model::Model;
+use crate::sizes::{llama_1b, llama_8b};
 use stageline::model::LlamaSpec;
 
 /// Shapes and amounts: a GPU's, or toys of every part that the emulated driver runs in seconds.
@@ -87,32 +88,6 @@ impl Plan {
     /// How many launches, of `bytes` each, make a round: two at least, so that none finds what it has just left.
     pub fn launches(&self, bytes: u64) -> usize {
         (self.round_bytes / bytes.max(1)).clamp(2, self.most_launches) as usize
-    }
-}
-
-/// The sizes of Llama 3.2 1B, for contexts of up to 8192 positions.
-fn llama_1b() -> LlamaSpec {
-    LlamaSpec { layers: 16, hidden: 2048, intermediate: 8192, head_dim: 64, tied: true, ..llama_8b() }
-}
-
-/// The sizes of Llama 3.1 8B, for contexts of up to 8192 positions.
-fn llama_8b() -> LlamaSpec {
-    LlamaSpec {
-        layers: 32,
-        hidden: 4096,
-        intermediate: 14336,
-        heads: 32,
-        kv_heads: 8,
-        head_dim: 128,
-        vocab: 128_256,
-        max_positions: 8192,
-        norm_eps: 1e-5,
-        rope_theta: 500_000.0,
-        rope_scaling: None,
-        tied: false,
-        attention_bias: false,
-        mlp_bias: false,
-        eos: vec![128_001],
     }
 }
 

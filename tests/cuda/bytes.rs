@@ -1,29 +1,8 @@
 //! What a step of a model of 8 thousand million parameters moves, by the kernels' own formulas, which
 //! kernels/traffic.rs holds against what the emulated device counts at small shapes.
 
+use crate::sizes::llama_8b;
 use stageline::engine::cuda::{StepTraffic, prefill_traffic, step_traffic};
-use stageline::model::LlamaSpec;
-
-/// The sizes of Llama 3.1 8B.
-fn llama_8b() -> LlamaSpec {
-    LlamaSpec {
-        layers: 32,
-        hidden: 4096,
-        intermediate: 14336,
-        heads: 32,
-        kv_heads: 8,
-        head_dim: 128,
-        vocab: 128_256,
-        max_positions: 8192,
-        norm_eps: 1e-5,
-        rope_theta: 500_000.0,
-        rope_scaling: None,
-        tied: false,
-        attention_bias: false,
-        mlp_bias: false,
-        eos: vec![128_001],
-    }
-}
 
 fn assert_moves(what: &str, traffic: &StepTraffic, most: f64) {
     let moved = traffic.step.read_bytes + traffic.step.written_bytes;

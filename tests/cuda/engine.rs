@@ -47,15 +47,21 @@ fn logits(pipeline: &mut Pipeline, text: &[u32], first: usize) -> Vec<Vec<f32>> 
         at += members.iter().map(|m| m.rows as usize).sum::<usize>();
         let emissions = pipeline.run(&Microbatch { id: BatchId(0), members }, &inputs).expect("the batch runs");
         for emission in emissions {
-            let Some(Emission::Token { id, observed: Some(observed) }) = emission else { panic!("{emission:?}") };
-            let mut row = vec![f32::NAN; VOCAB];
-            observed.top.iter().for_each(|(id, logit)| row[*id as usize] = *logit);
-            assert!(row.iter().all(|logit| logit.is_finite()));
+            let (id, row) = told(emission);
             assert_eq!(id, best(&row), "a greedy token is the best of its logits");
             rows.push(row);
         }
     }
     rows
+}
+
+/// A token, and all the logits that came with it.
+fn told(emission: Option<Emission>) -> (u32, Vec<f32>) {
+    let Some(Emission::Token { id, observed: Some(observed) }) = emission else { panic!("{emission:?}") };
+    let mut row = vec![f32::NAN; VOCAB];
+    observed.top.iter().for_each(|(id, logit)| row[*id as usize] = *logit);
+    assert!(row.iter().all(|logit| logit.is_finite()));
+    (id, row)
 }
 
 fn best(row: &[f32]) -> u32 {
@@ -129,9 +135,7 @@ fn tokens_are_drawn_on_the_device_as_the_cpu_would_draw_them() {
         let inputs: Vec<HostTensor> = text[..rows].iter().map(|id| HostTensor::tokens(&[*id])).collect();
         let mut greedy = 0;
         for (i, emission) in engine.run(&batch, &inputs).expect("the batch runs").into_iter().enumerate() {
-            let Some(Emission::Token { id, observed: Some(observed) }) = emission else { panic!("{emission:?}") };
-            let mut row = vec![f32::NAN; VOCAB];
-            observed.top.iter().for_each(|(id, logit)| row[*id as usize] = *logit);
+            let (id, mut row) = told(emission);
             greedy += usize::from(best(&row) == id);
             assert_eq!(id, sample(&mut row, &sampling(i), i as u32 + 1, None), "row {i}, temperature {temperature}");
         }

@@ -39,6 +39,9 @@ mod random;
 #[allow(dead_code, reason = "the full matrix is the CPU's")]
 mod real_models;
 mod simulation;
+#[path = "../../benches/gpu/sizes.rs"]
+#[allow(dead_code, reason = "benches/gpu measures the smaller one, too")]
+mod sizes;
 mod table;
 #[path = "../split/tiny.rs"]
 #[allow(dead_code, reason = "only real models are served here")]

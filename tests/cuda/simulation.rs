@@ -11,7 +11,7 @@ use stageline::core::machine::Planted;
 use stageline::core::{BatchId, Emission, Member, Microbatch, Opening, Output, Sampling, Work};
 use stageline::engine::{DeviceChoice, Executor, Numbers, Runner, Setup, load};
 use stageline::model::KvShape;
-use stageline::ops::{Isa, Threads};
+use stageline::ops::Isa;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -50,13 +50,9 @@ impl OnEngine {
         let setup = Setup {
             device: DeviceChoice::Cpu(Isa::available()[0]),
             runner: Runner::Candle,
-            threads: Threads::new(1).expect("threads start"),
-            kv,
-            least_blocks: kv.blocks,
-            to_come: 0,
             longest: LONGEST,
-            max_rows: LONGEST,
             max_seqs: LONGEST,
+            ..on_engine(Numbers::F32, kv)
         };
         let spec = weights.spec();
         let exact = load(&weights, &spec, 0..LAYERS, setup, &mut |_| {}).expect("the model loads");

@@ -3,6 +3,7 @@
 use super::{Bench, Launch, plural};
 use crate::device::Memory;
 use crate::model::{Model, attention_flops};
+use crate::steps::BLOCK_SIZE;
 use half::bf16;
 use stageline::base::Fault;
 use stageline::engine::cuda::kernels::prefill_attention::Tile;
@@ -11,8 +12,6 @@ use stageline::engine::cuda::kernels::{
 };
 use stageline::engine::cuda::launch::DeviceSlice;
 use stageline::model::LlamaSpec;
-
-const BLOCK_SIZE: usize = 16;
 
 pub fn measure(bench: &mut Bench, model: &Model) {
     let (plan, llama) = (bench.plan, &model.llama);

@@ -3,6 +3,7 @@
 use super::{Bench, Launch, plural};
 use crate::device::Memory;
 use crate::model::Model;
+use crate::steps::BLOCK_SIZE;
 use half::bf16;
 use stageline::base::Fault;
 use stageline::base::prng::Prng;
@@ -15,7 +16,6 @@ use std::cell::RefCell;
 
 /// Rows of a matrix-vector product.
 const GEMV_ROWS: [usize; 3] = [1, 4, 8];
-const BLOCK_SIZE: usize = 16;
 
 /// Makes a launch of so many rows.
 type Make = fn(&Memory, &LlamaSpec, usize) -> Result<Launch, Fault>;

@@ -24,4 +24,5 @@ mod work;
 pub use device::Gpu;
 pub use executor::load;
 pub use gemm::{Gemm, Product};
+pub use graphs::record;
 pub use traffic::{StepTraffic, prefill_traffic, step_traffic};

@@ -10,8 +10,6 @@ use crate::engine::part::{emitted_position, sampling};
 use crate::model::{KvShape, held_blocks};
 use std::ops::Range;
 
-/// Rows of a member that one block of the prefill attention takes.
-pub const TILE_ROWS: usize = 64;
 /// Words of a tile: its member, its first row, its rows, the position of that row.
 const TILE_WORDS: usize = 4;
 /// Stands for "no slot": such a row writes no keys.
@@ -166,7 +164,7 @@ pub fn shape_of(batch: &Microbatch, block_size: usize, input: StepInput, last: b
         decode_rows,
         members: batch.members.len(),
         table_blocks: batch.members.iter().map(seen).max().unwrap_or(0).div_ceil(block_size),
-        tiles: longer.iter().map(|member| (member.rows as usize).div_ceil(TILE_ROWS)).sum(),
+        tiles: longer.iter().map(|member| Tile::cover(0, 0, member.rows, 0).count()).sum(),
         emitting: if last { batch.members.iter().filter(|member| member.emit).count() } else { 0 },
         input,
     }
@@ -208,11 +206,9 @@ pub fn write(
         if number < shape.decode_rows {
             words[places.lengths.start + number] = member.start + 1;
         } else {
-            for first in (0..rows).step_by(TILE_ROWS) {
-                let count = TILE_ROWS.min(rows - first);
+            for one in Tile::cover(number as u32, row as u32, member.rows, member.start) {
                 let at = places.tiles.start + tile * TILE_WORDS;
-                let one = [number as u32, (row + first) as u32, count as u32, member.start + first as u32];
-                words[at..at + TILE_WORDS].copy_from_slice(&one);
+                words[at..at + TILE_WORDS].copy_from_slice(&[one.member, one.first_row, one.rows, one.position]);
                 tile += 1;
             }
         }

@@ -4,7 +4,7 @@ use super::decoder::Decoder;
 use super::device::Gpu;
 use super::kernels::prefill_attention::Tile;
 use super::launch::Traffic;
-use super::step::{StepInput, StepShape, TILE_ROWS};
+use super::step::{StepInput, StepShape};
 use super::weights::Weights;
 use super::work::Most;
 use crate::base::Fault;
@@ -56,12 +56,7 @@ pub fn prefill_traffic(
     block_size: usize,
     (before, rows): (usize, usize),
 ) -> Result<StepTraffic, Fault> {
-    let tile = |first: usize| {
-        let [first_row, count, position] =
-            [first, TILE_ROWS.min(rows - first), before + first].map(|number| number as u32);
-        Tile { member: 0, first_row, rows: count, position }
-    };
-    let tiles: Vec<Tile> = (0..rows).step_by(TILE_ROWS).map(tile).collect();
+    let tiles: Vec<Tile> = Tile::cover(0, 0, rows as u32, before as u32).collect();
     let shape = StepShape {
         rows,
         decode_rows: 0,
