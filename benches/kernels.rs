@@ -65,7 +65,7 @@ fn matmuls(c: &mut Criterion) {
 
 fn attention(c: &mut Criterion) {
     let mut group = c.benchmark_group("attention");
-    let shape = AttentionShape { heads: 9, kv_heads: 3, head_dim: 64 };
+    let shape = AttentionShape { heads: 9, kv_heads: 3, head_dim: 64, window: None };
     let (keys, values) = (noise((2048, 192), DType::F32), noise((2048, 192), DType::F32));
     let pool = Threads::new(2).expect("threads start");
     for (rows, seen) in [(1, 64), (1, 1024), (128, 1024)] {

@@ -22,8 +22,11 @@ pub fn llama_8b() -> LlamaSpec {
         rope_theta: 500_000.0,
         rope_scaling: None,
         tied: false,
-        attention_bias: false,
+        qkv_bias: false,
+        out_bias: false,
         mlp_bias: false,
+        head_norms: false,
+        sliding: None,
         eos: vec![128_001],
     }
 }

@@ -4,6 +4,7 @@ use super::LayerRange;
 use super::load::Loader;
 use super::spec::BertSpec;
 use super::step::Step;
+use super::tensors::LinearNeed;
 use crate::base::Fault;
 use crate::ops::{AttentionShape, LayerNorm, Linear, Ops, share_map};
 use candle_core::{DType, Result as CandleResult, Tensor};
@@ -95,7 +96,7 @@ impl BertStage {
 
     fn layer(&self, layer: &Layer, x: &Tensor, step: &Step) -> CandleResult<Tensor> {
         let (ops, hidden, heads) = (&self.ops, self.spec.hidden, self.spec.heads);
-        let shape = AttentionShape { heads, kv_heads: heads, head_dim: hidden / heads };
+        let shape = AttentionShape { heads, kv_heads: heads, head_dim: hidden / heads, window: None };
         let qkv = ops.linear(x, &layer.qkv)?;
         let part = |i| qkv.narrow(1, i * hidden, hidden);
         let mixed = ops.attention(&part(0)?, &part(1)?, &part(2)?, shape, &step.spans)?;
@@ -121,14 +122,17 @@ impl Layer {
     fn load(loader: Loader<'_>, spec: &BertSpec, number: usize) -> Result<Self, Fault> {
         let named = |name: &str| format!("encoder.layer.{number}.{name}");
         let hidden = spec.hidden;
-        let qkv = ["query", "key", "value"].map(|name| (named(&format!("attention.self.{name}")), hidden));
-        let linear = |name: &str, columns, depth| loader.linear(&[(named(name), columns)], depth, true);
+        let qkv = ["attention.self.query", "attention.self.key", "attention.self.value"];
+        let linear = |parts: &[&str], columns, depth| {
+            let parts = parts.iter().map(|name| (named(name), columns)).collect();
+            loader.linear(&LinearNeed { parts, depth, bias: true })
+        };
         Ok(Self {
-            qkv: loader.linear(&qkv, hidden, true)?,
-            out: linear("attention.output.dense", hidden, hidden)?,
+            qkv: linear(&qkv, hidden, hidden)?,
+            out: linear(&["attention.output.dense"], hidden, hidden)?,
             attention_norm: norm(loader, &named("attention.output.LayerNorm"), spec)?,
-            up: linear("intermediate.dense", spec.intermediate, hidden)?,
-            down: linear("output.dense", hidden, spec.intermediate)?,
+            up: linear(&["intermediate.dense"], spec.intermediate, hidden)?,
+            down: linear(&["output.dense"], hidden, spec.intermediate)?,
             mlp_norm: norm(loader, &named("output.LayerNorm"), spec)?,
         })
     }

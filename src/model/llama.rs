@@ -3,6 +3,7 @@
 use super::load::Loader;
 use super::spec::{LlamaSpec, RopeScaling};
 use super::step::Step;
+use super::tensors::{LLAMA_EMBEDDING, LLAMA_HEAD, LLAMA_NORM};
 use super::{KvCache, LayerRange};
 use crate::base::Fault;
 use crate::ops::{AttentionShape, Linear, Ops, RopeFrequencies, Rotation, share_map};
@@ -21,9 +22,13 @@ pub struct LlamaStage {
 
 #[derive(Debug)]
 struct Layer {
+    /// How many positions a row sees, its own the last; `None`: all.
+    window: Option<usize>,
     attention_norm: Tensor,
     /// Queries, keys, values.
     qkv: Linear,
+    /// Of each head of queries, and of keys, `[head_dim]`.
+    head_norms: Option<[Tensor; 2]>,
     out: Linear,
     mlp_norm: Tensor,
     /// Gate, up.
@@ -55,10 +60,10 @@ impl LlamaStage {
     pub(super) fn load(loader: Loader<'_>, spec: &LlamaSpec, range: LayerRange, ops: Ops) -> Result<Self, Fault> {
         let (first, last) = (range.start == 0, range.end == spec.layers);
         let table = |name| loader.matrix(name, spec.vocab, spec.hidden);
-        let tied = if first || last && spec.tied { Some(table("model.embed_tokens.weight")?) } else { None };
+        let tied = if first || last && spec.tied { Some(table(LLAMA_EMBEDDING)?) } else { None };
         let head = if last {
-            let weight = if spec.tied { tied.clone() } else { Some(table("lm_head.weight")?) };
-            let norm = loader.vector("model.norm.weight", spec.hidden)?;
+            let weight = if spec.tied { tied.clone() } else { Some(table(LLAMA_HEAD)?) };
+            let norm = loader.vector(LLAMA_NORM, spec.hidden)?;
             weight.map(|weight| Head { norm, logits: Linear { weight, bias: None } })
         } else {
             None
@@ -105,20 +110,32 @@ impl LlamaStage {
         (keys, values): (&Tensor, &Tensor),
     ) -> CandleResult<Tensor> {
         let (ops, spec) = (&self.ops, &self.spec);
-        let (q, kv) = (spec.heads * spec.head_dim, Self::kv_width(spec));
-        let shape = AttentionShape { heads: spec.heads, kv_heads: spec.kv_heads, head_dim: spec.head_dim };
+        let LlamaSpec { heads, kv_heads, head_dim, .. } = *spec;
+        let shape = AttentionShape { heads, kv_heads, head_dim, window: layer.window };
+        let (q, kv) = (heads * head_dim, Self::kv_width(spec));
 
         let qkv = ops.linear(&ops.rms_norm(x, &layer.attention_norm, spec.norm_eps)?, &layer.qkv)?;
-        let qk = ops.rope(&qkv.narrow(1, 0, q + kv)?, rotation)?;
+        let (mut queries, mut new_keys) = (qkv.narrow(1, 0, q)?, qkv.narrow(1, q, kv)?);
+        if let Some([q_norm, k_norm]) = &layer.head_norms {
+            queries = self.norm_heads(&queries, q_norm)?;
+            new_keys = self.norm_heads(&new_keys, k_norm)?;
+        }
+        let queries = ops.rope(&queries, rotation)?;
         if let Some(slots) = &step.slots {
-            ops.store(keys, &qk.narrow(1, q, kv)?, slots)?;
+            ops.store(keys, &ops.rope(&new_keys, rotation)?, slots)?;
             ops.store(values, &qkv.narrow(1, q + kv, kv)?, slots)?;
         }
-        let mixed = ops.attention(&qk.narrow(1, 0, q)?, keys, values, shape, &step.spans)?;
+        let mixed = ops.attention(&queries, keys, values, shape, &step.spans)?;
         let x = ops.add(x, &ops.linear(&mixed, &layer.out)?)?;
 
         let gate_up = ops.linear(&ops.rms_norm(&x, &layer.mlp_norm, spec.norm_eps)?, &layer.gate_up)?;
         ops.add(&x, &ops.linear(&ops.silu_mul(&gate_up)?, &layer.down)?)
+    }
+
+    /// Every head of `x`, `[rows, heads * head_dim]`, normed by itself.
+    fn norm_heads(&self, x: &Tensor, weight: &Tensor) -> CandleResult<Tensor> {
+        let heads = x.reshape(((), self.spec.head_dim))?;
+        self.ops.rms_norm(&heads, weight, self.spec.norm_eps)?.reshape(x.shape())
     }
 
     /// The logits `[emitting, vocab]` of the last row of every emitting member; `None` if the range does not end the
@@ -137,19 +154,20 @@ impl LlamaStage {
 
 impl Layer {
     fn load(loader: Loader<'_>, spec: &LlamaSpec, number: usize) -> Result<Self, Fault> {
-        let named = |name: &str| format!("model.layers.{number}.{name}");
-        let norm = |name| loader.vector(&named(name), spec.hidden);
-        let (q, kv) = (spec.heads * spec.head_dim, LlamaStage::kv_width(spec));
-        let qkv = [("q", q), ("k", kv), ("v", kv)].map(|(name, n)| (named(&format!("self_attn.{name}_proj")), n));
-        let gate_up = ["gate", "up"].map(|name| (named(&format!("mlp.{name}_proj")), spec.intermediate));
-        let (out, down) = (named("self_attn.o_proj"), named("mlp.down_proj"));
+        let needs = spec.layer_needs(number);
+        let head_norm = |name: &String| loader.vector(name, spec.head_dim);
         Ok(Self {
-            attention_norm: norm("input_layernorm.weight")?,
-            qkv: loader.linear(&qkv, spec.hidden, spec.attention_bias)?,
-            out: loader.linear(&[(out, spec.hidden)], q, spec.attention_bias)?,
-            mlp_norm: norm("post_attention_layernorm.weight")?,
-            gate_up: loader.linear(&gate_up, spec.hidden, spec.mlp_bias)?,
-            down: loader.linear(&[(down, spec.hidden)], spec.intermediate, spec.mlp_bias)?,
+            window: spec.window(number),
+            attention_norm: loader.vector(&needs.attention_norm, spec.hidden)?,
+            qkv: loader.linear(&needs.qkv)?,
+            head_norms: match &needs.head_norms {
+                Some([q, k]) => Some([head_norm(q)?, head_norm(k)?]),
+                None => None,
+            },
+            out: loader.linear(&needs.out)?,
+            mlp_norm: loader.vector(&needs.mlp_norm, spec.hidden)?,
+            gate_up: loader.linear(&needs.gate_up)?,
+            down: loader.linear(&needs.down)?,
         })
     }
 }

@@ -1,5 +1,6 @@
 //! Weights from wherever they are stored into the device's memory.
 
+use super::tensors::LinearNeed;
 use crate::base::Fault;
 use crate::ops::{Linear, advise_huge_pages};
 use crate::shard::header::TensorShape;
@@ -72,11 +73,11 @@ impl Loader<'_> {
         self.joined(&[(name.to_owned(), count)])
     }
 
-    /// Linear maps of the same input, as one: `parts` are their names and how many columns each has.
-    pub fn linear(&self, parts: &[(String, usize)], depth: usize, bias: bool) -> Result<Linear, Fault> {
+    /// Linear maps of the same input, as one.
+    pub fn linear(&self, LinearNeed { parts, depth, bias }: &LinearNeed) -> Result<Linear, Fault> {
         let named = |end: &str| parts.iter().map(|(name, n)| (format!("{name}.{end}"), *n)).collect::<Vec<_>>();
-        let bias = if bias { Some(self.joined(&named("bias"))?) } else { None };
-        Ok(Linear { weight: self.stacked(&named("weight"), depth)?, bias })
+        let bias = if *bias { Some(self.joined(&named("bias"))?) } else { None };
+        Ok(Linear { weight: self.stacked(&named("weight"), *depth)?, bias })
     }
 
     /// Matrices of `width`, one above the other: in the type that they are stored in on the CPU, whose matmul widens them

@@ -18,4 +18,4 @@ pub use load::{RawTensor, TensorSource};
 pub use spec::{BertSpec, LayerRange, LlamaSpec, ModelSpec};
 pub use stage_model::{Made, StageModel};
 pub use step::{Step, held_blocks};
-pub use tensors::{Part, TensorNeed};
+pub use tensors::{LinearNeed, Part, TensorNeed};

@@ -1,7 +1,9 @@
 //! What a config.json asks for, checked: every setting is either supported or refused by name.
 
 mod bert;
+mod family;
 mod llama;
+mod rope;
 mod sentence;
 mod settings;
 
@@ -9,8 +11,10 @@ use crate::base::Fault;
 use crate::base::limits::MAX_CONFIG_BYTES;
 use crate::shard::names::inside;
 use crate::shard::read::read_whole;
+use family::Family;
 use serde_json::Value;
 use settings::{Settings, shown};
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::Path;
 
@@ -21,13 +25,14 @@ pub type LayerRange = Range<usize>;
 /// A model that stageline can run.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ModelSpec {
-    /// A Llama-type decoder.
+    /// A Llama-type decoder: Llama, Mistral, Qwen2, Qwen3.
     Llama(LlamaSpec),
     /// A BERT-type encoder.
     Bert(BertSpec),
 }
 
-/// A Llama-type decoder: RMS norm, rotary embedding of halves, grouped-query attention, SiLU-gated MLP.
+/// A Llama-type decoder: RMS norm, rotary embedding of halves, grouped-query attention, SiLU-gated MLP; and what its
+/// relatives have besides.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LlamaSpec {
     /// `num_hidden_layers`.
@@ -54,12 +59,34 @@ pub struct LlamaSpec {
     pub rope_scaling: Option<RopeScaling>,
     /// `tie_word_embeddings`: the head is the embedding.
     pub tied: bool,
-    /// `attention_bias`: q, k, v and o projections have a bias.
-    pub attention_bias: bool,
+    /// q, k and v projections have a bias: `attention_bias`, and always in Qwen2.
+    pub qkv_bias: bool,
+    /// The o projection has a bias: `attention_bias`.
+    pub out_bias: bool,
     /// `mlp_bias`.
     pub mlp_bias: bool,
+    /// Each head of queries and keys is normed before it turns (Qwen3).
+    pub head_norms: bool,
+    /// `sliding_window`, if any layer has one.
+    pub sliding: Option<Sliding>,
     /// `eos_token_id` of config.json (generation_config.json may name others).
     pub eos: Vec<u32>,
+}
+
+impl LlamaSpec {
+    /// How many positions a row of `layer` sees, its own the last; `None`: all.
+    pub fn window(&self, layer: usize) -> Option<usize> {
+        self.sliding.as_ref().filter(|sliding| sliding.layers.contains(&layer)).map(|sliding| sliding.window)
+    }
+}
+
+/// Layers whose rows do not see far back.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sliding {
+    /// How many positions a row sees, its own the last.
+    pub window: usize,
+    /// The layers where that is so.
+    pub layers: BTreeSet<usize>,
 }
 
 /// A change of the rotary frequencies for long contexts.
@@ -114,14 +141,15 @@ impl ModelSpec {
     pub fn parse(config: &Value) -> Result<Self, Fault> {
         let mut settings = Settings::of("config.json", config)?;
         let kind = settings.take("model_type").unwrap_or(&Value::Null);
-        let spec = match kind.as_str() {
-            Some("llama") => Self::Llama(llama::read(&mut settings)),
-            Some("bert") => Self::Bert(bert::read(&mut settings)),
+        let spec = if kind == "bert" {
+            Self::Bert(bert::read(&mut settings))
+        } else if let Some(family) = kind.as_str().and_then(Family::of) {
+            Self::Llama(llama::read(&mut settings, family))
+        } else {
             // Its other settings are of a family that is not known: complaining of each would say nothing.
-            _ => {
-                let fault = format!("config.json: model_type = {} is not supported (only llama or bert)", shown(kind));
-                return Err(Fault::invalid(fault));
-            }
+            let known = "llama, mistral, qwen2, qwen3 or bert";
+            let fault = format!("config.json: model_type = {} is not supported (only {known})", shown(kind));
+            return Err(Fault::invalid(fault));
         };
         settings.finish()?;
         Ok(spec)

@@ -7,6 +7,8 @@ use std::collections::BTreeSet;
 
 /// The Llama-type decoder's embedding, which is also its head's matrix where the model ties them.
 pub const LLAMA_EMBEDDING: &str = "model.embed_tokens.weight";
+/// The Llama-type decoder's norm behind the last layer.
+pub const LLAMA_NORM: &str = "model.norm.weight";
 /// The Llama-type decoder's head where it is not tied.
 pub const LLAMA_HEAD: &str = "lm_head.weight";
 
@@ -101,32 +103,91 @@ impl Needs {
         }
     }
 
+    fn add_linears(&mut self, linear: &LinearNeed) {
+        for (name, columns) in &linear.parts {
+            self.add_linear(name, [*columns, linear.depth], linear.bias);
+        }
+    }
+
     fn add_layer_norm(&mut self, name: &str, width: usize) {
         self.add(format!("{name}.weight"), &[width]);
         self.add(format!("{name}.bias"), &[width]);
     }
 }
 
+/// Linear maps of the same input, which are calculated as one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinearNeed {
+    /// Their names, without `.weight` and `.bias`, and how many columns each has.
+    pub parts: Vec<(String, usize)>,
+    /// Numbers of a row of input.
+    pub depth: usize,
+    /// Whether each has a bias.
+    pub bias: bool,
+}
+
+/// The tensors of a layer of a Llama-type decoder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LlamaLayerNeeds {
+    /// Name of the norm in front of the attention, `[hidden]`.
+    pub attention_norm: String,
+    /// Queries, keys, values.
+    pub qkv: LinearNeed,
+    /// Names of the norms of each head of queries, and of keys, `[head_dim]`.
+    pub head_norms: Option<[String; 2]>,
+    /// Of what the heads gave.
+    pub out: LinearNeed,
+    /// Name of the norm in front of the MLP, `[hidden]`.
+    pub mlp_norm: String,
+    /// Gate, up.
+    pub gate_up: LinearNeed,
+    /// Of what was gated.
+    pub down: LinearNeed,
+}
+
+impl LlamaSpec {
+    /// The tensors of layer `number`.
+    pub fn layer_needs(&self, number: usize) -> LlamaLayerNeeds {
+        let named = |name: &str| format!("model.layers.{number}.{name}");
+        let linear = |parts: &[(&str, usize)], depth: usize, bias: bool| {
+            let parts = parts.iter().map(|(name, columns)| (named(name), *columns)).collect();
+            LinearNeed { parts, depth, bias }
+        };
+        let (hidden, mlp) = (self.hidden, self.intermediate);
+        let (q, kv) = (self.heads * self.head_dim, self.kv_heads * self.head_dim);
+        let qkv = [("self_attn.q_proj", q), ("self_attn.k_proj", kv), ("self_attn.v_proj", kv)];
+        let head_norms = ["self_attn.q_norm.weight", "self_attn.k_norm.weight"];
+        LlamaLayerNeeds {
+            attention_norm: named("input_layernorm.weight"),
+            qkv: linear(&qkv, hidden, self.qkv_bias),
+            head_norms: self.head_norms.then(|| head_norms.map(named)),
+            out: linear(&[("self_attn.o_proj", hidden)], q, self.out_bias),
+            mlp_norm: named("post_attention_layernorm.weight"),
+            gate_up: linear(&[("mlp.gate_proj", mlp), ("mlp.up_proj", mlp)], hidden, self.mlp_bias),
+            down: linear(&[("mlp.down_proj", hidden)], mlp, self.mlp_bias),
+        }
+    }
+}
+
 fn llama(spec: &LlamaSpec) -> Vec<TensorNeed> {
-    let (hidden, mlp) = (spec.hidden, spec.intermediate);
-    let (q, kv) = (spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim);
+    let hidden = spec.hidden;
     let mut needs = Needs { list: Vec::new(), part: Part::Embedding };
     needs.add_table(LLAMA_EMBEDDING, &[spec.vocab, hidden]);
     for layer in 0..spec.layers {
         needs.part = Part::Layer(layer);
-        let name = |rest: &str| format!("model.layers.{layer}.{rest}");
-        needs.add(name("input_layernorm.weight"), &[hidden]);
-        needs.add_linear(&name("self_attn.q_proj"), [q, hidden], spec.attention_bias);
-        needs.add_linear(&name("self_attn.k_proj"), [kv, hidden], spec.attention_bias);
-        needs.add_linear(&name("self_attn.v_proj"), [kv, hidden], spec.attention_bias);
-        needs.add_linear(&name("self_attn.o_proj"), [hidden, q], spec.attention_bias);
-        needs.add(name("post_attention_layernorm.weight"), &[hidden]);
-        needs.add_linear(&name("mlp.gate_proj"), [mlp, hidden], spec.mlp_bias);
-        needs.add_linear(&name("mlp.up_proj"), [mlp, hidden], spec.mlp_bias);
-        needs.add_linear(&name("mlp.down_proj"), [hidden, mlp], spec.mlp_bias);
+        let layer = spec.layer_needs(layer);
+        needs.add(layer.attention_norm, &[hidden]);
+        needs.add_linears(&layer.qkv);
+        for norm in layer.head_norms.into_iter().flatten() {
+            needs.add(norm, &[spec.head_dim]);
+        }
+        needs.add_linears(&layer.out);
+        needs.add(layer.mlp_norm, &[hidden]);
+        needs.add_linears(&layer.gate_up);
+        needs.add_linears(&layer.down);
     }
     needs.part = Part::Head;
-    needs.add("model.norm.weight", &[hidden]);
+    needs.add(LLAMA_NORM, &[hidden]);
     needs.add(if spec.tied { LLAMA_EMBEDDING } else { LLAMA_HEAD }, &[spec.vocab, hidden]);
     needs.list
 }

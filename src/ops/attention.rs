@@ -24,12 +24,19 @@ pub struct AttentionShape {
     pub kv_heads: usize,
     /// Numbers of a head.
     pub head_dim: usize,
+    /// How many positions a row sees, its own the last (of a causal span); `None`: all.
+    pub window: Option<usize>,
 }
 
 impl AttentionShape {
     /// `1 / √head_dim`.
     fn scale(&self) -> f32 {
         1.0 / (self.head_dim as f32).sqrt()
+    }
+
+    /// Of the first `seen` positions, those that the row of the last one sees.
+    fn within(&self, seen: usize) -> Range<usize> {
+        self.window.map_or(0, |window| seen.saturating_sub(window))..seen
     }
 }
 
@@ -77,16 +84,18 @@ impl Ops {
 
 /// One span's attention by candle's ops.
 fn plain(queries: &Tensor, keys: &Tensor, values: &Tensor, shape: AttentionShape, causal: bool) -> Result<Tensor> {
-    let AttentionShape { heads, kv_heads, head_dim } = shape;
+    let AttentionShape { heads, kv_heads, head_dim, window } = shape;
     let (rows, seen, group) = (queries.dim(0)?, keys.dim(0)?, heads / kv_heads);
     let queries = queries.reshape((rows, kv_heads, group, head_dim))?.permute((1, 2, 0, 3))?;
     let queries = queries.reshape((kv_heads, group * rows, head_dim))?.contiguous()?;
     let keys = keys.reshape((seen, kv_heads, head_dim))?.permute((1, 2, 0))?.contiguous()?;
     let values = values.reshape((seen, kv_heads, head_dim))?.transpose(0, 1)?.contiguous()?;
     let mut scores = (queries.matmul(&keys)? * f64::from(shape.scale()))?;
-    if causal && rows > 1 {
-        let masked = |row: usize, key: usize| if key > seen - rows + row { f32::NEG_INFINITY } else { 0.0 };
-        let mask: Vec<f32> = (0..rows).flat_map(|row| (0..seen).map(move |key| masked(row, key))).collect();
+    if causal && (rows > 1 || window.is_some()) {
+        let added = |row: usize, key: usize| {
+            if shape.within(seen - rows + row + 1).contains(&key) { 0.0 } else { f32::NEG_INFINITY }
+        };
+        let mask: Vec<f32> = (0..rows).flat_map(|row| (0..seen).map(move |key| added(row, key))).collect();
         let mask = Tensor::from_vec(mask, (1, 1, rows, seen), scores.device())?;
         let by_row = scores.reshape((kv_heads, group, rows, seen))?.broadcast_add(&mask)?;
         scores = by_row.reshape((kv_heads, group * rows, seen))?;
@@ -117,7 +126,10 @@ impl CustomOp3 for RowAttention<'_> {
         vl: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         let (queries, keys, values) = (Matrix::new(q, ql)?, Matrix::new(k, kl)?, Matrix::new(v, vl)?);
-        let AttentionShape { heads, kv_heads, head_dim } = self.shape;
+        let AttentionShape { heads, kv_heads, head_dim, window } = self.shape;
+        if window == Some(0) {
+            bail!("a row sees itself at least")
+        }
         if kv_heads == 0 || heads % kv_heads != 0 || head_dim == 0 {
             bail!("{heads} heads do not share {kv_heads} heads of keys")
         }
@@ -162,9 +174,8 @@ struct SpanView<'a> {
 
 impl SpanView<'_> {
     /// The slots that `row` sees.
-    fn seen(&self, row: usize) -> &[u32] {
-        let unseen = if self.causal { self.rows.end - 1 - row } else { 0 };
-        &self.slots[..self.slots.len() - unseen]
+    fn seen(&self, row: usize, shape: AttentionShape) -> &[u32] {
+        if self.causal { &self.slots[shape.within(self.slots.len() - (self.rows.end - 1 - row))] } else { self.slots }
     }
 }
 
@@ -184,13 +195,13 @@ impl Kernel for Groups<'_> {
 
     #[inline(always)]
     fn run<L: Lanes>(self, l: L) {
-        let AttentionShape { heads, kv_heads, head_dim } = self.shape;
+        let AttentionShape { heads, kv_heads, head_dim, .. } = self.shape;
         let width = heads / kv_heads * head_dim;
         let mut scores = Vec::new();
         for (i, out) in self.out.chunks_exact_mut(width).enumerate() {
             let (row, kv_head) = ((self.first + i) / kv_heads, (self.first + i) % kv_heads);
             let span = &self.spans[self.spans.partition_point(|span| span.rows.end <= row)];
-            let slots = span.seen(row);
+            let slots = span.seen(row, self.shape);
             scores.resize(slots.len().next_multiple_of(16), 0.0);
             let columns = kv_head * head_dim..(kv_head + 1) * head_dim;
             let queries = &self.queries.row(row)[kv_head * width..(kv_head + 1) * width];
@@ -326,63 +337,4 @@ impl Kernel for Mix<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::tests::{assert_close, bits, each_path, noise};
-    use super::*;
-    use candle_core::Device;
-
-    fn slots(ids: &[u32]) -> Tensor {
-        Tensor::new(ids, &Device::Cpu).expect("on the CPU")
-    }
-
-    #[test]
-    fn attention_is_candles_in_every_shape() -> Result<()> {
-        for (heads, kv_heads, head_dim) in [(9, 3, 64), (4, 4, 32), (6, 2, 40), (2, 1, 150)] {
-            let shape = AttentionShape { heads, kv_heads, head_dim };
-            let keys = noise(&[64, kv_heads * head_dim + 7], 2)?.narrow(1, 3, kv_heads * head_dim)?;
-            let values = noise(&[64, kv_heads * head_dim], 3)?;
-            let queries = noise(&[26, heads * head_dim], 1)?.affine(3.0, 0.0)?;
-            let all: Vec<u32> = (0..50).map(|i| i * 7 % 64).collect();
-            let spans = [
-                Span { rows: 0..1, slots: slots(&all), causal: true },
-                Span { rows: 1..18, slots: slots(&all[..17]), causal: true },
-                Span { rows: 18..23, slots: slots(&all[9..46]), causal: true },
-                Span { rows: 23..26, slots: slots(&all[..16]), causal: false },
-            ];
-            let run = |ops: Ops| ops.attention(&queries, &keys, &values, shape, &spans);
-            assert_close(&each_path(run)?, &run(Ops::candle())?, 1e-5);
-        }
-        Ok(())
-    }
-
-    #[test]
-    fn a_row_alone_has_the_bits_that_it_has_in_a_chunk() -> Result<()> {
-        let shape = AttentionShape { heads: 4, kv_heads: 2, head_dim: 48 };
-        let (keys, values) = (noise(&[40, 96], 2)?, noise(&[40, 96], 3)?);
-        let queries = noise(&[40, 192], 1)?;
-        let all: Vec<u32> = (0..40).rev().collect();
-        let ops = Ops::rows(Isa::available()[0]);
-        let whole = [Span { rows: 0..40, slots: slots(&all), causal: true }];
-        let whole = ops.attention(&queries, &keys, &values, shape, &whole)?;
-        for row in 0..40 {
-            let alone = [Span { rows: 0..1, slots: slots(&all[..=row]), causal: true }];
-            let alone = ops.attention(&queries.narrow(0, row, 1)?, &keys, &values, shape, &alone)?;
-            assert_eq!(bits(&alone)?, bits(&whole.narrow(0, row, 1)?)?, "row {row}");
-        }
-        Ok(())
-    }
-
-    #[test]
-    fn what_does_not_fit_is_refused() -> Result<()> {
-        let shape = AttentionShape { heads: 1, kv_heads: 1, head_dim: 16 };
-        let x = noise(&[4, 16], 1)?;
-        let ops = Ops::rows(Isa::available()[0]);
-        for (rows, ids) in
-            [(0..3, &[0, 1, 2][..]), (0..4, &[0, 1, 4, 2]), (0..4, &[0, 1]), (1..4, &[0, 1, 2]), (0..5, &[0; 5])]
-        {
-            let spans = [Span { rows: rows.clone(), slots: slots(ids), causal: true }];
-            assert!(ops.attention(&x, &x, &x, shape, &spans).is_err(), "{rows:?} {ids:?}");
-        }
-        Ok(())
-    }
-}
+mod tests;

@@ -1,7 +1,8 @@
 //! Steps that are given to the device while others run: each must find its own inputs, whatever order the device takes.
 
 use crate::pipeline::{KV, blocks_of, member};
-use crate::random::{HIDDEN, Random, on_engine};
+use crate::random::Random;
+use crate::toy::{HIDDEN, on_engine, toy};
 use bytes::Bytes;
 use stageline::base::HostTensor;
 use stageline::base::prng::Prng;
@@ -16,8 +17,8 @@ const PIECE: u32 = 5;
 /// Two layers amid a model, for up to [`SEQS`] sequences at once: what comes out shows every bit.
 pub fn stage() -> Box<dyn Executor> {
     let setup = Setup { max_seqs: SEQS, ..on_engine(Numbers::Bf16, KV) };
-    let decoder = Random::of(4);
-    let mut stage = load(&decoder, &decoder.spec(), 1..3, setup, &mut |_| {}).expect("the stage loads");
+    let spec = toy(4);
+    let mut stage = load(&Random::of(&spec), &spec, 1..3, setup, &mut |_| {}).expect("the stage loads");
     stage.warm_up().expect("it warms up");
     stage
 }

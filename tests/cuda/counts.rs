@@ -3,7 +3,8 @@
 
 use crate::emulator::{counts, fail_next, fail_no_more, reset};
 use crate::pipeline::{KV, blocks_of, member};
-use crate::random::{HIDDEN, Random, on_engine};
+use crate::random::Random;
+use crate::toy::{HIDDEN, on_engine, toy};
 use stageline::base::{FaultClass, HostTensor};
 use stageline::core::{BatchId, Member, Microbatch};
 use stageline::engine::{Executor, Numbers, load};
@@ -14,8 +15,8 @@ const LAYERS: usize = 2;
 /// The last layers of a decoder on the engine, warmed up; activations come in.
 fn stage() -> Box<dyn Executor> {
     let setup = on_engine(Numbers::Bf16, KV);
-    let decoder = Random::of(1 + LAYERS);
-    let mut stage = load(&decoder, &decoder.spec(), 1..1 + LAYERS, setup, &mut |_| {}).expect("the stage loads");
+    let spec = toy(1 + LAYERS);
+    let mut stage = load(&Random::of(&spec), &spec, 1..1 + LAYERS, setup, &mut |_| {}).expect("the stage loads");
     stage.warm_up().expect("it warms up");
     stage
 }

@@ -1,10 +1,10 @@
 //! The decode engine on SmolLM2, fed with the reference's texts: its logits beside those of the CPU in f32.
 
 use crate::files::{Weights, smollm2};
-use crate::pipeline::{Pipeline, Variant, blocks_of, member};
+use crate::pipeline::{Pipeline, Variant, best, shown, told};
 use crate::real_models::{SMOLLM2, golden_cases, ids};
 use stageline::base::HostTensor;
-use stageline::core::{BatchId, Emission, Member, Microbatch, Opening, Sampling, Work};
+use stageline::core::{BatchId, Member, Microbatch, Opening, Sampling, Work};
 use stageline::engine::{DeviceChoice, Numbers, Runner};
 use stageline::ops::sample;
 use std::sync::Arc;
@@ -16,57 +16,11 @@ const BF16_LOGITS: f32 = 0.7;
 const F16_LOGITS: f32 = 0.1;
 /// What the mean of the tokens' negative log-likelihoods may differ by.
 const NLL: f64 = 0.01;
-/// Rows of a batch of single rows.
+/// Rows that are drawn at once.
 const AT_ONCE: usize = 16;
 
-fn on_engine(stages: usize, numbers: Numbers) -> Variant {
+pub fn on_engine(stages: usize, numbers: Numbers) -> Variant {
     Variant { device: DeviceChoice::Cuda(0), runner: Runner::Engine(numbers), ..Variant::plain(stages) }
-}
-
-/// Rows of sequence `i` of which the last shows all its logits.
-fn shown(i: usize, rows: std::ops::Range<usize>) -> Member {
-    let plain = member(i, rows, true, blocks_of(i, 2));
-    let sampling = Sampling { top_logits: VOCAB as u32, ..Sampling::GREEDY };
-    let opening = Opening { work: Work::Generate(sampling), ..(*plain.opening).clone() };
-    Member { opening: Arc::new(opening), ..plain }
-}
-
-/// The logits after each position of `text` from `first` on: what is before it is fed as one piece, the rest row by row,
-/// [`AT_ONCE`] of them a batch.
-fn logits(pipeline: &mut Pipeline, text: &[u32], first: usize) -> Vec<Vec<f32>> {
-    let mut rows = Vec::new();
-    let mut at = 0;
-    while at < text.len() {
-        let members: Vec<Member> = if at == 0 && first > 0 {
-            vec![shown(0, 0..first + 1)]
-        } else {
-            (at..text.len().min(at + AT_ONCE)).map(|i| shown(0, i..i + 1)).collect()
-        };
-        let inputs: Vec<HostTensor> =
-            members.iter().map(|m| HostTensor::tokens(&text[m.start as usize..(m.start + m.rows) as usize])).collect();
-        at += members.iter().map(|m| m.rows as usize).sum::<usize>();
-        let emissions = pipeline.run(&Microbatch { id: BatchId(0), members }, &inputs).expect("the batch runs");
-        for emission in emissions {
-            let (id, row) = told(emission);
-            assert_eq!(id, best(&row), "a greedy token is the best of its logits");
-            rows.push(row);
-        }
-    }
-    rows
-}
-
-/// A token, and all the logits that came with it.
-fn told(emission: Option<Emission>) -> (u32, Vec<f32>) {
-    let Some(Emission::Token { id, observed: Some(observed) }) = emission else { panic!("{emission:?}") };
-    let mut row = vec![f32::NAN; VOCAB];
-    observed.top.iter().for_each(|(id, logit)| row[*id as usize] = *logit);
-    assert!(row.iter().all(|logit| logit.is_finite()));
-    (id, row)
-}
-
-fn best(row: &[f32]) -> u32 {
-    let largest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    row.iter().position(|logit| *logit == largest).expect("a largest") as u32
 }
 
 /// `-log softmax(row)[id]`.
@@ -85,8 +39,8 @@ fn assert_near(numbers: Numbers, stages: usize, tolerance: f32) {
         let text = [ids(&case["input_ids"]), ids(&case["greedy_ids"])].concat();
         let prompt = ids(&case["input_ids"]).len();
         for first in [0, prompt - 1] {
-            let want = logits(&mut exact, &text, first);
-            let got = logits(&mut engine, &text, first);
+            let want = exact.logits(&text, first, VOCAB);
+            let got = engine.logits(&text, first, VOCAB);
             assert_eq!(got.len(), want.len());
             let mut error = 0f32;
             for (got, want) in got.iter().zip(&want) {
@@ -126,7 +80,7 @@ fn tokens_are_drawn_on_the_device_as_the_cpu_would_draw_them() {
             Sampling { top_k, top_p, temperature, seed, top_logits, ..Sampling::GREEDY }
         };
         let drawn = |i: usize| {
-            let plain = shown(0, i..i + 1);
+            let plain = shown(0, i..i + 1, VOCAB);
             let opening = Opening { work: Work::Generate(sampling(i)), ..(*plain.opening).clone() };
             Member { opening: Arc::new(opening), ..plain }
         };
@@ -135,7 +89,7 @@ fn tokens_are_drawn_on_the_device_as_the_cpu_would_draw_them() {
         let inputs: Vec<HostTensor> = text[..rows].iter().map(|id| HostTensor::tokens(&[*id])).collect();
         let mut greedy = 0;
         for (i, emission) in engine.run(&batch, &inputs).expect("the batch runs").into_iter().enumerate() {
-            let (id, mut row) = told(emission);
+            let (id, mut row) = told(emission, VOCAB);
             greedy += usize::from(best(&row) == id);
             assert_eq!(id, sample(&mut row, &sampling(i), i as u32 + 1, None), "row {i}, temperature {temperature}");
         }

@@ -3,7 +3,7 @@
 (what is wrong, file, its text, what takes its place, the tests that notice it). The text occurs once.
 """
 
-BUFFERS, EXECUTOR, STEP = (f"src/engine/cuda/{name}.rs" for name in ("buffers", "executor", "step"))
+BUFFERS, DECODER, EXECUTOR, STEP = (f"src/engine/cuda/{name}.rs" for name in ("buffers", "decoder", "executor", "step"))
 
 MUTANTS = [
     ("a step does not wait for its inputs", BUFFERS,
@@ -31,4 +31,11 @@ MUTANTS = [
      " / (to_come + 1);", ";", "memory:: --test-threads 1"),
     ("a draw is of the position before", STEP,
      "emitted_position(member), 0..0)", "emitted_position(member) - 1, 0..0)", "engine::tokens_are"),
+    ("a layer is given the window of the one before it", DECODER,
+     "self.spec.window(self.weights.range.start + number)",
+     "self.spec.window((self.weights.range.start + number).saturating_sub(1))", "families::"),
+    ("heads of queries and keys are not normed", DECODER,
+     "head_norms.map(|[q, _]| q)", "None", "families::"),
+    ("the bias of queries, keys and values is left out", DECODER,
+     "bias: qkv_weights.bias,", "bias: None,", "families::"),
 ]

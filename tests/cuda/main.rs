@@ -5,8 +5,11 @@ mod ahead;
 mod bytes;
 mod counted;
 mod counts;
+#[path = "../model/decoders.rs"]
+mod decoders;
 mod emulator;
 mod engine;
+mod families;
 mod faults;
 #[path = "../model/files.rs"]
 mod files;
@@ -34,6 +37,7 @@ mod program;
 #[path = "../server/programs.rs"]
 #[allow(dead_code, reason = "tests/server does more to them")]
 mod programs;
+#[path = "../model/random.rs"]
 mod random;
 #[path = "../support/real_models.rs"]
 #[allow(dead_code, reason = "the full matrix is the CPU's")]
@@ -46,6 +50,7 @@ mod table;
 #[path = "../split/tiny.rs"]
 #[allow(dead_code, reason = "only real models are served here")]
 mod tiny;
+mod toy;
 #[path = "../sim/world/mod.rs"]
 #[allow(dead_code, reason = "the hash chain is the CPU's")]
 mod world;

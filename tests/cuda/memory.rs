@@ -2,7 +2,8 @@
 //! process of their own.
 
 use crate::pipeline::member;
-use crate::random::{HEAD_DIM, HIDDEN, KV_HEADS, Random, on_engine};
+use crate::random::Random;
+use crate::toy::{HEAD_DIM, HIDDEN, KV_HEADS, on_engine, toy};
 use stageline::base::{FaultClass, HostTensor};
 use stageline::core::{BatchId, Microbatch};
 use stageline::engine::{Executor, Numbers, Setup, load};
@@ -19,8 +20,8 @@ const ALL: usize = 1 << 27;
 fn stage(least: usize, most: usize, to_come: usize) -> Box<dyn Executor> {
     let wanted = on_engine(Numbers::F16, KvShape { blocks: most, block_size: BLOCK });
     let setup = Setup { least_blocks: least, to_come, max_seqs: 4, ..wanted };
-    let decoder = Random::of(1 + LAYERS);
-    load(&decoder, &decoder.spec(), 1..1 + LAYERS, setup, &mut |_| {}).expect("the stage loads")
+    let spec = toy(1 + LAYERS);
+    load(&Random::of(&spec), &spec, 1..1 + LAYERS, setup, &mut |_| {}).expect("the stage loads")
 }
 
 fn free_bytes() -> usize {

@@ -2,7 +2,8 @@
 //! steps given to the device ahead, batches that fail, stages that die and come back.
 
 use crate::pipeline::member;
-use crate::random::{HIDDEN, Random, VOCAB, on_engine};
+use crate::random::Random;
+use crate::toy::{HIDDEN, VOCAB, on_engine, toy};
 use crate::world::model::Model;
 use crate::world::processes::Shape;
 use crate::world::{Story, World};
@@ -45,7 +46,8 @@ struct OnEngine {
 
 impl OnEngine {
     fn new() -> Self {
-        let weights = Random::of(LAYERS);
+        let spec = toy(LAYERS);
+        let weights = Random::of(&spec);
         let kv = KvShape { blocks: LONGEST / 16, block_size: 16 };
         let setup = Setup {
             device: DeviceChoice::Cpu(Isa::available()[0]),
@@ -54,7 +56,6 @@ impl OnEngine {
             max_seqs: LONGEST,
             ..on_engine(Numbers::F32, kv)
         };
-        let spec = weights.spec();
         let exact = load(&weights, &spec, 0..LAYERS, setup, &mut |_| {}).expect("the model loads");
         Self { weights, exact: RefCell::new(exact) }
     }
@@ -103,7 +104,7 @@ impl Model for OnEngine {
         let max_rows = (shape.max_batch_tokens + shape.max_num_seqs) as usize;
         let max_seqs = shape.max_num_seqs as usize;
         let setup = Setup { longest: LONGEST, max_rows, max_seqs, ..on_engine(Numbers::F16, kv) };
-        let spec = self.weights.spec();
+        let spec = toy(LAYERS);
         let mut executor = load(&self.weights, &spec, range, setup, &mut |_| {}).expect("the stage loads");
         executor.warm_up().expect("it warms up");
         executor

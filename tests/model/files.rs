@@ -51,8 +51,11 @@ pub fn smollm2() -> ModelSpec {
         rope_theta: 100_000.0,
         rope_scaling: None,
         tied: true,
-        attention_bias: false,
+        qkv_bias: false,
+        out_bias: false,
         mlp_bias: false,
+        head_norms: false,
+        sliding: None,
         eos: vec![2],
     })
 }

@@ -3,8 +3,11 @@
 //! By default a part of the matrix runs, short enough for CI. `STAGELINE_MODEL_MATRIX=full` runs all of it.
 //! The models' folder is `STAGELINE_MODELS`, or `~/.cache/stageline/models`; scripts/test fetches them.
 
+mod decoders;
+mod families;
 mod files;
 mod pipeline;
+mod random;
 #[path = "../support/real_models.rs"]
 mod real_models;
 

@@ -1,17 +1,18 @@
 //! Stages driven one after the other, without a server: what a batch of sequences comes to.
 
-use crate::files::Weights;
 use bytes::Bytes;
 use stageline::base::{Fault, HostTensor, ReplicaId, SequenceId};
 use stageline::core::{BatchId, Emission, Member, Microbatch, Observed, Opening, Output, Sampling, Ticket, Work};
 use stageline::engine::{DeviceChoice, Executor, Runner, Setup, load};
-use stageline::model::{KvShape, ModelSpec};
+use stageline::model::{KvShape, ModelSpec, TensorSource};
 use stageline::ops::{Isa, Threads};
 use std::sync::Arc;
 
 pub const KV: KvShape = KvShape { blocks: 200, block_size: 16 };
 pub const MAX_ROWS: usize = 1024;
 const MAX_SEQS: usize = 64;
+/// Rows of a batch of single rows.
+const AT_ONCE: usize = 16;
 
 /// How a pipeline is run.
 #[derive(Clone, Copy)]
@@ -48,7 +49,7 @@ pub struct Pipeline(Vec<Box<dyn Executor>>);
 
 impl Pipeline {
     /// `spec` cut into `variant.stages` stages of as equal numbers of layers as can be.
-    pub fn load(weights: &Weights, spec: &ModelSpec, variant: Variant) -> Self {
+    pub fn load(weights: &dyn TensorSource, spec: &ModelSpec, variant: Variant) -> Self {
         let threads = Threads::new(variant.threads).expect("threads start");
         let (layers, stages) = (spec.layers(), variant.stages);
         let stage = |k: usize| {
@@ -124,6 +125,30 @@ impl Pipeline {
         }
     }
 
+    /// The logits, of `vocab` numbers, after each position of `text` from `first` on: what is before it is fed as one piece,
+    /// the rest row by row, [`AT_ONCE`] of them a batch.
+    pub fn logits(&mut self, text: &[u32], first: usize, vocab: usize) -> Vec<Vec<f32>> {
+        let mut rows = Vec::new();
+        let mut at = 0;
+        while at < text.len() {
+            let members: Vec<Member> = if at == 0 && first > 0 {
+                vec![shown(0, 0..first + 1, vocab)]
+            } else {
+                (at..text.len().min(at + AT_ONCE)).map(|i| shown(0, i..i + 1, vocab)).collect()
+            };
+            let of = |m: &Member| HostTensor::tokens(&text[m.start as usize..(m.start + m.rows) as usize]);
+            let inputs: Vec<HostTensor> = members.iter().map(of).collect();
+            at += members.iter().map(|m| m.rows as usize).sum::<usize>();
+            let emissions = self.run(&Microbatch { id: BatchId(0), members }, &inputs).expect("the batch runs");
+            for emission in emissions {
+                let (id, row) = told(emission, vocab);
+                assert_eq!(id, best(&row), "a greedy token is the best of its logits");
+                rows.push(row);
+            }
+        }
+        rows
+    }
+
     /// The vectors of sequences, encoded in one batch.
     pub fn embed(&mut self, sequences: &[Vec<u32>]) -> Vec<Vec<f32>> {
         let one = |(i, ids): (usize, &Vec<u32>)| Member {
@@ -139,6 +164,29 @@ impl Pipeline {
         };
         emissions.into_iter().map(vector).collect()
     }
+}
+
+/// Rows of sequence `i` of which the last shows all its logits.
+pub fn shown(i: usize, rows: std::ops::Range<usize>, vocab: usize) -> Member {
+    let plain = member(i, rows, true, blocks_of(i, 2));
+    let sampling = Sampling { top_logits: vocab as u32, ..Sampling::GREEDY };
+    let opening = Opening { work: Work::Generate(sampling), ..(*plain.opening).clone() };
+    Member { opening: Arc::new(opening), ..plain }
+}
+
+/// A token, and all the logits that came with it.
+pub fn told(emission: Option<Emission>, vocab: usize) -> (u32, Vec<f32>) {
+    let Some(Emission::Token { id, observed: Some(observed) }) = emission else { panic!("{emission:?}") };
+    let mut row = vec![f32::NAN; vocab];
+    observed.top.iter().for_each(|(id, logit)| row[*id as usize] = *logit);
+    assert!(row.iter().all(|logit| logit.is_finite()));
+    (id, row)
+}
+
+/// The first of the largest logits.
+pub fn best(row: &[f32]) -> u32 {
+    let largest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    row.iter().position(|logit| *logit == largest).expect("a largest") as u32
 }
 
 /// Every `of`th block from the `i`th on, so that no sequence's blocks are neighbours.

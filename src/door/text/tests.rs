@@ -28,8 +28,11 @@ fn decoder(eos: Vec<u32>) -> ModelSpec {
         rope_theta: 1e5,
         rope_scaling: None,
         tied: true,
-        attention_bias: false,
+        qkv_bias: false,
+        out_bias: false,
         mlp_bias: false,
+        head_norms: false,
+        sliding: None,
         eos,
     })
 }

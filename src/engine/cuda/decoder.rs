@@ -194,8 +194,15 @@ impl<T: Compute> Decoder<T> {
         shape: &StepShape,
         step: &StepSlices,
     ) -> Result<DeviceSlice<T>, Fault> {
-        let LayerWeights { attention_norm, qkv: qkv_weights, out, mlp_norm, gate_up: gate_up_weights, down } =
-            self.weights.layers[number];
+        let LayerWeights {
+            attention_norm,
+            qkv: qkv_weights,
+            head_norms,
+            out,
+            mlp_norm,
+            gate_up: gate_up_weights,
+            down,
+        } = self.weights.layers[number];
         let LlamaSpec { hidden, heads, kv_heads, head_dim, intermediate, norm_eps: eps, .. } = self.spec;
         let rows = shape.rows;
         let normed = self.part(self.work.normed, rows * hidden)?;
@@ -213,8 +220,8 @@ impl<T: Compute> Decoder<T> {
         let rope = RopeKv {
             qkv,
             bias: qkv_weights.bias,
-            q_norm: None,
-            k_norm: None,
+            q_norm: head_norms.map(|[q, _]| q),
+            k_norm: head_norms.map(|[_, k]| k),
             rotations: self.weights.rotations,
             positions: step.positions,
             slots: step.slots,
@@ -256,7 +263,8 @@ impl<T: Compute> Decoder<T> {
         let LlamaSpec { heads, kv_heads, head_dim, .. } = self.spec;
         let (k_cache, v_cache) = self.cache_of(number)?;
         let scale = 1.0 / (head_dim as f32).sqrt();
-        let paged_shape = PagedShape { heads, kv_heads, head_dim, block_size: self.kv.block_size, window: 0, scale };
+        let window = self.spec.window(self.weights.range.start + number).unwrap_or(0);
+        let paged_shape = PagedShape { heads, kv_heads, head_dim, block_size: self.kv.block_size, window, scale };
         let table_stride = shape.table_blocks;
         let all = Paged { qkv, k_cache, v_cache, tables: step.tables, table_stride, out: mixed, shape: paged_shape };
         if shape.decode_rows > 0 {

@@ -83,8 +83,9 @@ fn traffic(
     let kv = KvShape { blocks: shape.table_blocks * shape.members, block_size };
     let most = Most { rows: shape.rows, emitting: shape.emitting, positions: shape.table_blocks * block_size };
     let mut decoder = Decoder::new(&gpu, spec, weights, kv, most)?;
-    let position_bytes = 2 * spec.layers * spec.kv_heads * spec.head_dim * size_of::<bf16>();
-    let least = decoder.weights_bytes() + lengths.iter().sum::<usize>() * position_bytes;
+    let seen = |layer: usize, length: usize| spec.window(layer).map_or(length, |window| length.min(window));
+    let positions: usize = (0..spec.layers).map(|layer| lengths.iter().map(|l| seen(layer, *l)).sum::<usize>()).sum();
+    let least = decoder.weights_bytes() + positions * 2 * spec.kv_heads * spec.head_dim * size_of::<bf16>();
     let step = decoder.traffic(shape, lengths, tiles)?;
     Ok(StepTraffic { step, least_bytes: least as u64 })
 }

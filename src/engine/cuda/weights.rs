@@ -4,7 +4,8 @@ use super::arena::{Arena, Pinned, room_bytes};
 use super::device::Gpu;
 use super::launch::{DeviceSlice, Half};
 use crate::base::Fault;
-use crate::model::{LayerRange, LlamaSpec, TensorSource};
+use crate::model::tensors::{LLAMA_EMBEDDING, LLAMA_HEAD, LLAMA_NORM};
+use crate::model::{LayerRange, LinearNeed, LlamaSpec, TensorSource};
 use cudarc::driver::{CudaEvent, result};
 use half::{bf16, f16};
 use safetensors::Dtype;
@@ -31,6 +32,8 @@ pub struct LayerWeights<T> {
     pub attention_norm: DeviceSlice<T>,
     /// Queries, keys, values: `[(heads + 2 kv_heads) * head_dim, hidden]`.
     pub qkv: LinearWeights<T>,
+    /// Of each head of queries, and of keys, `[head_dim]`.
+    pub head_norms: Option<[DeviceSlice<T>; 2]>,
     /// `[hidden, heads * head_dim]`.
     pub out: LinearWeights<T>,
     /// `[hidden]`.
@@ -45,7 +48,9 @@ pub struct LayerWeights<T> {
 pub struct Weights<T> {
     /// `[vocab, hidden]`, if the stage begins the model.
     pub embedding: Option<DeviceSlice<T>>,
-    /// Its layers, in order.
+    /// Which layers of the model.
+    pub range: LayerRange,
+    /// These layers, in order.
     pub layers: Vec<LayerWeights<T>>,
     /// Norm `[hidden]` and head `[vocab, hidden]`, if the stage ends the model.
     pub head: Option<(DeviceSlice<T>, DeviceSlice<T>)>,
@@ -106,28 +111,28 @@ impl<T: Half> Placer<T> {
         self.stacked(&[(name.to_owned(), vec![len])])
     }
 
-    /// Linear maps of the same input, as one: `parts` are their names and how many columns each has.
-    fn linear(&mut self, parts: &[(String, usize)], depth: usize, bias: bool) -> Result<LinearWeights<T>, Fault> {
-        let weights: Vec<_> = parts.iter().map(|(name, n)| (format!("{name}.weight"), vec![*n, depth])).collect();
+    /// Linear maps of the same input, as one.
+    fn linear(&mut self, LinearNeed { parts, depth, bias }: &LinearNeed) -> Result<LinearWeights<T>, Fault> {
+        let weights: Vec<_> = parts.iter().map(|(name, n)| (format!("{name}.weight"), vec![*n, *depth])).collect();
         let weight = self.stacked(&weights)?;
         let biases: Vec<_> = parts.iter().map(|(name, n)| (format!("{name}.bias"), vec![*n])).collect();
-        let bias = if bias { Some(self.stacked(&biases)?) } else { None };
+        let bias = if *bias { Some(self.stacked(&biases)?) } else { None };
         Ok(LinearWeights { weight, bias })
     }
 
     fn layer(&mut self, spec: &LlamaSpec, number: usize) -> Result<LayerWeights<T>, Fault> {
-        let named = |name: &str| format!("model.layers.{number}.{name}");
-        let (q, kv, mlp) = (spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim, spec.intermediate);
-        let qkv = [("q", q), ("k", kv), ("v", kv)].map(|(name, n)| (named(&format!("self_attn.{name}_proj")), n));
-        let gate_up = ["gate", "up"].map(|name| (named(&format!("mlp.{name}_proj")), mlp));
-        let (out, down) = (named("self_attn.o_proj"), named("mlp.down_proj"));
+        let needs = spec.layer_needs(number);
         Ok(LayerWeights {
-            attention_norm: self.vector(&named("input_layernorm.weight"), spec.hidden)?,
-            qkv: self.linear(&qkv, spec.hidden, spec.attention_bias)?,
-            out: self.linear(&[(out, spec.hidden)], q, spec.attention_bias)?,
-            mlp_norm: self.vector(&named("post_attention_layernorm.weight"), spec.hidden)?,
-            gate_up: self.linear(&gate_up, spec.hidden, spec.mlp_bias)?,
-            down: self.linear(&[(down, spec.hidden)], mlp, spec.mlp_bias)?,
+            attention_norm: self.vector(&needs.attention_norm, spec.hidden)?,
+            qkv: self.linear(&needs.qkv)?,
+            head_norms: match &needs.head_norms {
+                Some([q, k]) => Some([self.vector(q, spec.head_dim)?, self.vector(k, spec.head_dim)?]),
+                None => None,
+            },
+            out: self.linear(&needs.out)?,
+            mlp_norm: self.vector(&needs.mlp_norm, spec.hidden)?,
+            gate_up: self.linear(&needs.gate_up)?,
+            down: self.linear(&needs.down)?,
         })
     }
 
@@ -136,13 +141,13 @@ impl<T: Half> Placer<T> {
         let (first, last) = (range.start == 0, range.end == spec.layers);
         let table = |name: &str| [(name.to_owned(), vec![spec.vocab, spec.hidden])];
         let embedded = first || last && spec.tied;
-        let embedding = if embedded { Some(self.stacked(&table("model.embed_tokens.weight"))?) } else { None };
+        let embedding = if embedded { Some(self.stacked(&table(LLAMA_EMBEDDING))?) } else { None };
         let layers = range.clone().map(|number| self.layer(spec, number)).collect::<Result<_, _>>()?;
         let head = if last {
-            let norm = self.vector("model.norm.weight", spec.hidden)?;
+            let norm = self.vector(LLAMA_NORM, spec.hidden)?;
             let matrix = match embedding.filter(|_| spec.tied) {
                 Some(tied) => tied,
-                None => self.stacked(&table("lm_head.weight"))?,
+                None => self.stacked(&table(LLAMA_HEAD))?,
             };
             Some((norm, matrix))
         } else {
@@ -179,7 +184,8 @@ impl<T: Half> Weights<T> {
         let mut placer = Placer::<T>::new(Some(arena));
         let Parts { embedding, layers, head, rotations } = placer.stage(spec, range)?;
         let arena = placer.arena.ok_or_else(|| Fault::internal("weights without an arena"))?;
-        let weights = Self { embedding, layers, head, rotations, bytes: placer.weights_bytes, _arena: arena };
+        let range = range.clone();
+        let weights = Self { embedding, range, layers, head, rotations, bytes: placer.weights_bytes, _arena: arena };
         Ok((weights, placer.pieces))
     }
 }

@@ -1,22 +1,22 @@
 //! The settings of a Llama-type decoder.
 
-use super::settings::{INERT, MAX_WIDTH, Settings, shown};
-use super::{LlamaSpec, RopeScaling};
-use crate::base::Fault;
+use super::family::{Family, sliding};
+use super::settings::{INERT, MAX_WIDTH, Settings};
+use super::{LlamaSpec, rope};
 use crate::base::limits::MAX_STAGES;
 use serde_json::{Value, json};
 
-/// Reads a config.json whose model_type is `llama`; problems are noted in `settings`. Defaults are transformers'.
-pub(super) fn read(settings: &mut Settings<'_>) -> LlamaSpec {
+/// Reads the config.json of a model of `family`; problems are noted in `settings`. Defaults are transformers'.
+pub(super) fn read(settings: &mut Settings<'_>, family: Family) -> LlamaSpec {
     settings.inert(&INERT);
-    settings.only("architectures", &[json!(["LlamaForCausalLM"])]);
+    settings.only("architectures", &[json!([family.architecture()])]);
     settings.only("hidden_act", &[json!("silu"), json!("swish")]);
     settings.only("pretraining_tp", &[json!(1)]);
     // Settings of relatives of Llama; each is accepted where it asks for nothing.
-    for key in ["sliding_window", "quantization_config", "attn_logit_softcapping", "final_logit_softcapping"] {
+    for key in ["quantization_config", "attn_logit_softcapping", "final_logit_softcapping"] {
         settings.only(key, &[]);
     }
-    for key in ["is_encoder_decoder", "is_decoder", "add_cross_attention", "rope_interleaved", "use_sliding_window"] {
+    for key in ["is_encoder_decoder", "is_decoder", "add_cross_attention", "rope_interleaved"] {
         settings.only(key, &[json!(false)]);
     }
     for key in ["embedding_multiplier", "residual_multiplier", "logits_scaling", "logit_scale", "partial_rotary_factor"]
@@ -29,16 +29,25 @@ pub(super) fn read(settings: &mut Settings<'_>) -> LlamaSpec {
 
     let hidden = settings.count("hidden_size", MAX_WIDTH);
     let heads = settings.count("num_attention_heads", MAX_WIDTH);
-    let kv_heads = settings.count_if_set("num_key_value_heads", MAX_WIDTH).unwrap_or(heads);
-    let head_dim = settings.count_if_set("head_dim", MAX_WIDTH);
+    let unsaid = if settings.says("num_key_value_heads") { None } else { family.unsaid_kv_heads() };
+    let kv_heads = settings.count_if_set("num_key_value_heads", MAX_WIDTH).or(unsaid).unwrap_or(heads);
+    let head_dim = settings.count_if_set("head_dim", MAX_WIDTH).or(family.unsaid_head_dim());
     if settings.is_sound() {
         check_heads(settings, hidden, (heads, kv_heads), head_dim);
     }
     let head_dim = head_dim.unwrap_or(hidden / heads);
     let max_positions = settings.count("max_position_embeddings", MAX_WIDTH);
-    let (rope_theta, rope_scaling) = rope(settings);
+    let (rope_theta, rope_scaling) = rope::read(settings);
+    let [attention_bias, mlp_bias] = ["attention_bias", "mlp_bias"].map(|key| {
+        if family.flags().contains(&key) {
+            return settings.flag(key, false);
+        }
+        settings.only(key, &[json!(false)]);
+        false
+    });
+    let layers = settings.count("num_hidden_layers", MAX_STAGES);
     LlamaSpec {
-        layers: settings.count("num_hidden_layers", MAX_STAGES),
+        layers,
         hidden,
         intermediate: settings.count("intermediate_size", MAX_WIDTH),
         heads,
@@ -50,8 +59,11 @@ pub(super) fn read(settings: &mut Settings<'_>) -> LlamaSpec {
         rope_theta,
         rope_scaling,
         tied: settings.flag("tie_word_embeddings", false),
-        attention_bias: settings.flag("attention_bias", false),
-        mlp_bias: settings.flag("mlp_bias", false),
+        qkv_bias: attention_bias || family == Family::Qwen2,
+        out_bias: attention_bias,
+        mlp_bias,
+        head_norms: family == Family::Qwen3,
+        sliding: sliding(settings, family, layers),
         eos: tokens(settings, "eos_token_id"),
     }
 }
@@ -90,87 +102,10 @@ fn tokens(settings: &mut Settings<'_>, key: &str) -> Vec<u32> {
     })
 }
 
-/// `rope_theta` and `rope_scaling`, or `rope_parameters`, which newer configurations have in place of both.
-fn rope(settings: &mut Settings<'_>) -> (f64, Option<RopeScaling>) {
-    let outer = settings.take("rope_theta").is_some();
-    let theta = settings.positive("rope_theta", 10_000.0);
-    let scaling = settings.take("rope_scaling");
-    let Some(parameters) = settings.take("rope_parameters") else {
-        return (theta, scaling.and_then(|value| nested(settings, "rope_scaling", value, theta).1));
-    };
-    let (inner, new) = nested(settings, "rope_parameters", parameters, theta);
-    if outer && inner != theta {
-        settings.problem(format_args!("rope_theta = {theta} and rope_parameters.rope_theta = {inner} differ"));
-    }
-    if let Some(value) = scaling
-        && nested(settings, "rope_scaling", value, theta).1 != new
-    {
-        settings.problem(format_args!("rope_scaling = {} and rope_parameters differ", shown(value)));
-    }
-    (inner, new)
-}
-
-/// The settings inside `rope_scaling` or `rope_parameters`.
-fn nested(settings: &mut Settings<'_>, key: &str, value: &Value, theta: f64) -> (f64, Option<RopeScaling>) {
-    let read = || -> Result<_, Fault> {
-        let mut inner = Settings::of(key, value)?;
-        let theta = inner.positive("rope_theta", theta);
-        inner.only("partial_rotary_factor", &[json!(1)]);
-        // `type` is the older name; where both are set they must agree.
-        let (new, old) = (inner.take("rope_type"), inner.take("type"));
-        if new.is_some() && old.is_some() && new != old {
-            inner.problem("rope_type and type differ");
-        }
-        let kind = new.or(old).cloned().unwrap_or(json!("default"));
-        let scaling = match kind.as_str() {
-            Some("default") => None,
-            Some("linear") => Some(RopeScaling::Linear { factor: factor(&mut inner) }),
-            Some("llama3") => Some(llama3(&mut inner)),
-            _ => {
-                // What else it sets belongs to that type, and would only repeat the complaint.
-                let fault = format!("{key}: rope_type = {} is not supported (default, linear or llama3)", shown(&kind));
-                return Err(Fault::invalid(fault));
-            }
-        };
-        inner.finish()?;
-        Ok((theta, scaling))
-    };
-    read().unwrap_or_else(|fault| {
-        settings.problem(fault.message);
-        (theta, None)
-    })
-}
-
-fn required(settings: &mut Settings<'_>, key: &str) -> f64 {
-    let number = settings.positive(key, 0.0);
-    if settings.take(key).is_none() {
-        settings.problem(format_args!("{key} is missing"));
-    }
-    number
-}
-
-fn factor(settings: &mut Settings<'_>) -> f64 {
-    let factor = required(settings, "factor");
-    if factor > 0.0 && factor < 1.0 {
-        settings.problem(format_args!("factor = {factor} is below 1"));
-    }
-    factor
-}
-
-fn llama3(settings: &mut Settings<'_>) -> RopeScaling {
-    let factor = factor(settings);
-    let (low, high) = (required(settings, "low_freq_factor"), required(settings, "high_freq_factor"));
-    if low >= high {
-        settings.problem(format_args!("low_freq_factor = {low} is not below high_freq_factor = {high}"));
-    }
-    let original_max_positions = settings.count("original_max_position_embeddings", MAX_WIDTH);
-    RopeScaling::Llama3 { factor, low_freq_factor: low, high_freq_factor: high, original_max_positions }
-}
-
 #[cfg(test)]
 mod tests {
     use crate::model::ModelSpec;
-    use crate::model::spec::RopeScaling;
+    use crate::model::spec::{RopeScaling, Sliding};
     use serde_json::{Value, json};
 
     fn config(change: Value) -> Value {
@@ -201,7 +136,8 @@ mod tests {
         assert_eq!(llama(json!({"eos_token_id": 2})).eos, [2]);
         assert_eq!(llama(json!({"eos_token_id": [2, 7]})).eos, [2, 7]);
         assert_eq!(llama(json!({"eos_token_id": null})).eos, [0_u32; 0]);
-        assert!(llama(json!({"attention_bias": true})).attention_bias);
+        let spec = llama(json!({"attention_bias": true}));
+        assert!(spec.qkv_bias && spec.out_bias && !spec.mlp_bias && spec.sliding.is_none() && !spec.head_norms);
         let linear = json!({"type": "linear", "factor": 2});
         assert_eq!(llama(json!({"rope_scaling": linear})).rope_scaling, Some(RopeScaling::Linear { factor: 2.0 }));
         let llama3 = json!({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
@@ -246,7 +182,7 @@ mod tests {
             (json!({"eos_token_id": "</s>"}), r#"eos_token_id = "</s>""#),
             (json!({"architectures": ["LlamaForSequenceClassification"]}), "architectures = "),
             (json!({"moe_experts": 8}), "moe_experts = 8 is not known"),
-            (json!({"model_type": "mistral"}), r#"model_type = "mistral" is not supported"#),
+            (json!({"model_type": "mixtral"}), r#"model_type = "mixtral" is not supported"#),
             (json!({"model_type": null}), "model_type = null is not supported"),
         ] {
             let fault = ModelSpec::parse(&config(change)).unwrap_err();
@@ -254,6 +190,81 @@ mod tests {
             assert!(!fault.message.contains('\n'), "{fault}");
         }
         assert!(ModelSpec::parse(&json!([1])).is_err());
+    }
+
+    fn of(model_type: &str, change: Value) -> super::LlamaSpec {
+        let mut change = change;
+        change["model_type"] = json!(model_type);
+        llama(change)
+    }
+
+    fn sliding(window: usize, layers: &[usize]) -> Option<Sliding> {
+        Some(Sliding { window, layers: layers.iter().copied().collect() })
+    }
+
+    #[test]
+    fn relatives_are_read_by_their_own_rules() {
+        let mistral = |change: Value| of("mistral", change);
+        assert_eq!(mistral(json!({"sliding_window": 9})).sliding, sliding(9, &[0, 1, 2]));
+        assert_eq!(mistral(json!({"sliding_window": null})).sliding, None);
+        assert_eq!(mistral(json!({})).sliding, sliding(4096, &[0, 1, 2]));
+
+        let qwen2 = |change: Value| of("qwen2", change);
+        let spec = qwen2(json!({"sliding_window": 9, "max_window_layers": 1}));
+        assert_eq!((spec.sliding, spec.qkv_bias, spec.out_bias, spec.head_norms), (None, true, false, false));
+        let windows = |first: u64| json!({"use_sliding_window": true, "sliding_window": 9, "max_window_layers": first});
+        assert_eq!(qwen2(windows(1)).sliding, sliding(9, &[1, 2]));
+        assert_eq!(qwen2(windows(0)).sliding, sliding(9, &[0, 1, 2]));
+        assert_eq!(qwen2(windows(3)).sliding, None);
+        let mut typed = windows(0);
+        typed["layer_types"] = json!(["full_attention", "sliding_attention", "full_attention"]);
+        assert_eq!(qwen2(typed).sliding, sliding(9, &[1]));
+
+        let spec = of("qwen3", json!({}));
+        assert_eq!((spec.head_dim, spec.qkv_bias, spec.head_norms, spec.sliding), (128, false, true, None));
+        let spec = of("qwen3", json!({"head_dim": 32, "attention_bias": true}));
+        assert_eq!((spec.head_dim, spec.qkv_bias, spec.out_bias), (32, true, true));
+    }
+
+    #[test]
+    fn what_relatives_are_silent_about_is_as_in_their_reference() {
+        let silent = |model_type: &str, heads: usize| {
+            let mut config =
+                config(json!({"model_type": model_type, "num_attention_heads": heads, "hidden_size": heads * 8}));
+            config.as_object_mut().unwrap().remove("num_key_value_heads");
+            match ModelSpec::parse(&config).unwrap() {
+                ModelSpec::Llama(spec) => spec.kv_heads,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(["llama", "mistral", "qwen2", "qwen3"].map(|family| silent(family, 64)), [64, 8, 32, 32]);
+        let null = json!({"num_key_value_heads": null});
+        assert_eq!(["mistral", "qwen2", "qwen3"].map(|family| of(family, null.clone()).kv_heads), [4, 4, 4]);
+    }
+
+    #[test]
+    fn what_relatives_do_not_support_is_refused_by_name_and_value() {
+        for (model_type, change, said) in [
+            ("mistral", json!({"attention_bias": true}), "attention_bias = true"),
+            ("mistral", json!({"sliding_window": 0}), "sliding_window = 0"),
+            ("mistral", json!({"layer_types": []}), "layer_types = [] is not known"),
+            ("mistral", json!({"architectures": ["LlamaForCausalLM"]}), "architectures = "),
+            ("qwen2", json!({"mlp_bias": true}), "mlp_bias = true"),
+            ("qwen2", json!({"max_window_layers": -1}), "max_window_layers = -1"),
+            ("qwen2", json!({"layer_types": ["full_attention"]}), "for each of 3 layers"),
+            (
+                "qwen3",
+                json!({"layer_types": ["full_attention", "chunked_attention", "full_attention"]}),
+                "layer_types = ",
+            ),
+            ("qwen3", json!({"layer_types": ["sliding_attention", "full_attention", "full_attention"]}), "do not"),
+            ("qwen3", json!({"num_experts": 8}), "num_experts = 8 is not known"),
+        ] {
+            let mut change = change;
+            change["model_type"] = json!(model_type);
+            let fault = ModelSpec::parse(&config(change)).unwrap_err();
+            assert!(fault.message.contains(said), "{said}: {fault}");
+        }
     }
 
     #[test]

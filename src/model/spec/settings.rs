@@ -33,6 +33,11 @@ impl<'a> Settings<'a> {
         self.object.get(key).filter(|value| !value.is_null())
     }
 
+    /// Whether `key` is there, if only as `null`.
+    pub(super) fn says(&self, key: &str) -> bool {
+        self.object.contains_key(key)
+    }
+
     /// Notes a problem.
     pub(super) fn problem(&mut self, problem: impl Display) {
         self.problems.push(problem.to_string());

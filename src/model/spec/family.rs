@@ -1,0 +1,127 @@
+//! What tells the relatives of Llama apart. Names, defaults and rules are those of transformers'
+//! `configuration_{llama,mistral,qwen2,qwen3}.py`.
+
+use super::Sliding;
+use super::settings::{MAX_WIDTH, Settings, shown};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+
+/// `sliding_window` where a configuration is silent.
+const UNSAID_WINDOW: usize = 4096;
+/// `max_window_layers` where a configuration is silent.
+const UNSAID_FULL_LAYERS: usize = 28;
+
+/// A kind of Llama-type decoder, by its `model_type`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Family {
+    Llama,
+    Mistral,
+    Qwen2,
+    Qwen3,
+}
+
+impl Family {
+    pub(super) fn of(model_type: &str) -> Option<Self> {
+        match model_type {
+            "llama" => Some(Self::Llama),
+            "mistral" => Some(Self::Mistral),
+            "qwen2" => Some(Self::Qwen2),
+            "qwen3" => Some(Self::Qwen3),
+            _ => None,
+        }
+    }
+
+    /// The only entry of `architectures`.
+    pub(super) fn architecture(self) -> &'static str {
+        match self {
+            Self::Llama => "LlamaForCausalLM",
+            Self::Mistral => "MistralForCausalLM",
+            Self::Qwen2 => "Qwen2ForCausalLM",
+            Self::Qwen3 => "Qwen3ForCausalLM",
+        }
+    }
+
+    /// `num_key_value_heads` where a configuration is silent; `None`: as many as there are heads.
+    pub(super) fn unsaid_kv_heads(self) -> Option<usize> {
+        match self {
+            Self::Llama => None,
+            Self::Mistral => Some(8),
+            Self::Qwen2 | Self::Qwen3 => Some(32),
+        }
+    }
+
+    /// `head_dim` where a configuration is silent; `None`: what the heads' share of `hidden_size` is.
+    pub(super) fn unsaid_head_dim(self) -> Option<usize> {
+        (self == Self::Qwen3).then_some(128)
+    }
+
+    /// Which of the flags for biases the family has.
+    pub(super) fn flags(self) -> &'static [&'static str] {
+        match self {
+            Self::Llama => &["attention_bias", "mlp_bias"],
+            Self::Qwen3 => &["attention_bias"],
+            Self::Mistral | Self::Qwen2 => &[],
+        }
+    }
+}
+
+/// Which of `layers` layers see how far back.
+pub(super) fn sliding(settings: &mut Settings<'_>, family: Family, layers: usize) -> Option<Sliding> {
+    match family {
+        Family::Llama => {
+            settings.only("sliding_window", &[]);
+            settings.only("use_sliding_window", &[json!(false)]);
+            None
+        }
+        Family::Mistral => window(settings).map(|window| Sliding { window, layers: (0..layers).collect() }),
+        Family::Qwen2 | Family::Qwen3 => {
+            let used = settings.flag("use_sliding_window", false);
+            let window = window(settings).filter(|_| used);
+            let full = full_layers(settings);
+            let layers = match settings.take("layer_types") {
+                Some(types) => typed(settings, types, layers),
+                None => (full..layers).filter(|_| window.is_some()).collect(),
+            };
+            if window.is_none() && !layers.is_empty() {
+                settings
+                    .problem("layer_types has a sliding_attention, but use_sliding_window and sliding_window do not");
+            }
+            window.filter(|_| !layers.is_empty()).map(|window| Sliding { window, layers })
+        }
+    }
+}
+
+/// `sliding_window`; null is none.
+fn window(settings: &mut Settings<'_>) -> Option<usize> {
+    let unsaid = !settings.says("sliding_window");
+    settings.count_if_set("sliding_window", MAX_WIDTH).or(unsaid.then_some(UNSAID_WINDOW))
+}
+
+/// `max_window_layers`: in spite of its name, how many of the first layers see everything.
+fn full_layers(settings: &mut Settings<'_>) -> usize {
+    let Some(value) = settings.take("max_window_layers") else { return UNSAID_FULL_LAYERS };
+    value.as_u64().and_then(|count| usize::try_from(count).ok()).unwrap_or_else(|| {
+        settings.refuse("max_window_layers", value, "a whole number");
+        0
+    })
+}
+
+/// The sliding layers of `layer_types`.
+fn typed(settings: &mut Settings<'_>, types: &Value, layers: usize) -> BTreeSet<usize> {
+    let sliding = |one: &Value| match one.as_str() {
+        Some("sliding_attention") => Some(true),
+        Some("full_attention") => Some(false),
+        _ => None,
+    };
+    let read: Option<Vec<bool>> = types.as_array().and_then(|list| list.iter().map(sliding).collect());
+    match read.filter(|read| read.len() == layers) {
+        Some(read) => (0..layers).filter(|layer| read[*layer]).collect(),
+        None => {
+            settings.problem(format_args!(
+                "layer_types = {} is not full_attention or sliding_attention for each of {layers} layers",
+                shown(types)
+            ));
+            BTreeSet::new()
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! How a decoder's queries and keys turn.
+
+use super::RopeScaling;
+use super::settings::{MAX_WIDTH, Settings, shown};
+use crate::base::Fault;
+use serde_json::{Value, json};
+
+/// `rope_theta` and `rope_scaling`, or `rope_parameters`, which newer configurations have in place of both.
+pub(super) fn read(settings: &mut Settings<'_>) -> (f64, Option<RopeScaling>) {
+    let outer = settings.take("rope_theta").is_some();
+    let theta = settings.positive("rope_theta", 10_000.0);
+    let scaling = settings.take("rope_scaling");
+    let Some(parameters) = settings.take("rope_parameters") else {
+        return (theta, scaling.and_then(|value| nested(settings, "rope_scaling", value, theta).1));
+    };
+    let (inner, new) = nested(settings, "rope_parameters", parameters, theta);
+    if outer && inner != theta {
+        settings.problem(format_args!("rope_theta = {theta} and rope_parameters.rope_theta = {inner} differ"));
+    }
+    if let Some(value) = scaling
+        && nested(settings, "rope_scaling", value, theta).1 != new
+    {
+        settings.problem(format_args!("rope_scaling = {} and rope_parameters differ", shown(value)));
+    }
+    (inner, new)
+}
+
+/// The settings inside `rope_scaling` or `rope_parameters`.
+fn nested(settings: &mut Settings<'_>, key: &str, value: &Value, theta: f64) -> (f64, Option<RopeScaling>) {
+    let read = || -> Result<_, Fault> {
+        let mut inner = Settings::of(key, value)?;
+        let theta = inner.positive("rope_theta", theta);
+        inner.only("partial_rotary_factor", &[json!(1)]);
+        // `type` is the older name; where both are set they must agree.
+        let (new, old) = (inner.take("rope_type"), inner.take("type"));
+        if new.is_some() && old.is_some() && new != old {
+            inner.problem("rope_type and type differ");
+        }
+        let kind = new.or(old).cloned().unwrap_or(json!("default"));
+        let scaling = match kind.as_str() {
+            Some("default") => None,
+            Some("linear") => Some(RopeScaling::Linear { factor: factor(&mut inner) }),
+            Some("llama3") => Some(llama3(&mut inner)),
+            _ => {
+                // What else it sets belongs to that type, and would only repeat the complaint.
+                let fault = format!("{key}: rope_type = {} is not supported (default, linear or llama3)", shown(&kind));
+                return Err(Fault::invalid(fault));
+            }
+        };
+        inner.finish()?;
+        Ok((theta, scaling))
+    };
+    read().unwrap_or_else(|fault| {
+        settings.problem(fault.message);
+        (theta, None)
+    })
+}
+
+fn required(settings: &mut Settings<'_>, key: &str) -> f64 {
+    let number = settings.positive(key, 0.0);
+    if settings.take(key).is_none() {
+        settings.problem(format_args!("{key} is missing"));
+    }
+    number
+}
+
+fn factor(settings: &mut Settings<'_>) -> f64 {
+    let factor = required(settings, "factor");
+    if factor > 0.0 && factor < 1.0 {
+        settings.problem(format_args!("factor = {factor} is below 1"));
+    }
+    factor
+}
+
+fn llama3(settings: &mut Settings<'_>) -> RopeScaling {
+    let factor = factor(settings);
+    let (low, high) = (required(settings, "low_freq_factor"), required(settings, "high_freq_factor"));
+    if low >= high {
+        settings.problem(format_args!("low_freq_factor = {low} is not below high_freq_factor = {high}"));
+    }
+    let original_max_positions = settings.count("original_max_position_embeddings", MAX_WIDTH);
+    RopeScaling::Llama3 { factor, low_freq_factor: low, high_freq_factor: high, original_max_positions }
+}
