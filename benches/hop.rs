@@ -20,7 +20,7 @@ use stageline::transport::{
 use stageline::wire::{Phase, Status, Subjects, WIRE_VERSION, room_for};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::runtime::Runtime;
+use tokio::runtime::{Handle, Runtime};
 use tokio::sync::watch;
 
 /// Width of SmolLM2-135M's activations: a row is 2,304 bytes.
@@ -86,12 +86,7 @@ impl Pair {
             let nets = (connect(server).await, connect(server).await);
             let mut all = Vec::new();
             for (stage, net, doorbell) in [(0, &nets.0, &here), (1, &nets.1, &there), (2, &nets.0, &here)] {
-                let site = HopSite {
-                    me: peer(stage),
-                    window_bytes: 64 << 20,
-                    replicas: replicas.clone(),
-                    doorbell: Some(doorbell),
-                };
+                let site = HopSite { me: peer(stage), window_bytes: 64 << 20, replicas: replicas.clone(), doorbell };
                 let listen = Some(([127, 0, 0, 1], 0).into());
                 let settings = HopSettings { hop: kind, listen, advertise: None };
                 let (hops, mailbox) = Hops::open(net.clone(), site, &settings).await.unwrap();
@@ -107,7 +102,9 @@ impl Pair {
     /// Half of each round's time.
     fn there_and_back(self, rows: usize, rounds: usize) -> Vec<Duration> {
         let (doorbell, post, mut mailbox) = self.there;
+        let runtime = Handle::current();
         let echo = std::thread::spawn(move || {
+            let _entered = runtime.enter();
             doorbell.block_on(async {
                 for _ in 0..rounds + WARM_UP {
                     let answer = mail(1, rows);
@@ -136,7 +133,9 @@ impl Pair {
     fn saturated(self, rows: usize, rounds: usize) -> f64 {
         let (window, rounds) = (if rows > 100 { 8 } else { 64 }, rounds.next_multiple_of(64));
         let (doorbell, post, mut mailbox) = self.there;
+        let runtime = Handle::current();
         let reader = std::thread::spawn(move || {
+            let _entered = runtime.enter();
             doorbell.block_on(async {
                 for n in 1..=rounds {
                     arrival(&mut mailbox).await;

@@ -152,7 +152,7 @@ pub async fn on_nats(
     let view = leases.watch();
     let replicas = view.replicas();
     let window_bytes = pipeline.options.stage(&me, (stage, pipeline.stages), pipeline.hidden).window.bytes;
-    let site = HopSite { me: peer, window_bytes, replicas: replicas.clone(), doorbell: Some(&doorbell) };
+    let site = HopSite { me: peer, window_bytes, replicas: replicas.clone(), doorbell: &doorbell };
     let (hops, mailbox) = Hops::open(net, site, &broker.hop).await.map_err(unreachable)?;
     let (hop, counters) = (hops.hop(), hops.counters().clone());
     tracing::info!(stage, replica = %me, %hop, port = hops.address(), "sends to the next stage by this hop");

@@ -1,25 +1,47 @@
-//! What runs a pump: one future on one thread, which sleeps on a bell that other threads and other processes ring.
+//! What runs a pump: its future on one thread, which sleeps on a bell that other threads and other processes ring.
 //!
 //! A thread that slept in a runtime and was woken by another that waited for a ring would cost two wakes a hop. Here whoever
 //! sends rings the very thread that receives. Everything that waits by a waker works as in any executor (channels, watches,
 //! tasks' ends); rings register nothing and are looked at after every wake; for time there is [`timer`].
+//!
+//! Connections of hops are its tasks too: the thread that has mail writes it, and the one that wants it reads it. It sleeps on
+//! their sockets then, and who rings wakes it there. Only where other processes may ring as well, which reach nothing but the
+//! futex, it sleeps on that, and a runtime's thread rings when a socket has something.
 
-use super::shm::Bell;
+use super::shm::{Bell, Watch};
+use super::sockets::{Socket, Sockets};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use futures::stream::{FuturesUnordered, StreamExt};
+use hyper::rt::Executor;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::Result;
 use std::marker::PhantomData;
+use std::panic::AssertUnwindSafe;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 /// See the module.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Doorbell {
     bell: Arc<Bell>,
+    /// What has been spawned and not begun; `None` once the thread has finished.
+    spawned: Arc<Mutex<Option<Vec<BoxFuture<'static, ()>>>>>,
+    sockets: Arc<Sockets>,
 }
+
+impl std::fmt::Debug for Doorbell {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Doorbell").field(&self.bell).finish()
+    }
+}
+
+/// Turns between two looks at the sockets.
+const TURNS: u32 = 8;
 
 /// Who waits for which time, on this thread. The number tells apart what is due at once.
 #[derive(Default)]
@@ -41,31 +63,114 @@ impl Doorbell {
     pub fn new() -> Result<Self> {
         // Random bits by way of the standard library's hash keys.
         let nonce = RandomState::new().build_hasher().finish();
-        Ok(Self { bell: Arc::new(Bell::new(nonce)?) })
+        let (sockets, waker) = Sockets::new()?;
+        let bell = Arc::new(Bell::new(nonce, Some(waker))?);
+        Ok(Self { bell, spawned: Arc::new(Mutex::new(Some(Vec::new()))), sockets: Arc::new(sockets) })
     }
 
     pub(super) fn bell(&self) -> &Arc<Bell> {
         &self.bell
     }
 
-    /// Runs `future` to its end on this thread. A runtime that it needs for spawning must have been entered.
+    /// Has the thread run `task` beside its future, for as long as that runs. A panic ends the task alone.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let guarded = AssertUnwindSafe(task).catch_unwind().map(|outcome| {
+            if outcome.is_err() {
+                tracing::error!("a task of a pump's thread has panicked");
+            }
+        });
+        // A task may hold this doorbell: dropped here where nobody would ever run it, it does not keep itself alive.
+        if let Some(spawned) = self.spawned().as_mut() {
+            spawned.push(guarded.boxed());
+        }
+        self.bell.ring();
+    }
+
+    /// Takes a connection over, for a task of the thread.
+    ///
+    /// # Errors
+    /// The system does not watch it.
+    pub(super) fn socket(&self, stream: tokio::net::TcpStream) -> Result<Socket> {
+        self.sockets.socket(stream.into_std()?)
+    }
+
+    fn spawned(&self) -> std::sync::MutexGuard<'_, Option<Vec<BoxFuture<'static, ()>>>> {
+        // Nothing under this lock can panic half way.
+        self.spawned.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs `future` to its end on this thread, once, and what is spawned as long. A runtime that it needs for spawning must
+    /// have been entered.
     pub fn block_on<F: Future>(&self, future: F) -> F::Output {
         let _inside = Inside::enter();
         let waker = Waker::from(self.bell.clone());
         let mut turn = Context::from_waker(&waker);
         let mut future = pin!(future);
+        let (mut tasks, mut watch) = (FuturesUnordered::new(), None);
+        let mut run_tasks = |turn: &mut Context<'_>| {
+            tasks.extend(self.spawned().as_mut().map(std::mem::take).unwrap_or_default());
+            while let Poll::Ready(Some(())) = tasks.poll_next_unpin(turn) {}
+        };
         loop {
             // Read before anything is looked at: what comes meanwhile rings, and the sleep ends before it begins.
-            let seen = self.bell.rings();
-            if let Poll::Ready(value) = future.as_mut().poll(&mut turn) {
-                return value;
+            let mut seen = self.bell.rings();
+            for number in 1.. {
+                // First what brings mail.
+                run_tasks(&mut turn);
+                if let Poll::Ready(value) = future.as_mut().poll(&mut turn) {
+                    run_tasks(&mut turn);
+                    *self.spawned() = None;
+                    return value;
+                }
+                let now = self.bell.rings();
+                // The last turn leaves what has rung for after the look.
+                if now == seen || number == TURNS {
+                    break;
+                }
+                // What the mail made the future send has rung: it needs no look at the sockets.
+                seen = now;
             }
-            match until_next_timer() {
-                Some(Duration::ZERO) => {}
-                longest => self.bell.park(seen, longest),
-            }
+            self.sleep(seen, &mut watch);
             wake_due_timers();
         }
+    }
+}
+
+impl Doorbell {
+    /// Sleeps until there may be something to do, and has looked at the sockets then.
+    fn sleep(&self, seen: u32, watch: &mut Option<Watch>) {
+        let (longest, has_sockets) = (until_next_timer(), !self.sockets.is_empty());
+        let has_strangers = self.bell.has_strangers();
+        if !(has_sockets && has_strangers) {
+            *watch = None;
+        } else if watch.is_none() {
+            // It fails where there are no more files: until there are, the sockets are looked at once a second.
+            *watch = self.sockets.file().and_then(|file| Watch::begin(file, self.bell.clone())).ok();
+        }
+        let mut looked = false;
+        if longest != Some(Duration::ZERO) {
+            if has_sockets && !has_strangers {
+                self.bell.park_elsewhere(seen, || {
+                    self.sockets.wait(longest);
+                    looked = true;
+                });
+            } else {
+                self.bell.park(seen, longest);
+            }
+        }
+        if has_sockets {
+            if !looked {
+                self.sockets.wait(Some(Duration::ZERO));
+            }
+            // Awake again: whoever is woken by this thread rings, and need not wake it.
+            self.sockets.tell();
+        }
+    }
+}
+
+impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Doorbell {
+    fn execute(&self, task: F) {
+        self.spawn(task);
     }
 }
 
@@ -177,6 +282,88 @@ mod tests {
             }
         });
         ponger.join().unwrap();
+    }
+
+    #[test]
+    fn tasks_run_beside_the_future_and_end_with_it() {
+        let doorbell = Doorbell::new().unwrap();
+        let (say, mut said) = mpsc::channel(1);
+        let (kept, mut dropped) = mpsc::channel::<()>(1);
+        let spawner = doorbell.clone();
+        // Before it runs, from another thread while it runs, and from a task.
+        doorbell.spawn(async move {
+            let again = spawner.clone();
+            std::thread::spawn(move || {
+                again.clone().spawn(async move {
+                    again.spawn(async move { say.send(7).await.unwrap() });
+                    panic!("a task of its own may panic");
+                });
+            });
+            spawner.spawn(async move {
+                std::future::pending::<()>().await;
+                drop(kept);
+            });
+        });
+        doorbell.block_on(async { assert_eq!(said.recv().await, Some(7)) });
+        assert_eq!(dropped.try_recv(), Err(mpsc::error::TryRecvError::Disconnected));
+        // Too late: it is let go of.
+        let (late, mut ended) = mpsc::channel::<()>(1);
+        doorbell.spawn(async move { drop(late) });
+        assert_eq!(ended.try_recv(), Err(mpsc::error::TryRecvError::Disconnected));
+    }
+
+    /// Two threads that send each other bytes, each by a socket of its own doorbell.
+    fn there_and_back(turns: u32, strangers: bool) -> Duration {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let _entered = runtime.enter();
+        let (near, far) = runtime.block_on(async {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let near = tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            (near, listener.accept().await.unwrap().0)
+        });
+        let begun = Instant::now();
+        let handle = runtime.handle().clone();
+        let echo = std::thread::spawn(move || {
+            let _entered = handle.enter();
+            let doorbell = Doorbell::new().unwrap();
+            let _stranger = strangers.then(|| doorbell.bell.stranger());
+            doorbell.clone().block_on(async move {
+                let mut socket = doorbell.socket(far).unwrap();
+                let mut bytes = vec![0; 100_000];
+                while let Ok(1..) = socket.read_exact(&mut bytes).await {
+                    socket.write_all(&bytes).await.unwrap();
+                }
+            });
+        });
+        let doorbell = Doorbell::new().unwrap();
+        let mut socket = doorbell.socket(near).unwrap();
+        let (say, mut said) = mpsc::channel(1);
+        // In a task, as connections are; more bytes than a socket takes at once.
+        doorbell.spawn(async move {
+            for turn in 0..turns {
+                let bytes = vec![turn as u8; 100_000];
+                let mut back = vec![0; bytes.len()];
+                socket.write_all(&bytes).await.unwrap();
+                socket.read_exact(&mut back).await.unwrap();
+                assert_eq!(back, bytes);
+            }
+            socket.shutdown().await.unwrap();
+            // The other end has closed, too: nothing is left to read.
+            assert_eq!(socket.read(&mut [0]).await.unwrap(), 0);
+            say.send(()).await.unwrap();
+        });
+        doorbell.block_on(async { said.recv().await.expect("all came back") });
+        echo.join().unwrap();
+        begun.elapsed()
+    }
+
+    #[test]
+    fn sockets_wake_it_whether_or_not_other_processes_may_ring() {
+        // Each of many turns would take a second if its news were missed.
+        for strangers in [false, true] {
+            assert!(there_and_back(200, strangers) < Duration::from_secs(50), "strangers: {strangers}");
+        }
     }
 
     #[test]

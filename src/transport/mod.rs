@@ -18,6 +18,7 @@ mod nats;
 mod nats_lease;
 mod roster;
 mod shm;
+mod sockets;
 
 pub use crate::wire::Plane;
 pub use board::LeaseBoard;

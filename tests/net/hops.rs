@@ -24,7 +24,7 @@ pub async fn open(
     net: &NatsNet,
     (me, hop): (&Peer, HopKind),
     replicas: watch::Receiver<Vec<Status>>,
-    doorbell: Option<&Doorbell>,
+    doorbell: &Doorbell,
 ) -> (Hops, Mailbox, Status) {
     let settings = HopSettings { hop, listen: Some(([127, 0, 0, 1], 0).into()), advertise: None };
     let site = HopSite { me: me.clone(), window_bytes: WINDOW, replicas, doorbell };
@@ -111,7 +111,7 @@ impl Own {
     async fn new(hop: HopKind, doorbell: &Doorbell) -> Self {
         let server = NatsServer::start().await;
         let (records, replicas) = watch::channel(Vec::new());
-        let (a, mailbox, _) = open(&connect(&server).await, (&peer(0, 1), hop), replicas, Some(doorbell)).await;
+        let (a, mailbox, _) = open(&connect(&server).await, (&peer(0, 1), hop), replicas, doorbell).await;
         let b = connect(&server).await;
         let (a_mailbox, opened) = (RefCell::new(Some(mailbox)), RefCell::default());
         Self { doorbell: doorbell.clone(), a, a_mailbox, b, opened, records, _server: server }
@@ -119,7 +119,7 @@ impl Own {
 
     async fn register_b(&self, peer: Peer) -> Mailbox {
         let replicas = self.records.subscribe();
-        let (hops, mailbox, record) = open(&self.b, (&peer, HopKind::Nats), replicas, Some(&self.doorbell)).await;
+        let (hops, mailbox, record) = open(&self.b, (&peer, HopKind::Nats), replicas, &self.doorbell).await;
         self.opened.borrow_mut().push(hops);
         self.records.send_modify(|records| records.push(record));
         mailbox

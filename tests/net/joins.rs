@@ -34,7 +34,7 @@ struct Receiver {
 }
 
 impl Receiver {
-    async fn open(doorbell: Option<&Doorbell>) -> Self {
+    async fn open(doorbell: &Doorbell) -> Self {
         let server = NatsServer::start().await;
         let (_, replicas) = watch::channel(Vec::new());
         let me = (&peer(1, 1), HopKind::Nats);
@@ -87,8 +87,8 @@ fn hello(from: &Peer) -> JoinHello {
 
 #[test]
 fn who_says_something_wrong_at_the_door_is_refused() {
-    on_doorbell(async |_| {
-        let receiver = Receiver::open(None).await;
+    on_doorbell(async |doorbell| {
+        let receiver = Receiver::open(doorbell).await;
         let good = hello(&peer(0, 1));
         let lies = [
             (JoinHello { wire_version: WIRE_VERSION + 1, ..good.clone() }, Code::FailedPrecondition),
@@ -97,7 +97,6 @@ fn who_says_something_wrong_at_the_door_is_refused() {
             (JoinHello { from_stage: 1, ..good.clone() }, Code::NotFound),
             (JoinHello { from_stage: u32::MAX, ..good.clone() }, Code::NotFound),
             (JoinHello { from: "x.y>".into(), ..good.clone() }, Code::InvalidArgument),
-            (JoinHello { shm: true, ..good.clone() }, Code::FailedPrecondition),
         ];
         for (lie, code) in lies {
             let refused = receiver.join(from_sender::What::Hello(lie.clone())).await.err().unwrap();
@@ -105,15 +104,15 @@ fn who_says_something_wrong_at_the_door_is_refused() {
         }
         let no_hello = receiver.join(from_sender::What::Parcel(b"x"[..].into())).await.err().unwrap();
         assert_eq!(no_hello.code(), Code::InvalidArgument);
-        assert_eq!(receiver.hops.counters().refused(), 8);
+        assert_eq!(receiver.hops.counters().refused(), 7);
         receiver.join(from_sender::What::Hello(good)).await.unwrap();
     });
 }
 
 #[test]
 fn parcels_that_are_not_their_senders_or_no_parcels_are_left_out() {
-    on_doorbell(async |_| {
-        let mut receiver = Receiver::open(None).await;
+    on_doorbell(async |doorbell| {
+        let mut receiver = Receiver::open(doorbell).await;
         let from = peer(0, 1);
         let joined = receiver.join(from_sender::What::Hello(hello(&from))).await.unwrap();
         let other_sender = frame(&peer(0, 2).replica, 1, 4);
@@ -132,8 +131,8 @@ fn parcels_that_are_not_their_senders_or_no_parcels_are_left_out() {
 
 #[test]
 fn a_parcel_over_the_limit_ends_its_stream_only() {
-    on_doorbell(async |_| {
-        let mut receiver = Receiver::open(None).await;
+    on_doorbell(async |doorbell| {
+        let mut receiver = Receiver::open(doorbell).await;
         let mut large = receiver.join(from_sender::What::Hello(hello(&peer(0, 1)))).await.unwrap();
         let other = receiver.join(from_sender::What::Hello(hello(&peer(0, 2)))).await.unwrap();
         large.parcel(vec![0; 80 << 20].into()).await;
@@ -146,8 +145,8 @@ fn a_parcel_over_the_limit_ends_its_stream_only() {
 
 #[test]
 fn no_more_join_than_may_and_who_leaves_makes_room() {
-    on_doorbell(async |_| {
-        let receiver = Receiver::open(None).await;
+    on_doorbell(async |doorbell| {
+        let receiver = Receiver::open(doorbell).await;
         let mut all = Vec::new();
         let mut client = receiver.client().await;
         for n in 1..=256 {
@@ -172,7 +171,7 @@ fn no_more_join_than_may_and_who_leaves_makes_room() {
 async fn sender(hop: HopKind, record: Status, doorbell: &Doorbell) -> (Hops, Mailbox, NatsServer) {
     let server = NatsServer::start().await;
     let (_, replicas) = watch::channel(vec![record]);
-    let (hops, mailbox, _) = open(&connect(&server).await, (&peer(0, 1), hop), replicas, Some(doorbell)).await;
+    let (hops, mailbox, _) = open(&connect(&server).await, (&peer(0, 1), hop), replicas, doorbell).await;
     (hops, mailbox, server)
 }
 
@@ -190,7 +189,7 @@ async fn assert_unreachable(hops: &Hops, mailbox: &mut Mailbox) {
 fn a_hop_that_cannot_be_made_is_an_error_and_nothing_goes_another_way() {
     on_doorbell(async |doorbell| {
         for hop in [HopKind::Grpc, HopKind::Shm] {
-            let receiver = Receiver::open(None).await;
+            let receiver = Receiver::open(doorbell).await;
             // Over NATS it could be reached.
             let without_port = Status { hop: None, ..receiver.record.clone() };
             let (hops, mut mailbox, _server) = sender(hop, without_port, doorbell).await;
@@ -200,12 +199,6 @@ fn a_hop_that_cannot_be_made_is_an_error_and_nothing_goes_another_way() {
             }
             assert!(receiver.mailbox.stream.is_empty());
         }
-        // No doorbell, no ring.
-        let receiver = Receiver::open(None).await;
-        let (hops, mut mailbox, _server) = sender(HopKind::Shm, receiver.record.clone(), doorbell).await;
-        assert_unreachable(&hops, &mut mailbox).await;
-        assert_eq!((hops.counters().impossible(), hops.counters().opened()), (1, 0));
-        assert!(receiver.mailbox.stream.is_empty());
     });
 }
 
@@ -238,7 +231,7 @@ impl Hop for Liar {
 fn a_ring_that_is_not_what_was_said_is_refused() {
     on_doorbell(async |doorbell| {
         // A true ring, to lie about.
-        let receiver = Receiver::open(Some(doorbell)).await;
+        let receiver = Receiver::open(doorbell).await;
         let mut client = receiver.client().await;
         let (_say, said) = mpsc::channel(1);
         let hello = JoinHello { shm: true, ..hello(&peer(0, 1)) };
@@ -284,7 +277,7 @@ fn a_ring_that_is_not_what_was_said_is_refused() {
 fn a_stream_that_ends_is_told_of_at_once_and_the_next_mail_opens_another() {
     on_doorbell(async |doorbell| {
         for hop in [HopKind::Grpc, HopKind::Shm] {
-            let mut receiver = Receiver::open(Some(doorbell)).await;
+            let mut receiver = Receiver::open(doorbell).await;
             let (hops, mut mailbox, _server) = sender(hop, receiver.record.clone(), doorbell).await;
             let from = peer(0, 1).replica;
             for turn in 1..=20 {

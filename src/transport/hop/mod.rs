@@ -102,8 +102,8 @@ pub struct HopSite<'a> {
     pub window_bytes: u64,
     /// Where the others' ports are.
     pub replicas: watch::Receiver<Vec<Status>>,
-    /// What the thread sleeps on that reads the mailbox; without one, nobody can join by shared memory.
-    pub doorbell: Option<&'a Doorbell>,
+    /// What the thread sleeps on that reads the mailbox. It runs the hops' connections too.
+    pub doorbell: &'a Doorbell,
 }
 
 /// A replica's hops: its own to the next stage, those of the stage before into it, and NATS for everything else. The last
@@ -141,18 +141,17 @@ impl Hops {
         };
         let mut address = None;
         if let Some(listen) = settings.port() {
-            let home = doorbell.map(|doorbell| {
-                let (rings_end, rings) = Rings::new();
-                mailbox.stream.add_rings(rings);
-                let geometry = Geometry::for_window(window_bytes);
-                rings::Home { bell: doorbell.bell().clone(), rings: rings_end, geometry }
-            });
-            let port = port::Port::new(identity.clone(), guests.clone(), (slots.clone(), home), counters.clone());
-            let local = port.open(listen, stop.clone()).await?;
+            let (rings_end, rings) = Rings::new();
+            mailbox.stream.add_rings(rings);
+            let geometry = Geometry::for_window(window_bytes);
+            let home = rings::Home { bell: doorbell.bell().clone(), rings: rings_end, geometry };
+            let (slots, running) = (slots.clone(), (doorbell.clone(), stop.clone()));
+            let port = port::Port::new(identity.clone(), guests.clone(), (slots, home), counters.clone(), running);
+            let local = port.open(listen).await?;
             address = Some(port::advertised(local, settings.advertise.as_deref(), &net).await?);
         }
-        let outgoing =
-            Outgoings::new(identity, settings.hop, replicas, (slots.control, counters.clone()), stop.clone());
+        let (told, running) = ((slots.control, counters.clone()), (doorbell.clone(), stop.clone()));
+        let outgoing = Outgoings::new(identity, settings.hop, replicas, told, running);
         let hops = Self {
             net,
             hop: settings.hop,

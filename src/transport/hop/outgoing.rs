@@ -6,14 +6,17 @@ use super::{ANSWER_WITHIN, HopCounters, HopKind, Identity, PATIENCE, SIGN_OF_LIF
 use crate::base::with_causes;
 use crate::core::{Body, Mail};
 use crate::transport::shm::{Outlet, PushError};
-use crate::transport::{Arrived, Peer, PostError};
+use crate::transport::sockets::Socket;
+use crate::transport::{Arrived, Doorbell, Peer, PostError};
 use crate::wire::{Status as Record, WIRE_VERSION, decode, encode, encode_parts};
+use futures::FutureExt;
 use futures::stream::StreamExt;
+use hyper_util::rt::TokioIo;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::runtime::Handle;
+use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
@@ -29,7 +32,7 @@ const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
 /// See the module.
 pub(super) struct Outgoings {
     parts: Arc<Parts>,
-    runtime: Handle,
+    doorbell: Doorbell,
     stop: CancellationToken,
 }
 
@@ -77,11 +80,11 @@ impl Outgoings {
         hop: HopKind,
         replicas: watch::Receiver<Vec<Record>>,
         (control, counters): (mpsc::Sender<Arrived>, Arc<HopCounters>),
-        stop: CancellationToken,
+        (doorbell, stop): (Doorbell, CancellationToken),
     ) -> Self {
         let (ways, complained) = (Mutex::default(), Mutex::new(None));
         let parts = Parts { identity, hop, replicas, control, counters, ways, complained };
-        Self { parts: Arc::new(parts), runtime: Handle::current(), stop }
+        Self { parts: Arc::new(parts), doorbell, stop }
     }
 
     /// Takes a link's mail for `to`. The first opens the way.
@@ -95,8 +98,8 @@ impl Outgoings {
             Some(way) => self.parts.send(way, mail, payload_bytes),
             None => {
                 ways.insert(to.clone(), Way::Opening(vec![mail]));
-                let task = self.parts.clone().serve(to.clone());
-                self.runtime.spawn(self.stop.clone().run_until_cancelled_owned(task));
+                let task = self.parts.clone().serve(to.clone(), self.doorbell.clone());
+                self.doorbell.spawn(self.stop.clone().run_until_cancelled_owned(task).map(drop));
                 Ok(())
             }
         }
@@ -142,9 +145,9 @@ impl Parts {
     }
 
     /// Keeps a way to `to` for as long as it holds, then says that it does not.
-    async fn serve(self: Arc<Self>, to: Peer) {
+    async fn serve(self: Arc<Self>, to: Peer, doorbell: Doorbell) {
         let broken = CancellationToken::new();
-        let end = match self.join(&to, &broken).await {
+        let end = match self.join(&to, doorbell, &broken).await {
             Ok(replies) => tokio::select! {
                 end = self.read(&to, replies) => end,
                 () = broken.cancelled() => End::Lost("its end of the ring holds what it cannot have written".into()),
@@ -159,21 +162,29 @@ impl Parts {
     }
 
     /// Joins `to`; what waits is on its way then.
-    async fn join(&self, to: &Peer, broken: &CancellationToken) -> Result<Streaming<FromReceiver>, End> {
+    async fn join(
+        &self,
+        to: &Peer,
+        doorbell: Doorbell,
+        broken: &CancellationToken,
+    ) -> Result<Streaming<FromReceiver>, End> {
         let address = self.address(to)?;
-        let lost = |what: &str, cause: String| End::Lost(format!("{what} {address}: {cause}"));
+        let at = address.clone();
+        let lost = |what: &str, cause: String| End::Lost(format!("{what} {at}: {cause}"));
         let endpoint = Endpoint::from_shared(format!("http://{address}"));
         let endpoint =
             endpoint.map_err(|e| End::Impossible(format!("its hop port's address {address} is none: {e}")))?;
         let connecting = endpoint
+            .executor(doorbell.clone())
             .connect_timeout(PATIENCE)
-            .tcp_nodelay(true)
             .http2_keep_alive_interval(SIGN_OF_LIFE)
             .keep_alive_timeout(ANSWER_WITHIN)
             .keep_alive_while_idle(true)
             .initial_stream_window_size(WINDOW_BYTES)
             .initial_connection_window_size(WINDOW_BYTES);
-        let channel = connecting.connect().await.map_err(|e| lost("no connection to", with_causes(&e)))?;
+        let connect =
+            connecting.connect_with_connector(tower::service_fn(move |_| connect(address.clone(), doorbell.clone())));
+        let channel = connect.await.map_err(|e| lost("no connection to", with_causes(&e)))?;
         let most = self.identity.most_message_bytes();
         let mut client = HopClient::new(channel).max_decoding_message_size(most).max_encoding_message_size(most);
 
@@ -309,6 +320,14 @@ impl Parts {
         // Nothing under this lock can leave the table half changed, so a panic elsewhere does not spoil it.
         self.ways.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A connection to `address`, of the pump's thread.
+async fn connect(address: String, doorbell: Doorbell) -> std::io::Result<TokioIo<Socket>> {
+    let stream = TcpStream::connect(address).await?;
+    // Without it a small parcel may wait for an acknowledgement.
+    stream.set_nodelay(true)?;
+    doorbell.socket(stream).map(TokioIo::new)
 }
 
 /// The receiver's refusal, and whether another try could go better.

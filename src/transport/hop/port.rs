@@ -6,17 +6,21 @@ use super::rings::{Home, Stay};
 use super::{ANSWER_WITHIN, FRAME_BYTES, HopCounters, HopKind, Identity, PATIENCE, SIGN_OF_LIFE, WINDOW_BYTES};
 use crate::base::ReplicaId;
 use crate::core::{Body, Mail};
-use crate::transport::{Arrived, NatsNet, PostError, Slots, TransportError};
+use crate::transport::{Arrived, Doorbell, NatsNet, PostError, Slots, TransportError};
 use crate::wire::{WIRE_VERSION, decode, encode};
 use bytes::Bytes;
+use futures::FutureExt;
 use futures::stream::{Stream, StreamExt};
+use hyper::server::conn::http2;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -99,9 +103,10 @@ pub(super) struct Port {
     identity: Identity,
     guests: Arc<Guests>,
     slots: Slots,
-    /// Of rings; `None` if there can be none.
-    home: Option<Home>,
+    /// Of rings.
+    home: Home,
     counters: Arc<HopCounters>,
+    doorbell: Doorbell,
     stop: CancellationToken,
 }
 
@@ -109,39 +114,23 @@ impl Port {
     pub(super) fn new(
         identity: Identity,
         guests: Arc<Guests>,
-        (slots, home): (Slots, Option<Home>),
+        (slots, home): (Slots, Home),
         counters: Arc<HopCounters>,
+        (doorbell, stop): (Doorbell, CancellationToken),
     ) -> Self {
-        Self { identity, guests, slots, home, counters, stop: CancellationToken::new() }
+        Self { identity, guests, slots, home, counters, doorbell, stop }
     }
 
-    /// Listens until `stop`. Says where.
-    pub(super) async fn open(
-        mut self,
-        listen: SocketAddr,
-        stop: CancellationToken,
-    ) -> Result<SocketAddr, TransportError> {
+    /// Listens until it is told to stop. Says where.
+    pub(super) async fn open(self, listen: SocketAddr) -> Result<SocketAddr, TransportError> {
         let failed = |error: std::io::Error| TransportError::HopPort { listen, cause: error.to_string() };
         let listener = TcpListener::bind(listen).await.map_err(failed)?;
         let local = listener.local_addr().map_err(failed)?;
-        self.stop = stop.clone();
+        let (doorbell, stop) = (self.doorbell.clone(), self.stop.clone());
         let most = self.identity.most_message_bytes();
         let service = HopServer::new(self).max_decoding_message_size(most).max_encoding_message_size(most);
-        let server = tonic::transport::Server::builder()
-            .http2_keepalive_interval(Some(SIGN_OF_LIFE))
-            .http2_keepalive_timeout(Some(ANSWER_WITHIN))
-            .initial_stream_window_size(WINDOW_BYTES)
-            .initial_connection_window_size(WINDOW_BYTES)
-            .max_frame_size(FRAME_BYTES)
-            .max_concurrent_streams(16)
-            .http2_max_header_list_size(16 << 10)
-            .add_service(service)
-            .serve_with_incoming_shutdown(incoming(listener), stop.cancelled_owned());
-        tokio::spawn(async move {
-            if let Err(error) = server.await {
-                tracing::error!(%error, "the hop port has failed");
-            }
-        });
+        let accepting = accept(listener, service, (doorbell, stop.clone()));
+        tokio::spawn(stop.run_until_cancelled_owned(accepting));
         Ok(local)
     }
 
@@ -160,12 +149,9 @@ impl Port {
     }
 
     /// A ring for mail of `from`.
-    fn ring(&self, from: &ReplicaId) -> Result<Option<(Ring, Stay)>, Status> {
-        let Some(home) = &self.home else {
-            return Err(Status::failed_precondition("no shared memory is served here: choose --hop grpc"));
-        };
-        let ring = home.ring(from, self.identity.most_bytes, self.counters.clone());
-        ring.map(Some).map_err(|why| Status::resource_exhausted(format!("no ring can be made: {why}")))
+    fn ring(&self, from: &ReplicaId) -> Result<(Ring, Stay), Status> {
+        let ring = self.home.ring(from, self.identity.most_bytes, self.counters.clone());
+        ring.map_err(|why| Status::resource_exhausted(format!("no ring can be made: {why}")))
     }
 
     /// Passes parcels on until the stream, the mailbox or the seat ends.
@@ -245,13 +231,15 @@ impl Hop for Port {
             return Err(Status::resource_exhausted(format!("{MAX_GUESTS} senders have joined already")));
         };
         let (ring, stay) = if hello.shm {
-            self.ring(&from).map(Option::unzip).inspect_err(|_| self.counters.add_refused())?
+            self.ring(&from)
+                .map(|(ring, stay)| (Some(ring), Some(stay)))
+                .inspect_err(|_| self.counters.add_refused())?
         } else {
             (None, None)
         };
         let hop = if hello.shm { HopKind::Shm } else { HopKind::Grpc };
         tracing::info!(%from, to = %self.identity.me.replica, %hop, "a hop into this stage is up");
-        tokio::spawn(self.clone().read(inbound, seat, stay));
+        self.doorbell.spawn(self.clone().read(inbound, seat, stay));
         let say = |what| Ok(FromReceiver { what: Some(what) });
         let welcome = say(from_receiver::What::Welcome(JoinWelcome { ring }));
         let replies = ReceiverStream::new(waiting);
@@ -265,12 +253,12 @@ fn brief(words: &str) -> String {
     words.chars().take(400).collect()
 }
 
-/// Connections as they come, with a bound on how many there are at once.
-fn incoming(listener: TcpListener) -> impl Stream<Item = std::io::Result<bounded::Connection>> {
-    let seats = Arc::new(tokio::sync::Semaphore::new(MAX_CONNECTIONS));
-    futures::stream::unfold((listener, seats), |(listener, seats)| async move {
-        let seat = seats.clone().acquire_owned().await.ok()?;
-        let stream: TcpStream = loop {
+/// Takes connections, a bounded number at once, and has each served on the pump's thread.
+async fn accept(listener: TcpListener, service: HopServer<Port>, (doorbell, stop): (Doorbell, CancellationToken)) {
+    let seats = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    // The semaphore is never closed.
+    while let Ok(seat) = seats.clone().acquire_owned().await {
+        let stream = loop {
             match listener.accept().await {
                 Ok((stream, _)) => break stream,
                 Err(error) => {
@@ -281,8 +269,30 @@ fn incoming(listener: TcpListener) -> impl Stream<Item = std::io::Result<bounded
         };
         // Without it a small parcel may wait for an acknowledgement; where it cannot be set, it does.
         let _ = stream.set_nodelay(true);
-        Some((Ok(bounded::Connection::new(stream, seat)), (listener, seats)))
-    })
+        let mut http = http2::Builder::new(doorbell.clone());
+        http.timer(TokioTimer::new())
+            .keep_alive_interval(SIGN_OF_LIFE)
+            .keep_alive_timeout(ANSWER_WITHIN)
+            .initial_stream_window_size(WINDOW_BYTES)
+            .initial_connection_window_size(WINDOW_BYTES)
+            .max_frame_size(FRAME_BYTES)
+            .max_concurrent_streams(16)
+            .max_header_list_size(16 << 10);
+        let socket = match doorbell.socket(stream) {
+            Ok(socket) => TokioIo::new(socket),
+            Err(error) => {
+                tracing::warn!(%error, "a connection to the hop port cannot be watched");
+                continue;
+            }
+        };
+        let served = http.serve_connection(socket, TowerToHyperService::new(service.clone()));
+        doorbell.spawn(stop.clone().run_until_cancelled_owned(served).map(move |ended| {
+            if let Some(Err(error)) = ended {
+                tracing::debug!(%error, "a connection to the hop port has ended");
+            }
+            drop(seat);
+        }));
+    }
 }
 
 /// The address that the lease tells others.
@@ -298,5 +308,3 @@ pub(super) async fn advertised(local: SocketAddr, told: Option<&str>, net: &Nats
         }
     }
 }
-
-mod bounded;

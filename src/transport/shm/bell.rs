@@ -3,8 +3,8 @@
 use super::Segment;
 use std::io::{Error, Result};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::{AtomicU32, AtomicUsize};
 use std::task::Wake;
 use std::time::Duration;
 
@@ -16,19 +16,50 @@ const SLEEPS: usize = 128;
 /// Longest sleep: a peer that scribbles over the words costs its receiver a second, not its life.
 const LONGEST: Duration = Duration::from_secs(1);
 
+/// What the word says of the thread: it is awake, it sleeps on the futex, or on something that only this process can wake.
+const AWAKE: u32 = 0;
+const ON_FUTEX: u32 = 1;
+const ELSEWHERE: u32 = 2;
+
 /// A thread's bell.
 #[derive(Debug)]
 pub(in crate::transport) struct Bell {
     segment: Segment,
     nonce: u64,
+    /// Wakes the thread where it sleeps elsewhere.
+    elsewhere: Option<mio::Waker>,
+    /// Other processes that may ring.
+    strangers: Arc<AtomicUsize>,
+}
+
+/// Stands for another process that may ring, as long as it lives.
+#[derive(Debug)]
+pub(in crate::transport) struct Stranger(Arc<AtomicUsize>);
+
+impl Drop for Stranger {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, SeqCst);
+    }
 }
 
 impl Bell {
-    /// A bell that nobody sleeps on. `nonce` tells it from other processes' files.
-    pub(in crate::transport) fn new(nonce: u64) -> Result<Self> {
+    /// A bell that nobody sleeps on. `nonce` tells it from other processes' files; `elsewhere` wakes its thread in
+    /// [`Bell::park_elsewhere`].
+    pub(in crate::transport) fn new(nonce: u64, elsewhere: Option<mio::Waker>) -> Result<Self> {
         let segment = Segment::create(LENGTH)?;
         segment.nonce().store(nonce, SeqCst);
-        Ok(Self { segment, nonce })
+        Ok(Self { segment, nonce, elsewhere, strangers: Arc::default() })
+    }
+
+    /// Before another process is told of the bell.
+    pub(in crate::transport) fn stranger(&self) -> Stranger {
+        self.strangers.fetch_add(1, SeqCst);
+        Stranger(self.strangers.clone())
+    }
+
+    /// Whether other processes may ring: then the thread must sleep on the futex, the only thing they reach.
+    pub(in crate::transport) fn has_strangers(&self) -> bool {
+        self.strangers.load(SeqCst) > 0
     }
 
     /// What its segments and those of its rings begin with.
@@ -51,20 +82,36 @@ impl Bell {
         let (rings, sleeps) = (self.segment.word(RINGS), self.segment.word(SLEEPS));
         // Who rings first counts, then looks whether anyone sleeps; who sleeps first says so, then looks at the count. So
         // one of the two sees the other.
-        sleeps.store(1, SeqCst);
+        sleeps.store(ON_FUTEX, SeqCst);
         if rings.load(SeqCst) == seen {
             wait(rings, seen, longest.map_or(LONGEST, |longest| longest.min(LONGEST)));
         }
-        sleeps.store(0, Relaxed);
+        sleeps.store(AWAKE, Relaxed);
+    }
+
+    /// As [`Bell::park`], but calls `sleep`, which the waker ends.
+    pub(in crate::transport) fn park_elsewhere(&self, seen: u32, sleep: impl FnOnce()) {
+        let sleeps = self.segment.word(SLEEPS);
+        sleeps.store(ELSEWHERE, SeqCst);
+        if self.rings() == seen {
+            sleep();
+        }
+        sleeps.store(AWAKE, Relaxed);
     }
 
     /// Rings from within this process.
     pub(in crate::transport) fn ring(&self) {
         self.segment.word(RINGS).fetch_add(1, SeqCst);
         let sleeps = self.segment.word(SLEEPS);
+        if sleeps.load(SeqCst) == AWAKE {
+            return;
+        }
         // Taken back, so that only the first of many who ring makes the call.
-        if sleeps.load(SeqCst) != 0 && sleeps.swap(0, SeqCst) != 0 {
-            wake(self.segment.word(RINGS));
+        match (sleeps.swap(AWAKE, SeqCst), &self.elsewhere) {
+            (AWAKE, _) => {}
+            // It fails only where there is no memory for the thread to be woken with.
+            (ELSEWHERE, Some(waker)) => drop(waker.wake()),
+            _ => wake(self.segment.word(RINGS)),
         }
     }
 }
@@ -99,7 +146,7 @@ impl RemoteBell {
     pub(in crate::transport) fn ring(&self) {
         self.segment.word(RINGS).fetch_add(1, SeqCst);
         // Never taken back: killed before the call, this process would have left everyone else thinking that it was made.
-        if self.segment.word(SLEEPS).load(SeqCst) != 0 {
+        if self.segment.word(SLEEPS).load(SeqCst) != AWAKE {
             wake(self.segment.word(RINGS));
         }
     }
@@ -126,7 +173,7 @@ mod tests {
 
     #[test]
     fn a_ring_between_the_look_and_the_sleep_is_not_missed() {
-        let bell = Bell::new(9).unwrap();
+        let bell = Bell::new(9, None).unwrap();
         let seen = bell.rings();
         bell.ring();
         let begun = std::time::Instant::now();
@@ -136,14 +183,14 @@ mod tests {
 
     #[test]
     fn whoever_sleeps_is_woken_from_within_and_from_without() {
-        let bell = Arc::new(Bell::new(9).unwrap());
+        let bell = Arc::new(Bell::new(9, None).unwrap());
         let remote = RemoteBell::open(std::process::id(), bell.number(), 9).unwrap();
         assert!(RemoteBell::open(std::process::id(), bell.number(), 8).is_err(), "another nonce");
         for remotely in [false, true] {
             let begun = std::time::Instant::now();
             // Each of many turns would take a second if its ring were missed.
             const TURNS: u32 = 1000;
-            let answers = Bell::new(9).unwrap();
+            let answers = Bell::new(9, None).unwrap();
             std::thread::scope(|threads| {
                 threads.spawn(|| {
                     for turn in 0..TURNS {

@@ -1,5 +1,6 @@
 //! The receiving end of a ring, and all those of a replica.
 
+use super::bell::Stranger;
 use super::layout::{self, SLOTS};
 use super::{Bell, Geometry, Place, Segment};
 use crate::base::ReplicaId;
@@ -35,6 +36,7 @@ pub(in crate::transport) struct Inlet {
     /// Cancelled here when the peer breaks the ring's rules, which ends its stream.
     broken: CancellationToken,
     counters: Arc<HopCounters>,
+    _sender: Stranger,
 }
 
 impl Inlet {
@@ -48,7 +50,7 @@ impl Inlet {
         let ring = Arc::new(Segment::create(geometry.length())?);
         ring.nonce().store(bell.nonce(), Release);
         let (gone, broken) = (Arc::default(), CancellationToken::new());
-        Ok(Self { ring, geometry, most_bytes, from, read: 0, gone, broken, counters })
+        Ok(Self { ring, geometry, most_bytes, from, read: 0, gone, broken, counters, _sender: bell.stranger() })
     }
 
     /// The number of its file.

@@ -12,9 +12,11 @@ mod inlet;
 mod layout;
 mod outlet;
 mod segment;
+mod watch;
 
 pub(super) use bell::{Bell, RemoteBell};
 pub(super) use inlet::{Inlet, Rings, RingsEnd};
 pub(super) use layout::{Geometry, Place};
 pub(super) use outlet::{Outlet, PushError};
 pub(super) use segment::Segment;
+pub(super) use watch::Watch;

@@ -14,7 +14,7 @@ struct Pair {
 }
 
 fn pair(arena_bytes: u64) -> Pair {
-    let bell = Bell::new(7).unwrap();
+    let bell = Bell::new(7, None).unwrap();
     let geometry = Geometry::of(arena_bytes).unwrap();
     let inlet = Inlet::create(&bell, geometry, MOST, (me(), Arc::default())).unwrap();
     let me = std::process::id();
