@@ -56,13 +56,32 @@ fn frame_load(load: LinkLoad) -> (pb::frame::Load, Bytes) {
 /// Everything of `segments` but the payload's shape.
 fn rows(segments: &[Segment]) -> pb::Rows {
     let mut places: HashMap<&ReplicaId, u32> = HashMap::new();
-    let mut rows = pb::Rows::default();
+    let count = segments.len();
+    let mut rows = pb::Rows {
+        door: Vec::with_capacity(count),
+        boot: Vec::with_capacity(count),
+        counter: Vec::with_capacity(count),
+        attempt: Vec::with_capacity(count),
+        start: Vec::with_capacity(count),
+        count: Vec::with_capacity(count),
+        emit: Vec::with_capacity(count),
+        ..Default::default()
+    };
+    let mut last: Option<(&ReplicaId, u32)> = None;
     for segment in segments {
-        let next = places.len() as u32;
-        let place = *places.entry(&segment.door).or_insert(next);
-        if place == next {
-            rows.doors.push(segment.door.as_str().to_owned());
-        }
+        let place = match last {
+            // Most often all are of one door, and a look at the last one is cheaper than at the table.
+            Some((door, place)) if *door == segment.door => place,
+            _ => {
+                let next = places.len() as u32;
+                let place = *places.entry(&segment.door).or_insert(next);
+                if place == next {
+                    rows.doors.push(segment.door.as_str().to_owned());
+                }
+                last = Some((&segment.door, place));
+                place
+            }
+        };
         rows.door.push(place);
         rows.boot.push(segment.sequence.boot);
         rows.counter.push(segment.sequence.counter);
