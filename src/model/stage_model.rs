@@ -14,7 +14,7 @@ use candle_core::{Device, Result as CandleResult, Tensor};
 #[derive(Debug)]
 pub enum StageModel {
     /// Of a Llama-type decoder, with its keys and values.
-    Llama(LlamaStage, KvCache),
+    Llama(Box<LlamaStage>, KvCache),
     /// Of a BERT-type encoder.
     Bert(BertStage),
 }
@@ -50,7 +50,7 @@ impl StageModel {
         Ok(match spec {
             ModelSpec::Llama(spec) => {
                 let cache = KvCache::new(shape, range.len(), LlamaStage::kv_width(spec), device)?;
-                Self::Llama(LlamaStage::load(loader, spec, range, ops)?, cache)
+                Self::Llama(Box::new(LlamaStage::load(loader, spec, range, ops)?), cache)
             }
             ModelSpec::Bert(spec) => Self::Bert(BertStage::load(loader, spec, range, ops)?),
         })
