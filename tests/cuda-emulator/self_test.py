@@ -58,13 +58,16 @@ WRONG = [
     ("replay-freed", EVERYWHERE, "graph node fill: .* not inside of a device allocation"),
     ("replay-declared-freed", EVERYWHERE, "graph node fill: .* declared freed"),
     ("racing-blocks", ["count"], "race between blocks at .*: block 0 wrote it, block 1 reads it"),
+    ("chain-read-early", ["count"], "EMU FAIL in add_in_chain .* reads .* before it has waited .*, which write there"),
+    ("chain-written-early", ["count"], "EMU FAIL in add_in_chain .* writes .* before it has waited"),
+    ("chain-without-wait", ["plain", "thread", "address"], "EMU FAIL in add_in_chain .* has not waited"),
     ("shifting-blocks", ["count"], "race between blocks at .*: block 0 read it, block 1 writes it"),
 ]
 # Noticed under some seed of the scheduler.
 UNORDERED = ["overwrite-unordered", "free-elsewhere-unordered", "branches-unordered"]
 RIGHT = ["overwrite", "overwrite-legacy", "free-elsewhere", "allocate-elsewhere", "branches", "threads", "read-in-time",
          "arena", "atomic-blocks", "last-block", "words", "large", "globals", "attributes",
-         "injected"]
+         "chain", "injected"]
 
 
 def run(program, arguments, mode, out, switches=None, kernels=None):

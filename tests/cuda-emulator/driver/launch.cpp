@@ -33,7 +33,8 @@ struct Parameters {
     char* at(size_t i) { return (char*)(((uintptr_t)bytes.data() + 15) & ~(uintptr_t)15) + offsets[i]; }
 };
 
-CUresult launch(Function* function, emu_uint3 grid, emu_uint3 block, unsigned dynamic_bytes, void* stream, void** given) {
+CUresult launch(Function* function, emu_uint3 grid, emu_uint3 block, unsigned dynamic_bytes, void* stream, void** given,
+                bool chained = false) {
     const emu_kernel* kernel = function->kernel;
     if (trace)
         fprintf(stderr, "emu:   %s <<<(%u,%u,%u),(%u,%u,%u),%u>>>\n", kernel->name, grid.x, grid.y, grid.z, block.x,
@@ -46,7 +47,7 @@ CUresult launch(Function* function, emu_uint3 grid, emu_uint3 block, unsigned dy
     work.run = [=] {
         std::vector<void*> pointers;
         for (int i = 0; i < kernel->count; i++) pointers.push_back(parameters->at(i));
-        emu_run(kernel, grid, block, dynamic_bytes, pointers.data());
+        emu_run(kernel, grid, block, dynamic_bytes, pointers.data(), chained);
     };
     return put(stream_of(stream), std::move(work));
 }
@@ -63,6 +64,9 @@ struct Config {
     Attribute* attributes;
     unsigned number;
 };
+
+// The kernel may begin before the one before it has ended.
+constexpr int programmatic_serialization = 6;
 
 // Those that only a schedule could tell: priorities, access policies, cooperation of blocks that never wait.
 bool is_harmless(const Attribute& attribute) {
@@ -89,11 +93,16 @@ CUresult cuLaunchKernel(Function* function, unsigned gx, unsigned gy, unsigned g
 CUresult cuLaunchKernelEx(const Config* config, Function* function, void** parameters, void** extra) {
     CALL;
     if (extra) return INVALID_VALUE;
-    for (unsigned i = 0; i < config->number; i++)
-        if (!is_harmless(config->attributes[i]))
-            emu_fail("%s: the launch attribute %d is not emulated", function->name.c_str(), config->attributes[i].id);
+    bool chained = false;
+    for (unsigned i = 0; i < config->number; i++) {
+        const Attribute& attribute = config->attributes[i];
+        if (attribute.id == programmatic_serialization) chained = attribute.value[0] != 0;
+        else if (!is_harmless(attribute))
+            emu_fail("%s: the launch attribute %d is not emulated", function->name.c_str(), attribute.id);
+    }
     return launch(function, {config->grid[0], config->grid[1], config->grid[2]},
-                  {config->block[0], config->block[1], config->block[2]}, config->dynamic_bytes, config->stream, parameters);
+                  {config->block[0], config->block[1], config->block[2]}, config->dynamic_bytes, config->stream, parameters,
+                  chained);
 }
 
 // For the BLAS libraries: work in a stream, on a copy of `argument`, with the device ranges that it touches. Those

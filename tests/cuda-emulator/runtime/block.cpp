@@ -32,6 +32,8 @@ void Block::make_current(int thread) {
 }
 
 void Block::exit_thread() {
+    // Else the kernel could end before the one before it, and a kernel behind it would not wait for that.
+    if (chained && !threads[current].awaited) emu_fail("a thread of a chained kernel ends, and has not waited");
     threads[current].state = State::Done;
     alive--;
     int warp = current / 32;
@@ -134,7 +136,7 @@ void Block::begin(emu_uint3 block) {
     release(&began);
     emu_uint3 index{0, 0, 0};
     for (auto& thread : threads) {
-        thread = {index, State::Fresh, nullptr, 0, 0};
+        thread = {index, State::Fresh, nullptr, 0, 0, false};
         if (++index.x < block.x) continue;
         index.x = 0;
         if (++index.y < block.y) continue;
@@ -201,6 +203,10 @@ int emu_barrier(int line, emu_barrier_kind kind, int vote) {
     case EMU_ANY_TRUE: return block.votes_any;
     default: return 0;
     }
+}
+
+void emu_await() {
+    running->threads[running->current].awaited = true;
 }
 
 long emu_setting(const char* name, long otherwise) {

@@ -14,6 +14,7 @@ struct Thread {
     Fiber* fiber;
     int vote;      // what it brought to __syncthreads_count and its like
     int syncwarps; // how many __syncwarp it has been through
+    bool awaited;  // the kernels before this one
 };
 
 // What a thread brought to a warp operation, and what it takes away.
@@ -39,6 +40,7 @@ struct Block {
     const emu_kernel* kernel;
     void** parameters;
     int size, alive;
+    bool chained; // may begin before the kernel before it has ended
     std::vector<Thread> threads;
     std::vector<Lane> lanes;
     std::vector<Warp> warps;

@@ -39,17 +39,20 @@ enum emu_warp_op {
 enum emu_barrier_kind { EMU_PLAIN, EMU_COUNT_TRUE, EMU_ALL_TRUE, EMU_ANY_TRUE };
 
 extern "C" {
-// For kernels: the __syncthreads family, the warp operations, __activemask, __threadfence. `line` is told in complaints.
+// For kernels: the __syncthreads family, the warp operations, __activemask, __threadfence, and griddepcontrol.wait. `line` is
+// told in complaints.
 int emu_barrier(int line, emu_barrier_kind kind, int vote);
 uint64_t emu_warp(emu_warp_op op, unsigned mask, uint64_t value, int param, int width, int line);
 unsigned emu_active();
 void emu_fence();
+void emu_await();
 
 // Says what is wrong, in which kernel, block and thread, and aborts.
 [[noreturn]] __attribute__((format(printf, 1, 2))) void emu_fail(const char* format, ...);
 
-// Runs a grid to its end on the calling thread.
-void emu_run(const emu_kernel* kernel, emu_uint3 grid, emu_uint3 block, size_t dynamic_bytes, void** parameters);
+// Runs a grid to its end on the calling thread. One that is `chained` may begin before those before it have ended: each of
+// its threads must wait for them, and until it does, must leave alone what they write.
+void emu_run(const emu_kernel* kernel, emu_uint3 grid, emu_uint3 block, size_t dynamic_bytes, void** parameters, bool chained);
 
 // What a switch of the environment is set to.
 long emu_setting(const char* name, long otherwise);

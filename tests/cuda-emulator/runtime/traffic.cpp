@@ -7,7 +7,7 @@
 #include "traffic.h"
 #include "../emu.h"
 #include "accesses.h"
-#include "runtime.h"
+#include "block.h"
 #include <map>
 #include <string>
 #include <sys/mman.h>
@@ -57,6 +57,38 @@ struct Acquired {
 };
 std::vector<Acquired> acquired;
 bool fenced;
+
+// What the kernels have written that may not have ended when a chained kernel begins: all since the last that was not chained.
+// A bit each 32 bytes of device memory, and which words of them are not 0.
+constexpr int written_shift = 5;
+uint64_t* written_in_chain;
+std::vector<uint64_t> written_words;
+
+void forget_chain() {
+    for (uint64_t word : written_words) written_in_chain[word] = 0;
+    written_words.clear();
+}
+
+template <class F> inline void each_part(uint64_t place, uint64_t bytes, F f) {
+    for (uint64_t part = place >> written_shift; part <= (place + bytes - 1) >> written_shift; part++) f(part / 64, 1ull << part % 64);
+}
+
+void write_in_chain(uint64_t place, uint64_t bytes) {
+    each_part(place, bytes, [](uint64_t word, uint64_t bit) {
+        if (!written_in_chain[word]) written_words.push_back(word);
+        written_in_chain[word] |= bit;
+    });
+}
+
+// Of a thread that has not waited yet.
+void check_early(uint64_t place, uint64_t bytes, Access how) {
+    const char* did = how == Access::Read ? "reads" : "writes";
+    bool theirs = false;
+    each_part(place, bytes, [&](uint64_t word, uint64_t bit) { theirs |= (written_in_chain[word] & bit) != 0; });
+    if (theirs || how != Access::Read)
+        emu_fail("%s %#lx before it has waited for the kernels before it%s", did, region + place,
+                 theirs ? ", which write there" : "");
+}
 
 bool is_before_us(unsigned other) {
     if (other == many) return !acquired.empty(); // who knows: say nothing
@@ -151,11 +183,13 @@ void accessed_device(uint64_t place, uint64_t bytes, Access how) {
     if (!launch) return;
     uint64_t address = region + place;
     check_window(address, bytes);
+    if (running->chained && !running->threads[running->current].awaited) check_early(place, bytes, how);
     if (how != Access::Write) {
         now.read_bytes += bytes;
         if (how == Access::Read) return each_cell(place, bytes, on_read);
     }
     now.written_bytes += bytes;
+    write_in_chain(place, bytes);
     bool atomically = how == Access::Atomic;
     if (atomically) use_atomic(address);
     uint64_t before = now.unique_written_bytes;
@@ -163,8 +197,9 @@ void accessed_device(uint64_t place, uint64_t bytes, Access how) {
     if (atomically) now.unique_read_bytes += now.unique_written_bytes - before;
 }
 
-void traffic_begins() {
+void traffic_begins(bool chained) {
     static unsigned launches;
+    if (!chained) forget_chain();
     if (++launches > launches_at_most) {
         madvise(cells, region_bytes / 2 * sizeof(Cell), MADV_DONTNEED);
         launches = 1;
@@ -204,10 +239,14 @@ void emu_fence() {
 extern "C" {
 
 void emu_watch_region(uint64_t begin, size_t bytes, emu_window (*find)(uint64_t address)) {
-    size_t room = bytes / 2 * sizeof(Cell);
-    void* mapped = mmap(nullptr, room, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (mapped == MAP_FAILED) emu_fail("no address space to count accesses in: a smaller EMU_MEM needs less");
-    cells = (Cell*)mapped, region = begin, region_bytes = bytes, find_window = find;
+    auto mapped = [](size_t room) {
+        void* at = mmap(nullptr, room, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (at == MAP_FAILED) emu_fail("no address space to count accesses in: a smaller EMU_MEM needs less");
+        return at;
+    };
+    cells = (Cell*)mapped(bytes / 2 * sizeof(Cell));
+    written_in_chain = (uint64_t*)mapped((bytes >> written_shift) / 8 + 8);
+    region = begin, region_bytes = bytes, find_window = find;
 }
 
 void emu_unwatch(uint64_t begin, size_t bytes) {

@@ -25,11 +25,11 @@ EMU_IF_COUNTING void emu_unwatch(uint64_t begin, size_t bytes);
 namespace emu {
 
 #ifdef EMU_COUNT
-void traffic_begins();
+void traffic_begins(bool chained);
 void traffic_of_block(uint64_t number);
 void traffic_ends(const char* kernel);
 #else
-inline void traffic_begins() {}
+inline void traffic_begins(bool) {}
 inline void traffic_of_block(uint64_t) {}
 inline void traffic_ends(const char*) {}
 #endif

@@ -73,18 +73,22 @@ void shim_words() {
     for (int i = 0; i < 6; i++) expect("an atomic", atomics[i], sums[i]);
 }
 
-// cuLaunchKernelEx, with attributes that change nothing.
+// What cuLaunchKernelEx takes.
+struct Attribute {
+    int id, padding;
+    unsigned value[16];
+};
+struct Config {
+    unsigned grid[3], block[3], dynamic_bytes;
+    void* stream;
+    Attribute* attributes;
+    unsigned number;
+};
+
+// With attributes that change nothing.
 void attributes() {
-    struct Attribute {
-        int id, padding;
-        unsigned value[16];
-    } given[2] = {{8, 0, {1}}, {4, 0, {1, 1, 1}}}; // a priority, and clusters of one block
-    struct Config {
-        unsigned grid[3], block[3], dynamic_bytes;
-        void* stream;
-        Attribute* attributes;
-        unsigned number;
-    } config{{4, 1, 1}, {256, 1, 1}, 0, new_stream(), given, 2};
+    Attribute given[2] = {{8, 0, {1}}, {4, 0, {1, 1, 1}}}; // a priority, and clusters of one block
+    Config config{{4, 1, 1}, {256, 1, 1}, 0, new_stream(), given, 2};
     uint64_t buffer = device(bytes);
     uint32_t value = 11;
     int n = count;
@@ -92,6 +96,22 @@ void attributes() {
     OK(cuLaunchKernelEx(&config, probe("fill"), parameters, nullptr));
     OK(cuStreamSynchronize(config.stream));
     expect("what is there", download<uint32_t>(buffer, count)[count - 1], 11);
+}
+
+// Kernels of a chain, each of which may begin before the one before it has ended.
+void chain(int how) {
+    Attribute serialization{6, 0, {1}};
+    Config config{{4, 1, 1}, {256, 1, 1}, 0, new_stream(), &serialization, 1};
+    uint64_t one = upload(std::vector<uint32_t>(count, 1)), a = device(bytes), b = device(bytes), c = device(bytes);
+    put_fill(a, 5, config.stream);
+    auto add = [&](uint64_t out, uint64_t in, int how) {
+        void* parameters[] = {&out, &in, &one, &how};
+        OK(cuLaunchKernelEx(&config, probe("add_in_chain"), parameters, nullptr));
+    };
+    add(b, a, 0);
+    add(c, how == 1 ? a : b, how); // early, what the last kernel but one has written
+    OK(cuStreamSynchronize(config.stream));
+    expect("what is there", download<uint32_t>(c, count)[count - 1], 7);
 }
 
 // A module's own variables.

@@ -59,6 +59,18 @@ extern "C" __global__ void last_block_sums(uint32_t* parts, uint32_t* ticket, ui
     *out = sum;
 }
 
+// out[i] = in[i] + by[i], of which `in` is what the kernel before has written: it is read only when that has ended.
+extern "C" __global__ void add_in_chain(uint32_t* out, const uint32_t* in, const uint32_t* by, int how) {
+    const bool reads_early = how == 1, writes_early = how == 2, never_waits = how == 3;
+    int i = blockIdx.x * blockDim.x + threadIdx.x;
+    uint32_t sum = by[i];
+    if (reads_early) sum += in[i];
+    if (writes_early) out[i] = sum;
+    if (!never_waits) emu_await();
+    if (!reads_early) sum += in[i];
+    out[i] = sum;
+}
+
 template <int N> __device__ float through_shared(const float* in, int lane) {
     static __shared__ float tile[N];
     for (int i = lane; i < N; i += 32) tile[i] = in[i];

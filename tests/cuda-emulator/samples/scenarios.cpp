@@ -40,6 +40,10 @@ const std::map<std::string, void (*)()> all = {
     {"large", large},
     {"globals", globals},
     {"attributes", attributes},
+    {"chain", [] { chain(0); }},
+    {"chain-read-early", [] { chain(1); }},
+    {"chain-written-early", [] { chain(2); }},
+    {"chain-without-wait", [] { chain(3); }},
     {"injected", injected},
 };
 
