@@ -48,34 +48,26 @@ template <> __device__ __forceinline__ void mma<__half>(float (&c)[4], const u32
 
 #else
 
-// The same without tensor cores: a lane fetches the two rows of A and the two columns of B that its part of C needs.
+// The same without tensor cores: the lanes lay A and B out, and each makes its part of C. There are two places to lay them out,
+// taken in turns: who lays out the next ones but one has met everybody who read these.
 template <typename T> void mma(float (&c)[4], const u32 (&a)[4], const u32 (&b)[2]) {
-    const u32 lane = threadIdx.x % 32;
-    auto fetch = [](u32 low, u32 high, u32 from, float (&to)[4]) {
-        u64 both = __shfl_sync(0xffffffffu, static_cast<u64>(high) << 32 | low, static_cast<int>(from));
-        float2 first = unpack2<T>(static_cast<u32>(both)), second = unpack2<T>(static_cast<u32>(both >> 32));
-        to[0] = first.x, to[1] = first.y, to[2] = second.x, to[3] = second.y;
+    struct Tile {
+        float a[16][16], b[8][16]; // B column by column
     };
-    float rows[2][16], columns[2][16];
-    for (u32 quarter = 0; quarter < 4; quarter++) {
-        u32 holder = lane / 4 * 4 + quarter;
-        for (u32 half = 0; half < 2; half++) {
-            float numbers[4];
-            fetch(a[2 * half], a[2 * half + 1], holder, numbers);
-            for (u32 i = 0; i < 4; i++) {
-                MmaPlace place = mma_a(holder, 4 * half + i);
-                rows[place.row / 8][place.column] = numbers[i];
-            }
-        }
-        for (u32 half = 0; half < 2; half++) {
-            u32 column_holder = 4 * mma_c(lane, half).column + quarter;
-            float numbers[4];
-            fetch(b[0], b[1], column_holder, numbers);
-            for (u32 i = 0; i < 4; i++) columns[half][mma_b(column_holder, i).row] = numbers[i];
-        }
-    }
+    static thread_local Tile of_warps[32][2]; // one OS thread runs all threads of a block
+    static thread_local u32 turns[1024];
+    const u32 lane = threadIdx.x % 32;
+    Tile& tile = of_warps[threadIdx.x / 32][turns[threadIdx.x]++ % 2];
+    auto number = [](const u32* bits, u32 i) {
+        const float2 pair = unpack2<T>(bits[i / 2]);
+        return i % 2 ? pair.y : pair.x;
+    };
+    for (u32 i = 0; i < 8; i++) tile.a[mma_a(lane, i).row][mma_a(lane, i).column] = number(a, i);
+    for (u32 i = 0; i < 4; i++) tile.b[mma_b(lane, i).column][mma_b(lane, i).row] = number(b, i);
+    __syncwarp();
     for (u32 i = 0; i < 4; i++) {
-        for (u32 k = 0; k < 16; k++) c[i] += rows[mma_c(lane, i).row / 8][k] * columns[i % 2][k];
+        const MmaPlace place = mma_c(lane, i);
+        for (u32 k = 0; k < 16; k++) c[i] += tile.a[place.row][k] * tile.b[place.column][k];
     }
 }
 
