@@ -12,8 +12,8 @@ use std::sync::Arc;
 const VOCAB: usize = 49152;
 /// Most that a logit may be off, by numbers: what the engine was found to do is below half of it (see the test's output),
 /// a wrong formula is far above. Logits are between -30 and 40.
-const BF16_LOGITS: f32 = 0.7;
-const F16_LOGITS: f32 = 0.1;
+pub const BF16_LOGITS: f32 = 0.7;
+pub const F16_LOGITS: f32 = 0.1;
 /// What the mean of the tokens' negative log-likelihoods may differ by.
 const NLL: f64 = 0.01;
 /// Rows that are drawn at once.

@@ -12,6 +12,10 @@ use std::rc::Rc;
 
 /// What an algorithm may use beside its operands. NVIDIA's own frameworks give this much on compute capability 9.0.
 const SCRATCH_BYTES: usize = 32 << 20;
+/// How partial sums of a product that is split over its depth may meet: in f32, as each is summed. The library would also take
+/// 16-bit ones, and those round.
+const REDUCTIONS: u32 = sys::cublasLtReductionScheme_t::CUBLASLT_REDUCTION_SCHEME_INPLACE as u32
+    | sys::cublasLtReductionScheme_t::CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE as u32;
 /// Most shapes whose algorithms are kept: decode has few, prefill any number of rows.
 const MOST_PLANS: usize = 4096;
 
@@ -200,11 +204,14 @@ impl Gemm {
             set(plan.operation, Attribute::CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias.address()).map_err(failed)?;
         }
         let preference = result::create_matmul_pref().map_err(failed)?;
-        // SAFETY: the preference and the plan's parts live; the attribute is a size.
+        // SAFETY: the preference and the plan's parts live; the attributes are a size and a mask of 32 bits.
         let chosen = unsafe {
-            let scratch = sys::cublasLtMatmulPreferenceAttributes_t::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES;
-            let size: *const usize = &SCRATCH_BYTES;
+            use sys::cublasLtMatmulPreferenceAttributes_t as Wish;
+            let (scratch, scheme) =
+                (Wish::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, Wish::CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK);
+            let (size, mask): (*const usize, *const u32) = (&SCRATCH_BYTES, &REDUCTIONS);
             let chosen = result::set_matmul_pref_attribute(preference, scratch, size.cast(), size_of::<usize>())
+                .and_then(|()| result::set_matmul_pref_attribute(preference, scheme, mask.cast(), size_of::<u32>()))
                 .and_then(|()| {
                     result::get_matmul_algo_heuristic(
                         self.handle,
