@@ -1,7 +1,7 @@
 //! The layers of a decoder as launches on one stream. Nothing here allocates, waits or reads results.
 
 use super::device::Gpu;
-use super::gemm::{Element, Gemm, Product};
+use super::gemm::{Element, Product};
 use super::graphs::record;
 use super::kernels::gemv::SumOf;
 use super::kernels::prefill_attention::Tile;
@@ -9,7 +9,8 @@ use super::kernels::{
     AddRmsNorm, CombineAttention, DecodeAttention, Embed, Gemv, Paged, PagedShape, PrefillAttention, RopeKv, Sample,
     SiluMul, decode_attention,
 };
-use super::launch::{DeviceSlice, Half, Kernels, LaunchFault, Traffic};
+use super::launch::{DeviceSlice, Half, LaunchFault, Traffic};
+use super::shared::Shared;
 use super::step::{StepInput, StepShape, StepSlices};
 use super::weights::{LayerWeights, LinearWeights, Stored, Weights};
 use super::work::{Most, PagedCache, Work};
@@ -34,10 +35,9 @@ pub struct Decoder<T> {
     /// Gone only while it makes room for another.
     cache: Option<PagedCache<T>>,
     work: Work<T>,
-    gemm: Gemm,
-    kernels: Kernels,
     tally: Option<Tally>,
     // Behind all that lies in its memory.
+    shared: Rc<Shared>,
     gpu: Rc<Gpu>,
 }
 
@@ -63,7 +63,13 @@ impl<T: Compute> Decoder<T> {
     ///
     /// # Errors
     /// `InvalidRequest` if the kernels do not take the model's sizes; `DeviceFailed` if the device has not the memory.
-    pub fn new(gpu: &Rc<Gpu>, spec: &LlamaSpec, weights: Weights<T>, kv: KvShape, most: Most) -> Result<Self, Fault> {
+    pub fn new(
+        shared: &Rc<Shared>,
+        spec: &LlamaSpec,
+        weights: Weights<T>,
+        kv: KvShape,
+        most: Most,
+    ) -> Result<Self, Fault> {
         if !kv.block_size.is_power_of_two() {
             return Err(Fault::invalid(format!("--block-size {}: executor cuda takes powers of two", kv.block_size)));
         }
@@ -71,11 +77,11 @@ impl<T: Compute> Decoder<T> {
             let message = format!("heads of {} numbers: executor cuda takes 32, 64, 96 and 128", spec.head_dim);
             return Err(Fault::invalid(message));
         }
-        let kernels = Kernels::load(&gpu.context).map_err(|e| gpu.launch_fault(e))?;
+        let (shared, gpu) = (shared.clone(), &shared.gpu);
         let work = Work::new(gpu, spec, &weights, kv, most)?;
         let cache = Some(PagedCache::new(gpu, spec, weights.layers.len(), kv)?);
-        let gemm = Gemm::new(gpu)?;
-        Ok(Self { spec: spec.clone(), kv, weights, cache, work, gemm, kernels, tally: None, gpu: gpu.clone() })
+        let gpu = gpu.clone();
+        Ok(Self { spec: spec.clone(), kv, weights, cache, work, tally: None, shared, gpu })
     }
 
     /// The KV cache.
@@ -140,7 +146,7 @@ impl<T: Compute> Decoder<T> {
                 let table =
                     self.weights.embedding.ok_or_else(|| Fault::internal("token ids at a stage without embedding"))?;
                 let embed = Embed { table, ids: step.ids, x, hidden };
-                self.launched(|_| embed.traffic(), embed.launch(&self.kernels, &self.gpu.stream))?;
+                self.launched(|_| embed.traffic(), embed.launch(&self.shared.kernels, &self.gpu.stream))?;
                 x
             }
         };
@@ -157,7 +163,7 @@ impl<T: Compute> Decoder<T> {
         };
         let eps = self.spec.norm_eps;
         let add = AddRmsNorm { x, delta, weight: layer.mlp_norm, out, take: None, hidden, eps };
-        self.launched(|_| add.traffic(), add.launch(&self.kernels, &self.gpu.stream))?;
+        self.launched(|_| add.traffic(), add.launch(&self.shared.kernels, &self.gpu.stream))?;
         Ok(Left::Activations(x))
     }
 
@@ -214,7 +220,7 @@ impl<T: Compute> Decoder<T> {
         let (k_cache, v_cache) = self.cache_of(number)?;
 
         let norm = AddRmsNorm { x, delta, weight: attention_norm, out: normed, take: None, hidden, eps };
-        self.launched(|_| norm.traffic(), norm.launch(&self.kernels, &self.gpu.stream))?;
+        self.launched(|_| norm.traffic(), norm.launch(&self.shared.kernels, &self.gpu.stream))?;
         // The bias is added where each number is read next.
         self.product(LinearWeights { bias: None, ..qkv_weights }, normed, qkv, (rows, hidden))?;
         let rope = RopeKv {
@@ -233,15 +239,15 @@ impl<T: Compute> Decoder<T> {
             block_size: self.kv.block_size,
             eps,
         };
-        self.launched(|_| rope.traffic(), rope.launch(&self.kernels, &self.gpu.stream))?;
+        self.launched(|_| rope.traffic(), rope.launch(&self.shared.kernels, &self.gpu.stream))?;
         self.attention(number, (qkv, mixed), shape, step)?;
         self.product(out, mixed, next, (rows, heads * head_dim))?;
 
         let norm = AddRmsNorm { delta: Some(next), weight: mlp_norm, ..norm };
-        self.launched(|_| norm.traffic(), norm.launch(&self.kernels, &self.gpu.stream))?;
+        self.launched(|_| norm.traffic(), norm.launch(&self.shared.kernels, &self.gpu.stream))?;
         self.product(LinearWeights { bias: None, ..gate_up_weights }, normed, gate_up, (rows, hidden))?;
         let silu = SiluMul { gate_up, bias: gate_up_weights.bias, out: gated, width: intermediate };
-        self.launched(|_| silu.traffic(), silu.launch(&self.kernels, &self.gpu.stream))?;
+        self.launched(|_| silu.traffic(), silu.launch(&self.shared.kernels, &self.gpu.stream))?;
         self.product(down, gated, next, (rows, intermediate))?;
         Ok(next)
     }
@@ -280,15 +286,21 @@ impl<T: Compute> Decoder<T> {
             let partial_len = if splits == 1 { 0 } else { rows * heads * splits * (2 + head_dim) };
             let partial = self.part(self.work.partial, partial_len)?;
             let decode = DecodeAttention { paged, lengths: step.lengths, splits, partial };
-            self.launched(|tally| decode.traffic(&tally.lengths), decode.launch(&self.kernels, &self.gpu.stream))?;
+            self.launched(
+                |tally| decode.traffic(&tally.lengths),
+                decode.launch(&self.shared.kernels, &self.gpu.stream),
+            )?;
             if splits > 1 {
                 let combine = CombineAttention { partial, out, heads, head_dim, splits };
-                self.launched(|_| combine.traffic(), combine.launch(&self.kernels, &self.gpu.stream))?;
+                self.launched(|_| combine.traffic(), combine.launch(&self.shared.kernels, &self.gpu.stream))?;
             }
         }
         if shape.tiles > 0 {
             let prefill = PrefillAttention { paged: all, tiles: step.tiles };
-            self.launched(|tally| prefill.traffic(&tally.tiles), prefill.launch(&self.kernels, &self.gpu.stream))?;
+            self.launched(
+                |tally| prefill.traffic(&tally.tiles),
+                prefill.launch(&self.shared.kernels, &self.gpu.stream),
+            )?;
         }
         Ok(())
     }
@@ -314,12 +326,12 @@ impl<T: Compute> Decoder<T> {
         if emitting > 0 {
             let out = self.part(self.work.normed, emitting * hidden)?;
             let norm = AddRmsNorm { x, delta, weight, out, take: Some(step.take), hidden, eps };
-            self.launched(|_| norm.traffic(), norm.launch(&self.kernels, &self.gpu.stream))?;
+            self.launched(|_| norm.traffic(), norm.launch(&self.shared.kernels, &self.gpu.stream))?;
             self.product(LinearWeights { weight: matrix, bias: None }, out, logits, (emitting, hidden))?;
             // SAFETY: of no numbers, never read.
             let history = unsafe { DeviceSlice::new(logits.address(), 0) };
             let sample = Sample { logits, rows: step.sampling, history, tokens, vocab };
-            self.launched(|_| sample.traffic(), sample.launch(&self.kernels, &self.gpu.stream))?;
+            self.launched(|_| sample.traffic(), sample.launch(&self.shared.kernels, &self.gpu.stream))?;
         }
         Ok(Left::Tokens(tokens, logits))
     }
@@ -335,11 +347,11 @@ impl<T: Compute> Decoder<T> {
         let columns = weight.len() / depth;
         if rows <= GEMV_ROWS && depth % 8 == 0 {
             let gemv = Gemv { weight, input, bias, out, n: columns, k: depth };
-            return self.launched(|_| gemv.traffic(), gemv.launch(&self.kernels, &self.gpu.stream));
+            return self.launched(|_| gemv.traffic(), gemv.launch(&self.shared.kernels, &self.gpu.stream));
         }
         let product = Product { weight, bias, input, out, rows, columns, depth };
         self.count(|_| product.traffic());
-        self.gemm.run(&product)
+        self.shared.gemm.borrow_mut().run(&product)
     }
 
     fn part<U>(&self, slice: DeviceSlice<U>, len: usize) -> Result<DeviceSlice<U>, Fault> {

@@ -5,6 +5,7 @@ use super::buffers::StepBuffers;
 use super::decoder::{Compute, Decoder, Left};
 use super::device::Gpu;
 use super::graphs::{Graphs, buckets};
+use super::shared::Shared;
 use super::step::{StepInput, StepShape, shape_of, write};
 use super::weights::Weights;
 use super::work::Most;
@@ -40,10 +41,10 @@ pub fn load(
     let (DeviceChoice::Cuda(number), ModelSpec::Llama(llama)) = (setup.device, spec) else {
         return Err(Fault::internal("executor cuda was given a device or a model that it does not run"));
     };
-    let gpu = Rc::new(Gpu::open(number)?);
+    let shared = Shared::open(number)?;
     match numbers {
-        Numbers::Bf16 => CudaExecutor::<bf16>::load(gpu, source, (spec, llama, range), setup, progress).map(boxed),
-        Numbers::F16 => CudaExecutor::<f16>::load(gpu, source, (spec, llama, range), setup, progress).map(boxed),
+        Numbers::Bf16 => CudaExecutor::<bf16>::load(&shared, source, (spec, llama, range), setup, progress).map(boxed),
+        Numbers::F16 => CudaExecutor::<f16>::load(&shared, source, (spec, llama, range), setup, progress).map(boxed),
         Numbers::F32 => Err(Fault::internal("executor cuda was asked for f32")),
     }
 }
@@ -110,7 +111,7 @@ struct Started {
 
 impl<T: Compute> CudaExecutor<T> {
     fn load(
-        gpu: Rc<Gpu>,
+        shared: &Rc<Shared>,
         source: &dyn TensorSource,
         (spec, llama, range): (&ModelSpec, &LlamaSpec, LayerRange),
         setup: &Setup,
@@ -119,6 +120,7 @@ impl<T: Compute> CudaExecutor<T> {
         if range.is_empty() || range.end > llama.layers {
             return Err(Fault::invalid(format!("a model of {} layers has no layers {range:?}", llama.layers)));
         }
+        let gpu = shared.gpu.clone();
         let weights = Weights::<T>::load(&gpu, source, llama, &range, progress)?;
         let weights_bytes = weights.bytes;
         let block_size = setup.kv.block_size;
@@ -126,7 +128,7 @@ impl<T: Compute> CudaExecutor<T> {
         let most = Most { rows: setup.max_rows, emitting: setup.max_seqs.min(setup.max_rows), positions };
         // Until warm-up has shown what else needs memory, a cache that may be made to fit is one for warm-up alone.
         let blocks = if is_fitted(setup) { most.rows.min(positions).div_ceil(block_size) } else { setup.kv.blocks };
-        let decoder = Decoder::new(&gpu, llama, weights, KvShape { blocks, block_size }, most)?;
+        let decoder = Decoder::new(shared, llama, weights, KvShape { blocks, block_size }, most)?;
         let down = if decoder.is_last() { most.emitting * (1 + llama.vocab) } else { most.rows * llama.hidden };
         let input = if range.start == 0 { StepInput::Ids } else { StepInput::Activations(llama.hidden) };
         let graphs = Graphs::new(positions.div_ceil(block_size), input, decoder.is_last());

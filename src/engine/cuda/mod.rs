@@ -1,10 +1,10 @@
 //! The decode engine: what runs a decoder on a CUDA device without candle.
 //!
 //! From the bottom: `device` (a context and its stream), `arena` (memory, taken once), `launch` and `kernels` (our kernels and
-//! what launches them), `gemm` (cuBLASLt); `weights` (a shard in device memory), `work` (the KV cache and room for a step), `step` (a microbatch as the kernels read it),
-//! `buffers` (its way up and down),
-//! `decoder` (the layers as launches), `graphs` (recorded steps), `executor` (the engine as everyone else sees it), `traffic` (what a step
-//! must move).
+//! what launches them), `gemm` (cuBLASLt), `shared` (all of these, which the stages of a device have in common); `weights` (a shard in
+//! device memory), `work` (the KV cache and room for a step), `step` (a microbatch as the kernels read it), `buffers` (its way up and
+//! down), `decoder` (the layers as launches), `graphs` (recorded steps), `executor` (the engine as everyone else sees it), `traffic`
+//! (what a step must move).
 
 mod arena;
 mod buffers;
@@ -16,6 +16,7 @@ mod gemm;
 mod graphs;
 pub mod kernels;
 pub mod launch;
+mod shared;
 mod step;
 mod traffic;
 mod weights;

@@ -1,16 +1,15 @@
 //! What a step must move, told without running it.
 
 use super::decoder::Decoder;
-use super::device::Gpu;
 use super::kernels::prefill_attention::Tile;
 use super::launch::Traffic;
+use super::shared::Shared;
 use super::step::{StepInput, StepShape};
 use super::weights::Weights;
 use super::work::Most;
 use crate::base::Fault;
 use crate::model::{KvShape, LlamaSpec};
 use half::bf16;
-use std::rc::Rc;
 
 /// A step's traffic, and what no step can do without.
 #[derive(Clone, Copy, Debug)]
@@ -78,11 +77,11 @@ fn traffic(
     lengths: Vec<usize>,
     tiles: Vec<Tile>,
 ) -> Result<StepTraffic, Fault> {
-    let gpu = Rc::new(Gpu::open(number)?);
-    let weights = Weights::<bf16>::blank(&gpu, spec, &(0..spec.layers))?;
+    let shared = Shared::open(number)?;
+    let weights = Weights::<bf16>::blank(&shared.gpu, spec, &(0..spec.layers))?;
     let kv = KvShape { blocks: shape.table_blocks * shape.members, block_size };
     let most = Most { rows: shape.rows, emitting: shape.emitting, positions: shape.table_blocks * block_size };
-    let mut decoder = Decoder::new(&gpu, spec, weights, kv, most)?;
+    let mut decoder = Decoder::new(&shared, spec, weights, kv, most)?;
     let seen = |layer: usize, length: usize| spec.window(layer).map_or(length, |window| length.min(window));
     let positions: usize = (0..spec.layers).map(|layer| lengths.iter().map(|l| seen(layer, *l)).sum::<usize>()).sum();
     let least = decoder.weights_bytes() + positions * 2 * spec.kv_heads * spec.head_dim * size_of::<bf16>();
