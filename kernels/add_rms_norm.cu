@@ -11,6 +11,7 @@
 // larger of the number and 1.
 // Bytes: reads emitted * hidden * (4 + (delta ? 2 : 0)) + hidden * 2 + (take ? emitted * 4 : 0),
 //        writes emitted * hidden * (2 + (delta and not take ? 4 : 0)).
+#include "include/chain.cuh"
 #include "include/numbers.cuh"
 #include "include/reduce.cuh"
 
@@ -20,6 +21,7 @@ constexpr u32 CHUNKS = 4;
 template <typename T>
 __device__ __forceinline__ void add_rms_norm(float* x, const T* delta, const T* weight, T* out, const u32* take, u32 hidden,
                                              float eps) {
+    join_chain();
     const u32 row = take ? take[blockIdx.x] : blockIdx.x;
     float* x_row = row_of(x, row, hidden);
     T* out_row = row_of(out, blockIdx.x, hidden);

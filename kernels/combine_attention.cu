@@ -8,10 +8,12 @@
 // Launch: grid (heads, seqs), one thread a number of a head, rounded up to whole warps, 256 at most. head_dim up to 256.
 // Oracle: src/engine/cuda/kernels/combine_attention.rs `oracle`. Tolerance: the rounding of T, plus 1e-5 of the largest.
 // Bytes: reads partial, writes out.
+#include "include/chain.cuh"
 #include "include/numbers.cuh"
 
 template <typename T>
 __device__ __forceinline__ void combine_attention(const float* partial, T* out, u32 heads, u32 head_dim, u32 splits) {
+    join_chain();
     const size_t head = static_cast<size_t>(blockIdx.y) * heads + blockIdx.x;
     const float* parts = partial + head * splits * (2 + head_dim);
     const u32 dim = threadIdx.x;

@@ -38,12 +38,12 @@ pub fn compile(folder: &Path, out: &Path) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-const PTX: [&str; 2] = ["-ptx", "-arch=compute_80"];
+const PTX: [&str; 2] = ["-ptx", "-arch=compute_90"];
 const FATBIN: [&str; 4] = [
     "-fatbin",
     "-gencode=arch=compute_80,code=sm_80",
     "-gencode=arch=compute_90,code=sm_90",
-    "-gencode=arch=compute_80,code=compute_80",
+    "-gencode=arch=compute_90,code=compute_90",
 ];
 
 fn start(nvcc: &Path, flags: &[&str], source: &Path, output: &Path) -> Result<Child, String> {

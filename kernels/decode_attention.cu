@@ -21,6 +21,7 @@
 // Oracle: src/engine/cuda/kernels/decode_attention.rs `oracle`. Tolerance: the rounding of T, plus 2e-5 of the largest value.
 // Bytes: reads what each sequence sees of its keys and values once for each group of HEADS (once: a group is 8 heads or
 // fewer in most models), the blocks' numbers, the queries, the lengths; writes out, or partial.
+#include "include/chain.cuh"
 #include "include/paged_cache.cuh"
 
 constexpr u32 WARPS = 4;
@@ -39,6 +40,7 @@ __device__ __forceinline__ void decode_attention(const T* qkv, const T* k_cache,
     __shared__ __align__(16) float mixes[WARPS][HEADS][WIDTH];
     __shared__ float tops[WARPS][HEADS], sums[WARPS][HEADS];
 
+    join_chain();
     const u32 split = blockIdx.x, kv_head = blockIdx.y, seq = blockIdx.z;
     const u32 warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     const u32 group = heads / kv_heads;

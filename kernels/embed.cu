@@ -5,9 +5,11 @@
 // Launch: grid (rows), 256 threads, each 8 numbers at a time.
 // Oracle: src/engine/cuda/kernels/embed.rs `oracle`. Tolerance: none, widening is exact.
 // Bytes: reads rows * (4 + hidden * 2), writes rows * hidden * 4.
+#include "include/chain.cuh"
 #include "include/numbers.cuh"
 
 template <typename T> __device__ __forceinline__ void embed(const T* table, const u32* ids, float* x, u32 hidden) {
+    join_chain();
     const T* from = row_of(table, ids[blockIdx.x], hidden);
     float* to = row_of(x, blockIdx.x, hidden);
     for (u32 i = threadIdx.x * EIGHT; i < hidden; i += blockDim.x * EIGHT) {

@@ -14,6 +14,7 @@
 // Oracle: src/engine/cuda/kernels/gemv.rs `oracle`. Tolerance: one rounding to O and 4e-6 of the sum of the products'
 // magnitudes.
 // Bytes: reads n * k * 2 + rows * k * 2 + (bias ? n * 2 : 0), writes rows * n * sizeof(O).
+#include "include/chain.cuh"
 #include "include/numbers.cuh"
 #include "include/reduce.cuh"
 
@@ -33,6 +34,7 @@ __device__ __forceinline__ void gemv(const T* weight, const T* input, const T* b
     constexpr u32 SUMS = power_of_two_from(OUTPUTS * ROWS);
     const u32 lane = threadIdx.x % WARP, part = threadIdx.x / WARP % SPLIT, group = threadIdx.x / WARP / SPLIT;
     const u32 first = (blockIdx.x * GROUPS + group) * OUTPUTS;
+    join_chain();
     const uint4* weights[OUTPUTS];
 #pragma unroll
     for (u32 o = 0; o < OUTPUTS; o++) {

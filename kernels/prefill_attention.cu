@@ -26,6 +26,7 @@
 // Oracle: src/engine/cuda/kernels/prefill_attention.rs `oracle`. Tolerance: twice the rounding of T times the largest value.
 // Bytes: reads what each tile sees of keys and values (once, if the cache of the device holds it for all heads and tiles),
 // the blocks' numbers, the queries, the tiles; writes out.
+#include "include/chain.cuh"
 #include "include/mma.cuh"
 #include "include/paged_cache.cuh"
 
@@ -78,6 +79,7 @@ __device__ __forceinline__ void prefill_attention(const T* qkv, const T* k_cache
     constexpr u32 GROUPS = KEYS / 8; // of keys, each the columns of one product
     __shared__ Stage<WIDTH> stage;
 
+    join_chain();
     const u32 head = blockIdx.y;
     const u32* tile = tiles + static_cast<size_t>(blockIdx.x) * 4;
     const u32 member = tile[0], first_row = tile[1], rows = tile[2], position = tile[3];

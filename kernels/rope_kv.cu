@@ -15,6 +15,7 @@
 // largest number and 1; exact where nothing is computed.
 // Bytes: reads rows * ((heads + 2 kv_heads) * head_dim * 2 + head_dim * 4 + 8) and, where given, bias and norms once,
 //        writes rows * (heads + 2 kv_heads) * head_dim * 2.
+#include "include/chain.cuh"
 #include "include/numbers.cuh"
 #include "include/reduce.cuh"
 
@@ -43,6 +44,7 @@ template <typename T>
 __device__ __forceinline__ void rope_kv(T* qkv, const T* bias, const T* q_norm, const T* k_norm, const float* rotations,
                                         const u32* positions, const int* slots, T* k_cache, T* v_cache, u32 heads,
                                         u32 kv_heads, u32 head_dim, u32 block_size, float eps) {
+    join_chain();
     const u32 half = head_dim / 2, row = blockIdx.x;
     u32 lanes = 1;
     while (lanes * EIGHT < half) lanes *= 2;

@@ -13,6 +13,7 @@
 // top-k and 3 more for top-p, at 512 KB a pass for 128k tokens; only the first must come from device memory.
 // Oracle: src/ops/sample.rs `sample`. Tolerance: none.
 // Bytes: reads rows * (vocab * 4 + 32) + ids of the histories * 4, writes rows * 4.
+#include "include/chain.cuh"
 #include "include/numbers.cuh"
 #include "include/reduce.cuh"
 
@@ -273,6 +274,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     sample(float* logits, const SampleRow* __restrict__ rows, const u32* __restrict__ history, u32* __restrict__ tokens,
            u32 vocab) {
     __shared__ Shared shared;
+    join_chain();
     const SampleRow asked = rows[blockIdx.x];
     float* of_row = row_of(logits, blockIdx.x, vocab);
     penalise(of_row, vocab, asked, history, shared);

@@ -10,11 +10,13 @@
 // Oracle: src/engine/cuda/kernels/silu_mul.rs `oracle`. Tolerance: one rounding to T and 4e-6 of the larger
 // of the number and 1.
 // Bytes: reads rows * width * 4 + (bias ? width * 4 : 0), writes rows * width * 2.
+#include "include/chain.cuh"
 #include "include/numbers.cuh"
 
 constexpr u32 THREADS = 256;
 
 template <typename T> __device__ __forceinline__ void silu_mul(const T* gate_up, const T* bias, T* out, u32 width) {
+    join_chain();
     const u32 at = (blockIdx.y * THREADS + threadIdx.x) * EIGHT;
     if (at >= width) return;
     const T* gate_row = row_of(gate_up, blockIdx.x, 2 * width);
