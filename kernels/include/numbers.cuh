@@ -39,6 +39,20 @@ template <typename T> __device__ __forceinline__ u32 pack2(float a, float b) {
     return *reinterpret_cast<const u32*>(&pair);
 }
 
+// 16 bytes of what a launch reads once and nobody writes meanwhile: they are not kept in the first-level cache, and the second
+// fetches what lies behind them too.
+__device__ __forceinline__ uint4 load_once(const uint4* from) {
+#ifdef EMU_HOST
+    return *from;
+#else
+    uint4 bits;
+    asm volatile("ld.global.nc.L1::no_allocate.L2::256B.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(bits.x), "=r"(bits.y), "=r"(bits.z), "=r"(bits.w)
+                 : "l"(from));
+    return bits;
+#endif
+}
+
 // The eight numbers of a 16-byte load.
 template <typename T> __device__ __forceinline__ void unpack8(uint4 bits, float (&to)[EIGHT]) {
     const u32 words[4] = {bits.x, bits.y, bits.z, bits.w};

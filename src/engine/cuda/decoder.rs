@@ -7,7 +7,7 @@ use super::kernels::gemv::SumOf;
 use super::kernels::prefill_attention::Tile;
 use super::kernels::{
     AddRmsNorm, CombineAttention, DecodeAttention, Embed, Gemv, Paged, PagedShape, PrefillAttention, RopeKv, Sample,
-    SiluMul, decode_attention,
+    SiluMul, decode_attention, gemv,
 };
 use super::launch::{DeviceSlice, Half, LaunchFault, Traffic};
 use super::shared::Shared;
@@ -18,9 +18,6 @@ use crate::base::Fault;
 use crate::core::machine::DEVICE_DEPTH;
 use crate::model::{KvShape, LlamaSpec};
 use std::rc::Rc;
-
-/// Rows up to which our own product is used: it reads the weights once, as cuBLAS does, and nothing else worth the name.
-const GEMV_ROWS: usize = 8;
 
 /// A 16-bit type that the engine computes in.
 pub trait Compute: Half + Element + Stored + SumOf<Self> {}
@@ -345,7 +342,7 @@ impl<T: Compute> Decoder<T> {
         (rows, depth): (usize, usize),
     ) -> Result<(), Fault> {
         let columns = weight.len() / depth;
-        if rows <= GEMV_ROWS && depth % 8 == 0 {
+        if rows <= gemv::MOST_ROWS && depth % 8 == 0 {
             let gemv = Gemv { weight, input, bias, out, n: columns, k: depth };
             return self.launched(|_| gemv.traffic(), gemv.launch(&self.shared.kernels, &self.gpu.stream));
         }

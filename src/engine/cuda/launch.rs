@@ -3,7 +3,7 @@
 //! A wrapper of `kernels/` checks its slices against its shape and launches; it allocates nothing on the device, waits for
 //! nothing and looks nothing up, so that it may be recorded into a CUDA graph.
 
-use super::kernels::{decode_attention, prefill_attention};
+use super::kernels::{decode_attention, gemv, prefill_attention};
 use cudarc::driver::{
     CudaContext, CudaFunction, CudaModule, CudaSlice, CudaStream, DevicePtr, DeviceRepr, DriverError, sys,
 };
@@ -213,10 +213,9 @@ impl Module {
         Ok(Pair { bf16: self.function(&format!("{name}_bf16"))?, f16: self.function(&format!("{name}_f16"))? })
     }
 
-    /// `{name}_rows1` to `{name}_rows8`.
-    fn by_rows(&self, name: &str) -> Result<[Function; 8], LaunchFault> {
-        let row = |rows: usize| self.function(&format!("{name}_rows{rows}"));
-        Ok([row(1)?, row(2)?, row(3)?, row(4)?, row(5)?, row(6)?, row(7)?, row(8)?])
+    /// `{name}_{version}` of each of `gemv::VERSIONS`.
+    fn by_rows(&self, name: &str) -> Result<ByRows, LaunchFault> {
+        gemv::VERSIONS.iter().map(|(_, version)| self.function(&format!("{name}_{version}"))).collect()
     }
 }
 
@@ -232,6 +231,9 @@ macro_rules! module {
     };
 }
 
+/// A function for each of `gemv::VERSIONS`.
+pub type ByRows = Vec<Function>;
+
 /// Every function of every kernel, on one device. Wrappers of `kernels/` take theirs.
 #[derive(Debug)]
 pub struct Kernels {
@@ -240,9 +242,9 @@ pub struct Kernels {
     /// Of each of `decode_attention::versions`.
     pub(super) decode_attention: Vec<Pair<Function>>,
     pub(super) embed: Pair<Function>,
-    pub(super) gemv: Pair<[Function; 8]>,
+    pub(super) gemv: Pair<ByRows>,
     /// As `gemv`, to `f32`.
-    pub(super) gemv_f32: Pair<[Function; 8]>,
+    pub(super) gemv_f32: Pair<ByRows>,
     /// Of each of `prefill_attention::versions`.
     pub(super) prefill_attention: Vec<Pair<Function>>,
     pub(super) rope_kv: Pair<Function>,
@@ -256,8 +258,8 @@ impl Kernels {
     /// # Errors
     /// If the driver refuses the PTX: it is older than CUDA 13.0, or the device than compute capability 8.0.
     pub fn load(context: &Arc<CudaContext>) -> Result<Self, LaunchFault> {
-        let gemv = module!(context, "gemv")?;
-        let gemv = |name| gemv.by_rows(name);
+        let gemv_module = module!(context, "gemv")?;
+        let gemv = |name| gemv_module.by_rows(name);
         Ok(Self {
             add_rms_norm: module!(context, "add_rms_norm")?.pair("add_rms_norm")?,
             combine_attention: module!(context, "combine_attention")?.pair("combine_attention")?,

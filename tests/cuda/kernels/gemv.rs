@@ -8,11 +8,13 @@ use stageline::engine::cuda::kernels::gemv::{Gemv, MOST_ROWS, SumOf, oracle};
 use stageline::engine::cuda::launch::Half;
 
 /// What a sum may be off by, relatively to its terms' magnitudes.
-const NOISE: f64 = 4e-6;
+const NOISE: f64 = 8e-6;
 
 /// Outputs and inputs: on both sides of a block's outputs, fewer and more inputs than a warp and a block take at a time.
 const SHAPES: [(usize, usize); 9] =
-    [(1, 8), (4, 16), (7, 256), (8, 264), (9, 1016), (31, 1024), (33, 1032), (65, 2304), (576, 576)];
+    [(1, 8), (4, 16), (7, 256), (8, 264), (15, 1016), (17, 1024), (33, 1032), (65, 2304), (576, 576)];
+/// On both sides of what each version takes.
+const ROWS: [usize; 8] = [0, 1, 2, 7, 8, 9, 15, MOST_ROWS];
 
 struct Layer<T> {
     weight: Vec<T>,
@@ -65,7 +67,7 @@ impl<T: Half> Layer<T> {
 
 fn sums_are_the_oracles<T: Half + SumOf<T>>() {
     for shape in SHAPES {
-        for rows in 0..=MOST_ROWS {
+        for rows in ROWS {
             Layer::<T>::new(shape, rows % 2 == 0).check(rows);
         }
     }
@@ -79,12 +81,12 @@ fn sums_are_the_oracles_in_both_types() {
 }
 
 #[test]
-fn a_rows_bits_do_not_depend_on_the_rows_beside_it() {
+fn from_two_rows_on_a_rows_bits_do_not_depend_on_the_rows_beside_it() {
     let (n, k) = (33, 1032);
     let layer = Layer::<bf16>::new((n, k), true);
     let input = noise::<bf16>(MOST_ROWS * k, 3);
     let all = layer.run::<f32>(&input);
-    for rows in 1..MOST_ROWS {
+    for rows in 2..MOST_ROWS {
         let some = layer.run::<f32>(&input[..rows * k]);
         assert!(some.iter().zip(&all).all(|(a, b)| a.to_bits() == b.to_bits()), "{rows} rows");
     }
@@ -93,7 +95,7 @@ fn a_rows_bits_do_not_depend_on_the_rows_beside_it() {
 #[test]
 fn slices_that_do_not_fit_are_refused() {
     let device = device();
-    let (half, out) = (device.unset::<f16>(200), device.unset::<f32>(27));
+    let (half, out) = (device.unset::<f16>(272), device.unset::<f32>(51));
     let part = |range| half.slice().part(range).expect("a part");
     let out = |range| out.slice().part(range).expect("a part");
     let fits = Gemv { weight: part(0..48), input: part(48..64), bias: Some(part(64..67)), out: out(0..3), n: 3, k: 16 };
@@ -105,7 +107,7 @@ fn slices_that_do_not_fit_are_refused() {
         Gemv { weight: part(1..49), ..fits },
         Gemv { input: part(49..65), ..fits },
         Gemv { input: part(0..24), ..fits },
-        Gemv { input: part(0..144), out: out(0..27), ..fits },
+        Gemv { input: part(0..272), out: out(0..51), ..fits },
         Gemv { bias: Some(part(0..2)), ..fits },
         Gemv { out: out(0..5), ..fits },
         Gemv { n: 0, ..fits },

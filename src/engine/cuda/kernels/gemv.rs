@@ -1,38 +1,41 @@
-//! `kernels/gemv.cu`: a linear layer for 1 to 8 rows, at the speed of reading its weights once.
+//! `kernels/gemv.cu`: a linear layer for 1 to 16 rows, at the speed of reading its weights once.
 
 use super::Checks;
-use crate::engine::cuda::launch::{DeviceSlice, Function, Half, Kernels, LaunchFault, Traffic, launch};
+use crate::engine::cuda::launch::{ByRows, DeviceSlice, Half, Kernels, LaunchFault, Traffic, launch};
 use cudarc::driver::CudaStream;
 use half::{bf16, f16};
 
 const CHECKS: Checks = Checks { kernel: "gemv" };
 const THREADS: u32 = 256;
-/// Outputs of each row that a block makes.
-const OUTPUTS: u32 = 8;
+/// Outputs of each row that a block makes, of one row and of several.
+const OUTPUTS: [u32; 2] = [8, 16];
 
-/// Most rows that one launch takes.
-pub const MOST_ROWS: usize = 8;
+/// The kernel's versions: most rows of each, and its name.
+pub(in crate::engine::cuda) const VERSIONS: [(usize, &str); 3] = [(1, "one"), (8, "few_8"), (MOST_ROWS, "few_16")];
+
+/// Most rows that one launch takes. With more, cuBLASLt's tiles are better filled, and it is faster.
+pub const MOST_ROWS: usize = 16;
 
 /// What the sums of products of `T` may be rounded to: `T` itself or `f32`.
 pub trait SumOf<T> {
-    /// The functions that do so, by rows, from 1.
-    fn functions(kernels: &Kernels) -> &[Function; MOST_ROWS];
+    /// The functions that do so, one for each version.
+    fn functions(kernels: &Kernels) -> &ByRows;
 }
 
 impl SumOf<bf16> for bf16 {
-    fn functions(kernels: &Kernels) -> &[Function; MOST_ROWS] {
+    fn functions(kernels: &Kernels) -> &ByRows {
         &kernels.gemv.bf16
     }
 }
 
 impl SumOf<f16> for f16 {
-    fn functions(kernels: &Kernels) -> &[Function; MOST_ROWS] {
+    fn functions(kernels: &Kernels) -> &ByRows {
         &kernels.gemv.f16
     }
 }
 
 impl<T: Half> SumOf<T> for f32 {
-    fn functions(kernels: &Kernels) -> &[Function; MOST_ROWS] {
+    fn functions(kernels: &Kernels) -> &ByRows {
         T::of(&kernels.gemv_f32)
     }
 }
@@ -42,7 +45,7 @@ impl<T: Half> SumOf<T> for f32 {
 pub struct Gemv<T, O> {
     /// `[n, k]`.
     pub weight: DeviceSlice<T>,
-    /// `[rows, k]`, rows 0 to 8.
+    /// `[rows, k]`, rows 0 to 16.
     pub input: DeviceSlice<T>,
     /// Added to each row of `out`: `[n]`.
     pub bias: Option<DeviceSlice<T>>,
@@ -63,7 +66,7 @@ impl<T: Half, O: SumOf<T>> Gemv<T, O> {
     ///
     /// # Errors
     /// If a slice is not of its shape, `weight` or `input` is not aligned to 16 bytes, `k` is no multiple of 8, there are
-    /// more than 8 rows or no outputs, or the driver refuses.
+    /// more than 16 rows or no outputs, or the driver refuses.
     pub fn launch(&self, kernels: &Kernels, stream: &CudaStream) -> Result<(), LaunchFault> {
         let (n, k) = (CHECKS.count("outputs", self.n)?, CHECKS.count("inputs", self.k)?);
         if n == 0 || k == 0 || k % 8 != 0 {
@@ -75,12 +78,26 @@ impl<T: Half, O: SumOf<T>> Gemv<T, O> {
             CHECKS.shape("bias", bias, &[self.n])?;
         }
         CHECKS.shape("out", self.out, &[self.rows(), self.n])?;
-        let Some(row) = self.rows().checked_sub(1) else { return Ok(()) };
-        let Some(function) = O::functions(kernels).get(row) else {
-            return Err(CHECKS.fault(format!("{} rows: it takes at most {MOST_ROWS}", self.rows())));
+        let rows = self.rows();
+        let version = VERSIONS.iter().position(|(most, _)| rows <= *most);
+        let Some((version, function)) =
+            version.and_then(|version| Some((version, O::functions(kernels).get(version)?)))
+        else {
+            return Err(CHECKS.fault(format!("{rows} rows: it takes at most {MOST_ROWS}")));
         };
-        let arguments = [self.weight.into(), self.input.into(), self.bias.into(), self.out.into(), n.into(), k.into()];
-        let grid = (n.div_ceil(OUTPUTS), 1, 1);
+        if rows == 0 {
+            return Ok(());
+        }
+        let arguments = [
+            self.weight.into(),
+            self.input.into(),
+            self.bias.into(),
+            self.out.into(),
+            (rows as u32).into(),
+            n.into(),
+            k.into(),
+        ];
+        let grid = (n.div_ceil(OUTPUTS[version.min(1)]), 1, 1);
         // SAFETY: the parameters of `gemv_*`; the function is the one of so many rows, and blocks cover the outputs.
         unsafe { launch(stream, (CHECKS.kernel, function), grid, THREADS, &arguments) }
     }
