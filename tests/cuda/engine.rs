@@ -10,10 +10,10 @@ use stageline::ops::sample;
 use std::sync::Arc;
 
 const VOCAB: usize = 49152;
-/// Most that a logit may be off, by numbers: what the engine was found to do is below half of it (see the test's output),
-/// a wrong formula is far above. Logits are between -30 and 40.
-pub const BF16_LOGITS: f32 = 0.7;
-pub const F16_LOGITS: f32 = 0.1;
+/// Most that a logit may be off, by numbers. The engine was found to be 0.56 and 0.08 off on the emulated device, 0.87 and 0.12 on
+/// an H100, whose tensor cores sum in another order; a wrong formula is far above. Logits are between -30 and 40.
+pub const BF16_LOGITS: f32 = 1.2;
+pub const F16_LOGITS: f32 = 0.2;
 /// What the mean of the tokens' negative log-likelihoods may differ by.
 const NLL: f64 = 0.01;
 /// Rows that are drawn at once.
