@@ -4,6 +4,7 @@
 //! nothing and looks nothing up, so that it may be recorded into a CUDA graph.
 
 use super::kernels::{decode_attention, prefill_attention};
+use cudarc::driver::sys::CUfunction_attribute;
 use cudarc::driver::{
     CudaContext, CudaFunction, CudaModule, CudaSlice, CudaStream, DevicePtr, DeviceRepr, DriverError, LaunchConfig,
     PushKernelArg,
@@ -186,6 +187,25 @@ impl Module {
         self.module.load_function(name).map_err(|error| LaunchFault::Driver { kernel: self.name, error })
     }
 
+    /// As [`Self::pairs`], each with the bytes of dynamic shared memory that its launches may ask for: more than a device
+    /// gives unasked.
+    fn pairs_sharing(
+        &self,
+        name: &str,
+        versions: impl Iterator<Item = (String, u32)>,
+    ) -> Result<Vec<Pair<CudaFunction>>, LaunchFault> {
+        let sharing = |(version, bytes): (String, u32)| {
+            let pair = self.pair(&format!("{name}_{version}"))?;
+            for function in [&pair.bf16, &pair.f16] {
+                let most = CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+                let done = function.set_attribute(most, bytes as i32);
+                done.map_err(|error| LaunchFault::Driver { kernel: self.name, error })?;
+            }
+            Ok(pair)
+        };
+        versions.map(sharing).collect()
+    }
+
     /// The pair of each of `versions`: `{name}_{version}_bf16` and so on.
     fn pairs(
         &self,
@@ -255,7 +275,7 @@ impl Kernels {
             gemv: Pair { bf16: gemv("gemv_bf16")?, f16: gemv("gemv_f16")? },
             gemv_f32: Pair { bf16: gemv("gemv_bf16_f32")?, f16: gemv("gemv_f16_f32")? },
             prefill_attention: module!(context, "prefill_attention")?
-                .pairs("prefill_attention", prefill_attention::versions())?,
+                .pairs_sharing("prefill_attention", prefill_attention::versions())?,
             rope_kv: module!(context, "rope_kv")?.pair("rope_kv")?,
             sample: module!(context, "sample")?.function("sample")?,
             silu_mul: module!(context, "silu_mul")?.pair("silu_mul")?,
@@ -310,6 +330,21 @@ pub(super) unsafe fn launch(
     threads: u32,
     arguments: &[Argument],
 ) -> Result<(), LaunchFault> {
+    // SAFETY: as the caller has it.
+    unsafe { launch_sharing(stream, (kernel, function), grid, (threads, 0), arguments) }
+}
+
+/// As [`launch`], for a function that takes `shared_bytes` of dynamic shared memory.
+///
+/// # Safety
+/// As [`launch`].
+pub(super) unsafe fn launch_sharing(
+    stream: &CudaStream,
+    (kernel, function): (&'static str, &CudaFunction),
+    grid: (u32, u32, u32),
+    (threads, shared_bytes): (u32, u32),
+    arguments: &[Argument],
+) -> Result<(), LaunchFault> {
     let mut builder = stream.launch_builder(function);
     for argument in arguments {
         match argument {
@@ -318,7 +353,7 @@ pub(super) unsafe fn launch(
             Argument::Number(number) => builder.arg(number),
         };
     }
-    let config = LaunchConfig { grid_dim: grid, block_dim: (threads, 1, 1), shared_mem_bytes: 0 };
+    let config = LaunchConfig { grid_dim: grid, block_dim: (threads, 1, 1), shared_mem_bytes: shared_bytes };
     // SAFETY: the caller answers for the arguments.
     unsafe { builder.launch(config) }.map(|_| ()).map_err(|error| LaunchFault::Driver { kernel, error })
 }

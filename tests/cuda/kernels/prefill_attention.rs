@@ -6,18 +6,22 @@ use crate::counted::counted;
 use crate::device;
 use half::{bf16, f16};
 use stageline::base::prng::Prng;
-use stageline::engine::cuda::kernels::prefill_attention::{Tile, oracle};
+use stageline::engine::cuda::kernels::prefill_attention::{Plan, Tile, oracle};
 use stageline::engine::cuda::kernels::{Paged, PagedShape, PrefillAttention};
 use stageline::engine::cuda::launch::Half;
 
 /// Rows of `qkv` at its end that no tile names.
 const IDLE: usize = 3;
 
-/// Runs, in one launch, chunks of sequences, each the position of its first row and its rows, and holds each row against
-/// the oracle, and what was read and written against what must be. Rows in no tile must stay as they are.
+/// Runs, in one launch of each plan, chunks of sequences, each the position of its first row and its rows, and holds each
+/// row against the oracle, and what was read and written against what must be. Rows in no tile must stay as they are.
 fn check<T: Half>(shape: PagedShape, chunks: &[(usize, usize)]) {
+    Plan::ALL.iter().for_each(|plan| check_plan::<T>(*plan, shape, chunks));
+}
+
+fn check_plan<T: Half>(plan: Plan, shape: PagedShape, chunks: &[(usize, usize)]) {
     let device = device();
-    let what = format!("{shape:?}, chunks {chunks:?}");
+    let what = format!("{plan:?}, {shape:?}, chunks {chunks:?}");
     let width = shape.heads * shape.head_dim;
     let count = chunks.iter().map(|(_, rows)| rows).sum::<usize>() + IDLE;
     // What a window leaves out for all rows is NaN as well.
@@ -36,9 +40,11 @@ fn check<T: Half>(shape: PagedShape, chunks: &[(usize, usize)]) {
     let (placed, tiles_there) = (cache.placed(&device, shape, &qkv), device.array(&tiles));
     let out = device.unset::<T>(count * width);
     let paged = placed.paged(&out);
-    let prefill = PrefillAttention { paged, tiles: tiles_there.slice() };
+    let prefill = PrefillAttention { paged, tiles: tiles_there.slice(), plan };
     let launch = || prefill.launch(device.kernels, &device.stream).unwrap_or_else(|e| panic!("{what}: {e}"));
-    if let Some(counted) = counted::<T>(&device, &format!("prefill_attention_{}", shape.head_dim), launch) {
+    if let Some(counted) =
+        counted::<T>(&device, &format!("prefill_attention_{}_{}", shape.head_dim, plan.name()), launch)
+    {
         assert_eq!(counted, prefill.traffic(&tiles), "{what}");
     }
 
@@ -130,7 +136,7 @@ fn what_does_not_fit_is_refused() {
         out: half(2 * 2 * 64),
         shape: shape(2, 1, 64, 4, 0),
     };
-    let fits = PrefillAttention { paged, tiles: tiles.slice() };
+    let fits = PrefillAttention { paged, tiles: tiles.slice(), plan: Plan::Wide };
     fits.launch(device.kernels, &device.stream).expect("what fits is launched");
     assert!(halves.read().iter().all(|n| n.to_f32().is_nan()), "tiles of no rows write {NOTHING}");
     let of = |change: &dyn Fn(&mut Paged<bf16>)| {
@@ -147,6 +153,8 @@ fn what_does_not_fit_is_refused() {
         of(&|p| p.shape.head_dim = 8),
         of(&|p| p.shape.block_size = 6),
         of(&|p| p.shape.window = usize::MAX),
+        of(&|p| p.shape.scale = 0.0),
+        of(&|p| p.shape.scale = f32::NAN),
     ];
     for (i, prefill) in unfit.iter().enumerate() {
         let refused = prefill.launch(device.kernels, &device.stream);

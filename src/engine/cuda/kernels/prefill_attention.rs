@@ -2,26 +2,83 @@
 
 use super::paged::{Counts, Paged, PagedShape};
 use super::{Checks, paged};
-use crate::engine::cuda::launch::{DeviceSlice, Half, Kernels, LaunchFault, Traffic, launch};
+use crate::engine::cuda::launch::{DeviceSlice, Half, Kernels, LaunchFault, Traffic, launch_sharing};
 use cudarc::driver::{CudaStream, DeviceRepr};
 use std::ops::Range;
 
 const CHECKS: Checks = Checks { kernel: "prefill_attention" };
-const THREADS: u32 = 128;
 
 /// The widths of heads that the kernel has a version for.
 const WIDTHS: [usize; 4] = [32, 64, 96, 128];
 /// Rows of a tile at most: what one block takes.
 const MOST_ROWS: u32 = 64;
+/// Positions whose keys and values a block has room for: those of two steps.
+const POSITIONS: usize = 2 * 64;
 /// What the driver takes as the second number of a grid.
-const MOST_HEADS: usize = 65535;
+const MOST_TILES: usize = 65535;
+/// Blocks of the wide plan that a multiprocessor runs at once.
+const WIDE_AT_ONCE: usize = 2;
 
-/// The names of all versions, in the order in which `Kernels` holds them.
-pub(in crate::engine::cuda) fn versions() -> impl Iterator<Item = String> {
-    WIDTHS.into_iter().map(|width| width.to_string())
+/// How blocks share the work: see the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Plan {
+    /// A block takes two heads of a tile.
+    Wide,
+    /// A block takes a head of a tile, with two warps for each 16 of its rows.
+    Deep,
 }
 
-/// Up to 64 rows of one sequence, at consecutive positions: the work of one block for each head.
+impl Plan {
+    /// Both, in the order in which `Kernels` holds their versions.
+    pub const ALL: [Self; 2] = [Self::Wide, Self::Deep];
+
+    /// The faster one for `tiles` tiles: the wide one, if it has work for all of the device.
+    pub fn of(shape: &PagedShape, tiles: usize, multiprocessors: usize) -> Self {
+        let enough = Self::Wide.blocks(shape) * tiles >= multiprocessors * WIDE_AT_ONCE;
+        if enough && shape.heads > shape.kv_heads { Self::Wide } else { Self::Deep }
+    }
+
+    /// What it is called in the names of versions.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Wide => "wide",
+            Self::Deep => "deep",
+        }
+    }
+
+    /// Query heads of a block.
+    fn heads(self) -> usize {
+        match self {
+            Self::Wide => 2,
+            Self::Deep => 1,
+        }
+    }
+
+    fn threads(self) -> u32 {
+        match self {
+            Self::Wide => 128,
+            Self::Deep => 256,
+        }
+    }
+
+    /// Blocks of a tile.
+    fn blocks(self, shape: &PagedShape) -> usize {
+        shape.kv_heads * (shape.heads / shape.kv_heads).div_ceil(self.heads())
+    }
+
+    /// Bytes of shared memory that a block takes: queries, keys and values.
+    fn shared_bytes(self, head_dim: usize) -> u32 {
+        ((self.heads() * MOST_ROWS as usize + 2 * POSITIONS) * head_dim * 2) as u32
+    }
+}
+
+/// The names of all versions, in the order in which `Kernels` holds them, and the shared memory that each takes.
+pub(in crate::engine::cuda) fn versions() -> impl Iterator<Item = (String, u32)> {
+    let of = |width: usize| Plan::ALL.map(|plan| (format!("{width}_{}", plan.name()), plan.shared_bytes(width)));
+    WIDTHS.into_iter().flat_map(of)
+}
+
+/// Up to 64 rows of one sequence, at consecutive positions: what a block takes of one or two heads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Tile {
@@ -39,9 +96,10 @@ pub struct Tile {
 unsafe impl DeviceRepr for Tile {}
 
 impl Tile {
-    /// The tiles of `rows` rows of a sequence, of which the first is `first_row` at `position`.
+    /// The tiles of `rows` rows of a sequence, of which the first is `first_row` at `position`. Those that see most come
+    /// first, as blocks start in this order and the last to start should have little to do.
     pub fn cover(member: u32, first_row: u32, rows: u32, position: u32) -> impl Iterator<Item = Self> {
-        (0..rows.div_ceil(MOST_ROWS)).map(move |i| {
+        (0..rows.div_ceil(MOST_ROWS)).rev().map(move |i| {
             let done = i * MOST_ROWS;
             Self { member, first_row: first_row + done, rows: MOST_ROWS.min(rows - done), position: position + done }
         })
@@ -62,6 +120,8 @@ pub struct PrefillAttention<T> {
     /// What to do. Rows, members and positions must be inside `qkv` and `tables`, which only whoever wrote them can have
     /// checked. Rows in no tile are not written.
     pub tiles: DeviceSlice<Tile>,
+    /// How blocks share the work. Results differ in their last digits.
+    pub plan: Plan,
 }
 
 impl<T: Half> PrefillAttention<T> {
@@ -73,12 +133,20 @@ impl<T: Half> PrefillAttention<T> {
     pub fn launch(&self, kernels: &Kernels, stream: &CudaStream) -> Result<(), LaunchFault> {
         let Counts { heads, kv_heads, block_size, table_stride, window, .. } = self.paged.check(CHECKS)?;
         let head_dim = self.paged.shape.head_dim;
-        let Some(version) = WIDTHS.iter().position(|width| *width == head_dim) else {
+        let shape = &self.paged.shape;
+        let head_dim = shape.head_dim;
+        let Some(width) = WIDTHS.iter().position(|width| *width == head_dim) else {
             return Err(CHECKS.fault(format!("heads of {head_dim} numbers: it takes 32, 64, 96 and 128")));
         };
-        if self.paged.shape.heads > MOST_HEADS {
-            return Err(CHECKS.fault(format!("{heads} heads: a grid has {MOST_HEADS} at most")));
+        if shape.scale.is_nan() || shape.scale <= 0.0 {
+            return Err(CHECKS.fault(format!("a scale of {}: it takes those above 0", shape.scale)));
         }
+        if self.tiles.len() > MOST_TILES {
+            return Err(CHECKS.fault(format!("{} tiles: a grid has {MOST_TILES} at most", self.tiles.len())));
+        }
+        let cache_rows = self.paged.k_cache.len() / head_dim;
+        CHECKS.count("rows of a cache", cache_rows)?;
+        let blocks = CHECKS.count("blocks of a tile", self.plan.blocks(shape))?;
         let members = self.paged.tables.len() / self.paged.table_stride.max(1);
         CHECKS.shape("tables", self.paged.tables, &[members, self.paged.table_stride])?;
         CHECKS.aligned("tiles", self.tiles)?;
@@ -98,12 +166,14 @@ impl<T: Half> PrefillAttention<T> {
             block_size.into(),
             table_stride.into(),
             window.into(),
-            self.paged.shape.scale.into(),
+            shape.scale.into(),
         ];
+        let version = width * Plan::ALL.len() + self.plan as usize;
         let function = T::of(&kernels.prefill_attention[version]);
-        // SAFETY: the parameters of `prefill_attention_*`; a block a tile and query head; what tiles and tables name is
+        let (grid, memory) = ((blocks, tiles, 1), self.plan.shared_bytes(head_dim));
+        // SAFETY: the parameters of `prefill_attention_*`, and its plan's blocks, threads and shared memory; what tiles and tables name is
         // inside `qkv`, `out` and the caches, as the fields demand.
-        unsafe { launch(stream, (CHECKS.kernel, function), (tiles, heads, 1), THREADS, &arguments) }
+        unsafe { launch_sharing(stream, (CHECKS.kernel, function), grid, (self.plan.threads(), memory), &arguments) }
     }
 
     /// What one launch of `tiles` must move, if no two members share a block.
@@ -154,7 +224,9 @@ mod tests {
     #[test]
     fn tiles_cover_each_row_once() {
         assert_eq!(Tile::cover(1, 5, 0, 9).count(), 0);
-        let tiles: Vec<Tile> = Tile::cover(3, 5, 130, 9).collect();
+        let mut tiles: Vec<Tile> = Tile::cover(3, 5, 130, 9).collect();
+        assert!(tiles.is_sorted_by_key(|tile| std::cmp::Reverse(tile.position)), "{tiles:?}");
+        tiles.reverse();
         let rows: Vec<u32> = tiles.iter().flat_map(|t| t.first_row..t.first_row + t.rows).collect();
         let positions: Vec<u32> = tiles.iter().flat_map(|t| t.position..t.position + t.rows).collect();
         assert_eq!(rows, (5..135).collect::<Vec<_>>());
