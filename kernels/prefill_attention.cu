@@ -10,19 +10,20 @@
 //
 // Head h goes with head h / (heads / kv_heads) of keys. block_size is a power of two, head_dim is WIDTH.
 //
-// Launch: grid (kv_heads * (heads / kv_heads / HEADS, rounded up), tiles), THREADS threads, BYTES of dynamic shared memory. A
-// block takes HEADS heads of one head of keys for a tile. It goes through the tile's keys 64 at a time, from the first that
-// a row may see to the last. Of HEADS and PARTS there are two plans:
-// - wide, for much work: two heads share keys and values, and a warp takes 32 rows, so that what it loads from shared memory
-//   serves two products each. Two such blocks fill a multiprocessor's registers.
-// - deep, for few tiles: one head, and each half of a step's keys has its own warps, of 16 rows. The halves are merged at
-//   the end. Where there are few blocks, the longest of them is the kernel's time.
-// Blocks start in the order of their tiles, so the tiles of most keys should come first.
+// Launch: grid (kv_heads * (heads / kv_heads / HEADS, rounded up), tiles), 4 warps, dynamic shared memory for HEADS * 64
+// rows of queries and twice 64 of keys and of values. A block takes HEADS heads of one head of keys for a tile. It goes through
+// the tile's keys 64 at a time, from the first that a row may see to the last. Of HEADS there are two plans:
+// - wide, for much work: two heads share keys and values, and a warp takes 32 rows of one, so that what it loads from shared
+//   memory serves two products each.
+// - narrow, for few tiles: one head, and a warp takes 16 rows. Where there are few blocks, the longest of them is the
+//   kernel's time, and a step is shorter here.
+// Either leaves a multiprocessor room for two blocks. They start in the order of their tiles, so the tiles of most keys should
+// come first.
 //
 // While a step's keys and values are used, the next step's are on their way (include/async_copy.cuh), and what says where
-// these lie comes one step earlier. Scores, weights and sums stay in registers, queries in shared memory. Products are tensor
-// cores' (include/mma.cuh), whose order of calculation is their own, fed by ldmatrix; sums of weights are f32. Weights are
-// rounded to T before they meet the values, since the tensor cores take nothing else.
+// those of the step behind it lie. Scores, weights and sums stay in registers, and queries if there is room. Products are
+// tensor cores' (include/mma.cuh), whose order of calculation is their own, fed by ldmatrix; sums of weights are f32. Weights
+// are rounded to T before they meet the values, since the tensor cores take nothing else.
 //
 // A row's weights are 2^(score - top), where scores are in powers of 2 and `top` is the largest score of some step so far.
 // It follows the largest only if that is above it by more than SLACK: so weights are 2^SLACK at most, which costs no digits,
@@ -40,26 +41,21 @@
 constexpr u32 ROWS = 64;  // of a tile
 constexpr u32 KEYS = 64;  // of a step
 constexpr u32 STRIP = 16; // rows that one product takes
-constexpr u32 STAGES = 2; // steps whose keys and values have room
+constexpr u32 WARPS = 4;  // of a block
 constexpr float SLACK = 8.0f;
 
-// How a block shares its work, and how its shared memory is laid out, in pieces of 16 bytes: queries, then each stage's keys
-// and values.
-template <u32 WIDTH_, u32 HEADS_, u32 STRIPS_, u32 PARTS_> struct Plan {
+// A block's share of the work, and how its shared memory is laid out, in pieces of 16 bytes: queries, then two stages of a
+// step's keys and values.
+template <u32 WIDTH_, u32 HEADS_> struct Plan {
     static constexpr u32 WIDTH = WIDTH_;
-    static constexpr u32 HEADS = HEADS_;   // of a block
-    static constexpr u32 STRIPS = STRIPS_; // of a warp
-    static constexpr u32 PARTS = PARTS_;   // of a step's keys, each with warps of its own
-    static constexpr u32 SHARE = KEYS / PARTS;
-    static constexpr u32 WARPS_OF_HEAD = ROWS / (STRIP * STRIPS);
-    static constexpr u32 WARPS_OF_PART = WARPS_OF_HEAD * HEADS;
-    static constexpr u32 WARPS = WARPS_OF_PART * PARTS;
-    static constexpr u32 THREADS = 32 * WARPS;
+    static constexpr u32 HEADS = HEADS_;
+    static constexpr u32 STRIPS = HEADS * ROWS / STRIP / WARPS; // of a warp
+    static constexpr u32 WARPS_OF_HEAD = WARPS / HEADS;
+    static constexpr bool HELD = HEADS * WIDTH <= 128; // registers have room for the queries
     static constexpr u32 PIECES = WIDTH / EIGHT; // of a row
     static constexpr u32 QUERIES = HEADS * ROWS * PIECES;
     static constexpr u32 VALUES = KEYS * PIECES; // behind a stage's keys
     static constexpr u32 STAGE = 2 * VALUES;
-    static constexpr u32 BYTES = (QUERIES + STAGES * STAGE) * 16;
 
     // Where a piece of a row lies. Each row has its own order of pieces, so that the eight rows of one matrix that ldmatrix
     // loads lie in different banks.
@@ -79,27 +75,34 @@ private:
 template <typename P> struct Rows {
     float top[P::STRIPS][2], sum[P::STRIPS][2], mix[P::STRIPS][P::WIDTH / 8][4];
 };
-template <typename P> using Scores = float[P::STRIPS][P::SHARE / 8][4];
+template <typename P> using Scores = float[P::STRIPS][KEYS / 8][4];
 
-// Products of a warp's queries with a share of keys; `query` and `key` are the lane's places.
+// A lane's part of the warp's queries, by 16 dimensions, which a product takes; `query` is the lane's place.
+template <typename P> using Queries = u32[P::PIECES / 2][P::STRIPS][4];
+
+template <typename P>
+__device__ __forceinline__ void load_queries(Queries<P>& queries, u32 k, const uint4* shared, u32 query) {
+#pragma unroll
+    for (u32 s = 0; s < P::STRIPS; s++) {
+        ldmatrix(queries[k][s], shared + P::further(query, 2 * k) + STRIP * s * P::PIECES);
+    }
+}
+
+// Products of a warp's queries with a step's keys; `key` is the lane's place.
 template <typename T, typename P>
-__device__ __forceinline__ void products(Scores<P>& scores, const uint4* shared, u32 query, u32 key) {
+__device__ __forceinline__ void products(Scores<P>& scores, Queries<P>& queries, const uint4* shared, u32 query, u32 key) {
 #pragma unroll
-    for (u32 k = 0; k < P::PIECES; k += 2) {
-        u32 a[P::STRIPS][4];
+    for (u32 k = 0; k < P::PIECES / 2; k++) {
+        if constexpr (!P::HELD) load_queries<P>(queries, k, shared, query);
 #pragma unroll
-        for (u32 s = 0; s < P::STRIPS; s++) {
-            ldmatrix(a[s], shared + P::further(query, k) + STRIP * s * P::PIECES);
-        }
-#pragma unroll
-        for (u32 n = 0; n < P::SHARE / 16; n++) {
+        for (u32 n = 0; n < KEYS / 16; n++) {
             u32 b[4];
-            ldmatrix(b, shared + P::further(key, k) + 16 * n * P::PIECES);
+            ldmatrix(b, shared + P::further(key, 2 * k) + 16 * n * P::PIECES);
             const u32 low[2] = {b[0], b[1]}, high[2] = {b[2], b[3]};
 #pragma unroll
             for (u32 s = 0; s < P::STRIPS; s++) {
-                mma<T>(scores[s][2 * n], a[s], low);
-                mma<T>(scores[s][2 * n + 1], a[s], high);
+                mma<T>(scores[s][2 * n], queries[k][s], low);
+                mma<T>(scores[s][2 * n + 1], queries[k][s], high);
             }
         }
     }
@@ -112,7 +115,7 @@ __device__ __forceinline__ void hide(Scores<P>& scores, u32 first, u32 low, u32 
 #pragma unroll
     for (u32 s = 0; s < P::STRIPS; s++) {
 #pragma unroll
-        for (u32 n = 0; n < P::SHARE / 8; n++) {
+        for (u32 n = 0; n < KEYS / 8; n++) {
 #pragma unroll
             for (u32 i = 0; i < 4; i++) {
                 const u32 key = first + 8 * n + mma_c(lane, i).column, at = low + STRIP * s + mma_c(lane, i).row;
@@ -135,7 +138,7 @@ template <typename P> __device__ __forceinline__ void weigh(Rows<P>& rows, Score
         for (u32 r = 0; r < 2; r++) {
             float most = -INFINITY;
 #pragma unroll
-            for (u32 n = 0; n < P::SHARE / 8; n++) most = fmaxf(most, fmaxf(scores[s][n][2 * r], scores[s][n][2 * r + 1]));
+            for (u32 n = 0; n < KEYS / 8; n++) most = fmaxf(most, fmaxf(scores[s][n][2 * r], scores[s][n][2 * r + 1]));
             most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, 1));
             most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, 2));
             largest[s][r] = most;
@@ -166,7 +169,7 @@ template <typename P> __device__ __forceinline__ void weigh(Rows<P>& rows, Score
         for (u32 r = 0; r < 2; r++) {
             const float less = base(rows.top[s][r]) * factor;
 #pragma unroll
-            for (u32 n = 0; n < P::SHARE / 8; n++) {
+            for (u32 n = 0; n < KEYS / 8; n++) {
 #pragma unroll
                 for (u32 i = 2 * r; i < 2 * r + 2; i++) {
                     scores[s][n][i] = power_of_2(scores[s][n][i] * factor - less);
@@ -177,11 +180,11 @@ template <typename P> __device__ __forceinline__ void weigh(Rows<P>& rows, Score
     }
 }
 
-// Adds a share of values, each times its weight; `value` is the lane's place.
+// Adds a step's values, each times its weight; `value` is the lane's place.
 template <typename T, typename P>
 __device__ __forceinline__ void add_values(Rows<P>& rows, const Scores<P>& weights, const uint4* shared, u32 value) {
 #pragma unroll
-    for (u32 n = 0; n < P::SHARE / 16; n++) {
+    for (u32 n = 0; n < KEYS / 16; n++) {
         // A lane's part of two groups of scores is its part of 16 keys of weights.
         u32 a[P::STRIPS][4];
 #pragma unroll
@@ -206,51 +209,6 @@ __device__ __forceinline__ void add_values(Rows<P>& rows, const Scores<P>& weigh
     }
 }
 
-// The parts' rows become those of part 0, whose warps return true. All threads of the block call it together.
-template <typename P> __device__ __forceinline__ bool merge(Rows<P>& rows, float* memory, u32 part, float factor) {
-    constexpr u32 LANES = 32 * P::WARPS_OF_PART, NUMBERS = sizeof(Rows<P>) / sizeof(float);
-    static_assert((P::PARTS - 1) * LANES * NUMBERS * sizeof(float) <= STAGES * P::STAGE * 16, "the parts have no room");
-    // Number by number, each of all lanes.
-    float* own = memory + threadIdx.x % LANES;
-    auto each = [&](u32 of_part, auto what) {
-        float* at = own + (of_part - 1) * LANES * NUMBERS;
-#pragma unroll
-        for (u32 s = 0; s < P::STRIPS; s++) {
-#pragma unroll
-            for (u32 r = 0; r < 2; r++) {
-                what(s, r, [&](u32 i) -> float& { return at[((s * 2 + r) * (2 + P::WIDTH / 4) + i) * LANES]; });
-            }
-        }
-    };
-    __syncthreads(); // all warps are done with what lies there
-    if (part > 0) {
-        each(part, [&](u32 s, u32 r, auto number) {
-            number(0) = rows.top[s][r];
-            number(1) = rows.sum[s][r];
-#pragma unroll
-            for (u32 d = 0; d < P::WIDTH / 4; d++) number(2 + d) = rows.mix[s][d / 2][2 * r + d % 2];
-        });
-    }
-    __syncthreads();
-    if (part > 0) return false;
-#pragma unroll
-    for (u32 other = 1; other < P::PARTS; other++) {
-        each(other, [&](u32 s, u32 r, auto number) {
-            const float top = fmaxf(rows.top[s][r], number(0));
-            const float mine = power_of_2((rows.top[s][r] - base(top)) * factor);
-            const float its = power_of_2((number(0) - base(top)) * factor);
-            rows.top[s][r] = top;
-            rows.sum[s][r] = rows.sum[s][r] * mine + number(1) * its;
-#pragma unroll
-            for (u32 d = 0; d < P::WIDTH / 4; d++) {
-                float& mix = rows.mix[s][d / 2][2 * r + d % 2];
-                mix = mix * mine + number(2 + d) * its;
-            }
-        });
-    }
-    return true;
-}
-
 template <typename T, typename P>
 __device__ __forceinline__ void prefill_attention(const T* qkv, const T* k_cache, const T* v_cache,
                                                   const int32_t* tables, const u32* tiles, T* out, u32 heads,
@@ -264,87 +222,92 @@ __device__ __forceinline__ void prefill_attention(const T* qkv, const T* k_cache
     if (rows == 0) return;
     const u32 group = heads / kv_heads, blocks_of_group = (group + P::HEADS - 1) / P::HEADS;
     const u32 kv_head = blockIdx.x / blocks_of_group, of_group = blockIdx.x % blocks_of_group * P::HEADS;
-    const u32 first_head = kv_head * group + of_group, count = min(P::HEADS, group - of_group);
     const u32 warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    const PagedHead paged = {tables + static_cast<size_t>(member) * table_stride, log2_of(block_size), kv_head,
-                             kv_heads, WIDTH};
+    const u32 head = warp / P::WARPS_OF_HEAD, own_row = warp % P::WARPS_OF_HEAD * STRIP * P::STRIPS;
     const u32 end = position + rows; // of the positions that the tile sees
     const u32 begin = window != 0 && position + 1 > window ? position + 1 - window : 0;
+    // The first and last position of the warp's rows.
+    const u32 low = position + own_row, high = low + STRIP * P::STRIPS - 1;
+    const bool idle = low >= end || of_group + head >= group;
 
-    // Rows beyond the tile's last, and heads beyond the group's, are the last once more, and written nowhere.
-    const size_t row_width = static_cast<size_t>(heads + 2 * kv_heads) * WIDTH;
+    // Calls what(whether the tile has the row, place, offset in rows of `width` heads) of each piece of the warp's rows.
+    auto each_piece = [&](u32 width, auto what) {
 #pragma unroll
-    for (u32 i = 0; i < P::QUERIES / P::THREADS; i++) {
-        const u32 at = i * P::THREADS + threadIdx.x, row = at / PIECES, piece = at % PIECES;
-        const u32 of_tile = min(row % ROWS, rows - 1), head = first_head + min(row / ROWS, count - 1);
-        const T* from = qkv + (first_row + of_tile) * row_width + head * WIDTH + piece * EIGHT;
-        copy_async(shared + P::place(row, piece), from, true);
+        for (u32 i = lane; i < STRIP * P::STRIPS * PIECES; i += 32) {
+            const u32 row = own_row + i / PIECES, piece = i % PIECES;
+            const size_t of_head = static_cast<size_t>(first_row + row) * width + kv_head * group + of_group + head;
+            what(row < rows, shared + P::place(head * ROWS + row, piece), of_head * WIDTH + piece * EIGHT);
+        }
+    };
+    // Queries of rows beyond the tile's last are zeros.
+    if (!idle) {
+        each_piece(heads + 2 * kv_heads, [&](bool there, uint4* to, size_t from) { copy_async(to, qkv + from, there); });
     }
+    copies_end();
 
-    // A warp copies as many of a step's keys and values as every other; each lane knows where one of them lies. What is
-    // beyond the end is never read, since it may be anything: the last position takes its place.
-    constexpr u32 COPIED = KEYS / P::WARPS;
-    auto copied = [&](u32 step) { return min(step + warp * COPIED + lane % COPIED, end - 1); };
+    // Each warp copies its share of a step's keys and values, and some lanes together those of one position. A lane knows
+    // where those of one lie, which the others in the same place get from it. What is beyond the end is never read, since
+    // it may be anything: the last position takes its place.
+    constexpr u32 COPIED = KEYS / WARPS, LANES = PIECES % 16 == 0 ? 16 : PIECES % 8 == 0 ? 8 : 4, AT_ONCE = 32 / LANES;
+    const PagedHead paged = {tables + static_cast<size_t>(member) * table_stride, log2_of(block_size), kv_head,
+                             kv_heads, WIDTH};
+    const u32 known = warp * COPIED + (lane % LANES * AT_ONCE + lane / LANES) % COPIED;
+    auto copied = [&](u32 step) { return min(step + known, end - 1); };
     auto copy = [&](u32 step, u32 block, u32 stage) {
         const u32 row = paged.row(block, copied(step));
         uint4* keys = shared + P::QUERIES + stage * P::STAGE;
 #pragma unroll
-        for (u32 i = lane; i < COPIED * PIECES; i += 32) {
-            const u32 key = i / PIECES, piece = i % PIECES;
-            const size_t from = static_cast<size_t>(__shfl_sync(0xffffffffu, row, key)) * WIDTH + piece * EIGHT;
-            uint4* to = keys + P::place(warp * COPIED + key, piece);
-            copy_async(to, k_cache + from, true);
-            copy_async(to + P::VALUES, v_cache + from, true);
+        for (u32 i = 0; i < COPIED / AT_ONCE; i++) {
+            const u32 key = warp * COPIED + i * AT_ONCE + lane / LANES;
+            const size_t from = static_cast<size_t>(__shfl_sync(0xffffffffu, row, i, LANES)) * WIDTH + lane % LANES * EIGHT;
+#pragma unroll
+            for (u32 more = 0; more < PIECES; more += LANES) {
+                uint4* to = keys + P::place(key, lane % LANES + more);
+                copy_async(to, k_cache + from + more * EIGHT, true);
+                copy_async(to + P::VALUES, v_cache + from + more * EIGHT, true);
+            }
         }
     };
-    copy(begin, paged.block(copied(begin)), 0);
+    u32 block = paged.block(copied(begin));
+    copy(begin, block, 0);
+    block = paged.block(copied(begin + KEYS));
     copies_end();
 
-    const float factor = scale * LOG2_E;
-    const u32 part = warp / P::WARPS_OF_PART, head = warp % P::WARPS_OF_PART / P::WARPS_OF_HEAD;
-    const u32 own_row = warp % P::WARPS_OF_HEAD * STRIP * P::STRIPS;
-    // The first and last position of the warp's rows.
-    const u32 low = position + own_row, high = low + STRIP * P::STRIPS - 1;
-    const bool idle = low >= end || head >= count;
     // What ldmatrix wants of a lane: of queries and values, matrices 1 and 3 are 8 rows below 0 and 2, which are 8
     // dimensions before 2 and 3. Of keys it is the other way round.
     const u32 query = P::place(head * ROWS + own_row + lane % 16, lane / 16);
-    const u32 key = P::QUERIES + P::place(part * P::SHARE + lane / 16 * 8 + lane % 8, lane / 8 % 2);
-    const u32 value = P::QUERIES + P::VALUES + P::place(part * P::SHARE + lane % 16, lane / 16);
+    const u32 key = P::QUERIES + P::place(lane / 16 * 8 + lane % 8, lane / 8 % 2);
+    const u32 value = P::QUERIES + P::VALUES + P::place(lane % 16, lane / 16);
+    Queries<P> queries;
+    if constexpr (P::HELD) {
+        wait_copies<1>();
+        __syncwarp(); // the warp's queries are there
+#pragma unroll
+        for (u32 k = 0; k < PIECES / 2; k++) load_queries<P>(queries, k, shared, query);
+    }
+    const float factor = scale * LOG2_E;
     Rows<P> found = {};
 #pragma unroll
     for (u32 s = 0; s < P::STRIPS; s++) found.top[s][0] = found.top[s][1] = -INFINITY;
     u32 stage = 0;
     for (u32 step = begin; step < end; step += KEYS) {
-        const u32 next = step + KEYS, next_block = paged.block(copied(next));
+        const u32 next = step + KEYS;
         wait_copies<0>();
         __syncthreads(); // this step's keys are there, and all warps are done with the step before
-        if (next < end) copy(next, next_block, 1 - stage);
+        if (next < end) copy(next, block, 1 - stage);
         copies_end();
+        block = paged.block(copied(next + KEYS));
 
-        const u32 first = step + part * P::SHARE, last = first + P::SHARE - 1;
-        const u32 at = stage * P::STAGE;
+        const u32 last = step + KEYS - 1, at = stage * P::STAGE;
         stage = 1 - stage;
         // No rows, or none that sees one of the keys.
-        if (idle || first > high || (window != 0 && last + window <= low)) continue;
+        if (idle || step > high || (window != 0 && last + window <= low)) continue;
         Scores<P> scores = {};
-        products<T, P>(scores, shared, query, key + at);
-        // Only shares at an edge have keys that some row of the warp does not see.
-        if (last > low || (window != 0 && first + window <= high)) hide<P>(scores, first, low, window);
+        products<T, P>(scores, queries, shared, query, key + at);
+        // Only steps at an edge have keys that some row of the warp does not see.
+        if (last > low || (window != 0 && step + window <= high)) hide<P>(scores, step, low, window);
         weigh<P>(found, scores, factor);
         add_values<T, P>(found, scores, shared, value + at);
-    }
-
-#pragma unroll
-    for (u32 s = 0; s < P::STRIPS; s++) {
-#pragma unroll
-        for (u32 r = 0; r < 2; r++) {
-            found.sum[s][r] += __shfl_xor_sync(0xffffffffu, found.sum[s][r], 1);
-            found.sum[s][r] += __shfl_xor_sync(0xffffffffu, found.sum[s][r], 2);
-        }
-    }
-    if constexpr (P::PARTS > 1) {
-        if (!merge<P>(found, reinterpret_cast<float*>(shared + P::QUERIES), part, factor)) return;
     }
     if (idle) return;
 
@@ -354,7 +317,10 @@ __device__ __forceinline__ void prefill_attention(const T* qkv, const T* k_cache
     for (u32 s = 0; s < P::STRIPS; s++) {
 #pragma unroll
         for (u32 r = 0; r < 2; r++) {
-            const float share = 1.0f / found.sum[s][r];
+            float sum = found.sum[s][r];
+            sum += __shfl_xor_sync(0xffffffffu, sum, 1);
+            sum += __shfl_xor_sync(0xffffffffu, sum, 2);
+            const float share = 1.0f / sum;
             const u32 row = head * ROWS + own_row + STRIP * s + mma_c(lane, 2 * r).row;
 #pragma unroll
             for (u32 d = 0; d < PIECES; d++) {
@@ -364,27 +330,24 @@ __device__ __forceinline__ void prefill_attention(const T* qkv, const T* k_cache
         }
     }
     __syncwarp();
-#pragma unroll
-    for (u32 i = lane; i < STRIP * P::STRIPS * PIECES; i += 32) {
-        const u32 row = own_row + i / PIECES, piece = i % PIECES;
-        if (row >= rows) continue;
-        T* to = out + (static_cast<size_t>(first_row + row) * heads + first_head + head) * WIDTH + piece * EIGHT;
-        *reinterpret_cast<uint4*>(to) = shared[P::place(head * ROWS + row, piece)];
-    }
+    each_piece(heads, [&](bool there, uint4* from, size_t to) {
+        if (there) *reinterpret_cast<uint4*>(out + to) = *from;
+    });
 }
 
-#define PREFILL_ATTENTION(NAME, T, ...)                                                                                \
-    extern "C" __global__ void __launch_bounds__(Plan<__VA_ARGS__>::THREADS, 2)                                        \
-        NAME(const T* __restrict__ qkv, const T* __restrict__ k_cache, const T* __restrict__ v_cache,                  \
-             const int32_t* __restrict__ tables, const u32* __restrict__ tiles, T* __restrict__ out, u32 heads,        \
-             u32 kv_heads, u32 block_size, u32 table_stride, u32 window, float scale) {                                \
-        prefill_attention<T, Plan<__VA_ARGS__>>(qkv, k_cache, v_cache, tables, tiles, out, heads, kv_heads,            \
-                                                block_size, table_stride, window, scale);                              \
+#define PREFILL_ATTENTION(NAME, T, WIDTH, HEADS)                                                                       \
+    extern "C" __global__ void __launch_bounds__(32 * WARPS, 2)                                                        \
+        prefill_attention_##NAME(const T* __restrict__ qkv, const T* __restrict__ k_cache,                             \
+                                 const T* __restrict__ v_cache, const int32_t* __restrict__ tables,                    \
+                                 const u32* __restrict__ tiles, T* __restrict__ out, u32 heads, u32 kv_heads,          \
+                                 u32 block_size, u32 table_stride, u32 window, float scale) {                          \
+        prefill_attention<T, Plan<WIDTH, HEADS>>(qkv, k_cache, v_cache, tables, tiles, out, heads, kv_heads,           \
+                                                 block_size, table_stride, window, scale);                             \
     }
-#define OF_BOTH_TYPES(NAME, ...)                                                                                       \
-    PREFILL_ATTENTION(prefill_attention_##NAME##_bf16, __nv_bfloat16, __VA_ARGS__)                                     \
-    PREFILL_ATTENTION(prefill_attention_##NAME##_f16, __half, __VA_ARGS__)
-#define BOTH_PLANS(WIDTH) OF_BOTH_TYPES(WIDTH##_wide, WIDTH, 2, 2, 1) OF_BOTH_TYPES(WIDTH##_deep, WIDTH, 1, 1, 2)
+#define OF_BOTH_TYPES(NAME, WIDTH, HEADS)                                                                              \
+    PREFILL_ATTENTION(NAME##_bf16, __nv_bfloat16, WIDTH, HEADS)                                                        \
+    PREFILL_ATTENTION(NAME##_f16, __half, WIDTH, HEADS)
+#define BOTH_PLANS(WIDTH) OF_BOTH_TYPES(WIDTH##_narrow, WIDTH, 1) OF_BOTH_TYPES(WIDTH##_wide, WIDTH, 2)
 BOTH_PLANS(32)
 BOTH_PLANS(64)
 BOTH_PLANS(96)

@@ -10,7 +10,7 @@ struct PagedHead {
     // The block of `position`.
     __device__ __forceinline__ u32 block(u32 position) const { return blocks[position >> shift]; }
 
-    // The row of a position in `block`, among all rows of the cache: there are less than 2^31.
+    // The row of a position in `block`, among all rows of the cache, which has less than 2^31.
     __device__ __forceinline__ u32 row(u32 block, u32 position) const {
         const u32 place = position & ((1u << shift) - 1);
         return ((block * kv_heads + kv_head) << shift) + place;

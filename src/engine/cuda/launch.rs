@@ -167,6 +167,14 @@ pub struct Pair<F> {
     pub f16: F,
 }
 
+/// A function of a kernel.
+#[derive(Debug)]
+pub struct Function {
+    function: CudaFunction,
+    /// Dynamic shared memory of each of its blocks.
+    shared_bytes: u32,
+}
+
 /// The functions of one PTX file.
 struct Module {
     name: &'static str,
@@ -183,45 +191,45 @@ impl Module {
         Ok(Self { name, module: module.map_err(|error| LaunchFault::Driver { kernel: name, error })? })
     }
 
-    fn function(&self, name: &str) -> Result<CudaFunction, LaunchFault> {
-        self.module.load_function(name).map_err(|error| LaunchFault::Driver { kernel: self.name, error })
+    fn function(&self, name: &str) -> Result<Function, LaunchFault> {
+        let function = self.module.load_function(name);
+        let function = function.map_err(|error| LaunchFault::Driver { kernel: self.name, error })?;
+        Ok(Function { function, shared_bytes: 0 })
     }
 
-    /// As [`Self::pairs`], each with the bytes of dynamic shared memory that its launches may ask for: more than a device
-    /// gives unasked.
+    /// Gives each block of `function` so much dynamic shared memory, which a device may have only for those that ask.
+    fn sharing(&self, function: Function, shared_bytes: u32) -> Result<Function, LaunchFault> {
+        let most = CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+        let asked = function.function.set_attribute(most, shared_bytes as i32);
+        asked.map_err(|error| LaunchFault::Driver { kernel: self.name, error })?;
+        Ok(Function { shared_bytes, ..function })
+    }
+
+    /// As [`Self::pairs`], of versions that take dynamic shared memory, each with its bytes.
     fn pairs_sharing(
         &self,
         name: &str,
         versions: impl Iterator<Item = (String, u32)>,
-    ) -> Result<Vec<Pair<CudaFunction>>, LaunchFault> {
-        let sharing = |(version, bytes): (String, u32)| {
-            let pair = self.pair(&format!("{name}_{version}"))?;
-            for function in [&pair.bf16, &pair.f16] {
-                let most = CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-                let done = function.set_attribute(most, bytes as i32);
-                done.map_err(|error| LaunchFault::Driver { kernel: self.name, error })?;
-            }
-            Ok(pair)
+    ) -> Result<Vec<Pair<Function>>, LaunchFault> {
+        let sharing = |(version, bytes)| {
+            let Pair { bf16, f16 } = self.pair(&format!("{name}_{version}"))?;
+            Ok(Pair { bf16: self.sharing(bf16, bytes)?, f16: self.sharing(f16, bytes)? })
         };
         versions.map(sharing).collect()
     }
 
     /// The pair of each of `versions`: `{name}_{version}_bf16` and so on.
-    fn pairs(
-        &self,
-        name: &str,
-        versions: impl Iterator<Item = String>,
-    ) -> Result<Vec<Pair<CudaFunction>>, LaunchFault> {
+    fn pairs(&self, name: &str, versions: impl Iterator<Item = String>) -> Result<Vec<Pair<Function>>, LaunchFault> {
         versions.map(|version| self.pair(&format!("{name}_{version}"))).collect()
     }
 
     /// `{name}_bf16` and `{name}_f16`.
-    fn pair(&self, name: &str) -> Result<Pair<CudaFunction>, LaunchFault> {
+    fn pair(&self, name: &str) -> Result<Pair<Function>, LaunchFault> {
         Ok(Pair { bf16: self.function(&format!("{name}_bf16"))?, f16: self.function(&format!("{name}_f16"))? })
     }
 
     /// `{name}_rows1` to `{name}_rows8`.
-    fn by_rows(&self, name: &str) -> Result<[CudaFunction; 8], LaunchFault> {
+    fn by_rows(&self, name: &str) -> Result<[Function; 8], LaunchFault> {
         let row = |rows: usize| self.function(&format!("{name}_rows{rows}"));
         Ok([row(1)?, row(2)?, row(3)?, row(4)?, row(5)?, row(6)?, row(7)?, row(8)?])
     }
@@ -242,20 +250,20 @@ macro_rules! module {
 /// Every function of every kernel, on one device. Wrappers of `kernels/` take theirs.
 #[derive(Debug)]
 pub struct Kernels {
-    pub(super) add_rms_norm: Pair<CudaFunction>,
-    pub(super) combine_attention: Pair<CudaFunction>,
+    pub(super) add_rms_norm: Pair<Function>,
+    pub(super) combine_attention: Pair<Function>,
     /// Of each of `decode_attention::versions`.
-    pub(super) decode_attention: Vec<Pair<CudaFunction>>,
-    pub(super) embed: Pair<CudaFunction>,
+    pub(super) decode_attention: Vec<Pair<Function>>,
+    pub(super) embed: Pair<Function>,
     /// By rows, from 1.
-    pub(super) gemv: Pair<[CudaFunction; 8]>,
+    pub(super) gemv: Pair<[Function; 8]>,
     /// As `gemv`, to `f32`.
-    pub(super) gemv_f32: Pair<[CudaFunction; 8]>,
+    pub(super) gemv_f32: Pair<[Function; 8]>,
     /// Of each of `prefill_attention::versions`.
-    pub(super) prefill_attention: Vec<Pair<CudaFunction>>,
-    pub(super) rope_kv: Pair<CudaFunction>,
-    pub(super) sample: CudaFunction,
-    pub(super) silu_mul: Pair<CudaFunction>,
+    pub(super) prefill_attention: Vec<Pair<Function>>,
+    pub(super) rope_kv: Pair<Function>,
+    pub(super) sample: Function,
+    pub(super) silu_mul: Pair<Function>,
 }
 
 impl Kernels {
@@ -325,27 +333,12 @@ impl From<f32> for Argument {
 /// from.
 pub(super) unsafe fn launch(
     stream: &CudaStream,
-    (kernel, function): (&'static str, &CudaFunction),
+    (kernel, function): (&'static str, &Function),
     grid: (u32, u32, u32),
     threads: u32,
     arguments: &[Argument],
 ) -> Result<(), LaunchFault> {
-    // SAFETY: as the caller has it.
-    unsafe { launch_sharing(stream, (kernel, function), grid, (threads, 0), arguments) }
-}
-
-/// As [`launch`], for a function that takes `shared_bytes` of dynamic shared memory.
-///
-/// # Safety
-/// As [`launch`].
-pub(super) unsafe fn launch_sharing(
-    stream: &CudaStream,
-    (kernel, function): (&'static str, &CudaFunction),
-    grid: (u32, u32, u32),
-    (threads, shared_bytes): (u32, u32),
-    arguments: &[Argument],
-) -> Result<(), LaunchFault> {
-    let mut builder = stream.launch_builder(function);
+    let mut builder = stream.launch_builder(&function.function);
     for argument in arguments {
         match argument {
             Argument::Address(address) => builder.arg(address),
@@ -353,7 +346,8 @@ pub(super) unsafe fn launch_sharing(
             Argument::Number(number) => builder.arg(number),
         };
     }
-    let config = LaunchConfig { grid_dim: grid, block_dim: (threads, 1, 1), shared_mem_bytes: shared_bytes };
+    let shared_mem_bytes = function.shared_bytes;
+    let config = LaunchConfig { grid_dim: grid, block_dim: (threads, 1, 1), shared_mem_bytes };
     // SAFETY: the caller answers for the arguments.
     unsafe { builder.launch(config) }.map(|_| ()).map_err(|error| LaunchFault::Driver { kernel, error })
 }

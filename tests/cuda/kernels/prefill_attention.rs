@@ -69,8 +69,21 @@ fn shape(heads: usize, kv_heads: usize, head_dim: usize, block_size: usize, wind
 }
 
 /// Chunks at the start of sequences and in their middle, of as many rows as a warp or a tile has, and of one more or less.
-const CHUNKS: [(usize, usize); 12] =
-    [(0, 1), (0, 15), (0, 16), (0, 17), (0, 63), (0, 64), (0, 65), (63, 1), (64, 17), (100, 64), (49, 16), (0, 0)];
+const CHUNKS: [(usize, usize); 13] = [
+    (0, 1),
+    (0, 15),
+    (0, 16),
+    (0, 17),
+    (0, 63),
+    (0, 64),
+    (0, 65),
+    (63, 1),
+    (64, 17),
+    (100, 64),
+    (49, 16),
+    (33, 32),
+    (0, 0),
+];
 
 fn chunks_are_the_oracles<T: Half>() {
     for (heads, kv_heads, head_dim, block_size) in
@@ -110,6 +123,17 @@ fn any_chunks_are_the_oracles() {
         let shape = shape(kv_heads * group, kv_heads, head_dim, block_size, pick(2) * (1 + pick(150)));
         let chunks: Vec<(usize, usize)> = (0..1 + pick(3)).map(|_| (pick(2) * pick(150), pick(100))).collect();
         check::<f16>(shape, &chunks);
+    }
+}
+
+/// Scores so far apart that some step's largest is much above that of the steps before, and others' by little.
+#[test]
+fn scores_that_rise_are_the_oracles() {
+    for head_dim in [32, 128] {
+        let shape = shape(3, 1, head_dim, 16, 0);
+        let chunks = [(0, 70), (300, 20)];
+        check::<bf16>(PagedShape { scale: 4.0 * shape.scale, ..shape }, &chunks);
+        check::<f16>(PagedShape { scale: 32.0 * shape.scale, window: 150, ..shape }, &chunks);
     }
 }
 

@@ -1,8 +1,8 @@
 //! `kernels/gemv.cu`: a linear layer for 1 to 8 rows, at the speed of reading its weights once.
 
 use super::Checks;
-use crate::engine::cuda::launch::{DeviceSlice, Half, Kernels, LaunchFault, Traffic, launch};
-use cudarc::driver::{CudaFunction, CudaStream};
+use crate::engine::cuda::launch::{DeviceSlice, Function, Half, Kernels, LaunchFault, Traffic, launch};
+use cudarc::driver::CudaStream;
 use half::{bf16, f16};
 
 const CHECKS: Checks = Checks { kernel: "gemv" };
@@ -16,23 +16,23 @@ pub const MOST_ROWS: usize = 8;
 /// What the sums of products of `T` may be rounded to: `T` itself or `f32`.
 pub trait SumOf<T> {
     /// The functions that do so, by rows, from 1.
-    fn functions(kernels: &Kernels) -> &[CudaFunction; MOST_ROWS];
+    fn functions(kernels: &Kernels) -> &[Function; MOST_ROWS];
 }
 
 impl SumOf<bf16> for bf16 {
-    fn functions(kernels: &Kernels) -> &[CudaFunction; MOST_ROWS] {
+    fn functions(kernels: &Kernels) -> &[Function; MOST_ROWS] {
         &kernels.gemv.bf16
     }
 }
 
 impl SumOf<f16> for f16 {
-    fn functions(kernels: &Kernels) -> &[CudaFunction; MOST_ROWS] {
+    fn functions(kernels: &Kernels) -> &[Function; MOST_ROWS] {
         &kernels.gemv.f16
     }
 }
 
 impl<T: Half> SumOf<T> for f32 {
-    fn functions(kernels: &Kernels) -> &[CudaFunction; MOST_ROWS] {
+    fn functions(kernels: &Kernels) -> &[Function; MOST_ROWS] {
         T::of(&kernels.gemv_f32)
     }
 }

@@ -2,7 +2,7 @@
 
 use super::paged::{Counts, Paged, PagedShape};
 use super::{Checks, paged};
-use crate::engine::cuda::launch::{DeviceSlice, Half, Kernels, LaunchFault, Traffic, launch_sharing};
+use crate::engine::cuda::launch::{DeviceSlice, Half, Kernels, LaunchFault, Traffic, launch};
 use cudarc::driver::{CudaStream, DeviceRepr};
 use std::ops::Range;
 
@@ -16,48 +16,43 @@ const MOST_ROWS: u32 = 64;
 const POSITIONS: usize = 2 * 64;
 /// What the driver takes as the second number of a grid.
 const MOST_TILES: usize = 65535;
-/// Blocks of the wide plan that a multiprocessor runs at once.
-const WIDE_AT_ONCE: usize = 2;
+/// Threads of a block.
+const THREADS: u32 = 128;
+/// Blocks of the wide plan for each multiprocessor, from which on it is the faster one.
+const WIDE_BLOCKS: usize = 3;
 
 /// How blocks share the work: see the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Plan {
+    /// A block takes one head of a tile.
+    Narrow,
     /// A block takes two heads of a tile.
     Wide,
-    /// A block takes a head of a tile, with two warps for each 16 of its rows.
-    Deep,
 }
 
 impl Plan {
     /// Both, in the order in which `Kernels` holds their versions.
-    pub const ALL: [Self; 2] = [Self::Wide, Self::Deep];
+    pub const ALL: [Self; 2] = [Self::Narrow, Self::Wide];
 
-    /// The faster one for `tiles` tiles: the wide one, if it has work for all of the device.
+    /// The faster one for `tiles` tiles: the wide one, if heads share keys and there is work for all of the device.
     pub fn of(shape: &PagedShape, tiles: usize, multiprocessors: usize) -> Self {
-        let enough = Self::Wide.blocks(shape) * tiles >= multiprocessors * WIDE_AT_ONCE;
-        if enough && shape.heads > shape.kv_heads { Self::Wide } else { Self::Deep }
+        let enough = Self::Wide.blocks(shape) * tiles >= multiprocessors * WIDE_BLOCKS;
+        if enough && shape.heads > shape.kv_heads { Self::Wide } else { Self::Narrow }
     }
 
     /// What it is called in the names of versions.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Narrow => "narrow",
             Self::Wide => "wide",
-            Self::Deep => "deep",
         }
     }
 
     /// Query heads of a block.
     fn heads(self) -> usize {
         match self {
+            Self::Narrow => 1,
             Self::Wide => 2,
-            Self::Deep => 1,
-        }
-    }
-
-    fn threads(self) -> u32 {
-        match self {
-            Self::Wide => 128,
-            Self::Deep => 256,
         }
     }
 
@@ -132,7 +127,6 @@ impl<T: Half> PrefillAttention<T> {
     /// refuses.
     pub fn launch(&self, kernels: &Kernels, stream: &CudaStream) -> Result<(), LaunchFault> {
         let Counts { heads, kv_heads, block_size, table_stride, window, .. } = self.paged.check(CHECKS)?;
-        let head_dim = self.paged.shape.head_dim;
         let shape = &self.paged.shape;
         let head_dim = shape.head_dim;
         let Some(width) = WIDTHS.iter().position(|width| *width == head_dim) else {
@@ -144,8 +138,6 @@ impl<T: Half> PrefillAttention<T> {
         if self.tiles.len() > MOST_TILES {
             return Err(CHECKS.fault(format!("{} tiles: a grid has {MOST_TILES} at most", self.tiles.len())));
         }
-        let cache_rows = self.paged.k_cache.len() / head_dim;
-        CHECKS.count("rows of a cache", cache_rows)?;
         let blocks = CHECKS.count("blocks of a tile", self.plan.blocks(shape))?;
         let members = self.paged.tables.len() / self.paged.table_stride.max(1);
         CHECKS.shape("tables", self.paged.tables, &[members, self.paged.table_stride])?;
@@ -168,12 +160,11 @@ impl<T: Half> PrefillAttention<T> {
             window.into(),
             shape.scale.into(),
         ];
-        let version = width * Plan::ALL.len() + self.plan as usize;
-        let function = T::of(&kernels.prefill_attention[version]);
-        let (grid, memory) = ((blocks, tiles, 1), self.plan.shared_bytes(head_dim));
-        // SAFETY: the parameters of `prefill_attention_*`, and its plan's blocks, threads and shared memory; what tiles and tables name is
-        // inside `qkv`, `out` and the caches, as the fields demand.
-        unsafe { launch_sharing(stream, (CHECKS.kernel, function), grid, (self.plan.threads(), memory), &arguments) }
+        let function = T::of(&kernels.prefill_attention[width * Plan::ALL.len() + self.plan as usize]);
+        let grid = (blocks, tiles, 1);
+        // SAFETY: the parameters of `prefill_attention_*`, and its plan's blocks; what tiles and tables name is inside `qkv`,
+        // `out` and the caches, as the fields demand.
+        unsafe { launch(stream, (CHECKS.kernel, function), grid, THREADS, &arguments) }
     }
 
     /// What one launch of `tiles` must move, if no two members share a block.
@@ -232,6 +223,21 @@ mod tests {
         assert_eq!(rows, (5..135).collect::<Vec<_>>());
         assert_eq!(positions, (9..139).collect::<Vec<_>>());
         assert!(tiles.iter().all(|tile| tile.member == 3 && tile.rows <= 64));
+    }
+
+    #[test]
+    fn the_wide_plan_takes_groups_of_heads_and_work_for_the_device() {
+        let plan = |heads, kv_heads, rows, multiprocessors| {
+            let shape = PagedShape { heads, kv_heads, head_dim: 128, block_size: 16, window: 0, scale: 1.0 };
+            Plan::of(&shape, Tile::cover(0, 0, rows, 0).count(), multiprocessors)
+        };
+        // 16 blocks of two heads for each of 32 and 8 tiles.
+        assert_eq!(plan(32, 8, 2048, 132), Plan::Wide);
+        assert_eq!(plan(32, 8, 512, 132), Plan::Narrow);
+        assert_eq!([42, 43].map(|multiprocessors| plan(32, 8, 512, multiprocessors)), [Plan::Wide, Plan::Narrow]);
+        // Of seven heads, the last block has one.
+        assert_eq!([128, 129].map(|multiprocessors| plan(28, 4, 1536, multiprocessors)), [Plan::Wide, Plan::Narrow]);
+        assert_eq!(plan(32, 32, 4096, 1), Plan::Narrow);
     }
 
     #[test]
