@@ -42,9 +42,8 @@ fn check_plan<T: Half>(plan: Plan, shape: PagedShape, chunks: &[(usize, usize)])
     let paged = placed.paged(&out);
     let prefill = PrefillAttention { paged, tiles: tiles_there.slice(), plan };
     let launch = || prefill.launch(device.kernels, &device.stream).unwrap_or_else(|e| panic!("{what}: {e}"));
-    if let Some(counted) =
-        counted::<T>(&device, &format!("prefill_attention_{}_{}", shape.head_dim, plan.name()), launch)
-    {
+    let version = format!("prefill_attention_{}_{}", shape.head_dim, plan.name());
+    if let Some(counted) = counted::<T>(&device, &version, launch) {
         assert_eq!(counted, prefill.traffic(&tiles), "{what}");
     }
 
