@@ -8,7 +8,7 @@ use half::bf16;
 use stageline::base::Fault;
 use stageline::engine::cuda::kernels::prefill_attention::Tile;
 use stageline::engine::cuda::kernels::{
-    CombineAttention, DecodeAttention, Paged, PagedShape, PrefillAttention, decode_attention,
+    CombineAttention, DecodeAttention, Paged, PagedShape, PrefillAttention, decode_attention, prefill_attention,
 };
 use stageline::engine::cuda::launch::DeviceSlice;
 use stageline::model::LlamaSpec;
@@ -25,7 +25,8 @@ pub fn measure(bench: &mut Bench, model: &Model) {
     for &rows in &plan.prompts {
         let gflop = attention_flops(llama.heads, llama.head_dim, rows) / 1e9;
         let what = format!("prefill_attention, {} ({gflop:.3} GFLOP)", plural(rows, "row"));
-        bench.line(&what, |memory| prefill(memory, llama, rows));
+        let chip = bench.device.gpu.multiprocessors as usize;
+        bench.line(&what, |memory| prefill(memory, llama, rows, chip));
     }
 }
 
@@ -56,10 +57,11 @@ fn decode(
 }
 
 /// A prompt of `rows` rows from its begin.
-fn prefill(memory: &Memory, llama: &LlamaSpec, rows: usize) -> Result<Launch, Fault> {
+fn prefill(memory: &Memory, llama: &LlamaSpec, rows: usize, multiprocessors: usize) -> Result<Launch, Fault> {
     let paged = paged(memory, llama, (rows, 1), rows.div_ceil(BLOCK_SIZE))?;
     let tiles: Vec<Tile> = Tile::cover(0, 0, rows as u32, 0).collect();
-    let attention = PrefillAttention { paged, tiles: memory.copy(&tiles)? };
+    let plan = prefill_attention::Plan::of(&paged.shape, tiles.len(), multiprocessors);
+    let attention = PrefillAttention { paged, tiles: memory.copy(&tiles)?, plan };
     Launch::new(attention.traffic(&tiles), move |kernels, stream| attention.launch(kernels, stream))
 }
 

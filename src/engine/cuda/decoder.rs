@@ -4,7 +4,7 @@ use super::device::Gpu;
 use super::gemm::{Element, Product};
 use super::graphs::record;
 use super::kernels::gemv::SumOf;
-use super::kernels::prefill_attention::Tile;
+use super::kernels::prefill_attention::{Plan, Tile};
 use super::kernels::{
     AddRmsNorm, CombineAttention, DecodeAttention, Embed, Gemv, Paged, PagedShape, PrefillAttention, RopeKv, Sample,
     SiluMul, decode_attention, gemv,
@@ -293,7 +293,8 @@ impl<T: Compute> Decoder<T> {
             }
         }
         if shape.tiles > 0 {
-            let prefill = PrefillAttention { paged: all, tiles: step.tiles };
+            let plan = Plan::of(&paged_shape, shape.tiles, self.gpu.multiprocessors as usize);
+            let prefill = PrefillAttention { paged: all, tiles: step.tiles, plan };
             self.launched(
                 |tally| prefill.traffic(&tally.tiles),
                 prefill.launch(&self.shared.kernels, &self.gpu.stream),

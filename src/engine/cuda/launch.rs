@@ -175,6 +175,8 @@ pub struct Function {
     function: CudaFunction,
     /// Whether it waits for the kernels before it by itself.
     chained: bool,
+    /// Dynamic shared memory of each of its blocks.
+    shared_bytes: u32,
 }
 
 /// The functions of one kernel file.
@@ -200,7 +202,28 @@ impl Module {
     fn function(&self, name: &str) -> Result<Function, LaunchFault> {
         let function = self.module.load_function(name);
         let function = function.map_err(|error| LaunchFault::Driver { kernel: self.name, error })?;
-        Ok(Function { function, chained: self.chained })
+        Ok(Function { function, chained: self.chained, shared_bytes: 0 })
+    }
+
+    /// Gives each block of `function` so much dynamic shared memory, which a device may have only for those that ask.
+    fn sharing(&self, function: Function, shared_bytes: u32) -> Result<Function, LaunchFault> {
+        let most = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+        let asked = function.function.set_attribute(most, shared_bytes as i32);
+        asked.map_err(|error| LaunchFault::Driver { kernel: self.name, error })?;
+        Ok(Function { shared_bytes, ..function })
+    }
+
+    /// As [`Self::pairs`], of versions that take dynamic shared memory, each with its bytes.
+    fn pairs_sharing(
+        &self,
+        name: &str,
+        versions: impl Iterator<Item = (String, u32)>,
+    ) -> Result<Vec<Pair<Function>>, LaunchFault> {
+        let sharing = |(version, bytes)| {
+            let Pair { bf16, f16 } = self.pair(&format!("{name}_{version}"))?;
+            Ok(Pair { bf16: self.sharing(bf16, bytes)?, f16: self.sharing(f16, bytes)? })
+        };
+        versions.map(sharing).collect()
     }
 
     /// The pair of each of `versions`: `{name}_{version}_bf16` and so on.
@@ -269,7 +292,7 @@ impl Kernels {
             gemv: Pair { bf16: gemv("gemv_bf16")?, f16: gemv("gemv_f16")? },
             gemv_f32: Pair { bf16: gemv("gemv_bf16_f32")?, f16: gemv("gemv_f16_f32")? },
             prefill_attention: module!(context, "prefill_attention")?
-                .pairs("prefill_attention", prefill_attention::versions())?,
+                .pairs_sharing("prefill_attention", prefill_attention::versions())?,
             rope_kv: module!(context, "rope_kv")?.pair("rope_kv")?,
             sample: module!(context, "sample")?.function("sample")?,
             silu_mul: module!(context, "silu_mul")?.pair("silu_mul")?,
@@ -350,7 +373,7 @@ pub(super) unsafe fn launch(
         blockDimX: threads,
         blockDimY: 1,
         blockDimZ: 1,
-        sharedMemBytes: 0,
+        sharedMemBytes: function.shared_bytes,
         hStream: stream.cu_stream(),
         attrs: &raw mut chain,
         numAttrs: u32::from(function.chained),

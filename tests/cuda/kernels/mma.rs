@@ -1,4 +1,5 @@
-//! `kernels/include/mma.cuh`: which lane holds what, as CUTLASS's own header has it, and the product.
+//! `kernels/include/mma.cuh`: which lane holds what, as CUTLASS's own header has it, and the product; and that
+//! `kernels/include/ldmatrix.cuh` loads it so.
 //!
 //! CuTe, the part of CUTLASS that we check against, writes such a layout as
 //! `Layout<Shape<Shape<_4,_8>,Shape<_2,_2>>, Stride<Stride<_32,_1>,Stride<_16,_8>>>`: the first of each is of the lane, the
@@ -206,16 +207,68 @@ fn the_instruction_takes_its_registers_in_order() {
             .collect();
         assert_eq!(matrices.iter().map(Vec::len).collect::<Vec<_>>(), [4, 4, 2, 4], "{operands}");
         assert_eq!(matrices[0], matrices[3], "{operands}");
-        let offset = |word: usize| if word == 0 { "]".to_string() } else { format!("+{}]", 4 * word) };
         for (word, register) in matrices.iter().flat_map(|matrix| matrix.iter().enumerate()) {
             let load = |line: &&str| line.contains("ld.global") && line.contains(&format!("{register},"));
             let line = code.lines().find(load).unwrap_or_else(|| panic!("{register} is loaded nowhere"));
             assert!(line.contains(&offset(word)), "word {word} of {operands}: {line}");
         }
-        for (word, register) in matrices[0].iter().enumerate() {
-            let line = code.lines().find(|line| line.contains("st.global") && line.ends_with(&format!("{register};")));
-            assert!(line.is_some_and(|line| line.contains(&offset(word))), "word {word}: {line:?}");
+        are_stored_in_order(code, &matrices[0]);
+    }
+}
+
+/// How an address in PTX ends that is so many words behind another.
+fn offset(word: usize) -> String {
+    if word == 0 { "]".to_string() } else { format!("+{}]", 4 * word) }
+}
+
+fn are_stored_in_order(code: &str, registers: &[&str]) {
+    for (word, register) in registers.iter().enumerate() {
+        let line = code.lines().find(|line| line.contains("st.global") && line.ends_with(&format!("{register};")));
+        assert!(line.is_some_and(|line| line.contains(&offset(word))), "word {word}: {line:?}");
+    }
+}
+
+/// What `kernel` gives each lane of a matrix of 16 rows of 16, whose numbers are 0, 1, 2…, if a lane brings that half of
+/// that row which `row` says.
+fn loaded(kernel: &str, row: impl Fn(usize) -> (usize, usize)) -> Vec<Vec<usize>> {
+    let device = device();
+    let matrix: Vec<u32> = (0..128).map(|word| (2 * word) | (2 * word + 1) << 16).collect();
+    let rows: Vec<u32> = (0..LANES).map(row).map(|(row, half)| (2 * row + half) as u32).collect();
+    let (matrix, rows, loaded) = (device.array(&matrix), device.array(&rows), device.unset::<u32>(4 * LANES));
+    one_warp(&device, kernel, &[matrix.slice().address(), rows.slice().address(), loaded.slice().address()]);
+    let numbers = loaded.read().into_iter().flat_map(|word| [word & 0xffff, word >> 16]);
+    numbers.map(|n| n as usize).collect::<Vec<_>>().chunks_exact(8).map(<[usize]>::to_vec).collect()
+}
+
+/// The rows that attention's lanes bring: A is queries, a row each; two B are keys, a column each, or values, a row each.
+#[test]
+fn rows_are_loaded_as_the_product_takes_them() {
+    let layouts = Layouts::of(F16);
+    let queries = loaded("ldmatrix_rows", |lane| (lane % 16, lane / 16));
+    let keys = loaded("ldmatrix_rows", |lane| (lane / 16 * 8 + lane % 8, lane / 8 % 2));
+    let values = loaded("ldmatrix_transposed_rows", |lane| (lane % 16, lane / 16));
+    for lane in 0..LANES {
+        for i in 0..8 {
+            let (row, column) = layouts.place(0, lane, i);
+            assert_eq!(queries[lane][i], 16 * row + column, "queries: lane {lane}, number {i}");
+            let (row, column) = layouts.place(1, lane, i % 4);
+            let column = column + i / 4 * 8;
+            assert_eq!(keys[lane][i], 16 * column + row, "keys: lane {lane}, number {i}");
+            assert_eq!(values[lane][i], 16 * row + column, "values: lane {lane}, number {i}");
         }
+    }
+}
+
+/// As for the product: the instruction itself is only seen in the PTX.
+#[test]
+fn the_load_gives_its_registers_in_order() {
+    for (kernel, form) in [("ldmatrix_rows", ""), ("ldmatrix_transposed_rows", ".trans")] {
+        let code = between(PTX, &format!(".entry {kernel}("), "ret;").expect("the kernel");
+        let instruction = format!("ldmatrix.sync.aligned.m8n8.x4{form}.shared.b16 {{");
+        let registers = between(code, &instruction, "}").unwrap_or_else(|| panic!("no {instruction}"));
+        let registers: Vec<&str> = registers.split(", ").collect();
+        assert_eq!(registers.len(), 4, "{registers:?}");
+        are_stored_in_order(code, &registers);
     }
 }
 

@@ -6,18 +6,22 @@ use crate::counted::counted;
 use crate::device;
 use half::{bf16, f16};
 use stageline::base::prng::Prng;
-use stageline::engine::cuda::kernels::prefill_attention::{Tile, oracle};
+use stageline::engine::cuda::kernels::prefill_attention::{Plan, Tile, oracle};
 use stageline::engine::cuda::kernels::{Paged, PagedShape, PrefillAttention};
 use stageline::engine::cuda::launch::Half;
 
 /// Rows of `qkv` at its end that no tile names.
 const IDLE: usize = 3;
 
-/// Runs, in one launch, chunks of sequences, each the position of its first row and its rows, and holds each row against
-/// the oracle, and what was read and written against what must be. Rows in no tile must stay as they are.
+/// Runs, in one launch of each plan, chunks of sequences, each the position of its first row and its rows, and holds each
+/// row against the oracle, and what was read and written against what must be. Rows in no tile must stay as they are.
 fn check<T: Half>(shape: PagedShape, chunks: &[(usize, usize)]) {
+    Plan::ALL.iter().for_each(|plan| check_plan::<T>(*plan, shape, chunks));
+}
+
+fn check_plan<T: Half>(plan: Plan, shape: PagedShape, chunks: &[(usize, usize)]) {
     let device = device();
-    let what = format!("{shape:?}, chunks {chunks:?}");
+    let what = format!("{plan:?}, {shape:?}, chunks {chunks:?}");
     let width = shape.heads * shape.head_dim;
     let count = chunks.iter().map(|(_, rows)| rows).sum::<usize>() + IDLE;
     // What a window leaves out for all rows is NaN as well.
@@ -36,9 +40,10 @@ fn check<T: Half>(shape: PagedShape, chunks: &[(usize, usize)]) {
     let (placed, tiles_there) = (cache.placed(&device, shape, &qkv), device.array(&tiles));
     let out = device.unset::<T>(count * width);
     let paged = placed.paged(&out);
-    let prefill = PrefillAttention { paged, tiles: tiles_there.slice() };
+    let prefill = PrefillAttention { paged, tiles: tiles_there.slice(), plan };
     let launch = || prefill.launch(device.kernels, &device.stream).unwrap_or_else(|e| panic!("{what}: {e}"));
-    if let Some(counted) = counted::<T>(&device, &format!("prefill_attention_{}", shape.head_dim), launch) {
+    let version = format!("prefill_attention_{}_{}", shape.head_dim, plan.name());
+    if let Some(counted) = counted::<T>(&device, &version, launch) {
         assert_eq!(counted, prefill.traffic(&tiles), "{what}");
     }
 
@@ -63,8 +68,21 @@ fn shape(heads: usize, kv_heads: usize, head_dim: usize, block_size: usize, wind
 }
 
 /// Chunks at the start of sequences and in their middle, of as many rows as a warp or a tile has, and of one more or less.
-const CHUNKS: [(usize, usize); 12] =
-    [(0, 1), (0, 15), (0, 16), (0, 17), (0, 63), (0, 64), (0, 65), (63, 1), (64, 17), (100, 64), (49, 16), (0, 0)];
+const CHUNKS: [(usize, usize); 13] = [
+    (0, 1),
+    (0, 15),
+    (0, 16),
+    (0, 17),
+    (0, 63),
+    (0, 64),
+    (0, 65),
+    (63, 1),
+    (64, 17),
+    (100, 64),
+    (49, 16),
+    (33, 32),
+    (0, 0),
+];
 
 fn chunks_are_the_oracles<T: Half>() {
     for (heads, kv_heads, head_dim, block_size) in
@@ -107,6 +125,17 @@ fn any_chunks_are_the_oracles() {
     }
 }
 
+/// Scores so far apart that some step's largest is much above that of the steps before, and others' by little.
+#[test]
+fn scores_that_rise_are_the_oracles() {
+    for head_dim in [32, 128] {
+        let shape = shape(3, 1, head_dim, 16, 0);
+        let chunks = [(0, 70), (300, 20)];
+        check::<bf16>(PagedShape { scale: 4.0 * shape.scale, ..shape }, &chunks);
+        check::<f16>(PagedShape { scale: 32.0 * shape.scale, window: 150, ..shape }, &chunks);
+    }
+}
+
 #[test]
 fn long_sequences_are_the_oracles() {
     check::<bf16>(shape(1, 1, 64, 16, 0), &[(1999, 49)]);
@@ -130,7 +159,7 @@ fn what_does_not_fit_is_refused() {
         out: half(2 * 2 * 64),
         shape: shape(2, 1, 64, 4, 0),
     };
-    let fits = PrefillAttention { paged, tiles: tiles.slice() };
+    let fits = PrefillAttention { paged, tiles: tiles.slice(), plan: Plan::Wide };
     fits.launch(device.kernels, &device.stream).expect("what fits is launched");
     assert!(halves.read().iter().all(|n| n.to_f32().is_nan()), "tiles of no rows write {NOTHING}");
     let of = |change: &dyn Fn(&mut Paged<bf16>)| {
@@ -147,6 +176,8 @@ fn what_does_not_fit_is_refused() {
         of(&|p| p.shape.head_dim = 8),
         of(&|p| p.shape.block_size = 6),
         of(&|p| p.shape.window = usize::MAX),
+        of(&|p| p.shape.scale = 0.0),
+        of(&|p| p.shape.scale = f32::NAN),
     ];
     for (i, prefill) in unfit.iter().enumerate() {
         let refused = prefill.launch(device.kernels, &device.stream);

@@ -7,21 +7,73 @@ use cudarc::driver::{CudaStream, DeviceRepr};
 use std::ops::Range;
 
 const CHECKS: Checks = Checks { kernel: "prefill_attention" };
-const THREADS: u32 = 128;
 
 /// The widths of heads that the kernel has a version for.
 const WIDTHS: [usize; 4] = [32, 64, 96, 128];
 /// Rows of a tile at most: what one block takes.
 const MOST_ROWS: u32 = 64;
+/// Positions whose keys and values a block has room for: those of two steps.
+const POSITIONS: usize = 2 * 64;
 /// What the driver takes as the second number of a grid.
-const MOST_HEADS: usize = 65535;
+const MOST_TILES: usize = 65535;
+/// Threads of a block.
+const THREADS: u32 = 128;
+/// Blocks of the wide plan for each multiprocessor, from which on it is the faster one.
+const WIDE_BLOCKS: usize = 3;
 
-/// The names of all versions, in the order in which `Kernels` holds them.
-pub(in crate::engine::cuda) fn versions() -> impl Iterator<Item = String> {
-    WIDTHS.into_iter().map(|width| width.to_string())
+/// How blocks share the work: see the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Plan {
+    /// A block takes one head of a tile.
+    Narrow,
+    /// A block takes two heads of a tile.
+    Wide,
 }
 
-/// Up to 64 rows of one sequence, at consecutive positions: the work of one block for each head.
+impl Plan {
+    /// Both, in the order in which `Kernels` holds their versions.
+    pub const ALL: [Self; 2] = [Self::Narrow, Self::Wide];
+
+    /// The faster one for `tiles` tiles: the wide one, if heads share keys and there is work for all of the device.
+    pub fn of(shape: &PagedShape, tiles: usize, multiprocessors: usize) -> Self {
+        let enough = Self::Wide.blocks(shape) * tiles >= multiprocessors * WIDE_BLOCKS;
+        if enough && shape.heads > shape.kv_heads { Self::Wide } else { Self::Narrow }
+    }
+
+    /// What it is called in the names of versions.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Narrow => "narrow",
+            Self::Wide => "wide",
+        }
+    }
+
+    /// Query heads of a block.
+    fn heads(self) -> usize {
+        match self {
+            Self::Narrow => 1,
+            Self::Wide => 2,
+        }
+    }
+
+    /// Blocks of a tile.
+    fn blocks(self, shape: &PagedShape) -> usize {
+        shape.kv_heads * (shape.heads / shape.kv_heads).div_ceil(self.heads())
+    }
+
+    /// Bytes of shared memory that a block takes: queries, keys and values.
+    fn shared_bytes(self, head_dim: usize) -> u32 {
+        ((self.heads() * MOST_ROWS as usize + 2 * POSITIONS) * head_dim * 2) as u32
+    }
+}
+
+/// The names of all versions, in the order in which `Kernels` holds them, and the shared memory that each takes.
+pub(in crate::engine::cuda) fn versions() -> impl Iterator<Item = (String, u32)> {
+    let of = |width: usize| Plan::ALL.map(|plan| (format!("{width}_{}", plan.name()), plan.shared_bytes(width)));
+    WIDTHS.into_iter().flat_map(of)
+}
+
+/// Up to 64 rows of one sequence, at consecutive positions: what a block takes of one or two heads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Tile {
@@ -39,9 +91,10 @@ pub struct Tile {
 unsafe impl DeviceRepr for Tile {}
 
 impl Tile {
-    /// The tiles of `rows` rows of a sequence, of which the first is `first_row` at `position`.
+    /// The tiles of `rows` rows of a sequence, of which the first is `first_row` at `position`. Those that see most come
+    /// first, as blocks start in this order and the last to start should have little to do.
     pub fn cover(member: u32, first_row: u32, rows: u32, position: u32) -> impl Iterator<Item = Self> {
-        (0..rows.div_ceil(MOST_ROWS)).map(move |i| {
+        (0..rows.div_ceil(MOST_ROWS)).rev().map(move |i| {
             let done = i * MOST_ROWS;
             Self { member, first_row: first_row + done, rows: MOST_ROWS.min(rows - done), position: position + done }
         })
@@ -62,6 +115,8 @@ pub struct PrefillAttention<T> {
     /// What to do. Rows, members and positions must be inside `qkv` and `tables`, which only whoever wrote them can have
     /// checked. Rows in no tile are not written.
     pub tiles: DeviceSlice<Tile>,
+    /// How blocks share the work. Results differ in their last digits.
+    pub plan: Plan,
 }
 
 impl<T: Half> PrefillAttention<T> {
@@ -72,13 +127,18 @@ impl<T: Half> PrefillAttention<T> {
     /// refuses.
     pub fn launch(&self, kernels: &Kernels, stream: &CudaStream) -> Result<(), LaunchFault> {
         let Counts { heads, kv_heads, block_size, table_stride, window, .. } = self.paged.check(CHECKS)?;
-        let head_dim = self.paged.shape.head_dim;
-        let Some(version) = WIDTHS.iter().position(|width| *width == head_dim) else {
+        let shape = &self.paged.shape;
+        let head_dim = shape.head_dim;
+        let Some(width) = WIDTHS.iter().position(|width| *width == head_dim) else {
             return Err(CHECKS.fault(format!("heads of {head_dim} numbers: it takes 32, 64, 96 and 128")));
         };
-        if self.paged.shape.heads > MOST_HEADS {
-            return Err(CHECKS.fault(format!("{heads} heads: a grid has {MOST_HEADS} at most")));
+        if shape.scale.is_nan() || shape.scale <= 0.0 {
+            return Err(CHECKS.fault(format!("a scale of {}: it takes those above 0", shape.scale)));
         }
+        if self.tiles.len() > MOST_TILES {
+            return Err(CHECKS.fault(format!("{} tiles: a grid has {MOST_TILES} at most", self.tiles.len())));
+        }
+        let blocks = CHECKS.count("blocks of a tile", self.plan.blocks(shape))?;
         let members = self.paged.tables.len() / self.paged.table_stride.max(1);
         CHECKS.shape("tables", self.paged.tables, &[members, self.paged.table_stride])?;
         CHECKS.aligned("tiles", self.tiles)?;
@@ -98,12 +158,13 @@ impl<T: Half> PrefillAttention<T> {
             block_size.into(),
             table_stride.into(),
             window.into(),
-            self.paged.shape.scale.into(),
+            shape.scale.into(),
         ];
-        let function = T::of(&kernels.prefill_attention[version]);
-        // SAFETY: the parameters of `prefill_attention_*`; a block a tile and query head; what tiles and tables name is
-        // inside `qkv`, `out` and the caches, as the fields demand.
-        unsafe { launch(stream, (CHECKS.kernel, function), (tiles, heads, 1), THREADS, &arguments) }
+        let function = T::of(&kernels.prefill_attention[width * Plan::ALL.len() + self.plan as usize]);
+        let grid = (blocks, tiles, 1);
+        // SAFETY: the parameters of `prefill_attention_*`, and its plan's blocks; what tiles and tables name is inside `qkv`,
+        // `out` and the caches, as the fields demand.
+        unsafe { launch(stream, (CHECKS.kernel, function), grid, THREADS, &arguments) }
     }
 
     /// What one launch of `tiles` must move, if no two members share a block.
@@ -154,12 +215,29 @@ mod tests {
     #[test]
     fn tiles_cover_each_row_once() {
         assert_eq!(Tile::cover(1, 5, 0, 9).count(), 0);
-        let tiles: Vec<Tile> = Tile::cover(3, 5, 130, 9).collect();
+        let mut tiles: Vec<Tile> = Tile::cover(3, 5, 130, 9).collect();
+        assert!(tiles.is_sorted_by_key(|tile| std::cmp::Reverse(tile.position)), "{tiles:?}");
+        tiles.reverse();
         let rows: Vec<u32> = tiles.iter().flat_map(|t| t.first_row..t.first_row + t.rows).collect();
         let positions: Vec<u32> = tiles.iter().flat_map(|t| t.position..t.position + t.rows).collect();
         assert_eq!(rows, (5..135).collect::<Vec<_>>());
         assert_eq!(positions, (9..139).collect::<Vec<_>>());
         assert!(tiles.iter().all(|tile| tile.member == 3 && tile.rows <= 64));
+    }
+
+    #[test]
+    fn the_wide_plan_takes_groups_of_heads_and_work_for_the_device() {
+        let plan = |heads, kv_heads, rows, multiprocessors| {
+            let shape = PagedShape { heads, kv_heads, head_dim: 128, block_size: 16, window: 0, scale: 1.0 };
+            Plan::of(&shape, Tile::cover(0, 0, rows, 0).count(), multiprocessors)
+        };
+        // 16 blocks of two heads for each of 32 and 8 tiles.
+        assert_eq!(plan(32, 8, 2048, 132), Plan::Wide);
+        assert_eq!(plan(32, 8, 512, 132), Plan::Narrow);
+        assert_eq!([42, 43].map(|multiprocessors| plan(32, 8, 512, multiprocessors)), [Plan::Wide, Plan::Narrow]);
+        // Of seven heads, the last block has one.
+        assert_eq!([128, 129].map(|multiprocessors| plan(28, 4, 1536, multiprocessors)), [Plan::Wide, Plan::Narrow]);
+        assert_eq!(plan(32, 32, 4096, 1), Plan::Narrow);
     }
 
     #[test]
