@@ -8,8 +8,11 @@ struct PagedHead {
     u32 kv_head, kv_heads, head_dim;
 
     // The first number of `position`, counted from the start of the cache.
-    __device__ __forceinline__ size_t at(u32 position) const {
-        u32 block = blocks[position >> shift], place = position & ((1u << shift) - 1);
+    __device__ __forceinline__ size_t at(u32 position) const { return in_block(blocks[position >> shift], position); }
+
+    // The same, of a position in `block`.
+    __device__ __forceinline__ size_t in_block(u32 block, u32 position) const {
+        u32 place = position & ((1u << shift) - 1);
         return (((static_cast<size_t>(block) * kv_heads + kv_head) << shift) + place) * head_dim;
     }
 };

@@ -223,7 +223,6 @@ macro_rules! module {
 #[derive(Debug)]
 pub struct Kernels {
     pub(super) add_rms_norm: Pair<CudaFunction>,
-    pub(super) combine_attention: Pair<CudaFunction>,
     /// Of each of `decode_attention::versions`.
     pub(super) decode_attention: Vec<Pair<CudaFunction>>,
     pub(super) embed: Pair<CudaFunction>,
@@ -248,7 +247,6 @@ impl Kernels {
         let gemv = |name| gemv.by_rows(name);
         Ok(Self {
             add_rms_norm: module!(context, "add_rms_norm")?.pair("add_rms_norm")?,
-            combine_attention: module!(context, "combine_attention")?.pair("combine_attention")?,
             decode_attention: module!(context, "decode_attention")?
                 .pairs("decode_attention", decode_attention::versions())?,
             embed: module!(context, "embed")?.pair("embed")?,
