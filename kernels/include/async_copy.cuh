@@ -5,7 +5,8 @@
 //   wait_copies<N>()              until all but the thread's last N groups are done
 //
 // From copy_async to that wait nothing is known of what lies at `to`. What other threads have copied is there after they
-// have waited and all have met at a barrier. Both addresses are multiples of 16 bytes.
+// have waited and all have met at a barrier. A thread waits for all of its copies before it ends. Both addresses are
+// multiples of 16 bytes.
 #pragma once
 #include "numbers.cuh"
 
@@ -41,6 +42,11 @@ inline AsyncCopies& own_copies() {
 }
 inline void copy_async(void* to, const void* from, bool there) {
     *static_cast<uint4*>(to) = {~0u, ~0u, ~0u, ~0u};
+    for (const auto& group : own_copies().groups) {
+        for (const AsyncCopy& copy : group) {
+            if (copy.to == to) emu_fail("two copies are on their way to one place");
+        }
+    }
     own_copies().started.push_back({static_cast<uint4*>(to), there ? static_cast<const uint4*>(from) : nullptr});
 }
 inline void copies_end() {
