@@ -9,22 +9,22 @@
 //
 // Head h goes with head h / (heads / kv_heads) of keys. block_size is a power of two, head_dim a multiple of 8 up to WIDTH.
 //
-// Launch: grid (any number: as many as run at once), 32 WARPS threads. An item is what up to 8 heads that share keys do for
-// a sequence. Items lie behind one another, in units of UNIT positions, and each block takes an equal share of all units,
-// found here from the lengths: so a recorded launch serves every length, and sequences of any lengths keep all blocks busy
-// to the end. A block that has all of an item writes `out`. An item that several have parts of is merged by the one that
-// is done last, in the order of positions. Part 0 is slot 1 of its block in `partial`, other parts are slot 0 of theirs:
-// largest score, sum of weights, two numbers without meaning, weighted sum of values, where scores are in powers of 2
-// (times log2 e) and weights are 2^(score - largest). `turns` of the block that has part 0 counts who is done.
+// All bytes are keys and values, each read once, so what counts is that the memory never waits:
+// - Blocks have equal shares. An item is what up to 8 heads that share keys do for a sequence. Items lie behind one another,
+//   in units of UNIT positions, and each block finds its share of all units from the lengths: a recorded launch serves every
+//   length, and sequences of any lengths keep all blocks busy to the end.
+// - A block that has all of an item writes `out`. An item that several have parts of is merged by the block that is done
+//   last, in the order of positions, which spares a launch. Part 0 is slot 1 of its block in `partial`, other parts are slot
+//   0 of theirs: largest score, sum of weights, two numbers without meaning, weighted sum of values, where scores are in
+//   powers of 2 (times log2 e) and weights are 2^(score - largest). `turns` of the block that has part 0 counts who is done.
+// - A warp takes KEYS positions a step, and while it calculates one, the next is on its way to its ring in shared memory. It
+//   copies whole rows: memory is read fastest in long runs, the 256 bytes of a head of 128, and not in each lane's pieces.
+// - The tensor cores (include/mma.cuh) make keys x queries and values x weights; 8 heads are the columns of their products.
+//   Weights are rounded to T before they meet the values, since they take nothing else. Dimensions and keys may come in any
+//   order, so a lane's part of a product is 16 bytes of a row: of the keys of rows g and g + 8, 8 dimensions of each CHUNK;
+//   of the values of keys 2c, 2c + 1, 2c + 8, 2c + 9, 8 dimensions of each SLAB.
 //
-// A warp takes KEYS positions a step. The tensor cores (include/mma.cuh) make keys x queries and values x weights; 8 heads
-// are the columns of their products. Weights are rounded to T before they meet the values, since they take nothing else.
-// Dimensions and keys may come in any order, so each lane takes pieces of 16 bytes that are its part of a product:
-// - Of the keys of rows g and g + 8 it takes 8 dimensions of each 32: two of them are its share of one product, ...
-// - Of the values of keys 2c, 2c + 1, 2c + 8, 2c + 9 it takes 8 dimensions of each 64.
-// A lane's pieces wait in shared memory that only it writes and reads: nothing but its own copies is waited for, and AHEAD
-// steps are on their way while one is calculated.
-//
+// Launch: grid (any number: 2 a multiprocessor read as fast as can be, see `Blocks`), 32 WARPS threads.
 // Oracle: src/engine/cuda/kernels/decode_attention.rs `oracle`. Tolerance: twice the rounding of T times the largest value.
 // Bytes: reads what each sequence sees of its keys and values once, the blocks' numbers, the queries, the lengths; writes
 // out; writes and reads each part of an item that has several, and a word of `turns` for each such item.
@@ -34,12 +34,11 @@
 #include "include/reduce.cuh"
 #include "include/transpose.cuh"
 
-constexpr u32 UNIT = 64;  // positions
-constexpr u32 LEAST = 1;  // units of a block that has any
-constexpr u32 HEADS = 8;  // of an item at most
-constexpr u32 KEYS = 16;  // of a warp's step
-constexpr u32 CHUNK = 32; // dimensions of a key that 4 lanes take at once
-constexpr u32 SLAB = 64;  // dimensions of a value that 8 lanes take at once
+constexpr u32 UNIT = 64;   // positions
+constexpr u32 HEADS = 8;   // of an item at most
+constexpr u32 KEYS = 16;   // of a warp's step
+constexpr u32 CHUNK = 32;  // dimensions of a key that 4 lanes take at once
+constexpr u32 SLAB = 64;   // dimensions of a value that 8 lanes take at once
 constexpr u32 AT_ONCE = 8; // parts that the last block merges at once
 
 // What a sequence sees: positions from `first` to `end`, in units from `begin` on. An empty one has a unit that writes zeros.
@@ -64,7 +63,7 @@ struct Share {
         u32 total = 0;
         for (u32 s = lane; s < seqs; s += WARP) total += Seen(lengths[s], window).units * items;
         total = __reduce_add_sync(ALL_LANES, total);
-        size = max((total + gridDim.x - 1) / gridDim.x, LEAST);
+        size = (total + gridDim.x - 1) / gridDim.x;
         unit = min(blockIdx.x * size, total);
         end = min(unit + size, total);
         seq = before = 0;
@@ -88,14 +87,13 @@ struct Share {
 __device__ __forceinline__ u32 lower(u32 a, u32 b) { return (a & 0xffff) | (b << 16); }
 __device__ __forceinline__ u32 upper(u32 a, u32 b) { return (a >> 16) | (b & 0xffff0000u); }
 
-// A lane's pieces of keys and values, on their way through shared memory. An entry is what it takes of the keys or of the
-// values of a step.
-template <typename T, u32 WIDTH, u32 AHEAD> struct Feed {
-    static constexpr u32 CHUNKS = WIDTH / CHUNK, SLABS = WIDTH / SLAB;
-    static constexpr u32 PIECES = 2 * CHUNKS; // of an entry
-    static_assert(PIECES == 4 * SLABS, "as many of keys as of values");
-    static constexpr u32 ENTRIES = 2 * AHEAD + 1;
-    static constexpr u32 WORDS = ENTRIES * PIECES * WARP; // of 16 bytes, of a warp
+// A warp's keys and values, on their way through shared memory. An entry is the keys or the values of a step, row by row.
+template <typename T, u32 WIDTH> struct Feed {
+    static constexpr u32 PIECES = WIDTH / EIGHT;          // of a row, of 16 bytes
+    static constexpr u32 ROWS = WARP / PIECES;            // that the warp copies at once
+    static constexpr u32 ENTRIES = 3;                     // one that is read, two on their way
+    static constexpr u32 WORDS = ENTRIES * KEYS * PIECES; // of 16 bytes
+    static constexpr u32 NONE = ~0u;
 
     uint4* ring;
     PagedHead head;
@@ -103,49 +101,42 @@ template <typename T, u32 WIDTH, u32 AHEAD> struct Feed {
     u32 lane;
     u32 filled = 0, taken = 0; // entries
 
-    __device__ __forceinline__ uint4& piece(u32 entry, u32 i) const { return ring[(entry * PIECES + i) * WARP + lane]; }
+    // Piece i of row `key`. A row's pieces change places from row to row, so that the 8 that 8 lanes read together, 4 of each
+    // of 2 rows or 2 of each of 4, lie in different banks.
+    __device__ __forceinline__ uint4& piece(u32 entry, u32 key, u32 i) const {
+        return ring[(entry * KEYS + key) * PIECES + (i ^ (key & 6) ^ (key & 1) * 4)];
+    }
     static __device__ __forceinline__ u32 next(u32 entry) { return entry + 1 == ENTRIES ? 0 : entry + 1; }
 
-    // The block of position step + lane % KEYS. What lies beyond the end is never read: it may be anything.
+    // The block of key lane % KEYS of a step. What lies beyond the end is never read: it may be anything.
     __device__ __forceinline__ u32 block(u32 step) const {
         const u32 position = step + lane % KEYS;
-        return seen.has(position) ? head.blocks[position >> head.shift] : 0;
+        return seen.has(position) ? head.block(position) : 0;
     }
-    // Key i of a step whose blocks are `block`, and whether it is seen.
-    __device__ __forceinline__ const T* row(const T* cache, u32 step, u32 block, u32 i) const {
-        return cache + head.in_block(__shfl_sync(ALL_LANES, block, i), step + i);
+    // The key's row in the cache, if it is seen.
+    __device__ __forceinline__ u32 row(u32 step, u32 block) const {
+        const u32 position = step + lane % KEYS;
+        return seen.has(position) ? head.row(block, position) : NONE;
     }
-    __device__ __forceinline__ void fetch_keys(const T* cache, u32 step, u32 block) {
+    // Fills the next entry, of which each lane knows the row of key lane % KEYS.
+    __device__ __forceinline__ void fetch(const T* cache, u32 step, u32 row) {
         if (step < seen.end) {
+            const u32 i = lane % PIECES;
+            const bool of_head = i * EIGHT < head.head_dim;
 #pragma unroll
-            for (u32 r = 0; r < 2; r++) {
-                const u32 key = lane / 4 + 8 * r;
-                const T* from = row(cache, step, block, key) + lane % 4 * EIGHT;
-#pragma unroll
-                for (u32 i = 0; i < CHUNKS; i++) {
-                    const bool there = seen.has(step + key) && i * CHUNK + lane % 4 * EIGHT < head.head_dim;
-                    if (i * CHUNK < head.head_dim) copy_async(&piece(filled, r * CHUNKS + i), from + i * CHUNK, there);
-                }
+            for (u32 r = 0; r < KEYS; r += ROWS) {
+                const u32 key = r + lane / PIECES, from = __shfl_sync(ALL_LANES, row, key);
+                copy_async(&piece(filled, key, i), cache + static_cast<size_t>(from) * head.head_dim + i * EIGHT,
+                           of_head && from != NONE);
             }
         }
         copies_end();
         filled = next(filled);
     }
-    __device__ __forceinline__ void fetch_values(const T* cache, u32 step, u32 block) {
-        if (step < seen.end) {
-#pragma unroll
-            for (u32 r = 0; r < 4; r++) {
-                const u32 key = 2 * (lane % 4) + r % 2 + 8 * (r / 2);
-                const T* from = row(cache, step, block, key) + lane / 4 * EIGHT;
-#pragma unroll
-                for (u32 i = 0; i < SLABS; i++) {
-                    const bool there = seen.has(step + key) && i * SLAB + lane / 4 * EIGHT < head.head_dim;
-                    if (i * SLAB < head.head_dim) copy_async(&piece(filled, r * SLABS + i), from + i * SLAB, there);
-                }
-            }
-        }
-        copies_end();
-        filled = next(filled);
+    // Waits for the oldest entry that is on its way. All lanes are done with the one before, which may be filled again.
+    __device__ __forceinline__ void await() const {
+        wait_copies<1>();
+        __syncwarp();
     }
 };
 
@@ -155,23 +146,20 @@ template <u32 WIDTH> struct Found {
     float top[2] = {-INFINITY, -INFINITY}, sum[2] = {};
 };
 
-template <typename T, u32 WIDTH, u32 WARPS, u32 AHEAD>
-__device__ __forceinline__ Found<WIDTH> attend(Feed<T, WIDTH, AHEAD>& feed, const T* k_cache, const T* v_cache,
+template <typename T, u32 WIDTH, u32 WARPS>
+__device__ __forceinline__ Found<WIDTH> attend(Feed<T, WIDTH>& feed, const T* k_cache, const T* v_cache,
                                                const T* queries, u32 count, float scale, u32 begin, u32 end) {
     constexpr u32 STRIDE = WARPS * KEYS;
     constexpr u32 CHUNKS = WIDTH / CHUNK, SLABS = WIDTH / SLAB;
     const u32 lane = feed.lane, g = lane / 4, c = lane % 4, head_dim = feed.head.head_dim;
     const u32 first = begin + threadIdx.x / WARP * KEYS;
 
-    u32 blocks[AHEAD + 1];
-#pragma unroll
-    for (u32 a = 0; a <= AHEAD; a++) blocks[a] = feed.block(first + a * STRIDE);
-#pragma unroll
-    for (u32 a = 0; a < AHEAD; a++) {
-        feed.fetch_keys(k_cache, first + a * STRIDE, blocks[a]);
-        feed.fetch_values(v_cache, first + a * STRIDE, blocks[a]);
-    }
-    u32 block = blocks[AHEAD];
+    u32 block = feed.block(first);
+    const u32 block_after = feed.block(first + STRIDE);
+    u32 row = feed.row(first, block);
+    feed.fetch(k_cache, first, row);
+    feed.fetch(v_cache, first, row);
+    block = block_after;
 
     uint4 query[CHUNKS] = {};
 #pragma unroll
@@ -184,23 +172,23 @@ __device__ __forceinline__ Found<WIDTH> attend(Feed<T, WIDTH, AHEAD>& feed, cons
 
     Found<WIDTH> found;
     for (u32 step = first; step < end; step += STRIDE) {
-        const u32 later = step + AHEAD * STRIDE;
-        feed.fetch_keys(k_cache, later, block);
-        const u32 block_after = feed.block(later + STRIDE);
+        const u32 later = step + STRIDE;
+        row = feed.row(later, block);
+        block = feed.block(later + STRIDE);
 
-        wait_copies<2 * AHEAD>();
+        feed.await();
+        feed.fetch(k_cache, later, row);
         float score[2][4] = {}; // two sums, so that a product need not wait for the one before
 #pragma unroll
         for (u32 i = 0; i < CHUNKS; i++) {
             if (i * CHUNK >= head_dim) continue;
-            const uint4 key = feed.piece(feed.taken, i), key8 = feed.piece(feed.taken, CHUNKS + i);
+            const uint4 key = feed.piece(feed.taken, g, 4 * i + c), key8 = feed.piece(feed.taken, g + 8, 4 * i + c);
             const u32 a[4] = {key.x, key8.x, key.y, key8.y}, b[2] = {query[i].x, query[i].y};
             mma<T>(score[0], a, b);
             const u32 a2[4] = {key.z, key8.z, key.w, key8.w}, b2[2] = {query[i].z, query[i].w};
             mma<T>(score[1], a2, b2);
         }
         feed.taken = feed.next(feed.taken);
-        feed.fetch_values(v_cache, later, block);
 
         float weight[4];
 #pragma unroll
@@ -230,13 +218,16 @@ __device__ __forceinline__ Found<WIDTH> attend(Feed<T, WIDTH, AHEAD>& feed, cons
         }
         const u32 b[2] = {transposed(pack2<T>(weight[0], weight[1])), transposed(pack2<T>(weight[2], weight[3]))};
 
-        wait_copies<2 * AHEAD>();
+        feed.await();
+        feed.fetch(v_cache, later, row);
 #pragma unroll
         for (u32 i = 0; i < SLABS; i++) {
             if (i * SLAB >= head_dim) continue;
             uint4 v[4];
 #pragma unroll
-            for (u32 r = 0; r < 4; r++) v[r] = feed.piece(feed.taken, r * SLABS + i);
+            for (u32 r = 0; r < 4; r++) {
+                v[r] = feed.piece(feed.taken, 2 * c + r % 2 + r / 2 * 8, i * EIGHT + g);
+            }
             const u32 words[4][4] = {{v[0].x, v[1].x, v[2].x, v[3].x},
                                      {v[0].y, v[1].y, v[2].y, v[3].y},
                                      {v[0].z, v[1].z, v[2].z, v[3].z},
@@ -249,7 +240,6 @@ __device__ __forceinline__ Found<WIDTH> attend(Feed<T, WIDTH, AHEAD>& feed, cons
             }
         }
         feed.taken = feed.next(feed.taken);
-        block = block_after;
     }
 #pragma unroll
     for (u32 h = 0; h < 2; h++) {
@@ -265,12 +255,12 @@ template <typename T> __device__ __forceinline__ void store4(T* to, const float 
     *reinterpret_cast<uint2*>(to) = {pack2<T>(from[0] * part, from[1] * part), pack2<T>(from[2] * part, from[3] * part)};
 }
 
-template <typename T, u32 WIDTH, u32 WARPS, u32 AHEAD>
+template <typename T, u32 WIDTH, u32 WARPS>
 __device__ __forceinline__ void decode_attention(const T* qkv, const T* k_cache, const T* v_cache,
                                                  const int32_t* tables, const u32* lengths, T* out, float* partial,
                                                  u32* turns, u32 seqs, u32 heads, u32 kv_heads, u32 head_dim,
                                                  u32 block_size, u32 table_stride, u32 window, float scale) {
-    typedef Feed<T, WIDTH, AHEAD> FeedT;
+    typedef Feed<T, WIDTH> FeedT;
     __shared__ uint4 rings[WARPS][FeedT::WORDS];
     const u32 warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, g = lane / 4, c = lane % 4;
     const u32 group = heads / kv_heads, of_group = (group + HEADS - 1) / HEADS, items = kv_heads * of_group;
@@ -295,7 +285,7 @@ __device__ __forceinline__ void decode_attention(const T* qkv, const T* k_cache,
         feed.seen = seen, feed.seen.end = end;
         const T* queries = qkv + (static_cast<size_t>(seq) * (heads + 2 * kv_heads) + first_head) * head_dim;
         const Found<WIDTH> found =
-            attend<T, WIDTH, WARPS, AHEAD>(feed, k_cache, v_cache, queries, count, scale, begin, end);
+            attend<T, WIDTH, WARPS>(feed, k_cache, v_cache, queries, count, scale, begin, end);
 
         // The warps become one. What a warp found takes the place of its keys and values.
         struct Warp {
@@ -382,7 +372,8 @@ __device__ __forceinline__ void decode_attention(const T* qkv, const T* k_cache,
                     for (u32 j = 0; j < AT_ONCE; j++) {
                         const float w = exp2f(state[j].x - largest);
                         total += w * state[j].y;
-                        mixed[0] += w * mix[j].x, mixed[1] += w * mix[j].y, mixed[2] += w * mix[j].z, mixed[3] += w * mix[j].w;
+                        mixed[0] += w * mix[j].x, mixed[1] += w * mix[j].y;
+                        mixed[2] += w * mix[j].z, mixed[3] += w * mix[j].w;
                     }
                 }
                 store4(out + (out_head + h) * head_dim + dim, mixed, total);
@@ -393,18 +384,18 @@ __device__ __forceinline__ void decode_attention(const T* qkv, const T* k_cache,
     }
 }
 
-#define DECODE_ATTENTION(NAME, T, WIDTH, WARPS, AHEAD, BLOCKS)                                                         \
-    extern "C" __global__ void __launch_bounds__(WARPS * 32, BLOCKS)                                                   \
+#define DECODE_ATTENTION(NAME, T, WIDTH, WARPS)                                                                        \
+    extern "C" __global__ void __launch_bounds__(WARPS * 32, 3)                                                        \
         NAME(const T* __restrict__ qkv, const T* __restrict__ k_cache, const T* __restrict__ v_cache,                  \
              const int32_t* __restrict__ tables, const u32* __restrict__ lengths, T* __restrict__ out,                 \
              float* __restrict__ partial, u32* __restrict__ turns, u32 seqs, u32 heads, u32 kv_heads, u32 head_dim,    \
              u32 block_size, u32 table_stride, u32 window, float scale) {                                              \
-        decode_attention<T, WIDTH, WARPS, AHEAD>(qkv, k_cache, v_cache, tables, lengths, out, partial, turns, seqs,    \
-                                                 heads, kv_heads, head_dim, block_size, table_stride, window, scale);  \
+        decode_attention<T, WIDTH, WARPS>(qkv, k_cache, v_cache, tables, lengths, out, partial, turns, seqs, heads,    \
+                                          kv_heads, head_dim, block_size, table_stride, window, scale);                \
     }
-#define OF_BOTH_TYPES(WIDTH, WARPS, AHEAD, BLOCKS)                                                                     \
-    DECODE_ATTENTION(decode_attention_##WIDTH##_bf16, __nv_bfloat16, WIDTH, WARPS, AHEAD, BLOCKS)                      \
-    DECODE_ATTENTION(decode_attention_##WIDTH##_f16, __half, WIDTH, WARPS, AHEAD, BLOCKS)
-OF_BOTH_TYPES(64, 4, 2, 4)
-OF_BOTH_TYPES(128, 4, 1, 4)
-OF_BOTH_TYPES(256, 2, 1, 4)
+#define OF_BOTH_TYPES(WIDTH, WARPS)                                                                                    \
+    DECODE_ATTENTION(decode_attention_##WIDTH##_bf16, __nv_bfloat16, WIDTH, WARPS)                                     \
+    DECODE_ATTENTION(decode_attention_##WIDTH##_f16, __half, WIDTH, WARPS)
+OF_BOTH_TYPES(64, 4)
+OF_BOTH_TYPES(128, 4)
+OF_BOTH_TYPES(256, 2)

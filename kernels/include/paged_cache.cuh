@@ -7,13 +7,21 @@ struct PagedHead {
     u32 shift;             // a block has 2^shift places
     u32 kv_head, kv_heads, head_dim;
 
+    // The block of `position`.
+    __device__ __forceinline__ u32 block(u32 position) const { return blocks[position >> shift]; }
+
+    // The row of a position in `block`, among all rows of the cache, which has less than 2^31.
+    __device__ __forceinline__ u32 row(u32 block, u32 position) const {
+        const u32 place = position & ((1u << shift) - 1);
+        return ((block * kv_heads + kv_head) << shift) + place;
+    }
+
     // The first number of `position`, counted from the start of the cache.
-    __device__ __forceinline__ size_t at(u32 position) const { return in_block(blocks[position >> shift], position); }
+    __device__ __forceinline__ size_t at(u32 position) const { return in_block(block(position), position); }
 
     // The same, of a position in `block`.
     __device__ __forceinline__ size_t in_block(u32 block, u32 position) const {
-        u32 place = position & ((1u << shift) - 1);
-        return (((static_cast<size_t>(block) * kv_heads + kv_head) << shift) + place) * head_dim;
+        return static_cast<size_t>(row(block, position)) * head_dim;
     }
 };
 

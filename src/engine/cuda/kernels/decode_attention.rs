@@ -15,10 +15,9 @@ const HEADS: usize = 8;
 const KEYS: usize = 16;
 /// Positions by which work is shared out.
 const UNIT: usize = 64;
-/// Units that a block has, if it has any.
-const LEAST_UNITS: usize = 1;
-/// Blocks that a multiprocessor runs at once.
-const BLOCKS_AT_ONCE: usize = 4;
+/// Blocks of a multiprocessor that keep its memory busy, and, since fewer parts are merged sooner, those of a single sequence.
+const BLOCKS_AT_ONCE: usize = 2;
+const BLOCKS_OF_ONE: usize = 1;
 
 /// The names of all versions, in the order in which `Kernels` holds them.
 pub(in crate::engine::cuda) fn versions() -> impl Iterator<Item = String> {
@@ -41,11 +40,12 @@ pub struct Blocks {
 }
 
 impl Blocks {
-    /// For `rows` sequences of up to `max_positions` on a device of so many `multiprocessors`: as many as run at once, or as
-    /// have anything to do.
+    /// For `rows` sequences of up to `max_positions` on a device of so many `multiprocessors`: as many as keep its memory
+    /// busy, or as have anything to do.
     pub fn new(shape: &PagedShape, rows: usize, max_positions: usize, multiprocessors: usize) -> Self {
         let units = rows * items(shape) * max_positions.div_ceil(UNIT).max(1);
-        Self::of(shape, (multiprocessors * BLOCKS_AT_ONCE).min(units.div_ceil(LEAST_UNITS)).max(1))
+        let at_once = if rows == 1 { BLOCKS_OF_ONE } else { BLOCKS_AT_ONCE };
+        Self::of(shape, (multiprocessors * at_once).min(units).max(1))
     }
 
     /// So many.
@@ -160,7 +160,7 @@ impl<T: Half> DecodeAttention<T> {
             (seen.end - seen.start / KEYS * KEYS).div_ceil(UNIT).max(1)
         };
         let all: usize = lengths.iter().map(|length| units(length) * items(shape)).sum();
-        let share = all.div_ceil(self.blocks.count).max(LEAST_UNITS);
+        let share = all.div_ceil(self.blocks.count).max(1);
         let group = shape.heads / shape.kv_heads;
         let (mut shared, mut unit) = (Vec::new(), 0);
         for units in lengths.iter().map(units) {
@@ -200,7 +200,7 @@ mod tests {
     #[test]
     fn blocks_fill_the_device_and_no_more() {
         let count = |rows, positions| Blocks::new(&SHAPE, rows, positions, CHIP).count;
-        assert_eq!([1, 16, 256].map(|rows| count(rows, 8192)), [CHIP * BLOCKS_AT_ONCE; 3]);
+        assert_eq!([1, 2, 256].map(|rows| count(rows, 8192)), [CHIP, 2 * CHIP, 2 * CHIP]);
         assert_eq!([1, 64, 65, 128].map(|positions| count(1, positions)), [8, 8, 16, 16]);
         assert_eq!(count(0, 0), 1);
         let blocks = Blocks::of(&PagedShape { heads: 7 * 8, ..SHAPE }, 3);
@@ -235,6 +235,19 @@ mod tests {
         // A window of 64 that begins inside of 16 positions takes two units.
         let windowed = PagedShape { heads: 1, kv_heads: 1, window: 64, ..SHAPE };
         assert_eq!(attention(windowed, 9).shared_items(&[128, 129, 64]), [(1, 2)]);
+    }
+
+    #[test]
+    fn a_cache_of_more_rows_than_are_counted_is_refused() {
+        let shape = PagedShape { heads: 1, kv_heads: 1, head_dim: 8, block_size: 16, ..SHAPE };
+        let rows = |rows: usize| {
+            // SAFETY: nothing is launched.
+            let cache = unsafe { DeviceSlice::new(0, rows * 8) };
+            Paged { k_cache: cache, v_cache: cache, ..attention(shape, 1).paged }.check(CHECKS).err()
+        };
+        assert!(rows((1 << 31) - 16).is_none());
+        let refused = rows(1 << 31).expect("a row more than 31 bits count").to_string();
+        assert!(refused.contains("rows of a cache"), "{refused}");
     }
 
     #[test]

@@ -107,8 +107,8 @@ impl<T: Half> Paged<T> {
         for (name, cache) in [("k_cache", self.k_cache), ("v_cache", self.v_cache)] {
             checks.matrix(name, cache, &[blocks, kv_heads, block_size, head_dim])?;
         }
-        // A block's number is 31 bits on the device, a position 32.
-        checks.count("blocks of a cache", blocks)?;
+        // A row's number is 31 bits on the device, a position 32.
+        checks.count("rows of a cache", blocks * kv_heads * block_size)?;
         checks.count("positions of a sequence", self.table_stride.saturating_mul(block_size))?;
         Ok(counts)
     }
