@@ -6,21 +6,17 @@ use crate::model::{Model, attention_flops};
 use crate::steps::BLOCK_SIZE;
 use half::bf16;
 use stageline::base::Fault;
+use stageline::engine::cuda::kernels::decode_attention::Blocks;
 use stageline::engine::cuda::kernels::prefill_attention::Tile;
-use stageline::engine::cuda::kernels::{
-    CombineAttention, DecodeAttention, Paged, PagedShape, PrefillAttention, decode_attention, prefill_attention,
-};
-use stageline::engine::cuda::launch::DeviceSlice;
+use stageline::engine::cuda::kernels::{DecodeAttention, Paged, PagedShape, PrefillAttention, prefill_attention};
 use stageline::model::LlamaSpec;
 
 pub fn measure(bench: &mut Bench, model: &Model) {
     let (plan, llama) = (bench.plan, &model.llama);
     for &(sequences, length) in &plan.attention {
         let chip = bench.device.gpu.multiprocessors as usize;
-        let splits = decode_attention::splits(sequences, llama.kv_heads, length, chip);
-        let name = if splits == 1 { "decode_attention" } else { "decode_attention, combine" };
-        let what = format!("{name}, {} of {length}", plural(sequences, "row"));
-        bench.line(&what, |memory| decode(memory, llama, (sequences, length), splits));
+        let what = format!("decode_attention, {} of {length}", plural(sequences, "row"));
+        bench.line(&what, |memory| decode(memory, llama, (sequences, length), chip));
     }
     for &rows in &plan.prompts {
         let gflop = attention_flops(llama.heads, llama.head_dim, rows) / 1e9;
@@ -35,25 +31,15 @@ fn decode(
     memory: &Memory,
     llama: &LlamaSpec,
     (sequences, length): (usize, usize),
-    splits: usize,
+    chip: usize,
 ) -> Result<Launch, Fault> {
-    let LlamaSpec { heads, head_dim, .. } = *llama;
     let paged = paged(memory, llama, (sequences, sequences), length.div_ceil(BLOCK_SIZE))?;
     let lengths = vec![length; sequences];
     let there = memory.copy(&vec![length as u32; sequences])?;
-    let parts = if splits == 1 { 0 } else { splits };
-    let partial: DeviceSlice<f32> = memory.noise(sequences * heads * parts * (2 + head_dim))?;
-    let attention = DecodeAttention { paged, lengths: there, splits, partial };
-    let mut traffic = attention.traffic(&lengths);
-    if splits == 1 {
-        return Launch::new(traffic, move |kernels, stream| attention.launch(kernels, stream));
-    }
-    let combine = CombineAttention { partial, out: paged.out, heads, head_dim, splits };
-    traffic += combine.traffic();
-    Launch::new(traffic, move |kernels, stream| {
-        attention.launch(kernels, stream)?;
-        combine.launch(kernels, stream)
-    })
+    let blocks = Blocks::new(&paged.shape, sequences, length, chip);
+    let (partial, turns) = (memory.noise(blocks.partial_len())?, memory.copy(&vec![0u32; blocks.count])?);
+    let attention = DecodeAttention { paged, lengths: there, blocks, partial, turns };
+    Launch::new(attention.traffic(&lengths), move |kernels, stream| attention.launch(kernels, stream))
 }
 
 /// A prompt of `rows` rows from its begin.

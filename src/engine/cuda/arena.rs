@@ -21,7 +21,7 @@ pub fn room_bytes(bytes: usize) -> usize {
 /// One allocation of device memory, and how much of it is taken.
 pub struct Arena {
     /// Whose memory it is: that must not go first.
-    _gpu: Rc<Gpu>,
+    gpu: Rc<Gpu>,
     address: CUdeviceptr,
     bytes: usize,
     taken: usize,
@@ -43,7 +43,7 @@ impl Arena {
         })?;
         let checker = Checker::find();
         checker.declare(address, bytes, RangeState::RedZone);
-        Ok(Self { _gpu: gpu.clone(), address, bytes, taken: 0, checker })
+        Ok(Self { gpu: gpu.clone(), address, bytes, taken: 0, checker })
     }
 
     /// The next `len` elements. Their content is undefined.
@@ -64,6 +64,19 @@ impl Arena {
         // SAFETY: inside the allocation, behind everything taken before, aligned to `ALIGN_BYTES`. Who holds the arena drops
         // it after the last kernel: `Decoder` owns arenas and stream.
         Ok(unsafe { DeviceSlice::new(address, len) })
+    }
+
+    /// The next `len` elements, zero for all that is given to the device's stream from now on.
+    ///
+    /// # Errors
+    /// As [`Self::take`]; `DeviceFailed` if the driver refuses.
+    pub fn take_zeros<T: Plain>(&mut self, len: usize) -> Result<DeviceSlice<T>, Fault> {
+        let slice = self.take(len)?;
+        let bytes = len * size_of::<T>();
+        // SAFETY: the range was just taken, nobody else uses it, and its arena is freed after the stream's last work.
+        let done = unsafe { result::memset_d8_async(slice.address(), 0, bytes, self.gpu.stream.cu_stream()) };
+        done.map_err(|e| self.gpu.fault(&format!("setting {bytes} bytes of the device to zero"), e))?;
+        Ok(slice)
     }
 }
 

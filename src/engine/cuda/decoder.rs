@@ -3,11 +3,11 @@
 use super::device::Gpu;
 use super::gemm::{Element, Product};
 use super::graphs::record;
+use super::kernels::decode_attention::Blocks;
 use super::kernels::gemv::SumOf;
 use super::kernels::prefill_attention::{Plan, Tile};
 use super::kernels::{
-    AddRmsNorm, CombineAttention, DecodeAttention, Embed, Gemv, Paged, PagedShape, PrefillAttention, RopeKv, Sample,
-    SiluMul, decode_attention, gemv,
+    AddRmsNorm, DecodeAttention, Embed, Gemv, Paged, PagedShape, PrefillAttention, RopeKv, Sample, SiluMul, gemv,
 };
 use super::launch::{DeviceSlice, Half, LaunchFault, Traffic};
 use super::shared::Shared;
@@ -272,25 +272,21 @@ impl<T: Compute> Decoder<T> {
         let all = Paged { qkv, k_cache, v_cache, tables: step.tables, table_stride, out: mixed, shape: paged_shape };
         if shape.decode_rows > 0 {
             let rows = shape.decode_rows;
-            let out = self.part(mixed, rows * heads * head_dim)?;
             let paged = Paged {
                 qkv: self.part(qkv, rows * (heads + 2 * kv_heads) * head_dim)?,
                 tables: self.part(step.tables, rows * table_stride)?,
-                out,
+                out: self.part(mixed, rows * heads * head_dim)?,
                 ..all
             };
-            let splits = self.splits(shape);
-            let partial_len = if splits == 1 { 0 } else { rows * heads * splits * (2 + head_dim) };
-            let partial = self.part(self.work.partial, partial_len)?;
-            let decode = DecodeAttention { paged, lengths: step.lengths, splits, partial };
+            let positions = table_stride * self.kv.block_size;
+            let blocks = Blocks::new(&paged_shape, rows, positions, self.gpu.multiprocessors as usize);
+            let partial = self.part(self.work.partial, blocks.partial_len())?;
+            let turns = self.part(self.work.turns, blocks.count)?;
+            let decode = DecodeAttention { paged, lengths: step.lengths, blocks, partial, turns };
             self.launched(
                 |tally| decode.traffic(&tally.lengths),
                 decode.launch(&self.shared.kernels, &self.gpu.stream),
             )?;
-            if splits > 1 {
-                let combine = CombineAttention { partial, out, heads, head_dim, splits };
-                self.launched(|_| combine.traffic(), combine.launch(&self.shared.kernels, &self.gpu.stream))?;
-            }
         }
         if shape.tiles > 0 {
             let plan = Plan::of(&paged_shape, shape.tiles, self.gpu.multiprocessors as usize);
@@ -301,12 +297,6 @@ impl<T: Compute> Decoder<T> {
             )?;
         }
         Ok(())
-    }
-
-    /// Into how many parts each sequence's positions go, so that the chip is full.
-    fn splits(&self, shape: &StepShape) -> usize {
-        let positions = shape.table_blocks * self.kv.block_size;
-        decode_attention::splits(shape.decode_rows, self.spec.kv_heads, positions, self.gpu.multiprocessors as usize)
     }
 
     fn head(

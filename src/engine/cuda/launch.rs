@@ -261,7 +261,6 @@ pub type ByRows = Vec<Function>;
 #[derive(Debug)]
 pub struct Kernels {
     pub(super) add_rms_norm: Pair<Function>,
-    pub(super) combine_attention: Pair<Function>,
     /// Of each of `decode_attention::versions`.
     pub(super) decode_attention: Vec<Pair<Function>>,
     pub(super) embed: Pair<Function>,
@@ -285,7 +284,6 @@ impl Kernels {
         let gemv = |name| gemv_module.by_rows(name);
         Ok(Self {
             add_rms_norm: module!(context, "add_rms_norm")?.pair("add_rms_norm")?,
-            combine_attention: module!(context, "combine_attention")?.pair("combine_attention")?,
             decode_attention: module!(context, "decode_attention")?
                 .pairs("decode_attention", decode_attention::versions())?,
             embed: module!(context, "embed")?.pair("embed")?,

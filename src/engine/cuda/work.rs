@@ -3,7 +3,8 @@
 use super::arena::{Arena, room_bytes};
 use super::decoder::Compute;
 use super::device::Gpu;
-use super::kernels::decode_attention;
+use super::kernels::PagedShape;
+use super::kernels::decode_attention::Blocks;
 use super::launch::DeviceSlice;
 use super::step::{StepInput, StepShape};
 use super::weights::Weights;
@@ -34,6 +35,8 @@ pub struct Work<T> {
     pub gate_up: DeviceSlice<T>,
     pub gated: DeviceSlice<T>,
     pub partial: DeviceSlice<f32>,
+    /// All 0 between two launches that use them.
+    pub turns: DeviceSlice<u32>,
     pub logits: DeviceSlice<f32>,
     pub tokens: DeviceSlice<u32>,
     pub words: DeviceSlice<u32>,
@@ -54,14 +57,11 @@ impl<T: Compute> Work<T> {
         let Most { rows, emitting, positions } = most;
         let first = weights.embedding.is_some();
         let last = weights.head.is_some();
-        // Largest with as few rows as give the most splits; a step of more rows has fewer.
-        let partial_len = (1..=rows.min(emitting.max(1)))
-            .map(|rows| {
-                let splits = decode_attention::splits(rows, kv_heads, positions, gpu.multiprocessors as usize);
-                rows * heads * splits * (2 + head_dim)
-            })
-            .max()
-            .unwrap_or(0);
+        // No fewer with more rows, and the same for every window.
+        let block_size = kv.block_size;
+        let heads_shape = PagedShape { heads, kv_heads, head_dim, block_size, window: 0, scale: 1.0 };
+        let room = positions.next_multiple_of(block_size);
+        let blocks = Blocks::new(&heads_shape, rows, room, gpu.multiprocessors as usize);
         let words = StepShape {
             rows,
             decode_rows: rows,
@@ -80,7 +80,8 @@ impl<T: Compute> Work<T> {
             rows * 2 * intermediate,
             rows * intermediate,
         ];
-        let singles = [if first { rows * hidden } else { 0 }, partial_len, head_rows * vocab, head_rows];
+        let singles =
+            [if first { rows * hidden } else { 0 }, blocks.partial_len(), blocks.count, head_rows * vocab, head_rows];
         let bytes = |len: &usize, size: usize| room_bytes(len * size);
         let words = [words.words(); 1 + DEVICE_DEPTH];
         let total = halves.iter().map(|len| bytes(len, 2)).sum::<usize>()
@@ -95,8 +96,9 @@ impl<T: Compute> Work<T> {
             gate_up: arena.take(halves[4])?,
             gated: arena.take(halves[5])?,
             partial: arena.take(singles[1])?,
-            logits: arena.take(singles[2])?,
-            tokens: arena.take(singles[3])?,
+            turns: arena.take_zeros(singles[2])?,
+            logits: arena.take(singles[3])?,
+            tokens: arena.take(singles[4])?,
             words: arena.take(words[0])?,
             waiting_words: [arena.take(words[1])?, arena.take(words[2])?],
             _arena: arena,

@@ -1,63 +1,55 @@
-//! `kernels/decode_attention.cu` and `kernels/combine_attention.cu`.
+//! `kernels/decode_attention.cu`.
 
+use super::assert_rounded;
 use super::cache::{Cache, rows, scale};
-use super::{assert_rounded, floats};
 use crate::counted::counted;
 use crate::device;
 use cudarc::driver::sys;
 use half::{bf16, f16};
 use stageline::base::prng::Prng;
-use stageline::engine::cuda::kernels::combine_attention;
-use stageline::engine::cuda::kernels::decode_attention::oracle;
-use stageline::engine::cuda::kernels::{CombineAttention, DecodeAttention, Paged, PagedShape};
+use stageline::engine::cuda::kernels::decode_attention::{Blocks, oracle};
+use stageline::engine::cuda::kernels::{DecodeAttention, Paged, PagedShape};
 use stageline::engine::cuda::launch::Half;
-
-/// What f32 arithmetic and its exponentials may be off by, beside rounding: values are 1 at most.
-const NOISE: f64 = 2e-5;
 
 /// The version of the kernel that this shape takes.
 fn kernel(shape: &PagedShape) -> String {
-    let group = shape.heads / shape.kv_heads;
     let width = [64, 128, 256].into_iter().find(|width| shape.head_dim <= *width).expect("a width");
-    let heads = [1, 2, 4].into_iter().find(|heads| group <= *heads).unwrap_or(8);
-    format!("decode_attention_{width}_{heads}")
+    format!("decode_attention_{width}")
 }
 
-/// Runs sequences of these lengths with each of `splits`, and holds each row against the oracle, and what was read and
-/// written against what must be.
-fn check<T: Half>(shape: PagedShape, lengths: &[usize], splits: &[usize]) {
+/// Runs sequences of these lengths with each number of `blocks`, and holds each row against the oracle, and what was read
+/// and written against what must be.
+fn check<T: Half>(shape: PagedShape, lengths: &[usize], blocks: &[usize]) {
     let device = device();
     let (seqs, width) = (lengths.len(), shape.heads * shape.head_dim);
     // What a window leaves out is NaN as well.
     let seen = |length: &usize| if *length == 0 { 0..0 } else { shape.seen(length - 1) };
     let cache = Cache::<T>::new(shape, &lengths.iter().map(seen).collect::<Vec<_>>(), 1);
     let qkv = rows::<T>(&shape, seqs, 7);
+    let want = |s: usize| {
+        let queries = &qkv[s * shape.row_width()..][..width];
+        oracle(&shape, queries, (&cache.keys, &cache.values), cache.table(s), lengths[s])
+    };
+    let want: Vec<Vec<f64>> = (0..seqs).map(want).collect();
     let lengths_there = device.array(&lengths.iter().map(|length| *length as u32).collect::<Vec<_>>());
     let placed = cache.placed(&device, shape, &qkv);
-    for splits in splits.iter().copied() {
-        let what = format!("{shape:?}, lengths {lengths:?}, {splits} splits");
+    for count in blocks.iter().copied() {
+        let what = format!("{shape:?}, lengths {lengths:?}, {count} blocks");
+        let blocks = Blocks::of(&shape, count);
         let out = device.unset::<T>(seqs * width);
-        let parts = if splits == 1 { 0 } else { splits };
-        let partial = device.unset::<f32>(seqs * shape.heads * parts * (2 + shape.head_dim));
-        let paged = placed.paged(&out);
-        let decode = DecodeAttention { paged, lengths: lengths_there.slice(), splits, partial: partial.slice() };
+        let partial = device.unset::<f32>(blocks.partial_len());
+        let turns = device.array(&vec![0u32; count]);
+        let (paged, lengths_there) = (placed.paged(&out), lengths_there.slice());
+        let decode =
+            DecodeAttention { paged, lengths: lengths_there, blocks, partial: partial.slice(), turns: turns.slice() };
         let launch = || decode.launch(device.kernels, &device.stream).unwrap_or_else(|e| panic!("{what}: {e}"));
         if let Some(counted) = counted::<T>(&device, &kernel(&shape), launch) {
             assert_eq!(counted, decode.traffic(lengths), "{what}");
         }
-        if splits > 1 {
-            let (heads, head_dim) = (shape.heads, shape.head_dim);
-            let combine = CombineAttention { partial: partial.slice(), out: out.slice(), heads, head_dim, splits };
-            let launch = || combine.launch(device.kernels, &device.stream).unwrap_or_else(|e| panic!("{what}: {e}"));
-            if let Some(counted) = counted::<T>(&device, "combine_attention", launch) {
-                assert_eq!(counted, combine.traffic(), "{what}");
-            }
-        }
-        let got = out.read();
-        for (s, length) in lengths.iter().enumerate() {
-            let queries = &qkv[s * shape.row_width()..][..width];
-            let want = oracle(&shape, queries, (&cache.keys, &cache.values), cache.table(s), *length);
-            assert_rounded(&got[s * width..][..width], &want, NOISE, &format!("{what}, sequence {s}"));
+        assert!(turns.read().iter().all(|turn| *turn == 0), "{what}: a later launch would find turns");
+        for ((s, want), got) in want.iter().enumerate().zip(out.read().chunks_exact(width)) {
+            // Values are 1 at most, so the rounding of weights changes no more than their own.
+            assert_rounded(got, want, f64::from(T::ROUNDING), &format!("{what}, sequence {s}"));
         }
     }
 }
@@ -66,9 +58,9 @@ fn shape(heads: usize, kv_heads: usize, head_dim: usize, block_size: usize, wind
     PagedShape { heads, kv_heads, head_dim, block_size, window, scale: scale(head_dim) }
 }
 
-/// Lengths around a block, a warp's step and a block's work.
+/// Lengths around a block, a warp's step and a unit of work.
 fn lengths(block: usize) -> Vec<usize> {
-    let mut all = vec![0, 1, block - 1, block, block + 1, 7, 8, 9, 31, 33, 101];
+    let mut all = vec![0, 1, block - 1, block, block + 1, 15, 16, 17, 63, 64, 65, 130];
     all.sort();
     all.dedup();
     all
@@ -78,8 +70,8 @@ fn sequences_are_the_oracles<T: Half>() {
     for (heads, kv_heads, head_dim, block_size) in
         [(3, 3, 64, 16), (9, 3, 64, 16), (8, 2, 128, 32), (8, 1, 96, 8), (2, 1, 32, 1), (7, 1, 256, 64)]
     {
-        check::<T>(shape(heads, kv_heads, head_dim, block_size, 0), &lengths(block_size), &[1, 2, 7]);
-        check::<T>(shape(heads, kv_heads, head_dim, block_size, 11), &lengths(block_size), &[1, 2]);
+        check::<T>(shape(heads, kv_heads, head_dim, block_size, 0), &lengths(block_size), &[1, 7, 100]);
+        check::<T>(shape(heads, kv_heads, head_dim, block_size, 40), &lengths(block_size), &[5, 100]);
     }
 }
 
@@ -89,52 +81,63 @@ fn sequences_are_the_oracles_in_both_types() {
     sequences_are_the_oracles::<f16>();
 }
 
+/// More parts than a block merges at once; more steps than a warp has on their way.
 #[test]
 fn long_sequences_are_the_oracles() {
-    check::<bf16>(shape(4, 2, 128, 16, 0), &[2048, 1999], &[1, 7]);
-    check::<f16>(shape(3, 1, 64, 256, 1000), &[2048, 999, 1000, 1001], &[1, 7]);
-    check::<bf16>(shape(1, 1, 64, 16, 0), &[2048], &[256]);
+    check::<bf16>(shape(4, 2, 128, 16, 0), &[2048, 1999], &[1, 7, 64]);
+    check::<f16>(shape(3, 1, 64, 256, 1000), &[2048, 999, 1000, 1001], &[1, 7, 64]);
+    check::<bf16>(shape(1, 1, 256, 16, 0), &[2048], &[1, 17, 256]);
 }
 
-/// Heads narrower than what a block is made for, and groups of more heads than it takes at a time.
+/// More sequences than a warp has lanes, of all lengths: where a block's share begins is found among them.
+#[test]
+fn many_sequences_are_shared_out() {
+    let mut prng = Prng::new(9);
+    let lengths: Vec<usize> = (0..70).map(|_| prng.below(200) as usize).collect();
+    check::<bf16>(shape(2, 2, 64, 16, 0), &lengths, &[1, 23, 140, 1000]);
+    check::<f16>(shape(2, 1, 64, 16, 0), &[1; 65], &[64, 65, 66]);
+}
+
+/// Heads narrower than what a lane takes, and groups of more heads than a product has columns.
 #[test]
 fn odd_heads_and_large_groups_are_the_oracles() {
     for head_dim in [8, 16, 24, 40, 56, 72, 80, 112, 136, 160, 248] {
-        check::<bf16>(shape(2, 1, head_dim, 4, 0), &[0, 1, 21], &[1, 2]);
+        check::<bf16>(shape(2, 1, head_dim, 4, 0), &[0, 1, 21, 70], &[1, 3]);
     }
     for group in [2, 5, 6, 9, 12, 16, 17, 71] {
-        check::<f16>(shape(2 * group, 2, 64, 16, 0), &[0, 1, 21, 70], &[1, 3]);
+        check::<f16>(shape(2 * group, 2, 64, 16, 0), &[0, 1, 21, 70], &[1, 3, 100]);
     }
 }
 
-/// How many parts there are is recorded, how long they are is not.
+/// How many blocks there are is recorded, what they do is not.
 #[test]
 fn a_recorded_launch_serves_other_lengths() {
     let device = device();
-    let (shape, splits, seqs) = (shape(4, 2, 64, 8, 0), 3, 3);
+    let (shape, seqs) = (shape(4, 2, 64, 8, 0), 3);
     let PagedShape { heads, head_dim, .. } = shape;
-    let (cache, qkv) = (Cache::<bf16>::new(shape, &[0..40, 0..17, 0..40], 1), rows::<bf16>(&shape, seqs, 7));
+    let blocks = Blocks::of(&shape, 5);
+    let (cache, qkv) = (Cache::<bf16>::new(shape, &[0..200, 0..17, 0..40], 1), rows::<bf16>(&shape, seqs, 7));
     let placed = cache.placed(&device, shape, &qkv);
     let mut lengths_there = device.array(&[5u32, 0, 40]);
     let out = device.unset::<bf16>(seqs * heads * head_dim);
-    let partial = device.unset::<f32>(seqs * heads * splits * (2 + head_dim));
+    let (partial, turns) = (device.unset::<f32>(blocks.partial_len()), device.array(&[0u32; 5]));
     let paged = placed.paged(&out);
-    let decode = DecodeAttention { paged, lengths: lengths_there.slice(), splits, partial: partial.slice() };
-    let combine = CombineAttention { partial: partial.slice(), out: out.slice(), heads, head_dim, splits };
+    let lengths = lengths_there.slice();
+    let decode = DecodeAttention { paged, lengths, blocks, partial: partial.slice(), turns: turns.slice() };
     device.stream.synchronize().expect("what came before has run");
     let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
     device.stream.begin_capture(mode).expect("a capture");
     decode.launch(device.kernels, &device.stream).expect("a launch into the capture");
-    combine.launch(device.kernels, &device.stream).expect("a launch into the capture");
     let flags = sys::CUgraphInstantiate_flags::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH;
     let graph = device.stream.end_capture(flags).expect("a valid capture").expect("a graph");
-    for lengths in [[5, 0, 40], [40, 17, 1], [0, 16, 39]] {
+    for lengths in [[5, 0, 40], [200, 17, 1], [200, 16, 39], [0, 0, 0], [129, 17, 40]] {
         lengths_there.write(&lengths.map(|length| length as u32));
         graph.launch().expect("a replay");
         for ((s, length), got) in lengths.into_iter().enumerate().zip(out.read().chunks_exact(heads * head_dim)) {
             let queries = &qkv[s * shape.row_width()..][..heads * head_dim];
             let want = oracle(&shape, queries, (&cache.keys, &cache.values), cache.table(s), length);
-            assert_rounded(got, &want, NOISE, &format!("lengths {lengths:?}, sequence {s}"));
+            let noise = f64::from(bf16::ROUNDING);
+            assert_rounded(got, &want, noise, &format!("lengths {lengths:?}, sequence {s}"));
         }
     }
 }
@@ -148,35 +151,7 @@ fn any_sequences_are_the_oracles() {
         let (kv_heads, group, head_dim, block_size) = (1 + pick(3), 1 + pick(9), 8 * (1 + pick(32)), 1 << pick(9));
         let shape = shape(kv_heads * group, kv_heads, head_dim, block_size, pick(2) * (1 + pick(100)));
         let lengths: Vec<usize> = (0..1 + pick(4)).map(|_| pick(200)).collect();
-        check::<bf16>(shape, &lengths, &[1 + pick(9)]);
-    }
-}
-
-#[test]
-fn parts_are_merged_as_the_oracle_merges_them() {
-    const NOTHING: f32 = f32::NEG_INFINITY;
-    let device = device();
-    let (heads, rows) = (3, 2);
-    for (head_dim, splits) in [(8, 1), (33, 2), (64, 7), (128, 33), (256, 256)] {
-        let mut partial = floats(rows * heads * splits * (2 + head_dim), 3);
-        for (i, part) in partial.chunks_exact_mut(2 + head_dim).enumerate() {
-            // Largest scores far apart; sums that are positive, as sums of powers of 2 are.
-            (part[0], part[1]) = (part[0] * 40.0, 1.0 + part[1].abs());
-            // Of every third head all parts are empty, of the others every fifth.
-            if i / splits % 3 == 2 || i % 5 == 1 {
-                part.fill(0.0);
-                part[0] = NOTHING;
-            }
-        }
-        let there = device.array(&partial);
-        let out = device.unset::<f16>(rows * heads * head_dim);
-        let combine = CombineAttention { partial: there.slice(), out: out.slice(), heads, head_dim, splits };
-        combine.launch(device.kernels, &device.stream).expect("a launch");
-        let parts = partial.chunks_exact(splits * (2 + head_dim));
-        for ((head, parts), got) in parts.enumerate().zip(out.read().chunks_exact(head_dim)) {
-            let want = combine_attention::oracle(parts, head_dim);
-            assert_rounded(got, &want, 1e-5, &format!("{splits} parts of {head_dim} numbers, head {head}"));
-        }
+        check::<bf16>(shape, &lengths, &[1 + pick(20)]);
     }
 }
 
@@ -195,9 +170,11 @@ fn what_does_not_fit_is_refused() {
         out: half(2 * 2 * 64),
         shape: shape(2, 1, 64, 4, 0),
     };
-    let partial = floats.slice().part(0..2 * 2 * 2 * 66).expect("a part");
-    let lengths = lengths.slice();
-    let fits = DecodeAttention { paged, lengths: lengths.part(0..2).expect("a part"), splits: 2, partial };
+    let blocks = Blocks::of(&paged.shape, 2);
+    let part = |count| floats.slice().part(0..count).expect("a part");
+    let words = |count| lengths.slice().part(0..count).expect("a part");
+    let fits =
+        DecodeAttention { paged, lengths: words(2), blocks, partial: part(blocks.partial_len()), turns: words(2) };
     fits.launch(device.kernels, &device.stream).expect("what fits is launched");
     let of = |change: &dyn Fn(&mut Paged<bf16>)| {
         let mut changed = fits;
@@ -221,30 +198,17 @@ fn what_does_not_fit_is_refused() {
         of(&|p| p.shape.block_size = 0),
         of(&|p| p.shape.block_size = 3),
         of(&|p| p.shape.window = usize::MAX),
-        DecodeAttention { lengths: lengths.part(0..3).expect("a part"), ..fits },
-        DecodeAttention { splits: 0, ..fits },
-        DecodeAttention { splits: 1, ..fits },
-        DecodeAttention { splits: 3, ..fits },
-        DecodeAttention { splits: usize::MAX, ..fits },
+        DecodeAttention { lengths: words(3), ..fits },
+        DecodeAttention { turns: words(1), ..fits },
+        DecodeAttention { blocks: Blocks::of(&paged.shape, 0), turns: words(0), partial: part(0), ..fits },
+        DecodeAttention { blocks: Blocks::of(&paged.shape, 3), ..fits },
+        DecodeAttention { blocks: Blocks::of(&shape(3, 1, 64, 4, 0), 2), ..fits },
+        DecodeAttention { partial: part(blocks.partial_len() - 1), ..fits },
+        DecodeAttention { partial: floats.slice().part(2..2 + blocks.partial_len()).expect("a part"), ..fits },
     ];
     for (i, decode) in unfit.iter().enumerate() {
         let refused = decode.launch(device.kernels, &device.stream);
         let refused = refused.expect_err(&format!("number {i} does not fit: {decode:?}")).to_string();
         assert!(refused.starts_with("decode_attention: "), "{refused}");
-    }
-    let out = half(2 * 2 * 64);
-    let fits = CombineAttention { partial, out, heads: 2, head_dim: 64, splits: 2 };
-    fits.launch(device.kernels, &device.stream).expect("what fits is launched");
-    let unfit = [
-        CombineAttention { heads: 0, ..fits },
-        CombineAttention { splits: 0, ..fits },
-        CombineAttention { splits: 3, ..fits },
-        CombineAttention { head_dim: 0, ..fits },
-        CombineAttention { head_dim: 512, ..fits },
-        CombineAttention { out: half(63), ..fits },
-    ];
-    for combine in unfit {
-        let refused = combine.launch(device.kernels, &device.stream).expect_err("what does not fit").to_string();
-        assert!(refused.starts_with("combine_attention: "), "{refused}");
     }
 }

@@ -2,7 +2,6 @@
 //! What each computes, and how, is told at the head of its `kernels/*.cu`.
 
 pub mod add_rms_norm;
-pub mod combine_attention;
 pub mod decode_attention;
 pub mod embed;
 pub mod gemv;
@@ -13,7 +12,6 @@ pub mod sample;
 pub mod silu_mul;
 
 pub use add_rms_norm::AddRmsNorm;
-pub use combine_attention::CombineAttention;
 pub use decode_attention::DecodeAttention;
 pub use embed::Embed;
 pub use gemv::Gemv;
