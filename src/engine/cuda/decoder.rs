@@ -7,7 +7,7 @@ use super::kernels::gemv::SumOf;
 use super::kernels::prefill_attention::Tile;
 use super::kernels::{
     AddRmsNorm, CombineAttention, DecodeAttention, Embed, Gemv, Paged, PagedShape, PrefillAttention, RopeKv, Sample,
-    SiluMul, decode_attention,
+    SiluMul, decode_attention, sample,
 };
 use super::launch::{DeviceSlice, Half, Kernels, LaunchFault, Traffic};
 use super::step::{StepInput, StepShape, StepSlices};
@@ -318,7 +318,9 @@ impl<T: Compute> Decoder<T> {
             self.product(LinearWeights { weight: matrix, bias: None }, out, logits, (emitting, hidden))?;
             // SAFETY: of no numbers, never read.
             let history = unsafe { DeviceSlice::new(logits.address(), 0) };
-            let sample = Sample { logits, rows: step.sampling, history, tokens, vocab };
+            let work = self.part(self.work.sampling, emitting * sample::work_len(vocab))?;
+            let blocks = sample::blocks(emitting, vocab, self.gpu.multiprocessors as usize);
+            let sample = Sample { logits, rows: step.sampling, history, tokens, work, vocab, blocks };
             self.launched(|_| sample.traffic(), sample.launch(&self.kernels, &self.gpu.stream))?;
         }
         Ok(Left::Tokens(tokens, logits))
