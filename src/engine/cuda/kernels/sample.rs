@@ -20,7 +20,8 @@ const PART: usize = 2048;
 const TILE: usize = 64;
 /// Digits that weights are summed by.
 const DIGITS: usize = 2048;
-/// Blocks for each multiprocessor: it runs three at once, and what a block does once should be little of what it does.
+/// Blocks for each multiprocessor: two or three run at once. An H100 takes 23 us for 64 greedy rows of 128k tokens with 4, 24
+/// with 8 (what a block does once weighs in), 39 with a block for each part.
 const BLOCKS_AT_ONCE: usize = 4;
 
 /// Into how many blocks to split each of `rows` rows of `vocab` numbers: one for each part, but not many more than the device
