@@ -2,291 +2,270 @@
 // token is the same to the bit: floating point only in single operations that are never fused, sums of integers.
 //
 //   logits [rows, vocab] f32, the penalty is written into them    rows [rows] SampleRow    history: ids, of all rows
-//   tokens [rows] u32, written    vocab 1 to 2^23
+//   tokens [rows] u32, written    work [rows, see `Work`] u64, of any content    vocab 1 to 2^23
 //
-// A prefix of the order (top-k, top-p) is a `Cut`: its least key and how many tokens of that key it has, by rising id. The
-// key is found digit by digit, from the highest: one pass over the row sums the measures by digit in shared memory, and the
-// sums say in which digit the cut lies. The draw divides the row among the warps, finds the part in which the running sum
-// exceeds the target, and divides that, until 32 tokens are left.
+// Two kernels, in which many blocks share a row, PART tokens at a time: one multiprocessor of an H100 alone takes 26 us to
+// find the best of 128k tokens, all of them together 4. Only what is few is left to one block.
+//   sample_best: the penalty, then the best token of each block and the best key of each TILE.
+//   sample_draw: a greedy row's token is the best of the blocks'. For top-k one block of the row goes on: tiles' best tokens
+//     are tokens, so where k of them are, the cut is no lower. Else every block weighs its parts, and the last one to finish
+//     goes on: it knows the weight of each part, for a draw from all, or of each digit, for top-p.
+// A digit says how many halvings a token is from the best, the higher the nearer. Tokens at or above the cut's digit are
+// gathered in shared memory, from tiles that have one; there the cut is found (include/cut.cuh), and the token drawn. If too
+// many are (flat rows, ties), top-p gathers only those of the cut's digit; if these are too many as well, or for top-k, the
+// one block takes the whole row, which costs it up to a millisecond.
 //
-// Launch: grid (rows), 1024 threads. A row stays in one multiprocessor's reach: 1 pass over it if greedy, else 2, 3 more for
-// top-k and 3 more for top-p, at 512 KB a pass for 128k tokens; only the first must come from device memory.
+// To draw, the threads take a run of tokens (or parts) each; sums of runs say in which the running sum exceeds the target.
+//
+// Launch: both grid (blocks, rows), 512 threads. A row has as many parts as PART goes into it, rounded up, and at most as
+// many blocks, each of which takes every blocks-th part: `blocks` of src/engine/cuda/kernels/sample.rs says how many.
 // Oracle: src/ops/sample.rs `sample`. Tolerance: none.
-// Bytes: reads rows * (vocab * 4 + 32) + ids of the histories * 4, writes rows * 4.
+// Bytes: reads rows * (vocab * 4 + 32) + ids of the histories * 4, writes rows * 4. `sample_best` reads the logits;
+// `sample_draw` finds what it reads of them in the cache, as it does `work`, which is 5 % of the logits.
 #include "include/chain.cuh"
-#include "include/numbers.cuh"
-#include "include/reduce.cuh"
+#include "include/cut.cuh"
 
-constexpr u32 THREADS = 1024;
-constexpr u32 WARPS = THREADS / WARP;
-// Tokens that a warp takes at a time, and a lane.
-constexpr u32 TILE = 128;
-constexpr u32 FOUR = 4;
-constexpr u32 DIGITS = 2048;
-// Ids whose bits fit the memory of the sums.
-constexpr u32 WINDOW = DIGITS * 64;
-// No token here: below every key.
-constexpr u32 NONE = 0;
-
-// As `SampleRow` of src/engine/cuda/kernels/sample.rs.
-struct SampleRow {
-    u64 random;     // the 64 random bits of (seed, position)
-    float scale;    // c of step 5
-    u32 top_k;      // 0: all; 1: greedy
-    u32 parts;      // P of step 7; 0: all
-    float penalty;
-    u32 history_begin, history_end;
-};
-static_assert(sizeof(SampleRow) == 32, "the host writes rows of 32 bytes");
-
-struct Shared {
-    union {
-        u64 sums[DIGITS];
-        u32 seen[WINDOW / 32];
-    };
-    u64 of_warp[WARPS];
-    u32 tied[WARPS];
-    u64 missing;
-    u32 digit;
-};
-
-// The tokens whose key is above `key`, and the first `ties` of those whose key it is.
-struct Cut {
-    u32 key, ties;
-};
-
-// Steps 2 and 3: a logit's bits, cleaned, as an integer that orders as it does.
-__device__ __forceinline__ u32 key_of(float logit) {
-    u32 bits = __float_as_uint(logit);
-    if ((bits & 0x7fffffffu) > 0x7f800000u) bits = 0xff800000u;
-    if (bits == 0x7f800000u) bits = 0x7f7fffffu;
-    if (bits == 0x80000000u) bits = 0;
-    return bits >> 31 ? ~bits : bits | 0x80000000u;
-}
-__device__ __forceinline__ float logit_of(u32 key) { return __uint_as_float(key >> 31 ? key & 0x7fffffffu : ~key); }
-
-// The running sum over the warp's lanes, the lane's own value included.
-template <typename N> __device__ __forceinline__ N running(N value) {
-#pragma unroll
-    for (u32 step = 1; step < WARP; step *= 2) {
-        const N before = __shfl_up_sync(ALL_LANES, value, step);
-        if (threadIdx.x % WARP >= step) value += before;
-    }
-    return value;
-}
-
-// The block's running sum before this thread's value; `total` is all of it.
-__device__ __forceinline__ u64 sum_before(u64 value, Shared& shared, u64& total) {
-    const u32 lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
-    const u64 in_warp = running(value);
-    if (lane == WARP - 1) shared.of_warp[warp] = in_warp;
-    __syncthreads();
-    const u64 of_warp = shared.of_warp[lane], warps = running(of_warp);
-    __syncthreads();
-    total = __shfl_sync(ALL_LANES, warps, WARP - 1);
-    return __shfl_sync(ALL_LANES, warps - of_warp, warp) + in_warp - value;
-}
-
-// A row and what weighs its tokens.
-struct Row {
-    const float* logits;
-    u32 vocab;
-    float highest, scale;
-
-    // Calls `f(id, key)` for the tokens from `begin` to `end`, TILE by TILE, `stride` apart; whole warps call it together,
-    // with NONE where there is no token. `begin` and `stride` are multiples of 4 and the warp's own.
-    template <typename F> __device__ __forceinline__ void each(u32 begin, u32 end, u32 stride, F f) const {
-        for (u32 tile = begin; tile < end; tile += stride) {
-            const u32 id = tile + threadIdx.x % WARP * FOUR;
-            float four[FOUR] = {};
-            if (vocab % FOUR == 0 && id < end) {
-                const float4 loaded = *reinterpret_cast<const float4*>(logits + id);
-                four[0] = loaded.x, four[1] = loaded.y, four[2] = loaded.z, four[3] = loaded.w;
-            } else {
-                for (u32 i = 0; i < FOUR; i++) four[i] = id + i < end ? logits[id + i] : 0.0f;
-            }
-#pragma unroll
-            for (u32 i = 0; i < FOUR; i++) f(id + i, id + i < end ? key_of(four[i]) : NONE);
-        }
-    }
-
-    // The same for all tokens, shared among the block's warps.
-    template <typename F> __device__ __forceinline__ void each(F f) const {
-        each(threadIdx.x / WARP * TILE, vocab, WARPS * TILE, f);
-    }
-
-    // Step 5: the weight, 0 for a token that is out and for NONE.
-    __device__ __forceinline__ u64 weight(u32 key) const {
-        const float distance = __fsub_rn(highest, logit_of(key));
-        const float halvings = distance > 0.0f ? __fmul_rn(distance, scale) : 0.0f;
-        if (key == NONE || !(halvings < 41.0f)) return 0;
-        const u32 polynomial[6] = {2977044080u, 1031757278u, 238337602u, 41155296u, 5486705u, 472172u};
-        const u32 fixed = static_cast<u32>(__fmul_rn(halvings, 16777216.0f)), whole = fixed >> 24, rest = fixed << 8;
-        u32 sum = 0;
-#pragma unroll
-        for (int i = 5; i >= 0; i--) sum = polynomial[i] - __umulhi(rest, sum);
-        const u64 power = max((1ull << 32) - __umulhi(rest, sum), 1ull << 31);
-        return (((power << 9) >> whole) + 1) >> 1;
-    }
-};
-
-// Adds `amount`, at most 2^40, to the digit's sum; whole warps call it together. Lanes of the same digit add up among
-// themselves first; else the threads of a row of equal logits would all queue at one address.
-__device__ __forceinline__ void add(u64* sums, u32 digit, u64 amount) {
-    const u32 adding = __ballot_sync(ALL_LANES, amount != 0);
-    if (amount == 0) return;
-    const u32 peers = __match_any_sync(adding, digit);
-    // Halves that 32 lanes cannot make overflow.
-    const u64 low = __reduce_add_sync(peers, static_cast<u32>(amount) & 0xfffffu);
-    const u64 high = __reduce_add_sync(peers, static_cast<u32>(amount >> 20));
-    if (threadIdx.x % WARP == __ffs(peers) - 1u) atomicAdd(&sums[digit], (high << 20) + low);
-}
-
-// Steps 6 and 7: the shortest prefix of `kept` whose measures sum to enough, or `kept` if there is none. Top-k measures every
-// token that is not out as 1, and `amount` is enough; top-p takes the weights, of whose sum `amount` is the 2^-24ths.
-template <bool BY_WEIGHT>
-__device__ __forceinline__ Cut prefix(const Row& row, const Cut kept, const u32 amount, Shared& shared) {
-    const auto measure = [&](u32 key) -> u64 {
-        const u64 weight = row.weight(key);
-        return BY_WEIGHT ? weight : weight != 0;
-    };
-    u32 known = 0, cut = 0;
-    u64 missing = amount;
+// Step 8 among `count` items: that at which the running sum exceeds `target(total)` is left in `shared`. `item(i, weight,
+// tied)` adds the weight of item i above the cut, and how many tokens of the cut's key it has.
+template <typename T, typename I>
+__device__ __forceinline__ void place(u32 count, const Cut cut, u64 tie_weight, Shared& shared, T target, I item) {
+    const u32 own = (count + THREADS - 1) / THREADS;
+    const u32 begin = min(threadIdx.x * own, count), end = min(begin + own, count);
+    u64 weight = 0, total;
+    u32 tied = 0, ties = cut.ties, all_tied;
 #pragma unroll 1
-    for (u32 d = 0; d < 3; d++) {
-        const u32 shift = d == 0 ? 21 : d == 1 ? 10 : 0, mask = d < 2 ? 0x7ff : 0x3ff;
-        for (u32 i = threadIdx.x; i < DIGITS; i += THREADS) shared.sums[i] = 0;
-        __syncthreads();
-        row.each([&](u32, u32 key) {
-            const bool counts = key > kept.key && (key & known) == cut;
-            add(shared.sums, key >> shift & mask, counts ? measure(key) : 0);
-        });
-        // Which tokens are the kept ties does not matter here, only how many.
-        if (threadIdx.x == 0 && kept.ties > 0 && (kept.key & known) == cut) {
-            atomicAdd(&shared.sums[kept.key >> shift & mask], kept.ties * measure(kept.key));
-        }
-        __syncthreads();
-        // Two digits a thread, from the highest.
-        const u32 higher = DIGITS - 1 - 2 * threadIdx.x;
-        const u64 first = shared.sums[higher], second = shared.sums[higher - 1];
-        u64 total;
-        const u64 before = sum_before(first + second, shared, total);
-        if (BY_WEIGHT && d == 0) {
-            const u64 low = total * amount, high = __umul64hi(total, amount);
-            missing = (high << 40 | low >> 24) + ((low & 0xffffffu) != 0);
-        }
-        if (total < missing) return kept;
-        if (before < missing && missing <= before + first + second) {
-            const bool in_first = missing <= before + first;
-            shared.digit = in_first ? higher : higher - 1;
-            shared.missing = missing - before - (in_first ? 0 : first);
-        }
-        __syncthreads();
-        cut |= shared.digit << shift;
-        known |= mask << shift;
-        missing = shared.missing;
+    for (u32 i = begin; i < end; i++) item(i, weight, tied);
+    if (cut.ties > 0) {
+        ties -= min(ties, shared.by_digit.run.before(tied, all_tied));
+        weight += min(tied, ties) * tie_weight;
     }
-    const u64 tie = measure(cut);
-    return {cut, static_cast<u32>((missing + tie - 1) / tie)};
+    const u64 before = shared.by_digit.run.before(weight, total), goal = target(total);
+    if (before <= goal && goal < before + weight) {
+        u64 left = goal - before;
+        for (u32 i = begin;; i++) {
+            weight = 0, tied = 0;
+            item(i, weight, tied);
+            const u32 kept = min(tied, ties);
+            weight += kept * tie_weight;
+            if (left < weight) {
+                shared.item = i, shared.ties = ties, shared.left = left;
+                break;
+            }
+            left -= weight, ties -= kept;
+        }
+    }
+    __syncthreads();
 }
 
-// Step 8. Every warp comes to the same end.
-__device__ __forceinline__ u32 draw(const Row& row, const Cut cut, u64 random, Shared& shared) {
-    const u32 lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
+// Draws from what the cut leaves: of the gathered tokens, or, if it is true that they are not `all`, of the row, of whose parts
+// the weights are known (and the ties, if the cut has any).
+__device__ __forceinline__ u32 draw(const Row& row, const Work& work, bool all, u32 count, const Cut cut, u64 random,
+                                    Shared& shared) {
     const u64 tie_weight = row.weight(cut.key);
-    // The token is one of these; so much weight lies before them, and so many ties are kept from there on.
-    u32 first = 0, count = row.vocab, ties = cut.ties;
-    u64 below = 0, target = 0;
-    u32 part;
-    do {
-        part = (count + WARPS * WARP - 1) / (WARPS * WARP) * WARP;
+    const auto of_random = [&](u64 total) { return __umul64hi(random, total); };
+    Cut left = cut;
+    if (!all) {
+        place(work.parts, cut, tie_weight, shared, of_random, [&](u32 i, u64& weight, u32& tied) {
+            weight += __ldcg(&work.weights[i]);
+            if (cut.ties > 0) tied += work.ties[i];
+        });
+        // The part's tokens are all that is left.
+        const u32 first = shared.item * PART;
+        count = min(PART, row.vocab - first), left.ties = shared.ties;
+        for (u32 i = threadIdx.x * FOUR; i < count; i += THREADS * FOUR) {
+            u32 keys[FOUR];
+            row.load(first + i, first + count, keys);
+#pragma unroll
+            for (u32 k = 0; k < FOUR; k++) shared.keys[i + k] = keys[k], shared.ids[i + k] = first + i + k;
+        }
+        __syncthreads();
+    }
+    const u64 goal = shared.left;
+    const auto target = [&](u64 total) { return all ? of_random(total) : goal; };
+    place(count, left, tie_weight, shared, target, [&](u32 i, u64& weight, u32& tied) {
+        const u32 key = shared.keys[i];
+        weight += key > cut.key ? row.weight(key) : 0;
+        tied += key == cut.key;
+    });
+    return shared.ids[shared.item];
+}
+
+// Weighs the parts of the whole row, for a draw from what the cut leaves of it.
+__device__ __forceinline__ void weigh_all(const Row& row, const Work& work, const Cut cut) {
+    for (u32 part = threadIdx.x / WARP; part < work.parts; part += WARPS) {
         u64 weight = 0;
         u32 tied = 0;
-        row.each(first + warp * part, min(first + warp * part + part, first + count), TILE, [&](u32, u32 key) {
+        row.each(part * PART, min(part * PART + PART, row.vocab), WARP * FOUR, [&](u32 key) {
             weight += key > cut.key ? row.weight(key) : 0;
             tied += key == cut.key;
         });
-        weight = running(weight);
-        tied = running(tied);
-        if (lane == WARP - 1) shared.of_warp[warp] = weight, shared.tied[warp] = tied;
-        __syncthreads();
-        // A lane a part.
-        weight = shared.of_warp[lane], tied = shared.tied[lane];
-        __syncthreads();
-        const u32 tied_before = running(tied) - tied;
-        weight += min(tied, ties - min(ties, tied_before)) * tie_weight;
-        const u64 up_to = running(weight);
-        // Only the first time is it all of them.
-        if (count == row.vocab) target = __umul64hi(random, __shfl_sync(ALL_LANES, up_to, WARP - 1));
-        const u32 chosen = __ffs(__ballot_sync(ALL_LANES, below + up_to > target)) - 1;
-        below += __shfl_sync(ALL_LANES, up_to - weight, chosen);
-        ties -= min(ties, __shfl_sync(ALL_LANES, tied_before, chosen));
-        first += chosen * part;
-        count = min(part, count - chosen * part);
-    } while (part > WARP);
-    // A lane a token.
-    const u32 key = lane < count ? key_of(row.logits[first + lane]) : NONE;
-    const bool tie = key == cut.key;
-    const u32 ties_before = __popc(__ballot_sync(ALL_LANES, tie) & ((1u << lane) - 1));
-    const bool kept = key > cut.key || (tie && ties_before < ties);
-    const u64 up_to = running(kept ? row.weight(key) : 0);
-    return first + __ffs(__ballot_sync(ALL_LANES, below + up_to > target)) - 1;
+        weight = sum_of(ALL_LANES, weight), tied = __reduce_add_sync(ALL_LANES, tied);
+        if (threadIdx.x % WARP == 0) work.weights[part] = weight, work.ties[part] = tied;
+    }
+    __syncthreads();
 }
 
-// Step 1. Ids are marked as they are met, a window of them at a time.
-__device__ __forceinline__ void penalise(float* logits, u32 vocab, const SampleRow& row, const u32* history,
-                                         Shared& shared) {
-    if (row.history_begin == row.history_end) return;
-    for (u32 window = 0; window < vocab; window += WINDOW) {
-        for (u32 i = threadIdx.x; i < WINDOW / 32; i += THREADS) shared.seen[i] = 0;
-        __syncthreads();
-        for (u32 i = row.history_begin + threadIdx.x; i < row.history_end; i += THREADS) {
-            const u32 id = history[i], at = id - window;
-            if (id < window || id >= vocab || at >= WINDOW) continue;
-            const u32 bit = 1u << at % 32;
-            if (atomicOr(&shared.seen[at / 32], bit) & bit) continue;
-            const float logit = logits[id];
-            logits[id] = logit < 0.0f ? __fmul_rn(logit, row.penalty) : __fdiv_rn(logit, row.penalty);
+// The token of a row that is not greedy, by one block.
+__device__ __forceinline__ u32 drawn(const Row& row, const Work& work, const SampleRow& asked, Shared& shared) {
+    Cut cut = {NONE, 0};
+    u32 count = 0;
+    bool all = false;
+    if (asked.top_k > 0 || asked.parts > 0) {
+        // The cut's digit, or one that is lower; that of all tokens that are not out, if nothing is found.
+        u32 digit = 1;
+        u64 missing = 0, enough = 0;
+        if (asked.top_k > 0) {
+            shared.by_digit.clear();
+            for (u32 first = 0; first < work.tile_count; first += THREADS) {
+                const u32 tile = first + threadIdx.x, of_tile = tile < work.tile_count ? row.digit(work.tiles[tile]) : 0;
+                shared.by_digit.add(of_tile, of_tile > 0);
+            }
+        } else {
+            for (u32 i = threadIdx.x; i < DIGITS; i += THREADS) shared.by_digit.sums[i].whole = __ldcg(&work.sums[i]);
         }
         __syncthreads();
+        shared.by_digit.find(digit, missing, [&](u64 total) {
+            return enough = asked.top_k > 0 ? asked.top_k : share(total, asked.parts);
+        });
+        // From it up, or, if these are too many, only of it: but then what lies above must be known.
+        bool few;
+#pragma unroll 1
+        for (u32 to = DIGITS - 1;; to = digit) {
+            count = gather(row, work, digit, to, shared);
+            few = count <= MOST, all = few && to == DIGITS - 1;
+            if (few || asked.top_k > 0 || to == digit) break;
+        }
+        if (few) cut = cut_of(Few{shared, count}, row, asked, all ? enough : missing, shared);
+        if (!few) cut = cut_of(row, row, asked, enough, shared);
+        if (!all) weigh_all(row, work, cut);
+    }
+    return draw(row, work, all, count, cut, asked.random, shared);
+}
+
+// What the last block must know of this block's parts: the weight of each, or of each digit. `keys`: of the first.
+__device__ __forceinline__ void weigh(const Row& row, const Work& work, bool by_digit, u32 (&keys)[LOADS][FOUR],
+                                      Shared& shared) {
+    if (by_digit) shared.by_digit.clear();
+    for (u32 part = blockIdx.x; part < work.parts; part += gridDim.x) {
+        u32 next[LOADS][FOUR];
+        load_part(row.logits, row.vocab, part + gridDim.x, next);
+        u64 sum = 0;
+#pragma unroll
+        for (u32 i = 0; i < LOADS * FOUR; i++) {
+            u32& key = keys[i / FOUR][i % FOUR];
+            const float halvings = row.halvings(key);
+            const u64 weight = weight_of(halvings);
+            if (by_digit) shared.by_digit.add(digit_of(halvings), weight);
+            sum += weight;
+            key = next[i / FOUR][i % FOUR];
+        }
+        if (by_digit) continue;
+        sum = shared.by_digit.run.sum(sum);
+        if (threadIdx.x == 0) work.weights[part] = sum;
+        __syncthreads();
+    }
+    if (!by_digit) return;
+    __syncthreads();
+    for (u32 i = threadIdx.x; i < DIGITS; i += THREADS) {
+        const u64 sum = shared.by_digit.sums[i].whole;
+        if (sum != 0) atomicAdd(&work.sums[i], sum);
     }
 }
 
-// The best token and its key.
-__device__ __forceinline__ void best(const Row& row, Shared& shared, u32& id, u32& key) {
-    // Of equal keys the lower id, the higher of its complements.
-    u64 best = 0;
-    row.each([&](u32 id, u32 key) { best = max(best, static_cast<u64>(key) << 32 | ~id); });
-    const auto of_warp = [&] {
-#pragma unroll
-        for (u32 step = WARP / 2; step > 0; step /= 2) best = max(best, __shfl_xor_sync(ALL_LANES, best, step));
-    };
-    of_warp();
-    if (threadIdx.x % WARP == 0) shared.of_warp[threadIdx.x / WARP] = best;
+// Whether all other blocks of the row have come here before; what they wrote before can then be read.
+__device__ __forceinline__ bool is_last(const Work& work) {
+    __threadfence();
     __syncthreads();
-    best = shared.of_warp[threadIdx.x % WARP];
-    of_warp();
-    __syncthreads();
-    id = ~static_cast<u32>(best), key = best >> 32;
+    const bool last = __syncthreads_or(threadIdx.x == 0 && atomicAdd(work.done, 1) == gridDim.x - 1);
+    __threadfence();
+    return last;
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS, 1)
-    sample(float* logits, const SampleRow* __restrict__ rows, const u32* __restrict__ history, u32* __restrict__ tokens,
-           u32 vocab) {
+// Step 1, of the `count` tokens from `first` on.
+__device__ __forceinline__ void penalise(float* logits, u32 first, u32 count, const SampleRow& asked, const u32* history) {
+    __shared__ u32 seen[PART / 32];
+    for (u32 i = threadIdx.x; i < PART / 32; i += THREADS) seen[i] = 0;
+    __syncthreads();
+    for (u32 i = asked.history_begin + threadIdx.x; i < asked.history_end; i += THREADS) {
+        const u32 at = history[i] - first, bit = 1u << at % 32;
+        if (at >= count || atomicOr(&seen[at / 32], bit) & bit) continue;
+        const float logit = logits[first + at];
+        logits[first + at] = logit < 0.0f ? __fmul_rn(logit, asked.penalty) : __fdiv_rn(logit, asked.penalty);
+    }
+    __syncthreads();
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS)
+    sample_best(float* logits, const SampleRow* __restrict__ rows, const u32* __restrict__ history, u64* work, u32 vocab) {
+    __shared__ u64 of_warps[WARPS];
+    join_chain();
+    const u32 lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
+    float* row = row_of(logits, blockIdx.y, vocab);
+    const Work at(work, vocab);
+    // Most rows have no history, and to know that takes as long as to read the logits.
+    u32 keys[LOADS][FOUR];
+    load_part(row, vocab, blockIdx.x, keys);
+    const SampleRow asked = rows[blockIdx.y];
+    const bool penalised = asked.history_begin != asked.history_end;
+    u64 best = 0;
+    for (u32 part = blockIdx.x; part < at.parts; part += gridDim.x) {
+        const u32 first = part * PART;
+        u32 next[LOADS][FOUR];
+        if (penalised) {
+            penalise(row, first, min(PART, vocab - first), asked, history);
+            load_part(row, vocab, part, keys);
+        } else {
+            load_part(row, vocab, part + gridDim.x, next);
+        }
+#pragma unroll
+        for (u32 l = 0; l < LOADS; l++) {
+            const u32 id = first + (l * THREADS + threadIdx.x) * FOUR;
+            u64 of_four = 0;
+#pragma unroll
+            for (u32 i = 0; i < FOUR; i++) {
+                of_four = max(of_four, key_and_id(keys[l][i], id + i));
+                if (!penalised) keys[l][i] = next[l][i];
+            }
+            best = max(best, of_four);
+            u32 key = of_four >> 32;
+#pragma unroll
+            for (u32 step = 1; step < TILE / FOUR; step *= 2) key = max(key, __shfl_xor_sync(ALL_LANES, key, step));
+            if (id % TILE == 0 && id < vocab) at.tiles[id / TILE] = key;
+        }
+    }
+    best = warp_max(best);
+    if (lane == 0) of_warps[warp] = best;
+    __syncthreads();
+    best = warp_max(lane < WARPS ? of_warps[lane] : 0);
+    if (threadIdx.x == 0) at.best[blockIdx.x] = best;
+    // Where the other kernel's blocks add.
+    if (threadIdx.x == 0 && blockIdx.x == 0) *at.done = 0;
+    if (asked.top_k == 0 && asked.parts > 0) {
+        for (u32 i = blockIdx.x * THREADS + threadIdx.x; i < DIGITS; i += gridDim.x * THREADS) at.sums[i] = 0;
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS)
+    sample_draw(const float* __restrict__ logits, const SampleRow* __restrict__ rows, u64* work, u32* __restrict__ tokens,
+                u32 vocab) {
     __shared__ Shared shared;
     join_chain();
-    const SampleRow asked = rows[blockIdx.x];
-    float* of_row = row_of(logits, blockIdx.x, vocab);
-    penalise(of_row, vocab, asked, history, shared);
-    Row row = {of_row, vocab, 0.0f, asked.scale};
-    u32 token, key;
-    best(row, shared, token, key);
-    if (asked.top_k != 1) {
-        row.highest = logit_of(key);
-        Cut cut = {NONE, 0};
-        if (asked.top_k > 0) cut = prefix<false>(row, cut, asked.top_k, shared);
-        if (asked.parts > 0) cut = prefix<true>(row, cut, asked.parts, shared);
-        token = draw(row, cut, asked.random, shared);
+    const Work at(work, vocab);
+    u64 best = 0;
+    for (u32 i = threadIdx.x % WARP; i < gridDim.x; i += WARP) best = max(best, at.best[i]);
+    const SampleRow asked = rows[blockIdx.y];
+    // Only what needs every weight takes more than one block.
+    if (asked.top_k > 0 && blockIdx.x > 0) return;
+    Row row = {row_of(logits, blockIdx.y, vocab), vocab, 0.0f, asked.scale};
+    u32 keys[LOADS][FOUR];
+    if (asked.top_k == 0) load_part(row.logits, vocab, blockIdx.x, keys);
+    best = warp_max(best);
+    row.highest = logit_of(best >> 32);
+    u32 token = ~static_cast<u32>(best);
+    if (asked.top_k == 0) {
+        weigh(row, at, asked.parts > 0, keys, shared);
+        if (!is_last(at)) return;
     }
-    if (threadIdx.x == 0) tokens[blockIdx.x] = token;
+    if (asked.top_k != 1) token = drawn(row, at, asked, shared);
+    if (threadIdx.x == 0) tokens[blockIdx.y] = token;
 }

@@ -23,6 +23,8 @@ const PARTS: [(&str, &[&str]); 6] = [
             "gemv, down",
             "gemv, head",
             "sample, greedy",
+            "sample, temperature",
+            "sample, top-p",
             "sample, top-k",
             "decode_attention, 1 row",
             "decode_attention, 2 rows",

@@ -9,7 +9,7 @@ use stageline::base::Fault;
 use stageline::base::prng::Prng;
 use stageline::core::Sampling;
 use stageline::engine::cuda::kernels::gemv::SumOf;
-use stageline::engine::cuda::kernels::{AddRmsNorm, Embed, Gemv, RopeKv, Sample, SampleRow, SiluMul};
+use stageline::engine::cuda::kernels::{AddRmsNorm, Embed, Gemv, RopeKv, Sample, SampleRow, SiluMul, sample};
 use stageline::engine::cuda::launch::DeviceSlice;
 use stageline::model::LlamaSpec;
 use std::cell::RefCell;
@@ -38,10 +38,19 @@ pub fn measure(bench: &mut Bench, model: &Model) -> Result<(), Fault> {
         let what = format!("gemv, head: {rows} x {hidden} x {vocab}");
         bench.line(&what, |memory| gemv::<f32>(memory, (rows, vocab, hidden)));
     }
-    let drawn = Sampling { temperature: 0.8, top_k: 50, top_p: 0.9, ..Sampling::GREEDY };
+    let free = Sampling { temperature: 0.8, ..Sampling::GREEDY };
+    let ways = [
+        ("greedy", Sampling::GREEDY),
+        ("temperature 0.8", free),
+        ("top-p 0.9", Sampling { top_p: 0.9, ..free }),
+        ("top-k 50, top-p 0.9", Sampling { top_k: 50, top_p: 0.9, ..free }),
+    ];
+    let chip = bench.device.gpu.multiprocessors as usize;
     for rows in [1, plan.batches.iter().copied().max().unwrap_or(1)] {
-        for (name, how) in [("greedy", Sampling::GREEDY), ("top-k 50, top-p 0.9", drawn)] {
-            bench.line(&format!("sample, {name}, {}", plural(rows, "row")), |memory| sample(memory, vocab, rows, &how));
+        let logits = logits(vocab, rows);
+        for (name, how) in &ways {
+            let what = format!("sample, {name}, {}", plural(rows, "row"));
+            bench.line(&what, |memory| sampling(memory, (vocab, rows, chip), &logits, how));
         }
     }
     Ok(())
@@ -116,9 +125,39 @@ fn gemv<O: SumOf<bf16> + 'static>(memory: &Memory, (rows, n, k): (usize, usize, 
     Launch::new(gemv.traffic(), move |kernels, stream| gemv.launch(kernels, stream))
 }
 
-fn sample(memory: &Memory, vocab: usize, rows: usize, how: &Sampling) -> Result<Launch, Fault> {
+/// Logits somewhat as a language model's are: normal, of deviation 3, and a few in each row far above the others.
+fn logits(vocab: usize, rows: usize) -> Vec<f32> {
+    let mut prng = Prng::new(3);
+    let mut normal = || 3.0 * ((0..12).map(|_| prng.unit()).sum::<f64>() - 6.0) as f32;
+    let some: Vec<f32> = (0..vocab).map(|_| normal()).collect();
+    let mut all = Vec::with_capacity(rows * vocab);
+    for _ in 0..rows {
+        // The same numbers, from another one on.
+        let begin = prng.below(vocab as u64) as usize;
+        all.extend(some[begin..].iter().chain(&some[..begin]));
+        for _ in 0..6 {
+            let last = all.len() - 1;
+            all[last - prng.below(vocab as u64) as usize] = 14.0 + 6.0 * prng.unit() as f32;
+        }
+    }
+    all
+}
+
+fn sampling(
+    memory: &Memory,
+    (vocab, rows, chip): (usize, usize, usize),
+    logits: &[f32],
+    how: &Sampling,
+) -> Result<Launch, Fault> {
     let all: Vec<SampleRow> = (0..rows as u32).map(|row| SampleRow::new(how, row, 0..0)).collect();
-    let (logits, tokens) = (memory.noise(rows * vocab)?, memory.noise(rows)?);
-    let sample = Sample { logits, rows: memory.copy(&all)?, history: memory.noise(0)?, tokens, vocab };
+    let sample = Sample {
+        logits: memory.copy(logits)?,
+        rows: memory.copy(&all)?,
+        history: memory.noise(0)?,
+        tokens: memory.noise(rows)?,
+        work: memory.copy(&vec![0; rows * sample::work_len(vocab)])?,
+        vocab,
+        blocks: sample::blocks(rows, vocab, chip),
+    };
     Launch::new(sample.traffic(), move |kernels, stream| sample.launch(kernels, stream))
 }

@@ -8,6 +8,7 @@ use super::kernels::gemv::SumOf;
 use super::kernels::prefill_attention::{Plan, Tile};
 use super::kernels::{
     AddRmsNorm, DecodeAttention, Embed, Gemv, Paged, PagedShape, PrefillAttention, RopeKv, Sample, SiluMul, gemv,
+    sample,
 };
 use super::launch::{DeviceSlice, Half, LaunchFault, Traffic};
 use super::shared::Shared;
@@ -318,7 +319,9 @@ impl<T: Compute> Decoder<T> {
             self.product(LinearWeights { weight: matrix, bias: None }, out, logits, (emitting, hidden))?;
             // SAFETY: of no numbers, never read.
             let history = unsafe { DeviceSlice::new(logits.address(), 0) };
-            let sample = Sample { logits, rows: step.sampling, history, tokens, vocab };
+            let work = self.part(self.work.sampling, emitting * sample::work_len(vocab))?;
+            let blocks = sample::blocks(emitting, vocab, self.gpu.multiprocessors as usize);
+            let sample = Sample { logits, rows: step.sampling, history, tokens, work, vocab, blocks };
             self.launched(|_| sample.traffic(), sample.launch(&self.shared.kernels, &self.gpu.stream))?;
         }
         Ok(Left::Tokens(tokens, logits))

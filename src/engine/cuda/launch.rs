@@ -270,7 +270,8 @@ pub struct Kernels {
     /// Of each of `prefill_attention::versions`.
     pub(super) prefill_attention: Vec<Pair<Function>>,
     pub(super) rope_kv: Pair<Function>,
-    pub(super) sample: Function,
+    pub(super) sample_best: Function,
+    pub(super) sample_draw: Function,
     pub(super) silu_mul: Pair<Function>,
 }
 
@@ -280,7 +281,7 @@ impl Kernels {
     /// # Errors
     /// If the driver refuses the PTX: it is older than CUDA 13.0, or the device than compute capability 8.0.
     pub fn load(context: &Arc<CudaContext>) -> Result<Self, LaunchFault> {
-        let gemv_module = module!(context, "gemv")?;
+        let (gemv_module, sample) = (module!(context, "gemv")?, module!(context, "sample")?);
         let gemv = |name| gemv_module.by_rows(name);
         Ok(Self {
             add_rms_norm: module!(context, "add_rms_norm")?.pair("add_rms_norm")?,
@@ -292,7 +293,8 @@ impl Kernels {
             prefill_attention: module!(context, "prefill_attention")?
                 .pairs_sharing("prefill_attention", prefill_attention::versions())?,
             rope_kv: module!(context, "rope_kv")?.pair("rope_kv")?,
-            sample: module!(context, "sample")?.function("sample")?,
+            sample_best: sample.function("sample_best")?,
+            sample_draw: sample.function("sample_draw")?,
             silu_mul: module!(context, "silu_mul")?.pair("silu_mul")?,
         })
     }

@@ -3,8 +3,8 @@
 use super::arena::{Arena, room_bytes};
 use super::decoder::Compute;
 use super::device::Gpu;
-use super::kernels::PagedShape;
 use super::kernels::decode_attention::Blocks;
+use super::kernels::{PagedShape, sample};
 use super::launch::DeviceSlice;
 use super::step::{StepInput, StepShape};
 use super::weights::Weights;
@@ -39,6 +39,7 @@ pub struct Work<T> {
     pub turns: DeviceSlice<u32>,
     pub logits: DeviceSlice<f32>,
     pub tokens: DeviceSlice<u32>,
+    pub sampling: DeviceSlice<u64>,
     pub words: DeviceSlice<u32>,
     /// Where the words of steps wait for their turn.
     pub waiting_words: [DeviceSlice<u32>; DEVICE_DEPTH],
@@ -82,10 +83,12 @@ impl<T: Compute> Work<T> {
         ];
         let singles =
             [if first { rows * hidden } else { 0 }, blocks.partial_len(), blocks.count, head_rows * vocab, head_rows];
+        let sampling = head_rows * sample::work_len(vocab);
         let bytes = |len: &usize, size: usize| room_bytes(len * size);
         let words = [words.words(); 1 + DEVICE_DEPTH];
         let total = halves.iter().map(|len| bytes(len, 2)).sum::<usize>()
-            + singles.iter().chain(&words).map(|len| bytes(len, 4)).sum::<usize>();
+            + singles.iter().chain(&words).map(|len| bytes(len, 4)).sum::<usize>()
+            + bytes(&sampling, 8);
         let mut arena = Arena::new(gpu, total, &format!("a step of {rows} rows"))?;
         Ok(Self {
             x: arena.take(singles[0])?,
@@ -99,6 +102,7 @@ impl<T: Compute> Work<T> {
             turns: arena.take_zeros(singles[2])?,
             logits: arena.take(singles[3])?,
             tokens: arena.take(singles[4])?,
+            sampling: arena.take(sampling)?,
             words: arena.take(words[0])?,
             waiting_words: [arena.take(words[1])?, arena.take(words[2])?],
             _arena: arena,

@@ -5,7 +5,7 @@ use crate::{Array, Device, device};
 use cudarc::driver::sys;
 use half::bf16;
 use stageline::core::Sampling;
-use stageline::engine::cuda::kernels::{AddRmsNorm, Embed, Gemv, RopeKv, Sample, SampleRow, SiluMul};
+use stageline::engine::cuda::kernels::{AddRmsNorm, Embed, Gemv, RopeKv, Sample, SampleRow, SiluMul, sample};
 use stageline::engine::cuda::launch::LaunchFault;
 
 const ROWS: usize = 3;
@@ -26,6 +26,7 @@ struct Step {
     logits: Array<f32>,
     rows: Array<SampleRow>,
     tokens: Array<u32>,
+    work: Array<u64>,
 }
 
 impl Step {
@@ -45,6 +46,7 @@ impl Step {
             logits: device.unset(ROWS * VOCAB),
             rows: device.array(&rows),
             tokens: device.unset(ROWS),
+            work: device.unset(ROWS * sample::work_len(VOCAB)),
         }
     }
 
@@ -90,8 +92,8 @@ impl Step {
         AddRmsNorm { delta: Some(made.slice()), ..norm }.launch(kernels, stream)?;
         head.launch(kernels, stream)?;
         let (logits, rows, tokens) = (self.logits.slice(), self.rows.slice(), self.tokens.slice());
-        let history = ids.part(0..0).expect("a part of none");
-        Sample { logits, rows, history, tokens, vocab: VOCAB }.launch(kernels, stream)
+        let (history, work) = (ids.part(0..0).expect("a part of none"), self.work.slice());
+        Sample { logits, rows, history, tokens, work, vocab: VOCAB, blocks: 1 }.launch(kernels, stream)
     }
 
     /// All that the step made, as bits.

@@ -3,8 +3,11 @@
 use crate::device;
 use stageline::base::prng::Prng;
 use stageline::core::Sampling;
-use stageline::engine::cuda::kernels::sample::{Sample, SampleRow};
+use stageline::engine::cuda::kernels::sample::{Sample, SampleRow, work_len};
 use stageline::ops::sample;
+
+/// Tokens that a block takes at a time, and how many are gathered at most.
+const PART: usize = 2048;
 
 /// A row to sample: logits, how, and the ids before it.
 struct Row {
@@ -14,30 +17,42 @@ struct Row {
     history: Vec<u32>,
 }
 
-/// Samples the rows in one launch, and holds tokens and penalised logits against the specification.
-fn check(vocab: usize, rows: Vec<Row>) {
+/// Samples the rows in one launch, and holds tokens and penalised logits against the specification. Then again, with few
+/// blocks, which find in the work space what the others have left.
+fn check(vocab: usize, mut rows: Vec<Row>) {
     let device = device();
-    let mut history = Vec::new();
-    let mut asked = Vec::new();
-    for row in &rows {
+    let (mut given, mut history, mut asked, mut drawn) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for row in &mut rows {
         assert_eq!(row.logits.len(), vocab);
+        given.extend(&row.logits);
         let begin = history.len() as u32;
         history.extend(&row.history);
         asked.push(SampleRow::new(&row.sampling, row.position, begin..history.len() as u32));
+        drawn.push(sample(&mut row.logits, &row.sampling, row.position, Some(&row.history)));
     }
-    let logits: Vec<f32> = rows.iter().flat_map(|row| row.logits.iter().copied()).collect();
-    let (logits, asked, history) = (device.array(&logits), device.array(&asked), device.array(&history));
-    let tokens = device.unset::<u32>(rows.len());
-    let launch =
-        Sample { logits: logits.slice(), rows: asked.slice(), history: history.slice(), tokens: tokens.slice(), vocab };
-    launch.launch(device.kernels, &device.stream).expect("a launch");
-    let (tokens, penalised) = (tokens.read(), logits.read());
-    for (i, mut row) in rows.into_iter().enumerate() {
-        let want = sample(&mut row.logits, &row.sampling, row.position, Some(&row.history));
-        let what = format!("row {i} of {vocab} at {}: {:?}", row.position, row.sampling);
-        assert_eq!(tokens[i], want, "{what}");
-        let same = |(a, b): (&f32, &f32)| a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan();
-        assert!(penalised[i * vocab..].iter().zip(&row.logits).all(same), "{what}: the penalty differs");
+    let (mut logits, asked, history) = (device.array(&given), device.array(&asked), device.array(&history));
+    let work = device.unset::<u64>(rows.len() * work_len(vocab));
+    let parts = vocab.div_ceil(PART);
+    for blocks in [parts, parts.min(3)] {
+        logits.write(&given);
+        let tokens = device.unset::<u32>(rows.len());
+        let launch = Sample {
+            logits: logits.slice(),
+            rows: asked.slice(),
+            history: history.slice(),
+            tokens: tokens.slice(),
+            work: work.slice(),
+            vocab,
+            blocks,
+        };
+        launch.launch(device.kernels, &device.stream).expect("a launch");
+        let (tokens, penalised) = (tokens.read(), logits.read());
+        for (i, row) in rows.iter().enumerate() {
+            let what = format!("row {i} of {vocab} at {} in {blocks} blocks: {:?}", row.position, row.sampling);
+            assert_eq!(tokens[i], drawn[i], "{what}");
+            let same = |(a, b): (&f32, &f32)| a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan();
+            assert!(penalised[i * vocab..].iter().zip(&row.logits).all(same), "{what}: the penalty differs");
+        }
     }
 }
 
@@ -104,7 +119,7 @@ fn tokens_are_the_specifications() {
 #[test]
 fn the_largest_vocabularies_are_sampled() {
     check(128_256, rows(128_256, 1, 2));
-    // Histories of more ids than one window holds.
+    // Histories of ids of many parts.
     let vocab = 131_072 * 2 + 3;
     let mut large = rows(vocab, 1, 3);
     large.truncate(3);
@@ -154,6 +169,39 @@ fn draws_reach_the_first_and_the_last_token_that_are_kept() {
     check(300, all);
 }
 
+/// Rows of which more tokens may be drawn than are gathered: their cuts lie among tokens that differ, in the middle of ties, and
+/// among so many alike that not even those of one digit are gathered.
+#[test]
+fn flat_rows_are_the_specifications() {
+    let mut prng = Prng::new(11);
+    let vocab = 3 * PART + 5;
+    let mut all = Vec::new();
+    for kind in [0, 1, 2, 4, 5, 7, 8] {
+        for (top_k, top_p) in [(0, 0.1), (0, 0.5), (0, 0.97), (0, 1.0), (50, 0.9), (3000, 0.5), (5000, 1.0), (u32::MAX, 0.3)] {
+            let sampling = Sampling { temperature: 6.0, top_k, top_p, seed: prng.next_u64(), ..Sampling::GREEDY };
+            all.push(Row { logits: logits(vocab, kind, &mut prng), sampling, position: 9, history: Vec::new() });
+        }
+    }
+    check(vocab, all);
+}
+
+/// Few tokens that may be drawn, each so far from the next that more tiles have one than are listed.
+#[test]
+fn tokens_of_many_tiles_are_gathered() {
+    let mut prng = Prng::new(12);
+    let mut all = Vec::new();
+    let vocab = 1100 * 64;
+    for (top_k, top_p) in [(1000, 1.0), (1000, 0.9), (0, 0.9), (1090, 1.0)] {
+        let mut logits = vec![-1000.0; vocab];
+        for tile in 0..1100 {
+            logits[tile * 64 + prng.below(64) as usize] = prng.unit() as f32;
+        }
+        let sampling = Sampling { temperature: 1.0, top_k, top_p, seed: prng.next_u64(), ..Sampling::GREEDY };
+        all.push(Row { logits, sampling, position: 3, history: Vec::new() });
+    }
+    check(vocab, all);
+}
+
 /// One token of the least weight decides how many of the others top-p keeps: its share is rounded up.
 #[test]
 fn the_least_weight_counts_in_a_share() {
@@ -176,21 +224,29 @@ fn slices_that_do_not_fit_are_refused() {
     let rows = device.array(&[SampleRow::new(&Sampling::GREEDY, 0, 0..0); 2]);
     let (history, tokens) = (device.array::<u32>(&[]), device.unset::<u32>(3));
     let part = |range| logits.slice().part(range).expect("a part");
+    let work = device.unset::<u64>(3 * work_len(9));
+    let work_part = |rows: usize, vocab| work.slice().part(0..rows * work_len(vocab)).expect("a part");
     let fits = Sample {
         logits: part(0..16),
         rows: rows.slice(),
         history: history.slice(),
         tokens: tokens.slice().part(0..2).expect("a part"),
+        work: work_part(2, 8),
         vocab: 8,
+        blocks: 1,
     };
     let launch = |sample: Sample| sample.launch(device.kernels, &device.stream);
     launch(fits).expect("what fits is launched");
-    launch(Sample { logits: part(1..19), vocab: 9, ..fits }).expect("an odd vocabulary needs no alignment");
+    let odd = Sample { logits: part(1..19), work: work_part(2, 9), vocab: 9, ..fits };
+    launch(odd).expect("an odd vocabulary needs no alignment");
     let unfit = [
         Sample { logits: part(0..8), ..fits },
         Sample { logits: part(1..17), ..fits },
         Sample { tokens: tokens.slice(), ..fits },
         Sample { rows: rows.slice().part(0..1).expect("a part"), ..fits },
+        Sample { work: work_part(3, 8), ..fits },
+        Sample { blocks: 0, ..fits },
+        Sample { blocks: 2, ..fits },
         Sample { vocab: 0, ..fits },
         Sample { vocab: (1 << 23) + 1, ..fits },
     ];

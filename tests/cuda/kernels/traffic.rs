@@ -6,6 +6,7 @@ use crate::device;
 use half::{bf16, f16};
 use stageline::core::Sampling;
 use stageline::engine::cuda::kernels::gemv::SumOf;
+use stageline::engine::cuda::kernels::sample::work_len;
 use stageline::engine::cuda::kernels::{AddRmsNorm, Embed, Gemv, RopeKv, Sample, SampleRow, SiluMul};
 use stageline::engine::cuda::launch::Half;
 
@@ -112,18 +113,28 @@ fn heads_move_what_is_told() {
 #[test]
 fn sampled_rows_move_what_is_told() {
     let device = &device();
-    for vocab in [1000, 1025] {
+    for vocab in [1000, 1025, 5000] {
         let sampling = Sampling { temperature: 1.0, top_k: 5, top_p: 0.9, ..Sampling::GREEDY };
         let rows = device.array(&[SampleRow::new(&sampling, 0, 0..0), SampleRow::new(&Sampling::GREEDY, 0, 0..0)]);
         let (logits, tokens) = (device.array(&floats(2 * vocab, 1)), device.unset::<u32>(2));
-        let history = device.array::<u32>(&[]);
+        let (history, work) = (device.array::<u32>(&[]), device.unset(2 * work_len(vocab)));
         let sample = Sample {
             logits: logits.slice(),
             rows: rows.slice(),
             history: history.slice(),
             tokens: tokens.slice(),
+            work: work.slice(),
             vocab,
+            blocks: vocab.div_ceil(2048),
         };
-        assert_moves!(device, "sample".to_string(), sample);
+        let launch = || sample.launch(device.kernels, &device.stream).expect("a launch");
+        let told = sample.traffic();
+        if let Some(counted) = counted_as(device, "sample_best", launch) {
+            // The random bits and the scale only the other kernel reads.
+            assert_eq!(counted.read_bytes + 2 * 12, told.read_bytes, "{vocab}");
+        }
+        if let Some(counted) = counted_as(device, "sample_draw", launch) {
+            assert_eq!(counted.written_bytes, told.written_bytes, "{vocab}");
+        }
     }
 }

@@ -8,10 +8,34 @@ use cudarc::driver::{CudaStream, DeviceRepr};
 use std::ops::Range;
 
 const CHECKS: Checks = Checks { kernel: "sample" };
-const THREADS: u32 = 1024;
+const THREADS: u32 = 512;
 
 /// Largest vocabulary: what the sums of weights are bounded for.
 const MOST_TOKENS: usize = 1 << 23;
+/// What the driver takes as the second number of a grid.
+const MOST_ROWS: usize = 65535;
+/// Tokens that a block takes at a time.
+const PART: usize = 2048;
+/// Tokens whose best is kept.
+const TILE: usize = 64;
+/// Digits that weights are summed by.
+const DIGITS: usize = 2048;
+/// Blocks for each multiprocessor: two or three run at once. An H100 takes 23 us for 64 greedy rows of 128k tokens with 4, 24
+/// with 8 (what a block does once weighs in), 39 with a block for each part.
+const BLOCKS_AT_ONCE: usize = 4;
+
+/// Into how many blocks to split each of `rows` rows of `vocab` numbers: one for each part, but not many more than the device
+/// runs at once.
+pub fn blocks(rows: usize, vocab: usize, multiprocessors: usize) -> usize {
+    let room = (multiprocessors * BLOCKS_AT_ONCE).div_ceil(rows.max(1));
+    room.min(vocab.div_ceil(PART)).max(1)
+}
+
+/// Numbers of work space for each row of `vocab` numbers: as `Work` of kernels/include/sampling.cuh.
+pub fn work_len(vocab: usize) -> usize {
+    let (parts, tiles) = (vocab.div_ceil(PART), vocab.div_ceil(TILE));
+    DIGITS + 2 * parts + (tiles + parts + 1).div_ceil(2)
+}
 
 /// How one row is sampled, as the kernel reads it.
 #[repr(C)]
@@ -67,16 +91,21 @@ pub struct Sample {
     pub history: DeviceSlice<u32>,
     /// `[rows]`, written.
     pub tokens: DeviceSlice<u32>,
+    /// `[rows, work_len(vocab)]`: what the launch writes for itself. What it held before does not matter.
+    pub work: DeviceSlice<u64>,
     /// Numbers in a row: 1 to 2^23.
     pub vocab: usize,
+    /// How many blocks share a row: see [`blocks`].
+    pub blocks: usize,
 }
 
 impl Sample {
-    /// Launches it on `stream`; no rows are no launch.
+    /// Launches it on `stream`, as two kernels; no rows are no launch.
     ///
     /// # Errors
     /// If a slice is not of its shape, `logits` is not aligned to 16 bytes (a vocabulary that is no multiple of 4 needs no
-    /// alignment), the vocabulary is empty or too large, or the driver refuses.
+    /// alignment), there are too many rows, the vocabulary is empty or too large, blocks are none or more than parts, or the
+    /// driver refuses.
     pub fn launch(&self, kernels: &Kernels, stream: &CudaStream) -> Result<(), LaunchFault> {
         let rows = CHECKS.count("rows", self.rows.len())?;
         if self.vocab == 0 || self.vocab > MOST_TOKENS {
@@ -86,19 +115,31 @@ impl Sample {
         if self.vocab.is_multiple_of(4) {
             CHECKS.aligned("logits", self.logits)?;
         }
+        let parts = self.vocab.div_ceil(PART);
+        if self.rows.len() > MOST_ROWS || self.blocks == 0 || self.blocks > parts {
+            let (rows, blocks) = (self.rows.len(), self.blocks);
+            return Err(CHECKS.fault(format!(
+                "{rows} rows in {blocks} blocks each: it takes {MOST_ROWS} at most, in 1 to {parts} blocks"
+            )));
+        }
         CHECKS.shape("tokens", self.tokens, &[self.rows.len()])?;
+        CHECKS.shape("work", self.work, &[self.rows.len(), work_len(self.vocab)])?;
         if rows == 0 {
             return Ok(());
         }
-        let arguments =
-            [self.logits.into(), self.rows.into(), self.history.into(), self.tokens.into(), (self.vocab as u32).into()];
-        // SAFETY: the parameters of `sample`; one block a row of `logits`, `rows` and `tokens`; histories lie in `history`,
-        // as the field demands.
-        unsafe { launch(stream, (CHECKS.kernel, &kernels.sample), (rows, 1, 1), THREADS, &arguments) }
+        let (grid, vocab) = ((self.blocks as u32, rows, 1), self.vocab as u32);
+        let (logits, rows, work) = (self.logits.into(), self.rows.into(), self.work.into());
+        let arguments = [logits, rows, self.history.into(), work, vocab.into()];
+        // SAFETY: the parameters of `sample_best`; as many blocks a row of `logits`, `rows` and `work` as there are parts, at
+        // most; histories lie in `history`, as the field demands.
+        unsafe { launch(stream, (CHECKS.kernel, &kernels.sample_best), grid, THREADS, &arguments) }?;
+        let arguments = [logits, rows, work, self.tokens.into(), vocab.into()];
+        // SAFETY: the parameters of `sample_draw`; as above, and `tokens` has a number for each row.
+        unsafe { launch(stream, (CHECKS.kernel, &kernels.sample_draw), grid, THREADS, &arguments) }
     }
 
     /// What one launch must move, if all of `history` is penalised, of which the writes are left out. The later passes over a
-    /// row find it in the cache.
+    /// row find it in the cache, and `work` is never anywhere else.
     pub fn traffic(&self) -> Traffic {
         let (rows, vocab) = (self.rows.len() as u64, self.vocab as u64);
         let history = self.history.len() as u64 * 4;
@@ -121,6 +162,15 @@ mod tests {
         assert_eq!((row.history_begin, row.history_end), (4, 9));
         // 0.9 as an f32 is a bit below it, times 2^24 a whole number.
         assert_eq!(row.parts, 15_099_494);
+    }
+
+    #[test]
+    fn blocks_fill_the_device_and_no_more() {
+        const CHIP: usize = 132;
+        assert_eq!([1, 8].map(|rows| blocks(rows, 128_256, CHIP)), [63, 63]);
+        assert_eq!([16, 64, 1000].map(|rows| blocks(rows, 128_256, CHIP)), [33, 9, 1]);
+        assert_eq!([1, 2048, 2049].map(|vocab| blocks(1, vocab, CHIP)), [1, 1, 2]);
+        assert_eq!(blocks(0, 0, 0), 1);
     }
 
     #[test]
