@@ -230,7 +230,9 @@ pub fn write(
     words[places.take.start + taken..places.take.end].fill(0);
     // The least work.
     let greedy = SampleRow::new(&crate::core::Sampling::GREEDY, 0, 0..0).words();
-    for how in words[places.sampling.start + taken * SAMPLE_ROW_WORDS..places.sampling.end].chunks_exact_mut(greedy.len()) {
+    for how in
+        words[places.sampling.start + taken * SAMPLE_ROW_WORDS..places.sampling.end].chunks_exact_mut(greedy.len())
+    {
         how.copy_from_slice(&greedy);
     }
     Ok(())

@@ -177,7 +177,9 @@ fn flat_rows_are_the_specifications() {
     let vocab = 3 * PART + 5;
     let mut all = Vec::new();
     for kind in [0, 1, 2, 4, 5, 7, 8] {
-        for (top_k, top_p) in [(0, 0.1), (0, 0.5), (0, 0.97), (0, 1.0), (50, 0.9), (3000, 0.5), (5000, 1.0), (u32::MAX, 0.3)] {
+        for (top_k, top_p) in
+            [(0, 0.1), (0, 0.5), (0, 0.97), (0, 1.0), (50, 0.9), (3000, 0.5), (5000, 1.0), (u32::MAX, 0.3)]
+        {
             let sampling = Sampling { temperature: 6.0, top_k, top_p, seed: prng.next_u64(), ..Sampling::GREEDY };
             all.push(Row { logits: logits(vocab, kind, &mut prng), sampling, position: 9, history: Vec::new() });
         }
