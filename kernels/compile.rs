@@ -1,5 +1,5 @@
 //! The CUDA part of the build: every `kernels/*.cu` becomes a fat binary and PTX in `OUT_DIR/kernels`, from where
-//! `src/engine/cuda/launch.rs` embeds them.
+//! `src/engine/cuda/functions.rs` embeds them.
 //!
 //! The fat binary holds machine code of compute capabilities 8.0 and 9.0, which a pod need not compile when it starts cold,
 //! and PTX for what is newer. The text of the PTX is what the emulated driver of the tests takes.

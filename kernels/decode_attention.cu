@@ -84,10 +84,6 @@ struct Share {
     }
 };
 
-// Two keys' values, dimension by dimension.
-__device__ __forceinline__ u32 lower(u32 a, u32 b) { return (a & 0xffff) | (b << 16); }
-__device__ __forceinline__ u32 upper(u32 a, u32 b) { return (a >> 16) | (b & 0xffff0000u); }
-
 // A warp's keys and values, on their way through shared memory. An entry is the keys or the values of a step, row by row.
 template <typename T, u32 WIDTH> struct Feed {
     static constexpr u32 PIECES = WIDTH / EIGHT;          // of a row, of 16 bytes

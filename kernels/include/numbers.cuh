@@ -53,6 +53,10 @@ __device__ __forceinline__ uint4 load_once(const uint4* from) {
 #endif
 }
 
+// Of two pairs, the pair of their lower and that of their upper halves.
+__device__ __forceinline__ u32 lower(u32 a, u32 b) { return (a & 0xffff) | (b << 16); }
+__device__ __forceinline__ u32 upper(u32 a, u32 b) { return (a >> 16) | (b & 0xffff0000u); }
+
 // The eight numbers of a 16-byte load.
 template <typename T> __device__ __forceinline__ void unpack8(uint4 bits, float (&to)[EIGHT]) {
     const u32 words[4] = {bits.x, bits.y, bits.z, bits.w};

@@ -1,7 +1,7 @@
 //! The decode engine: what runs a decoder on a CUDA device without candle.
 //!
-//! From the bottom: `device` (a context and its stream), `arena` (memory, taken once), `launch` and `kernels` (our kernels and
-//! what launches them), `gemm` (cuBLASLt), `shared` (all of these, which the stages of a device have in common); `weights` (a shard in
+//! From the bottom: `device` (a context and its stream), `arena` (memory, taken once), `functions`, `launch` and `kernels`
+//! (our kernels and what launches them), `gemm` (cuBLASLt), `shared` (all of these, which the stages of a device have in common); `weights` (a shard in
 //! device memory), `work` (the KV cache and room for a step), `step` (a microbatch as the kernels read it), `buffers` (its way up and
 //! down), `decoder` (the layers as launches), `graphs` (recorded steps), `executor` (the engine as everyone else sees it), `traffic`
 //! (what a step must move).
@@ -12,6 +12,7 @@ mod checker;
 mod decoder;
 mod device;
 mod executor;
+mod functions;
 mod gemm;
 mod graphs;
 pub mod kernels;
