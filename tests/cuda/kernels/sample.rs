@@ -132,6 +132,40 @@ fn the_largest_vocabularies_are_sampled() {
     check(vocab, large);
 }
 
+/// The tokens that count are all in one part, which may be the second or the third that a block takes.
+#[test]
+fn tokens_of_every_part_are_found() {
+    let mut prng = Prng::new(13);
+    let (mut all, parts) = (Vec::new(), 7);
+    let vocab = (parts - 1) * PART + 100;
+    for part in 0..parts {
+        for (temperature, top_k, top_p) in [(0.0, 0, 1.0), (1.0, 0, 1.0), (1.0, 20, 1.0), (1.0, 0, 0.9)] {
+            let mut logits = vec![-1000.0; vocab];
+            for _ in 0..40 {
+                logits[part * PART + prng.below(100) as usize] = prng.unit() as f32;
+            }
+            let sampling = Sampling { temperature, top_k, top_p, seed: prng.next_u64(), ..Sampling::GREEDY };
+            all.push(Row { logits, sampling, position: 7, history: Vec::new() });
+        }
+    }
+    check(vocab, all);
+}
+
+/// A block penalises the ids of two parts, many of which come more than once.
+#[test]
+fn penalties_are_the_specifications() {
+    let mut prng = Prng::new(14);
+    let mut all = Vec::new();
+    let vocab = 3 * PART + 40;
+    for (temperature, repetition_penalty) in [(0.0, 1.7), (0.7, 0.5)] {
+        let mut history: Vec<u32> = (0..1000).map(|_| prng.below(vocab as u64 + 9) as u32).collect();
+        history.extend_from_within(300..);
+        let sampling = Sampling { temperature, repetition_penalty, seed: 4, ..Sampling::GREEDY };
+        all.push(Row { logits: logits(vocab, 0, &mut prng), sampling, position: 1700, history });
+    }
+    check(vocab, all);
+}
+
 /// The named ways of sampling, each of them on a row with ties at every cut, long enough for a draw in two rounds.
 #[test]
 fn each_way_of_sampling_is_the_specifications() {
