@@ -16,6 +16,10 @@ pub fn compile(folder: &Path, out: &Path) -> Result<(), Box<dyn Error>> {
         println!("cargo::rerun-if-env-changed={variable}");
     }
     let out = out.join("kernels");
+    // An earlier build may have left kernels that are gone.
+    if out.exists() {
+        std::fs::remove_dir_all(&out)?;
+    }
     std::fs::create_dir_all(&out)?;
     let nvcc = nvcc();
     let mut running = Vec::new();
