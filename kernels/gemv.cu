@@ -4,8 +4,8 @@
 //   k a multiple of 8; rows 1 for `one`, 1 to 8 for `few_8`, 1 to 16 for `few_16`
 //
 // Decoding reads every weight once a step and does little with it, so what counts is bytes in flight: the weights go past the
-// first-level cache, several loads of a lane at a time. The first are asked for before the kernel waits for those before it
-// (include/chain.cuh): they are nobody's result, and a layer of 1B parameters takes a fifth less time for it.
+// first-level cache, several loads of a lane at a time. The first, which are nobody's result, are asked for before the kernel waits
+// for those before it (include/chain.cuh): the memory works while those end.
 //
 // One row: a block makes 8 outputs, two groups of 4 warps 4 each. A lane loads 16 bytes of each of 4 weight rows and multiplies
 // them with the input at the same place, in f32.
@@ -54,7 +54,7 @@ __device__ __forceinline__ void one(const T* weight, const T* input, const T* bi
     uint4 first_two[2][OUTPUTS];
     load(begin, first_two[0]);
     load(begin + STRIDE, first_two[1]);
-    await_previous();
+    await_previous_behind_loads(k == 0);
 
     float sums[OUTPUTS] = {};
     const auto add = [&](u32 eighth, const uint4 (&loaded)[OUTPUTS]) {
@@ -117,7 +117,7 @@ __device__ __forceinline__ void few(const T* weight, const T* input, const T* bi
         }
     };
     ask(begin);
-    await_previous();
+    await_previous_behind_loads(k == 0);
 
     float sums[TILES][4] = {};
     for (; begin < k; begin += WARPS * PIECES * PIECE) {

@@ -7,7 +7,7 @@
 //
 // Between the two a kernel may read what no kernel writes, such as weights, and nothing else. Every thread must call
 // await_previous, also one that has nothing to do: what comes behind this kernel waits for this kernel alone, and relies on it to
-// have waited for all before.
+// have waited for all before. scripts/kernel-report reads in the machine code what is loaded before the wait.
 #pragma once
 
 #ifdef EMU_HOST
@@ -20,6 +20,15 @@ __device__ __forceinline__ void await_previous() { asm volatile("griddepcontrol.
 __device__ __forceinline__ void let_next_begin() {}
 __device__ __forceinline__ void await_previous() {}
 #endif
+
+// For a kernel that has asked for something before. ptxas lets such loads sink below a wait that stands in the same block of
+// code (CUDA 13.0; nvdisasm shows it), but moves none past a branch: `never` is one that it cannot decide.
+__device__ __forceinline__ void await_previous_behind_loads(bool never) {
+#ifndef EMU_HOST
+    if (never) __trap();
+#endif
+    await_previous();
+}
 
 // For a kernel that has nothing to do before.
 __device__ __forceinline__ void join_chain() {

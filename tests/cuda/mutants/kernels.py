@@ -70,7 +70,7 @@ MUTANTS = [
      "b2[2] = {in[t][p].x, in[t][p].y}", "plain", "kernels::gemv"),
     ("rows that are not there are read", "gemv.cu", "row < rows && at < k ?", "at < k ?", "address", "kernels::gemv"),
     ("inputs past the last are read", "gemv.cu", "there && at < k", "there", "address", "kernels::gemv"),
-    ("nobody waits for the kernel before", "gemv.cu", "    await_previous();\n\n    float sums[OUTPUTS]",
+    ("nobody waits for the kernel before", "gemv.cu", "    await_previous_behind_loads(k == 0);\n\n    float sums[OUTPUTS]",
      "    float sums[OUTPUTS]", "plain", "kernels::gemv"),
     ("the inputs are read before they are there", "gemv.cu", "    uint4 first_two[2][OUTPUTS];\n",
      "    uint4 first_two[2][OUTPUTS] = {{{to_f32(input[0]) > 1e30f}}};\n", "count", "ahead::"),
