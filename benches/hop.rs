@@ -21,7 +21,7 @@ use stageline::wire::{Phase, Status, Subjects, WIRE_VERSION, room_for};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::runtime::{Handle, Runtime};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 /// Width of SmolLM2-135M's activations: a row is 2,304 bytes.
 const HIDDEN: usize = 576;
@@ -99,10 +99,11 @@ impl Pair {
         })
     }
 
-    /// Half of each round's time.
+    /// Half of each round's time. Both threads wait on their doorbells until all is over, since those run the connections: what a
+    /// thread has posted last goes out then.
     fn there_and_back(self, rows: usize, rounds: usize) -> Vec<Duration> {
         let (doorbell, post, mut mailbox) = self.there;
-        let runtime = Handle::current();
+        let (runtime, (over, end)) = (Handle::current(), oneshot::channel::<()>());
         let echo = std::thread::spawn(move || {
             let _entered = runtime.enter();
             doorbell.block_on(async {
@@ -111,6 +112,7 @@ impl Pair {
                     let _let_go_of_later = arrival(&mut mailbox).await;
                     post.post(&peer(2), answer).unwrap();
                 }
+                end.await.unwrap();
             });
             (post, mailbox)
         });
@@ -125,6 +127,7 @@ impl Pair {
                 times.push(begun.elapsed() / 2);
             }
         });
+        over.send(()).unwrap();
         echo.join().unwrap();
         times.split_off(WARM_UP)
     }
@@ -133,7 +136,7 @@ impl Pair {
     fn saturated(self, rows: usize, rounds: usize) -> f64 {
         let (window, rounds) = (if rows > 100 { 8 } else { 64 }, rounds.next_multiple_of(64));
         let (doorbell, post, mut mailbox) = self.there;
-        let runtime = Handle::current();
+        let (runtime, (over, end)) = (Handle::current(), oneshot::channel::<()>());
         let reader = std::thread::spawn(move || {
             let _entered = runtime.enter();
             doorbell.block_on(async {
@@ -143,6 +146,7 @@ impl Pair {
                         post.post(&peer(2), mail(1, 1)).unwrap();
                     }
                 }
+                end.await.unwrap();
             });
             (post, mailbox)
         });
@@ -159,9 +163,15 @@ impl Pair {
                 room -= 1;
                 post.post(&peer(1), ready[n % ready.len()].clone()).unwrap();
             }
+            while room < window {
+                arrival(&mut mailbox).await;
+                room += window / 4;
+            }
         });
+        let rate = (rows * rounds) as f64 / begun.elapsed().as_secs_f64();
+        over.send(()).unwrap();
         reader.join().unwrap();
-        (rows * rounds) as f64 / begun.elapsed().as_secs_f64()
+        rate
     }
 }
 
