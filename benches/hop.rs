@@ -25,8 +25,10 @@ use tokio::sync::{oneshot, watch};
 
 /// Width of SmolLM2-135M's activations: a row is 2,304 bytes.
 const HIDDEN: usize = 576;
-/// Rows: one decode row, eight, a chunk of 28, and a prefill that fills the default max_payload.
+/// Rows: one decode row, eight, a prompt's chunk of 28, and one that fills the default max_payload.
 const ROWS: [usize; 4] = [1, 8, 28, 450];
+/// Most rows that are of a sequence each.
+const DECODED: usize = 8;
 /// The manifest's digest.
 const DIGEST: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
@@ -205,15 +207,16 @@ async fn connect(server: &NatsServer) -> NatsNet {
     NatsNet::connect(NatsSettings::new(server.url(), subjects)).await.unwrap()
 }
 
-/// Rows as a device leaves them: one a sequence, room behind them.
+/// Rows as a device leaves them, room behind them: of a decode step one a sequence, else all of one prompt.
 fn mail(from: u16, rows: usize) -> Mail {
     let from = peer(from).replica;
-    let segments = (1..=rows as u64).map(|counter| Segment {
+    let sequences = if rows <= DECODED { rows } else { 1 };
+    let segments = (1..=sequences as u64).map(|counter| Segment {
         sequence: SequenceId { boot: 1, counter },
         attempt: 1,
         door: from.clone(),
         start: 100,
-        rows: 1,
+        rows: (rows / sequences) as u32,
         emit: true,
     });
     let segments: Vec<Segment> = segments.collect();
