@@ -28,7 +28,7 @@ AT_ONCE = 2
 KERNEL = ["-std=c++17", "-fPIC", "-w", "-fno-strict-aliasing", "-ffp-contract=off", "-ftls-model=global-dynamic",
           "-fno-extern-tls-init"]
 KERNEL_BY_FLAVOUR = {
-    "plain": ["-O2", "-g1"],
+    "plain": ["-O3", "-g1"],
     "thread": ["-O1", "-g", "-fsanitize=thread"],
     "address": ["-O1", "-g", "-fsanitize=address,alignment,bounds", "-fno-sanitize-recover=all"],
     "count": ["-O2", "-g1", "-fsanitize=thread"],  # its callbacks are in the runtime: never linked with -fsanitize

@@ -11,10 +11,7 @@ namespace emu {
 
 __thread Block* running;
 
-long strictness() {
-    static const long level = emu_setting("EMU_STRICT", 1);
-    return level;
-}
+const long strictness = emu_setting("EMU_STRICT", 1);
 
 long thread_order() {
     static const long order = emu_setting("EMU_ORDER", 0);
@@ -40,7 +37,7 @@ void Block::exit_thread() {
     warps[warp].alive &= ~(1u << (current & 31));
     if (warps[warp].count) settle(warp);
     if (waiting && waiting == alive) {
-        if (strictness() > 1) emu_fail("line %d: __syncthreads after some threads exited", barrier_line);
+        if (strictness > 1) emu_fail("line %d: __syncthreads after some threads exited", barrier_line);
         open_barrier();
     }
 }
@@ -181,7 +178,7 @@ using emu::running;
 
 int emu_barrier(int line, emu_barrier_kind kind, int vote) {
     emu::Block& block = *running;
-    if (block.waiting && block.barrier_line != line && emu::strictness())
+    if (block.waiting && block.barrier_line != line && emu::strictness)
         emu_fail("divergent __syncthreads: line %d while others wait at line %d", line, block.barrier_line);
     block.barrier_line = line;
     emu::Thread& thread = block.threads[block.current];
@@ -191,7 +188,7 @@ int emu_barrier(int line, emu_barrier_kind kind, int vote) {
     char* order = &block.barrier_order[block.barriers & 1];
     emu::release(order);
     if (++block.waiting == block.alive) {
-        if (emu::strictness() > 1 && block.alive < block.size)
+        if (emu::strictness > 1 && block.alive < block.size)
             emu_fail("line %d: __syncthreads after some threads exited", line);
         block.open_barrier();
     }

@@ -34,6 +34,7 @@ struct Warp {
     int count;      // of the meetings
     Meeting meetings[32];
     char order[2]; // what ThreadSanitizer knows its __syncwarp by, every other one
+    emu_brought brought[32]; // to emu_together
 };
 
 struct Block {
@@ -82,7 +83,7 @@ private:
 extern __thread Block* running __attribute__((tls_model("initial-exec")));
 
 // EMU_STRICT: 0 lets undefined warp operations pass, 2 also refuses barriers after an exit.
-long strictness();
+extern const long strictness;
 
 // EMU_ORDER: 0 takes threads and blocks first to last, 1 last to first, any other number seeds a shuffle of threads.
 long thread_order();

@@ -33,7 +33,12 @@ constexpr size_t emu_dynamic_room = 233472;
 // Before EMU_SYNCWARP those that read one lane, after it those that look at all.
 enum emu_warp_op {
     EMU_SHUFFLE, EMU_SHUFFLE_UP, EMU_SHUFFLE_DOWN, EMU_SHUFFLE_XOR, EMU_SYNCWARP,
-    EMU_BALLOT, EMU_REDUCE_ADD, EMU_REDUCE_MIN, EMU_REDUCE_MAX, EMU_REDUCE_OR, EMU_REDUCE_AND, EMU_MATCH,
+    EMU_BALLOT, EMU_REDUCE_ADD, EMU_REDUCE_MIN, EMU_REDUCE_MAX, EMU_REDUCE_OR, EMU_REDUCE_AND, EMU_MATCH, EMU_TOGETHER,
+};
+
+// What a lane brings to emu_together.
+struct alignas(16) emu_brought {
+    char bytes[64];
 };
 
 enum emu_barrier_kind { EMU_PLAIN, EMU_COUNT_TRUE, EMU_ALL_TRUE, EMU_ANY_TRUE };
@@ -44,6 +49,9 @@ extern "C" {
 int emu_barrier(int line, emu_barrier_kind kind, int vote);
 uint64_t emu_warp(emu_warp_op op, unsigned mask, uint64_t value, int param, int width, int line);
 unsigned emu_active();
+// An instruction that all 32 lanes of a warp carry out as one: once all have come, `what` is called with what they brought, lane by
+// lane, and each goes on with its own. It orders no memory.
+void emu_together(void (*what)(emu_brought* of_lanes), emu_brought* own, int line);
 void emu_fence();
 void emu_await();
 

@@ -35,7 +35,7 @@ void shuffle(const Lane* warp, Lane& lane, int number, unsigned present) {
         lane.result = warp[from].value;
         return;
     }
-    if (strictness())
+    if (strictness)
         emu_fail("line %d: shuffle lane %d reads lane %d, which takes no part (mask %08x)", lane.line, number, from,
                  present);
     lane.result = ~0ull;
@@ -66,7 +66,12 @@ void sum_up(Lane* lanes, unsigned present) {
 void finish(Block& block, int warp, unsigned present) {
     Lane* lanes = &block.lanes[warp * 32];
     emu_warp_op op = lanes[__builtin_ctz(present)].op;
-    if (op > EMU_SYNCWARP) sum_up(lanes, present);
+    if (op == EMU_TOGETHER) {
+        if (present != ~0u) emu_fail("line %d: only the lanes %08x carry out what takes a whole warp", lanes[0].line, present);
+        ((void (*)(emu_brought*))lanes[0].value)(block.warps[warp].brought);
+    } else if (op > EMU_SYNCWARP) {
+        sum_up(lanes, present);
+    }
     for (unsigned left = present; left; left &= left - 1) {
         int i = __builtin_ctz(left);
         if (op < EMU_SYNCWARP) shuffle(lanes, lanes[i], i, present);
@@ -84,7 +89,7 @@ void Block::settle(int warp) {
             i++;
             continue;
         }
-        if (strictness() > 1 && mask != arrived)
+        if (strictness > 1 && mask != arrived)
             emu_fail("line %d: the mask %08x names lanes that exited (here: %08x)",
                      lanes[warp * 32 + __builtin_ctz(arrived)].line, mask, arrived);
         of.meetings[i] = of.meetings[--of.count];
@@ -108,7 +113,7 @@ uint64_t emu_warp(emu_warp_op op, unsigned mask, uint64_t value, int param, int 
     if (meeting == end) {
         *meeting = {mask, 0};
         of.count++;
-    } else if (emu::strictness()) {
+    } else if (emu::strictness) {
         auto& other = block.lanes[warp * 32 + __builtin_ctz(meeting->arrived)];
         if (other.op != op)
             emu_fail("line %d: lanes of one mask meet in different warp operations (the other at line %d)", line,
@@ -123,10 +128,19 @@ uint64_t emu_warp(emu_warp_op op, unsigned mask, uint64_t value, int param, int 
         order = &of.order[self.syncwarps++ & 1];
         emu::release(order);
     }
-    block.settle(warp);
+    // An arrival lets no other meeting go on but its own.
+    if (meeting->arrived == (mask & of.alive)) block.settle(warp);
     block.wait();
     if (order) emu::acquire(order);
     return block.lanes[thread].result;
+}
+
+void emu_together(void (*what)(emu_brought* of_lanes), emu_brought* own, int line) {
+    int thread = running->current;
+    emu_brought& place = running->warps[thread / 32].brought[thread & 31];
+    place = *own;
+    emu_warp(EMU_TOGETHER, ~0u, (uint64_t)what, 0, 32, line);
+    *own = place;
 }
 
 unsigned emu_active() {

@@ -73,6 +73,27 @@ void shim_words() {
     for (int i = 0; i < 6; i++) expect("an atomic", atomics[i], sums[i]);
 }
 
+void together(int lanes) {
+    uint64_t out = device(64 * 4);
+    OK(launch(probe("hand_over"), {}, 64, 0, nullptr, out, lanes));
+    auto got = download<uint32_t>(out, 64);
+    for (uint32_t i = 0; i < 64; i++) expect("a lane's number", got[i], i + 100);
+}
+void every_half() {
+    std::vector<uint16_t> in(1 << 16);
+    for (size_t i = 0; i < in.size(); i++) in[i] = (uint16_t)i;
+    uint64_t at = upload(in), out = device(4 << 16);
+    OK(launch(probe("widen"), {256}, 256, 0, nullptr, out, at));
+    auto got = download<float>(out, in.size());
+    for (size_t i = 0; i < in.size(); i++) {
+        _Float16 half;
+        memcpy(&half, &in[i], 2);
+        float wanted = half;
+        if (memcmp(&got[i], &wanted, 4) && (wanted == wanted || got[i] == got[i]))
+            wrong("half %04zx is %g, not %g", i, got[i], wanted);
+    }
+}
+
 // What cuLaunchKernelEx takes.
 struct Attribute {
     int id, padding;

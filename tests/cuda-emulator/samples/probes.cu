@@ -71,6 +71,29 @@ extern "C" __global__ void add_in_chain(uint32_t* out, const uint32_t* in, const
     out[i] = sum;
 }
 
+struct alignas(16) Brought {
+    uint32_t number, rest[15];
+};
+static void reverse(Brought* lanes) {
+    for (int i = 0; i < 16; i++) std::swap(lanes[i], lanes[31 - i]);
+}
+
+// Lanes below `lanes` hand over what they have, twice: what lane 31 had comes to lane 0.
+extern "C" __global__ void hand_over(uint32_t* out, int lanes) {
+    if ((int)threadIdx.x % 32 >= lanes) return;
+    Brought own{threadIdx.x, {}};
+    emu_together<Brought, reverse>(own);
+    own.number += 100;
+    emu_together<Brought, reverse>(own);
+    out[threadIdx.x] = own.number;
+}
+
+// out[i] = in[i], for all 16 bits.
+extern "C" __global__ void widen(float* out, const __half* in) {
+    int i = blockIdx.x * blockDim.x + threadIdx.x;
+    out[i] = __half2float(in[i]);
+}
+
 template <int N> __device__ float through_shared(const float* in, int lane) {
     static __shared__ float tile[N];
     for (int i = lane; i < N; i += 32) tile[i] = in[i];

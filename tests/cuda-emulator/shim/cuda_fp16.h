@@ -6,7 +6,14 @@ inline unsigned short emu_encode(emu_half_tag, float f) {
     _Float16 h = (_Float16)f;
     return emu_bits<unsigned short>(h);
 }
-inline float emu_decode(emu_half_tag, unsigned short bits) { return (float)emu_bits<_Float16>(bits); }
+// By shifts: without F16C, which not every processor has, the compiler would call a function for each.
+inline float emu_decode(emu_half_tag, unsigned short bits) {
+    unsigned sign = (unsigned)(bits & 0x8000) << 16, rest = (unsigned)(bits & 0x7fff) << 13;
+    // With the exponent where a float has it, all that is missing is the difference of the biases, 127 - 15.
+    float value = emu_bits<float>(rest) * 0x1p112f;
+    if (rest >= 31u << 23) value = emu_bits<float>(rest | 0xffu << 23);
+    return emu_bits<float>(emu_bits<unsigned>(value) | sign);
+}
 
 #define EMU_TYPE __half
 #define EMU_PAIR __half2

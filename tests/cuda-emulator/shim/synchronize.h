@@ -37,6 +37,12 @@ template <class T> inline T __shfl_xor_sync(unsigned mask, T value, int with, in
     return emu_shuffle(EMU_SHUFFLE_XOR, mask, value, with, width, line);
 }
 
+// Lanes that bring an Own each, which What turns into what each takes away.
+template <class Own, void (*What)(Own* of_lanes)> inline void emu_together(Own& own, EMU_LINE) {
+    static_assert(sizeof(Own) == sizeof(emu_brought) && alignof(Own) == alignof(emu_brought), "all that a lane brings");
+    emu_together((void (*)(emu_brought*))What, (emu_brought*)&own, line);
+}
+
 inline void __syncwarp(unsigned mask = ~0u, EMU_LINE) { emu_warp(EMU_SYNCWARP, mask, 0, 0, 32, line); }
 inline unsigned __activemask() { return emu_active(); }
 inline unsigned __ballot_sync(unsigned mask, int p, EMU_LINE) {
