@@ -20,7 +20,7 @@
 // - A warp takes KEYS positions a step, and while it calculates one, the next is on its way to its ring in shared memory. It
 //   copies whole rows: memory is read fastest in long runs, the 256 bytes of a head of 128, and not in each lane's pieces.
 // - The tensor cores (include/mma.cuh) make keys x queries and values x weights; 8 heads are the columns of their products.
-//   Weights are rounded to T before they meet the values, since they take nothing else. Dimensions and keys may come in any
+//   Weights are rounded to T, since they take nothing else, before they are summed too. Dimensions and keys may come in any
 //   order, so a lane's part of a product is 16 bytes of a row: of the keys of rows g and g + 8, 8 dimensions of each CHUNK;
 //   of the values of keys 2c, 2c + 1, 2c + 8, 2c + 9, 8 dimensions of each SLAB.
 //
@@ -208,12 +208,13 @@ __device__ __forceinline__ Found<WIDTH> attend(Feed<T, WIDTH>& feed, const T* k_
 #pragma unroll
             for (u32 t = 0; t < WIDTH / 16; t++) found.mix[t][h] *= less, found.mix[t][h + 2] *= less;
 #pragma unroll
-            for (u32 i = h; i < 4; i += 2) {
-                weight[i] = exp2f(weight[i] - largest);
-                found.sum[h] += weight[i];
-            }
+            for (u32 i = h; i < 4; i += 2) weight[i] = exp2f(weight[i] - largest);
         }
-        const u32 b[2] = {transposed(pack2<T>(weight[0], weight[1])), transposed(pack2<T>(weight[2], weight[3]))};
+        const u32 packed[2] = {pack2<T>(weight[0], weight[1]), pack2<T>(weight[2], weight[3])};
+        const u32 b[2] = {transposed(packed[0]), transposed(packed[1])};
+        // Of the weights as they are rounded, so that `out` is a mean of values, whatever rounding took from all weights.
+        const float2 kept = unpack2<T>(packed[0]), kept8 = unpack2<T>(packed[1]);
+        found.sum[0] += kept.x + kept8.x, found.sum[1] += kept.y + kept8.y;
 
         feed.await();
         feed.fetch(v_cache, later, row);
