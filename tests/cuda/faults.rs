@@ -5,9 +5,9 @@ use crate::places::ids_of;
 use crate::processes::{SOME, TOKENS, pipeline, plain_case};
 use serde_json::json;
 
-/// The third recorded step is refused (701: too many resources requested), of which a driver recovers. The twentieth download, of
+/// The third recorded step is refused (701: too many resources requested), of which a driver recovers. The tenth download, of
 /// which two are the warm-up's, is told that a kernel has read where nothing is (700), and so is all that comes after it.
-const FAILURES: &str = "cuGraphLaunch:3:701,cuMemcpyDtoHAsync_v2:20:700";
+const FAILURES: &str = "cuGraphLaunch:3:701,cuMemcpyDtoHAsync_v2:10:700";
 
 #[tokio::test]
 async fn a_batch_that_fails_is_run_again_and_a_device_that_is_lost_ends_its_process() {
