@@ -44,6 +44,7 @@ constexpr u32 KEYS = 64;  // of a step
 constexpr u32 STRIP = 16; // rows that one product takes
 constexpr u32 WARPS = 4;  // of a block
 constexpr float SLACK = 8.0f;
+static_assert(KEYS >= ROWS, "no step is before the window of a warp's rows");
 
 // A block's share of the work, and how its shared memory is laid out, in pieces of 16 bytes: queries, then two stages of a
 // step's keys and values.
@@ -302,8 +303,9 @@ __device__ __forceinline__ void prefill_attention(const T* qkv, const T* k_cache
 
         const u32 last = step + KEYS - 1, at = stage * P::STAGE;
         stage = 1 - stage;
-        // No rows, or none that sees one of the keys.
-        if (idle || step > high || (window != 0 && last + window <= low)) continue;
+        // No rows, or none that sees one of the keys. None comes too late for them: the first step reaches beyond the first key of
+        // the tile's last row, since it has as many keys as a tile has rows.
+        if (idle || step > high) continue;
         Scores<P> scores = {};
         products<T, P>(scores, queries, shared, query, key + at);
         // Only steps at an edge have keys that some row of the warp does not see.
@@ -313,7 +315,8 @@ __device__ __forceinline__ void prefill_attention(const T* qkv, const T* k_cache
     }
     if (idle) return;
 
-    // Results go to where the queries were, of which these rows are the warp's own, and from there 16 bytes at a time.
+    // Results go to where the queries were, of which these rows are the warp's own, and from there 16 bytes at a time. A lane's are
+    // where the words were that ldmatrix gave it; that no other lane is taken for their reader, the barrier sees to.
     __syncwarp();
 #pragma unroll
     for (u32 s = 0; s < P::STRIPS; s++) {
