@@ -44,7 +44,7 @@ constexpr u32 KEYS = 64;  // of a step
 constexpr u32 STRIP = 16; // rows that one product takes
 constexpr u32 WARPS = 4;  // of a block
 constexpr float SLACK = 8.0f;
-static_assert(KEYS >= ROWS, "no step is before the window of a warp's rows");
+static_assert(KEYS >= ROWS, "each row sees a key of the first step");
 
 // A block's share of the work, and how its shared memory is laid out, in pieces of 16 bytes: queries, then two stages of a
 // step's keys and values.
@@ -127,10 +127,8 @@ __device__ __forceinline__ void hide(Scores<P>& scores, u32 first, u32 low, u32 
     }
 }
 
-// 2^(score - top), of scores that are yet to be multiplied with `factor`. A row that has seen no key has no top.
-__device__ __forceinline__ float base(float top) { return top == -INFINITY ? 0.0f : top; }
-
-// Makes weights of scores, and corrects what the rows hold where their tops have changed.
+// Makes weights of scores, which are yet to be multiplied with `factor`, and corrects what the rows hold where their tops have
+// changed. Each row sees a key of the first step, as below, so its top is a number from there on.
 template <typename P> __device__ __forceinline__ void weigh(Rows<P>& rows, Scores<P>& scores, float factor) {
     float largest[P::STRIPS][2];
     bool grown = false;
@@ -144,7 +142,6 @@ template <typename P> __device__ __forceinline__ void weigh(Rows<P>& rows, Score
             most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, 1));
             most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, 2));
             largest[s][r] = most;
-            // -inf - -inf is no number, and no number is above SLACK.
             grown |= (most - rows.top[s][r]) * factor > SLACK;
         }
     }
@@ -154,7 +151,7 @@ template <typename P> __device__ __forceinline__ void weigh(Rows<P>& rows, Score
 #pragma unroll
             for (u32 r = 0; r < 2; r++) {
                 const float top = fmaxf(largest[s][r], rows.top[s][r]);
-                const float less = power_of_2((rows.top[s][r] - base(top)) * factor);
+                const float less = power_of_2((rows.top[s][r] - top) * factor);
                 rows.top[s][r] = top;
                 rows.sum[s][r] *= less;
 #pragma unroll
@@ -169,7 +166,7 @@ template <typename P> __device__ __forceinline__ void weigh(Rows<P>& rows, Score
     for (u32 s = 0; s < P::STRIPS; s++) {
 #pragma unroll
         for (u32 r = 0; r < 2; r++) {
-            const float less = base(rows.top[s][r]) * factor;
+            const float less = rows.top[s][r] * factor;
 #pragma unroll
             for (u32 n = 0; n < KEYS / 8; n++) {
 #pragma unroll

@@ -121,8 +121,6 @@ MUTANTS = [
     ("the sum forgets that the top has changed", "prefill_attention.cu", "rows.sum[s][r] *= less;", "", "plain", PREFILL),
     ("values forget that the top has changed", "prefill_attention.cu",
      "rows.mix[s][d][2 * r + 1] *= less;", "", "plain", PREFILL),
-    ("rows that have seen nothing make no number", "prefill_attention.cu",
-     "top == -INFINITY ? 0.0f : top;", "top;", "plain", PREFILL),
     ("a weight goes to another key's value", "prefill_attention.cu",
      "weights[s][2 * n + i / 2]", "weights[s][2 * n + 1 - i / 2]", "plain", PREFILL),
     ("the sum is that of half a row", "prefill_attention.cu",
