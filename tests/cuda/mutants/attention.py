@@ -104,7 +104,7 @@ MUTANTS = [
     ("results are written before other lanes' are there", "prefill_attention.cu",
      "    __syncwarp();\n    each_piece", "    each_piece", "thread", PREFILL + "::windows"),
     ("a step that begins at the last row is left out", "prefill_attention.cu",
-     "step > high ||", "step >= high ||", "plain", PREFILL),
+     "idle || step > high)", "idle || step >= high)", "plain", PREFILL),
     ("a row does not see itself", "prefill_attention.cu", "(key > at ||", "(key >= at ||", "plain", PREFILL),
     ("a row sees the next", "prefill_attention.cu", "(key > at ||", "(key > at + 1 ||", "plain", PREFILL),
     ("the window is one too long", "prefill_attention.cu",

@@ -64,7 +64,7 @@ MUTANTS = [
      "begin = part * WARP + lane", "begin = lane", "plain", "kernels::gemv"),
     ("one group's sums are written by both", "gemv.cu",
      "of_warps[group][p][lane]", "of_warps[0][p][lane]", "plain", "kernels::gemv"),
-    ("rows and outputs are swapped", "gemv.cu", "row = i / TILE, output = i % TILE", "row = i % rows, output = i / rows", "plain",
+    ("rows and outputs are swapped", "gemv.cu", "row = i / TILE, output = i % TILE", "row = i % TILE, output = i / TILE", "plain",
      "kernels::gemv"),
     ("the second half of a load meets the first", "gemv.cu", "b2[2] = {in[t][p].z, in[t][p].w}",
      "b2[2] = {in[t][p].x, in[t][p].y}", "plain", "kernels::gemv"),
