@@ -3,10 +3,11 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
-/// The program with these arguments, in `folder`, with no other environment than `env`.
+/// The program with these arguments, in `folder`, with no other environment than `env` and what finds libraries.
 fn stageline(folder: &Path, arguments: &[&str], env: &[(&str, &str)]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_stageline"));
-    command.env_clear().envs(env.iter().copied()).current_dir(folder).args(arguments);
+    let kept = std::env::vars_os().filter(|(name, _)| name == "LD_LIBRARY_PATH");
+    command.env_clear().envs(kept).envs(env.iter().copied()).current_dir(folder).args(arguments);
     command.output().expect("the program starts")
 }
 

@@ -9,7 +9,8 @@ use std::process::Output;
 /// The program with these arguments, in `folder`.
 async fn load(folder: &Path, arguments: &[&str]) -> Output {
     let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_stageline"));
-    command.env_clear().current_dir(folder).arg("load").args(arguments);
+    let kept = std::env::vars_os().filter(|(name, _)| name == "LD_LIBRARY_PATH");
+    command.env_clear().envs(kept).current_dir(folder).arg("load").args(arguments);
     command.output().await.expect("the program starts")
 }
 
