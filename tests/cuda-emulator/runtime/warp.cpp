@@ -65,10 +65,11 @@ void sum_up(Lane* lanes, unsigned present) {
 
 void finish(Block& block, int warp, unsigned present) {
     Lane* lanes = &block.lanes[warp * 32];
-    emu_warp_op op = lanes[__builtin_ctz(present)].op;
+    const Lane& first = lanes[__builtin_ctz(present)];
+    emu_warp_op op = first.op;
     if (op == EMU_TOGETHER) {
-        if (present != ~0u) emu_fail("line %d: only the lanes %08x carry out what takes a whole warp", lanes[0].line, present);
-        ((void (*)(emu_brought*))lanes[0].value)(block.warps[warp].brought);
+        if (present != ~0u) emu_fail("line %d: only the lanes %08x carry out what takes a whole warp", first.line, present);
+        ((void (*)(emu_brought*))first.value)(block.warps[warp].brought);
     } else if (op > EMU_SYNCWARP) {
         sum_up(lanes, present);
     }
