@@ -179,7 +179,7 @@ impl Site {
             to_come,
         };
         let bar = loading.bar(stage);
-        Ok(self.blueprint.loader(stage, setup, move |bytes| bar.inc(bytes)))
+        Ok(self.blueprint.loader(stage, setup, move |bytes| bar.set_position(bytes)))
     }
 }
 

@@ -9,6 +9,10 @@ use crate::shard::PipelineFolder;
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How often a log line says how far a shard has been read: a pod has no terminal that a bar would show on.
+const SAID_EVERY: Duration = Duration::from_secs(5);
 
 /// One stage of a blueprint.
 #[derive(Clone, Debug)]
@@ -118,13 +122,20 @@ impl Blueprint {
         matches!(self.spec, ModelSpec::Bert(_))
     }
 
-    /// What loads the executor of `stage`. `progress` is told bytes read.
+    /// What loads the executor of `stage`. `progress` is told how many bytes have been read so far.
     pub fn loader(&self, stage: StageIndex, setup: Setup, progress: impl FnMut(u64) + Send + 'static) -> Loader {
         let (source, spec) = (self.source.clone(), self.spec.clone());
         let layers = self.stages[usize::from(stage)].layers.clone();
         Box::new(move || {
-            let begun = std::time::Instant::now();
-            let mut progress = progress;
+            let begun = Instant::now();
+            let (mut progress, mut said) = (progress, begun);
+            let mut progress = move |read_bytes| {
+                if said.elapsed() >= SAID_EVERY {
+                    said = Instant::now();
+                    tracing::info!(stage, read_bytes, "loading");
+                }
+                progress(read_bytes);
+            };
             let executor = match source {
                 // The hash is computed beside the loading; a damaged shard must not serve.
                 Source::Pipeline(folder) if matches!(setup.runner, Runner::Engine(_)) => {
