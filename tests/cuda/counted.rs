@@ -18,6 +18,8 @@ struct Counts {
 
 type TrafficOf = unsafe extern "C" fn(*const c_char, *mut Counts);
 const TRAFFIC_OF: &CStr = c"emu_traffic_of";
+type Launches = unsafe extern "C" fn(*const c_char) -> u64;
+const LAUNCHES: &CStr = c"emu_launches";
 
 /// How often to try to be the only one who launches a kernel.
 const TRIES: usize = 1000;
@@ -32,15 +34,19 @@ pub fn counted<T: Half>(device: &Device, kernel: &str, launch: impl Fn()) -> Opt
     counted_as(device, &version::<T>(kernel), launch)
 }
 
-/// The bytes that one launch of the function `kernel` reads and writes, each once. Launches once or more often.
+/// The bytes that one launch of the function `kernel` reads and writes, each once. Launches once or more often. An emulated
+/// device that does not count says nothing, but whatever the device, the function must be the one that is launched.
 pub fn counted_as(device: &Device, kernel: &str, launch: impl Fn()) -> Option<Traffic> {
     let name = CString::new(kernel).expect("a name");
-    let Some(found) = find(TRAFFIC_OF) else {
+    let (Some(traffic_of), Some(launches)) = (find(TRAFFIC_OF), find(LAUNCHES)) else {
         launch();
         return None;
     };
-    // SAFETY: the emulated driver exports it with this type.
-    let traffic_of: TrafficOf = unsafe { std::mem::transmute(found) };
+    // SAFETY: the emulated driver exports them with these types.
+    let (traffic_of, launches): (TrafficOf, Launches) =
+        unsafe { (std::mem::transmute(traffic_of), std::mem::transmute(launches)) };
+    // SAFETY: a name that ends with 0.
+    let launched = || unsafe { launches(name.as_ptr()) };
     let counts = || {
         device.stream.synchronize().expect("all that was launched has run");
         let mut counts = Counts::default();
@@ -49,8 +55,9 @@ pub fn counted_as(device: &Device, kernel: &str, launch: impl Fn()) -> Option<Tr
         counts
     };
     for _ in 0..TRIES {
-        let before = counts();
+        let (before, others) = (counts(), launched());
         launch();
+        assert!(launched() > others, "no {kernel} was launched: the function has another name");
         let after = counts();
         match after.launches - before.launches {
             0 => return None,

@@ -63,17 +63,23 @@ fn rows_move_what_is_told_in_both_types() {
 
 #[test]
 fn linear_layers_read_each_weight_once_for_all_rows() {
+    each_weight_is_read_once_for_all_rows::<bf16>();
+    each_weight_is_read_once_for_all_rows::<f16>();
+}
+
+fn each_weight_is_read_once_for_all_rows<T: Half + SumOf<T>>() {
     let device = &device();
-    let (n, k) = (33, 2304);
-    let (weight, bias) = (device.array(&noise::<bf16>(n * k, 1)), device.array(&noise::<bf16>(n, 2)));
-    for rows in 1..=8 {
-        let (input, out) = (device.array(&noise::<bf16>(rows * k, 3)), device.unset::<bf16>(rows * n));
-        let wide = device.unset::<f32>(rows * n);
-        let (weight, input) = (weight.slice(), input.slice());
-        let gemv = Gemv { weight, input, bias: Some(bias.slice()), out: out.slice(), n, k };
-        assert_moves!(device, format!("gemv_bf16_rows{rows}"), gemv);
-        let gemv = Gemv { weight, input, bias: None, out: wide.slice(), n, k };
-        assert_moves!(device, format!("gemv_bf16_f32_rows{rows}"), gemv);
+    for (n, k) in [(33, 2304), (16, 264), (1, 1024)] {
+        let (weight, bias) = (device.array(&noise::<T>(n * k, 1)), device.array(&noise::<T>(n, 2)));
+        for (rows, function) in [(1, "one"), (2, "few_8"), (8, "few_8"), (9, "few_16"), (16, "few_16")] {
+            let (input, out) = (device.array(&noise::<T>(rows * k, 3)), device.unset::<T>(rows * n));
+            let wide = device.unset::<f32>(rows * n);
+            let (weight, input) = (weight.slice(), input.slice());
+            let gemv = Gemv { weight, input, bias: Some(bias.slice()), out: out.slice(), n, k };
+            assert_moves!(device, format!("{}_{function}", version::<T>("gemv")), gemv);
+            let gemv = Gemv { weight, input, bias: None, out: wide.slice(), n, k };
+            assert_moves!(device, format!("{}_f32_{function}", version::<T>("gemv")), gemv);
+        }
     }
 }
 
