@@ -124,6 +124,11 @@ impl Executor for CandleExecutor {
     fn run(&mut self, batch: &Microbatch, inputs: &[HostTensor]) -> Result<Output, Fault> {
         self.setup.work(|| self.run_here(batch, inputs))
     }
+
+    fn is_lost(&self) -> bool {
+        // What fails a batch alone was said by the call that failed; a device that is lost says so to every later call.
+        self.device.synchronize().is_err()
+    }
 }
 
 /// The activations as they travel.

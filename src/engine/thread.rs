@@ -222,6 +222,7 @@ fn work(executors: Vec<Box<dyn Executor>>, queue: &Receiver<Job>, ends: &[mpsc::
                 // gone wants nothing any more.
                 let _ = ends[slot].try_send(ran);
                 if lost {
+                    tracing::error!("the device is lost: this process must be started again");
                     // The ends close with this thread: every stage on it, and so the process, ends and says why.
                     return;
                 }

@@ -39,7 +39,7 @@ impl Checker {
         if let (Self(Some(declare)), true) = (self, bytes > 0) {
             // SAFETY: the checker only notes the numbers.
             let refused = unsafe { declare(address, bytes as u64, state as i32) };
-            debug_assert_eq!(refused, 0, "a range outside of an allocation");
+            assert_eq!(refused, 0, "a range outside of an allocation");
         }
     }
 }

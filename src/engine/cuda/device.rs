@@ -87,25 +87,29 @@ impl Gpu {
     }
 }
 
-/// Whether the kernels run on a device of compute capability `(major, minor)`.
-fn runs_on((major, minor): (i32, i32)) -> Result<(), Fault> {
+/// Whether our kernels, and candle's as we build them, run on a device of compute capability `(major, minor)`.
+///
+/// # Errors
+/// `InvalidRequest` if they do not.
+pub fn runs_on((major, minor): (i32, i32)) -> Result<(), Fault> {
     if (major, minor) >= OLDEST {
         return Ok(());
     }
     Err(Fault::invalid(format!(
-        "the CUDA device has compute capability {major}.{minor}, the decode engine needs {}.{} or newer: use \
-         --executor candle, or --device cpu",
+        "the CUDA device has compute capability {major}.{minor}, but {}.{} or newer is needed: use --device cpu",
         OLDEST.0, OLDEST.1
     )))
 }
 
-/// Whether the driver answers every later call of the context with this error, too ("sticky" in the driver's manual): a
-/// kernel ran into something, or the device is gone. Any other error leaves the device as it was: only the batch failed.
+/// Whether the driver answers every later call of the context with this error, too: those of which cuda.h says that the process
+/// must be "terminated and relaunched", those of a device or context that is gone, and the one that says nothing. Any other
+/// leaves the device as it was: only the batch failed.
 fn is_lost(code: Code) -> bool {
     matches!(
         code,
         Code::CUDA_ERROR_ECC_UNCORRECTABLE
             | Code::CUDA_ERROR_NVLINK_UNCORRECTABLE
+            | Code::CUDA_ERROR_CONTAINED
             | Code::CUDA_ERROR_DEINITIALIZED
             | Code::CUDA_ERROR_CONTEXT_IS_DESTROYED
             | Code::CUDA_ERROR_ILLEGAL_ADDRESS
@@ -117,6 +121,10 @@ fn is_lost(code: Code) -> bool {
             | Code::CUDA_ERROR_INVALID_ADDRESS_SPACE
             | Code::CUDA_ERROR_INVALID_PC
             | Code::CUDA_ERROR_LAUNCH_FAILED
+            | Code::CUDA_ERROR_TENSOR_MEMORY_LEAK
+            | Code::CUDA_ERROR_MPS_CLIENT_TERMINATED
+            | Code::CUDA_ERROR_EXTERNAL_DEVICE
+            | Code::CUDA_ERROR_UNKNOWN
             | Code::CUDA_ERROR_DEVICE_UNAVAILABLE
             | Code::CUDA_ERROR_SYSTEM_NOT_READY
     )

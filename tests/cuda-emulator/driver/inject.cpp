@@ -27,9 +27,12 @@ std::vector<Failure> asked_at_start() {
 std::vector<Failure> failures = asked_at_start();
 CUresult lost;
 
-// After these a real context is of no more use: kernels' faults, and memory errors that cannot be corrected.
+// After these a real context is of no more use: kernels' faults, memory and links that cannot be corrected, what is outside of
+// the device, and what nobody knows.
 bool ends_context(int code) {
-    return code == 700 || code == 702 || (code >= 714 && code <= 719) || code == 214 || code == 710 || code == 226;
+    for (int ends : {214, 220, 226, 700, 702, 710, 721, 810, 911, 999})
+        if (code == ends) return true;
+    return code >= 714 && code <= 719;
 }
 
 } // namespace
