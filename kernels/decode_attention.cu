@@ -4,7 +4,7 @@
 //   over the positions p < lengths[s], of which a window > 0 leaves the last `window`. Length 0: zeros.
 //
 //   qkv [seqs, (heads + 2 kv_heads) * head_dim] T    k_cache, v_cache [blocks, kv_heads, block_size, head_dim] T
-//   tables [seqs, table_stride] i32: the blocks of each sequence    lengths [seqs] u32    out [seqs, heads * head_dim] T
+//   tables [blocks, table_stride] i32: column s has sequence s's    lengths [seqs] u32    out [seqs, heads * head_dim] T
 //   partial [gridDim.x, 2, min(heads / kv_heads, 8), 4 + head_dim] f32, turns [gridDim.x] u32, all 0 before and after.
 //
 // Head h goes with head h / (heads / kv_heads) of keys. block_size is a power of two, head_dim a multiple of 8 up to WIDTH.
@@ -278,8 +278,7 @@ __device__ __forceinline__ void decode_attention(const T* qkv, const T* k_cache,
         const u32 count = min(HEADS, (kv_head + 1) * group - first_head);
         const u32 first_block = item_unit / share.size, parts = (item_end - 1) / share.size + 1 - first_block;
 
-        const PagedHead head = {tables + static_cast<size_t>(seq) * table_stride, log2_of(block_size), kv_head,
-                                kv_heads, head_dim};
+        const PagedHead head = {tables + seq, table_stride, log2_of(block_size), kv_head, kv_heads, head_dim};
         FeedT feed{rings[warp], head, {0, 0}, lane};
         feed.seen = seen, feed.seen.end = end;
         const T* queries = qkv + (static_cast<size_t>(seq) * (heads + 2 * kv_heads) + first_head) * head_dim;

@@ -4,8 +4,8 @@
 //   over the positions k <= that of row r, of which a window > 0 leaves the last `window`. scale is above 0.
 //
 //   qkv [rows, (heads + 2 kv_heads) * head_dim] T    k_cache, v_cache [blocks, kv_heads, block_size, head_dim] T
-//   tables [members, table_stride] i32: the blocks of each sequence    out [rows, heads * head_dim] T
-//   tiles [n, 4] u32: row of `tables`, first row in qkv, rows (up to 64), position of that first row.
+//   tables [blocks, table_stride] i32: column m has member m's    out [rows, heads * head_dim] T
+//   tiles [n, 4] u32: column of `tables`, first row in qkv, rows (up to 64), position of that first row.
 //   The rows of a tile are consecutive positions of one sequence. All its keys and values are in the cache, its own too.
 //
 // Head h goes with head h / (heads / kv_heads) of keys. block_size is a power of two, head_dim is WIDTH.
@@ -249,8 +249,7 @@ __device__ __forceinline__ void prefill_attention(const T* qkv, const T* k_cache
     // where those of one lie, which the others in the same place get from it. What is beyond the end is never read, since
     // it may be anything: the last position takes its place.
     constexpr u32 COPIED = KEYS / WARPS, LANES = PIECES % 16 == 0 ? 16 : PIECES % 8 == 0 ? 8 : 4, AT_ONCE = 32 / LANES;
-    const PagedHead paged = {tables + static_cast<size_t>(member) * table_stride, log2_of(block_size), kv_head,
-                             kv_heads, WIDTH};
+    const PagedHead paged = {tables + member, table_stride, log2_of(block_size), kv_head, kv_heads, WIDTH};
     const u32 known = warp * COPIED + (lane % LANES * AT_ONCE + lane / LANES) % COPIED;
     auto copied = [&](u32 step) { return min(step + known, end - 1); };
     auto copy = [&](u32 step, u32 block, u32 stage) {

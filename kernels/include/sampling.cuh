@@ -16,6 +16,8 @@ constexpr u32 TILE = WARP / 2 * FOUR;
 constexpr u32 DIGITS = 2048;
 // No token here: below every key.
 constexpr u32 NONE = 0;
+// As in src/engine/cuda/kernels/sample.rs: no token is so high.
+constexpr u32 NO_NUMBER = 1u << 31;
 // From so many halvings on a weight is 0.
 constexpr float OUT = 41.0f;
 

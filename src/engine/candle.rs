@@ -2,7 +2,7 @@
 
 use crate::base::{Fault, HostTensor};
 use crate::core::{Emission, Member, Microbatch, Output};
-use crate::engine::part::{StagePart, packed, token};
+use crate::engine::part::{StagePart, packed, token, vector};
 use crate::engine::{Executor, Ready, Runner};
 use crate::model::{KvShape, LayerRange, Made, ModelSpec, StageModel, TensorSource};
 use crate::ops::{Isa, Ops, Threads};
@@ -86,8 +86,8 @@ impl CandleExecutor {
         let failed = |e| Fault::device(format!("layers {:?} failed at {rows} rows: {e}", self.range));
         match self.model.run(&input, &step, self.part().is_last()).map_err(failed)? {
             Made::Activations(x) => activations(&x).map_err(failed),
-            Made::Logits(logits) => emissions(batch, logits, token).map_err(failed),
-            Made::Vectors(vectors) => emissions(batch, vectors, |_, v| Emission::Vector(v.to_vec())).map_err(failed),
+            Made::Logits(logits) => emissions(batch, logits, failed, token),
+            Made::Vectors(vectors) => emissions(batch, vectors, failed, |member, numbers| vector(member, numbers)),
         }
     }
 
@@ -145,22 +145,32 @@ fn activations(x: &Tensor) -> Result<Output, candle_core::Error> {
 fn emissions(
     batch: &Microbatch,
     rows: Option<Tensor>,
-    make: impl Fn(&Member, &mut [f32]) -> Emission,
-) -> Result<Output, candle_core::Error> {
+    failed: impl Fn(candle_core::Error) -> Fault + Copy,
+    make: impl Fn(&Member, &mut [f32]) -> Result<Emission, Fault>,
+) -> Result<Output, Fault> {
     let mut numbers = Vec::new();
     let mut width = 1;
     if let Some(rows) = rows {
-        width = rows.dim(1)?;
-        numbers = rows.flatten_all()?.to_vec1::<f32>()?;
+        width = rows.dim(1).map_err(failed)?;
+        numbers = rows.flatten_all().and_then(|rows| rows.to_vec1::<f32>()).map_err(failed)?;
     }
     let mut rows = numbers.chunks_exact_mut(width);
-    let one = |member: &Member| if member.emit { rows.next().map(|row| make(member, row)) } else { None };
-    Ok(Output::Emissions(batch.members.iter().map(one).collect()))
+    let one = |member: &Member| {
+        let row = if member.emit { rows.next() } else { None };
+        row.map(|row| make(member, row)).transpose()
+    };
+    Ok(Output::Emissions(batch.members.iter().map(one).collect::<Result<_, Fault>>()?))
 }
 
 #[cfg(feature = "cuda")]
 fn cuda(number: usize) -> Result<Device, Fault> {
-    Device::new_cuda(number).map_err(|e| Fault::invalid(format!("cannot use CUDA device {number}: {e}")))
+    let cannot = |e: &dyn std::fmt::Display| Fault::invalid(format!("cannot use CUDA device {number}: {e}"));
+    let device = Device::new_cuda(number).map_err(|e| cannot(&e))?;
+    if let Device::Cuda(opened) = &device {
+        let context = opened.cuda_stream().context().clone();
+        crate::engine::cuda::runs_on(context.compute_capability().map_err(|e| cannot(&e))?)?;
+    }
+    Ok(device)
 }
 
 #[cfg(not(feature = "cuda"))]

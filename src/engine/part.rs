@@ -134,11 +134,44 @@ pub fn packed(numbers: &[f32], rows: usize) -> BytesMut {
 }
 
 /// What a member's logits come to (the penalty is written into them).
-pub fn token(member: &Member, logits: &mut [f32]) -> Emission {
+///
+/// # Errors
+/// `DeviceFailed` if none of them is a number above −∞.
+pub fn token(member: &Member, logits: &mut [f32]) -> Result<Emission, Fault> {
     let sampling = sampling(member);
+    if !logits.iter().any(|logit| *logit > f32::NEG_INFINITY) {
+        return Err(no_number(member));
+    }
     let observed = observe(logits, sampling.top_logits);
     let id = sample(logits, sampling, emitted_position(member), member.history.as_deref());
-    Emission::Token { id, observed }
+    Ok(Emission::Token { id, observed })
+}
+
+/// What a member's vector is.
+///
+/// # Errors
+/// `DeviceFailed` if it is not of numbers.
+pub fn vector(member: &Member, numbers: &[f32]) -> Result<Emission, Fault> {
+    match numbers.iter().all(|number| number.is_finite()) {
+        true => Ok(Emission::Vector(numbers.to_vec())),
+        false => Err(no_number(member)),
+    }
+}
+
+/// The fault of a model that gave a member no numbers. To choose the first token would look like an answer.
+pub fn no_number(member: &Member) -> Fault {
+    Fault::device(format!(
+        "the model's numbers for sequence {} overflow at position {}: weights are damaged, or too large for f16 (--dtype bf16 \
+         has room)",
+        member.sequence,
+        emitted_position(member) - 1
+    ))
+}
+
+/// The ids that a member's logits are to be penalised for.
+pub fn penalised(member: &Member) -> Option<&[u32]> {
+    let ids = member.history.as_deref().filter(|ids| member.emit && !ids.is_empty());
+    ids.filter(|_| sampling(member).repetition_penalty != 1.0)
 }
 
 /// How a member's sequence is sampled.

@@ -7,7 +7,8 @@ use crate::random::Random;
 use crate::toy::{HIDDEN, on_engine, toy};
 use stageline::base::{FaultClass, HostTensor};
 use stageline::core::{BatchId, Member, Microbatch};
-use stageline::engine::{Executor, Numbers, load};
+use stageline::engine::{Executor, Numbers, Runner, Setup, load};
+use stageline::model::{KvShape, ModelSpec};
 
 /// Layers of the stage: what is counted is the same for every layer.
 const LAYERS: usize = 2;
@@ -62,6 +63,41 @@ fn a_decode_step_is_one_graph_three_copies_and_one_wait_and_allocates_nothing() 
 }
 
 #[test]
+fn a_step_of_short_sequences_brings_no_more_up_where_long_ones_may_come() {
+    let up = |longest: usize| {
+        let ModelSpec::Llama(mut llama) = toy(1 + LAYERS) else { panic!("a toy is a Llama") };
+        llama.max_positions = longest;
+        let spec = ModelSpec::Llama(llama);
+        let kv = KvShape { blocks: longest / KV.block_size, ..KV };
+        let setup = Setup { longest, ..on_engine(Numbers::Bf16, kv) };
+        let mut stage = load(&Random::of(&spec), &spec, 1..1 + LAYERS, setup, &mut |_| {}).expect("the stage loads");
+        stage.warm_up().expect("it warms up");
+        let (batch, inputs) = decode(3);
+        reset();
+        stage.run(&batch, &inputs).expect("the step runs");
+        counts().htod_bytes
+    };
+    assert_eq!(up(1 << 17), up(1 << 12));
+}
+
+#[test]
+fn candle_tells_a_lost_device_from_a_failed_batch() {
+    let spec = toy(1 + LAYERS);
+    let setup = Setup { runner: Runner::Candle, ..on_engine(Numbers::F32, KV) };
+    let mut stage = load(&Random::of(&spec), &spec, 1..1 + LAYERS, setup, &mut |_| {}).expect("the stage loads");
+    let (batch, inputs) = decode(3);
+    let want = format!("{:?}", stage.run(&batch, &inputs).expect("the step runs"));
+    // 701: too many resources requested, of which the driver recovers. 226: a fault of the device that was contained.
+    for (code, lost) in [(701, false), (226, true)] {
+        fail_next(c"cuMemAllocAsync", 5, code);
+        let fault = stage.run(&batch, &inputs).expect_err("an allocation fails");
+        assert_eq!((fault.class, stage.is_lost()), (FaultClass::DeviceFailed, lost), "{fault}");
+        assert_eq!(stage.run(&batch, &inputs).ok().map(|output| format!("{output:?}")), (!lost).then(|| want.clone()));
+    }
+    fail_no_more();
+}
+
+#[test]
 fn a_failed_launch_fails_the_batch_and_the_next_one_runs() {
     let mut stage = stage();
     let (batch, inputs) = decode(3);
@@ -100,7 +136,7 @@ fn a_lost_device_is_told_from_a_failed_batch() {
     // 700: an illegal address; every later call says so too.
     fail_next(c"cuEventSynchronize", 1, 700);
     let fault = stage.run(&batch, &inputs).expect_err("the device is lost");
-    assert!(stage.is_lost() && fault.message.contains("must be started again"), "{fault}");
+    assert!(stage.is_lost(), "{fault}");
     assert!(stage.run(&batch, &inputs).is_err());
     fail_no_more();
 }

@@ -15,6 +15,7 @@ mod faults;
 mod files;
 mod golden;
 mod kernels;
+mod loading;
 #[path = "../server/looking.rs"]
 mod looking;
 mod memory;
@@ -24,6 +25,7 @@ mod nats;
 mod padding;
 #[path = "../support/patience.rs"]
 mod patience;
+mod penalties;
 #[path = "../model/pipeline.rs"]
 mod pipeline;
 #[path = "../server/pipelines.rs"]

@@ -21,7 +21,7 @@ pub fn measure(bench: &mut Bench, model: &Model) {
     for &rows in &plan.prompts {
         let gflop = attention_flops(llama.heads, llama.head_dim, rows) / 1e9;
         let what = format!("prefill_attention, {} ({gflop:.3} GFLOP)", plural(rows, "row"));
-        let chip = bench.device.gpu.multiprocessors as usize;
+        let chip = bench.device.gpu.chip();
         bench.line(&what, |memory| prefill(memory, llama, rows, chip));
     }
 }
@@ -43,10 +43,10 @@ fn decode(
 }
 
 /// A prompt of `rows` rows from its begin.
-fn prefill(memory: &Memory, llama: &LlamaSpec, rows: usize, multiprocessors: usize) -> Result<Launch, Fault> {
+fn prefill(memory: &Memory, llama: &LlamaSpec, rows: usize, chip: (usize, usize)) -> Result<Launch, Fault> {
     let paged = paged(memory, llama, (rows, 1), rows.div_ceil(BLOCK_SIZE))?;
     let tiles: Vec<Tile> = Tile::cover(0, 0, rows as u32, 0).collect();
-    let plan = prefill_attention::Plan::of(&paged.shape, tiles.len(), multiprocessors);
+    let plan = prefill_attention::Plan::of(&paged.shape, tiles.len(), chip);
     let attention = PrefillAttention { paged, tiles: memory.copy(&tiles)?, plan };
     Launch::new(attention.traffic(&tiles), move |kernels, stream| attention.launch(kernels, stream))
 }
@@ -61,15 +61,14 @@ fn paged(
     let LlamaSpec { heads, kv_heads, head_dim, .. } = *llama;
     let scale = 1.0 / (head_dim as f32).sqrt();
     let shape = PagedShape { heads, kv_heads, head_dim, block_size: BLOCK_SIZE, window: 0, scale };
-    let table = |sequence: usize| (0..blocks).map(move |block| (block * sequences + sequence) as i32);
-    let tables: Vec<i32> = (0..sequences).flat_map(table).collect();
+    let tables: Vec<i32> = (0..(blocks * sequences) as i32).collect();
     let cache = sequences * blocks * kv_heads * BLOCK_SIZE * head_dim;
     Ok(Paged {
         qkv: memory.noise(rows * shape.row_width())?,
         k_cache: memory.noise(cache)?,
         v_cache: memory.noise(cache)?,
         tables: memory.copy(&tables)?,
-        table_stride: blocks,
+        table_stride: sequences,
         out: memory.noise(rows * heads * head_dim)?,
         shape,
     })

@@ -7,8 +7,8 @@ use super::kernels::decode_attention::Blocks;
 use super::kernels::gemv::SumOf;
 use super::kernels::prefill_attention::{Plan, Tile};
 use super::kernels::{
-    AddRmsNorm, DecodeAttention, Embed, Gemv, Paged, PagedShape, PrefillAttention, RopeKv, Sample, SiluMul, gemv,
-    sample,
+    AddRmsNorm, DecodeAttention, Embed, Gemv, Paged, PagedShape, PrefillAttention, RopeKv, Sample, SiluMul,
+    add_rms_norm, gemv, prefill_attention, sample,
 };
 use super::launch::{DeviceSlice, Half, LaunchFault, Traffic};
 use super::shared::Shared;
@@ -56,11 +56,30 @@ pub enum Left {
     Tokens(DeviceSlice<u32>, DeviceSlice<f32>),
 }
 
+/// Whether the kernels take a model's sizes and a cache of blocks of `block_size`: to be asked before anything is loaded.
+///
+/// # Errors
+/// `InvalidRequest` if they do not, saying what they take.
+pub fn takes(spec: &LlamaSpec, block_size: usize) -> Result<(), Fault> {
+    let (head_dim, hidden) = (spec.head_dim, spec.hidden);
+    let refuse = |what: String| Err(Fault::invalid(format!("executor cuda takes {what}")));
+    if !block_size.is_power_of_two() {
+        return refuse(format!("powers of two as --block-size, not {block_size}"));
+    }
+    if !prefill_attention::WIDTHS.contains(&head_dim) {
+        return refuse(format!("heads of {:?} numbers, not of {head_dim}", prefill_attention::WIDTHS));
+    }
+    if hidden > add_rms_norm::MOST_HIDDEN {
+        return refuse(format!("rows of up to {} numbers, not of {hidden}", add_rms_norm::MOST_HIDDEN));
+    }
+    Ok(())
+}
+
 impl<T: Compute> Decoder<T> {
     /// Makes room for the KV cache and for a step's results, which is all the memory that this stage will ever take.
     ///
     /// # Errors
-    /// `InvalidRequest` if the kernels do not take the model's sizes; `DeviceFailed` if the device has not the memory.
+    /// `DeviceFailed` if the device has not the memory.
     pub fn new(
         shared: &Rc<Shared>,
         spec: &LlamaSpec,
@@ -68,13 +87,6 @@ impl<T: Compute> Decoder<T> {
         kv: KvShape,
         most: Most,
     ) -> Result<Self, Fault> {
-        if !kv.block_size.is_power_of_two() {
-            return Err(Fault::invalid(format!("--block-size {}: executor cuda takes powers of two", kv.block_size)));
-        }
-        if ![32, 64, 96, 128].contains(&spec.head_dim) {
-            let message = format!("heads of {} numbers: executor cuda takes 32, 64, 96 and 128", spec.head_dim);
-            return Err(Fault::invalid(message));
-        }
         let (shared, gpu) = (shared.clone(), &shared.gpu);
         let work = Work::new(gpu, spec, &weights, kv, most)?;
         let cache = Some(PagedCache::new(gpu, spec, weights.layers.len(), kv)?);
@@ -269,17 +281,16 @@ impl<T: Compute> Decoder<T> {
         let scale = 1.0 / (head_dim as f32).sqrt();
         let window = self.spec.window(self.weights.range.start + number).unwrap_or(0);
         let paged_shape = PagedShape { heads, kv_heads, head_dim, block_size: self.kv.block_size, window, scale };
-        let table_stride = shape.table_blocks;
+        let table_stride = shape.members;
         let all = Paged { qkv, k_cache, v_cache, tables: step.tables, table_stride, out: mixed, shape: paged_shape };
         if shape.decode_rows > 0 {
             let rows = shape.decode_rows;
             let paged = Paged {
                 qkv: self.part(qkv, rows * (heads + 2 * kv_heads) * head_dim)?,
-                tables: self.part(step.tables, rows * table_stride)?,
                 out: self.part(mixed, rows * heads * head_dim)?,
                 ..all
             };
-            let positions = table_stride * self.kv.block_size;
+            let positions = shape.table_blocks * self.kv.block_size;
             let blocks = Blocks::new(&paged_shape, rows, positions, self.gpu.multiprocessors as usize);
             let partial = self.part(self.work.partial, blocks.partial_len())?;
             let turns = self.part(self.work.turns, blocks.count)?;
@@ -290,7 +301,7 @@ impl<T: Compute> Decoder<T> {
             )?;
         }
         if shape.tiles > 0 {
-            let plan = Plan::of(&paged_shape, shape.tiles, self.gpu.multiprocessors as usize);
+            let plan = Plan::of(&paged_shape, shape.tiles, self.gpu.chip());
             let prefill = PrefillAttention { paged: all, tiles: step.tiles, plan };
             self.launched(
                 |tally| prefill.traffic(&tally.tiles),
@@ -317,11 +328,10 @@ impl<T: Compute> Decoder<T> {
             let norm = AddRmsNorm { x, delta, weight, out, take: Some(step.take), hidden, eps };
             self.launched(|_| norm.traffic(), norm.launch(&self.shared.kernels, &self.gpu.stream))?;
             self.product(LinearWeights { weight: matrix, bias: None }, out, logits, (emitting, hidden))?;
-            // SAFETY: of no numbers, never read.
-            let history = unsafe { DeviceSlice::new(logits.address(), 0) };
             let work = self.part(self.work.sampling, emitting * sample::work_len(vocab))?;
             let blocks = sample::blocks(emitting, vocab, self.gpu.multiprocessors as usize);
-            let sample = Sample { logits, rows: step.sampling, history, tokens, work, vocab, blocks };
+            let (rows, history) = (step.sampling, step.history);
+            let sample = Sample { logits, rows, history, tokens, work, vocab, blocks };
             self.launched(|_| sample.traffic(), sample.launch(&self.shared.kernels, &self.gpu.stream))?;
         }
         Ok(Left::Tokens(tokens, logits))

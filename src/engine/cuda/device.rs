@@ -3,7 +3,7 @@
 use super::launch::LaunchFault;
 use crate::base::Fault;
 use cudarc::cublaslt::result::CublasError;
-use cudarc::driver::sys::{CUdevice_attribute, cudaError_enum as Code};
+use cudarc::driver::sys::{CUdevice_attribute as Attribute, cudaError_enum as Code};
 use cudarc::driver::{CudaContext, CudaStream, DriverError};
 use std::cell::Cell;
 use std::sync::Arc;
@@ -21,6 +21,8 @@ pub struct Gpu {
     pub uploads: Arc<CudaStream>,
     /// How many blocks run at once, at least.
     pub multiprocessors: u32,
+    /// Shared memory of each multiprocessor, in bytes.
+    pub shared_bytes: usize,
     lost: Cell<bool>,
 }
 
@@ -38,17 +40,22 @@ impl Gpu {
         // They must be off, since waiting on one breaks the capture of a graph.
         unsafe { context.disable_event_tracking() };
         let (stream, uploads) = (context.new_stream().map_err(cannot)?, context.new_stream().map_err(cannot)?);
-        let count = context.attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT).map_err(cannot)?;
+        let count = context.attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT).map_err(cannot)?;
         let multiprocessors = u32::try_from(count).unwrap_or(1).max(1);
-        Ok(Self { context, stream, uploads, multiprocessors, lost: Cell::new(false) })
+        let shared = context.attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR);
+        let shared_bytes = usize::try_from(shared.map_err(cannot)?).unwrap_or(0);
+        Ok(Self { context, stream, uploads, multiprocessors, shared_bytes, lost: Cell::new(false) })
+    }
+
+    /// What the chip has, as plans take it: multiprocessors, and the shared memory of each.
+    pub fn chip(&self) -> (usize, usize) {
+        (self.multiprocessors as usize, self.shared_bytes)
     }
 
     /// The fault for a refused or failed driver call: `what` was being done.
     pub fn fault(&self, what: &str, error: DriverError) -> Fault {
-        let lost = is_lost(error.0);
-        self.lost.set(self.lost.get() || lost);
-        let rest = if lost { "; the device is lost: this process must be started again" } else { "" };
-        Fault::device(format!("{what}: {}{rest}", words(error)))
+        self.lost.set(self.lost.get() || is_lost(error.0));
+        Fault::device(format!("{what}: {}", words(error)))
     }
 
     /// The fault for a kernel that was not launched.

@@ -2,30 +2,34 @@
 //! one wait.
 
 use super::buffers::StepBuffers;
-use super::decoder::{Compute, Decoder, Left};
+use super::decoder::{Compute, Decoder, Left, takes};
 use super::device::Gpu;
-use super::graphs::{Graphs, buckets};
+use super::graphs::{Graphs, Room, buckets};
+use super::kernels::sample::NO_NUMBER;
 use super::shared::Shared;
-use super::step::{StepInput, StepShape, shape_of, write};
+use super::step::{StepInput, StepShape, history, penalises, shape_of, write};
 use super::weights::Weights;
 use super::work::Most;
 use crate::base::{Fault, HostTensor};
 use crate::core::machine::DEVICE_DEPTH;
 use crate::core::{BatchId, Emission, Member, Microbatch, Output};
 use crate::engine::candle::{DeviceChoice, Setup};
-use crate::engine::part::{StagePart, packed, sampling, token};
+use crate::engine::part::{StagePart, no_number, packed, penalised, sampling, token};
 use crate::engine::{Executor, Numbers, Ready};
 use crate::model::{KvShape, LayerRange, LlamaSpec, ModelSpec, TensorSource};
 use crate::ops::observe;
 use half::{bf16, f16};
 use std::collections::VecDeque;
 use std::rc::Rc;
+use std::thread::ThreadId;
 
 /// Device memory that a KV cache which takes what is free leaves: for recorded steps, a MB or so each, and for what the driver
 /// takes when it first does something.
 const SPARE_BYTES: usize = 256 << 20;
 /// Beside that, one part in so many of the whole device.
 const SPARE_SHARE: usize = 64;
+/// Token ids that a step's penalties may take to the device, a MiB: what is beyond it is the CPU's business.
+const MOST_HISTORY_IDS: usize = 1 << 18;
 
 /// Loads layers `range` of `spec` from `source` into an engine that computes in `numbers`.
 ///
@@ -50,36 +54,50 @@ pub fn load(
 }
 
 fn boxed<T: Compute>(executor: CudaExecutor<T>) -> Box<dyn Executor> {
-    Box::new(OnOneThread(executor))
+    Box::new(OnOneThread { executor, thread: std::thread::current().id() })
 }
 
 /// What belongs to the thread that made it. [`crate::engine::Device`] makes executors on the thread that runs them, and
 /// ends them there.
-struct OnOneThread<T: Compute>(CudaExecutor<T>);
+struct OnOneThread<T: Compute> {
+    executor: CudaExecutor<T>,
+    thread: ThreadId,
+}
 
 // SAFETY: the trait asks for `Send` so that loaders can give executors of any kind; this one never leaves its thread, as
-// said above, so that its reference counts and streams are touched by one thread alone.
+// said above and asserted whenever it is used, so that its reference counts and streams are touched by one thread alone.
 unsafe impl<T: Compute> Send for OnOneThread<T> {}
+
+impl<T: Compute> OnOneThread<T> {
+    fn here(&mut self) -> &mut CudaExecutor<T> {
+        assert_eq!(
+            std::thread::current().id(),
+            self.thread,
+            "a CUDA executor is used on a thread that did not make it"
+        );
+        &mut self.executor
+    }
+}
 
 impl<T: Compute> Executor for OnOneThread<T> {
     fn warm_up(&mut self) -> Result<Ready, Fault> {
-        self.0.warm_up()
+        self.here().warm_up()
     }
 
     fn start(&mut self, batch: &Microbatch, inputs: &[HostTensor]) -> Result<(), Fault> {
-        self.0.start(batch, inputs)
+        self.here().start(batch, inputs)
     }
 
     fn is_done(&mut self) -> bool {
-        self.0.is_done()
+        self.here().is_done()
     }
 
     fn run(&mut self, batch: &Microbatch, inputs: &[HostTensor]) -> Result<Output, Fault> {
-        self.0.run(batch, inputs)
+        self.here().run(batch, inputs)
     }
 
     fn is_lost(&self) -> bool {
-        self.0.gpu.is_lost()
+        self.executor.gpu.is_lost()
     }
 }
 
@@ -91,6 +109,8 @@ struct CudaExecutor<T: Compute> {
     spec: ModelSpec,
     range: LayerRange,
     setup: Setup,
+    /// Positions that a sequence may have.
+    longest: usize,
     /// The next step takes the first that is in no one's hands.
     buffers: [StepBuffers; DEVICE_DEPTH],
     /// The steps under way, in their order.
@@ -105,8 +125,8 @@ struct Started {
     buffers: usize,
     rows: usize,
     emitting: usize,
-    /// Whether its logits come down, too.
-    looked_at: bool,
+    /// Whether the device has penalised what histories name.
+    penalises: bool,
 }
 
 impl<T: Compute> CudaExecutor<T> {
@@ -120,24 +140,27 @@ impl<T: Compute> CudaExecutor<T> {
         if range.is_empty() || range.end > llama.layers {
             return Err(Fault::invalid(format!("a model of {} layers has no layers {range:?}", llama.layers)));
         }
-        let gpu = shared.gpu.clone();
-        let weights = Weights::<T>::load(&gpu, source, llama, &range, progress)?;
-        let weights_bytes = weights.bytes;
-        let block_size = setup.kv.block_size;
+        let (gpu, block_size) = (shared.gpu.clone(), setup.kv.block_size);
+        takes(llama, block_size)?;
         let positions = llama.max_positions.min(setup.longest).min(setup.kv.blocks * block_size);
-        let most = Most { rows: setup.max_rows, emitting: setup.max_seqs.min(setup.max_rows), positions };
+        let weights = Weights::<T>::load(&gpu, source, llama, (&range, positions), progress)?;
+        let weights_bytes = weights.bytes;
+        let members = setup.max_seqs.min(setup.max_rows);
+        let history_ids = MOST_HISTORY_IDS.min(members * positions);
+        let most = Most { rows: setup.max_rows, members, emitting: members, history_ids, positions };
         // Until warm-up has shown what else needs memory, a cache that may be made to fit is one for warm-up alone.
         let blocks = if is_fitted(setup) { most.rows.min(positions).div_ceil(block_size) } else { setup.kv.blocks };
         let decoder = Decoder::new(shared, llama, weights, KvShape { blocks, block_size }, most)?;
         let down = if decoder.is_last() { most.emitting * (1 + llama.vocab) } else { most.rows * llama.hidden };
         let input = if range.start == 0 { StepInput::Ids } else { StepInput::Activations(llama.hidden) };
-        let graphs = Graphs::new(positions.div_ceil(block_size), input, decoder.is_last());
+        let room = Room { table_blocks: positions.div_ceil(block_size), history_ids };
+        let graphs = Graphs::new(room, input, decoder.is_last());
         let [first, second] = decoder.waiting_words();
         let buffers = [StepBuffers::new(&gpu, first, down)?, StepBuffers::new(&gpu, second, down)?];
         let (free_bytes, all_bytes) = gpu.memory()?;
         tracing::info!(?range, weights_bytes, free_bytes, all_bytes, "the stage's weights are on the device");
         let (spec, setup, started) = (spec.clone(), setup.clone(), VecDeque::new());
-        Ok(Self { graphs, decoder, spec, range, setup, buffers, started, gpu })
+        Ok(Self { graphs, decoder, spec, range, setup, longest: positions, buffers, started, gpu })
     }
 
     fn part(&self) -> StagePart<'_> {
@@ -145,7 +168,7 @@ impl<T: Compute> CudaExecutor<T> {
     }
 
     fn warm_up(&mut self) -> Result<Ready, Fault> {
-        for rows in [1, self.part().most_rows()] {
+        for rows in [1, self.part().most_rows().min(self.longest)] {
             let (batch, input) = self.part().warm_up_batch(rows);
             self.run(&batch, &[input])?;
         }
@@ -173,18 +196,14 @@ impl<T: Compute> CudaExecutor<T> {
         inputs: &[HostTensor],
         shape: &StepShape,
     ) -> Result<(), Fault> {
-        let Some(words) = self.decoder.words().part(0..shape.words()) else {
+        let (words, limits) = (self.decoder.words(), (self.decoder.kv(), self.longest));
+        if shape.words() > words.len() {
             return Err(Fault::internal(format!("{shape:?} is more than this stage was made for")));
-        };
-        let limits = (self.decoder.kv(), self.longest());
+        }
         let buffers = &mut self.buffers[buffers];
-        write(batch, shape, limits, inputs, buffers.up.as_mut_slice())?;
-        buffers.send(words)
-    }
-
-    /// Positions that a sequence may have: as many as a recorded step has room for in its block tables.
-    fn longest(&self) -> usize {
-        self.graphs.table_blocks() * self.setup.kv.block_size
+        let written = write(batch, shape, limits, inputs, buffers.up.as_mut_slice())?;
+        let short = || Fault::internal(format!("{written} words of {shape:?} are more than there is room for"));
+        buffers.send(words.part(0..written).ok_or_else(short)?)
     }
 
     fn start(&mut self, batch: &Microbatch, inputs: &[HostTensor]) -> Result<(), Fault> {
@@ -209,7 +228,8 @@ impl<T: Compute> CudaExecutor<T> {
 
     /// Queues all of a step, in its `buffers`.
     fn queue(&mut self, buffers: usize, batch: &Microbatch, inputs: &[HostTensor]) -> Result<Started, Fault> {
-        let shape = shape_of(batch, self.setup.kv.block_size, self.graphs.input(), self.decoder.is_last());
+        let kind = (self.graphs.input(), self.decoder.is_last());
+        let shape = shape_of(batch, self.setup.kv.block_size, kind, self.graphs.history_ids());
         let bucket = if shape.tiles == 0 { self.graphs.bucket(shape.rows) } else { None };
         let left = match bucket {
             Some(rows) => {
@@ -223,8 +243,7 @@ impl<T: Compute> CudaExecutor<T> {
         };
         // What padding rows left is not fetched.
         let short = |len: usize| Fault::internal(format!("a step left less than {len} numbers"));
-        // The digest of a row's logits, the largest of them, and penalties are the CPU's business.
-        let looked_at = batch.members.iter().any(|member| member.emit && needs_logits(member));
+        let penalises = penalises(batch, shape.history_ids);
         let down = &mut self.buffers[buffers].down;
         match left {
             Left::Activations(x) => {
@@ -232,22 +251,22 @@ impl<T: Compute> CudaExecutor<T> {
                 down.download(0, x.part(0..len).ok_or_else(|| short(len))?)?;
             }
             Left::Tokens(tokens, logits) => {
-                let len = shape.emitting * self.spec.vocab();
-                let (tokens, logits) = match (tokens.part(0..shape.emitting), logits.part(0..len)) {
-                    (Some(tokens), Some(logits)) => (tokens, logits),
-                    _ => return Err(short(len)),
-                };
+                let tokens = tokens.part(0..shape.emitting).ok_or_else(|| short(shape.emitting))?;
                 // The same words; a token's bits pass through as they are.
                 // SAFETY: one 32-bit word each.
                 let tokens = unsafe { super::launch::DeviceSlice::<f32>::new(tokens.address(), tokens.len()) };
                 down.download(0, tokens)?;
-                if looked_at {
-                    down.download(tokens.len(), logits)?;
+                let (vocab, mut at) = (self.spec.vocab(), tokens.len());
+                let emitting = batch.members.iter().filter(|member| member.emit).enumerate();
+                for (row, _) in emitting.filter(|(_, member)| needs_logits(member, penalises)) {
+                    let logits = logits.part(row * vocab..(row + 1) * vocab).ok_or_else(|| short(vocab))?;
+                    down.download(at, logits)?;
+                    at += vocab;
                 }
             }
         }
         self.buffers[buffers].end()?;
-        Ok(Started { batch: batch.id, buffers, rows: shape.rows, emitting: shape.emitting, looked_at })
+        Ok(Started { batch: batch.id, buffers, rows: shape.rows, emitting: shape.emitting, penalises })
     }
 
     fn is_done(&self) -> bool {
@@ -262,34 +281,36 @@ impl<T: Compute> CudaExecutor<T> {
         let step = step.ok_or_else(|| Fault::internal(format!("batch {} is not the next one", batch.id.0)))?;
         self.buffers[step.buffers].wait()?;
         if self.decoder.is_last() {
-            return Ok(Output::Emissions(self.emissions(batch, &step)));
+            return Ok(Output::Emissions(self.emissions(batch, &step)?));
         }
         let numbers = &self.buffers[step.buffers].down.as_slice()[..step.rows * self.spec.hidden()];
         Ok(Output::Activations(packed(numbers, step.rows)))
     }
 
     /// What came down, member by member.
-    fn emissions(&mut self, batch: &Microbatch, step: &Started) -> Vec<Option<Emission>> {
-        let vocab = self.spec.vocab();
-        let (tokens, rest) = self.buffers[step.buffers].down.as_mut_slice().split_at_mut(step.emitting);
-        let logits = if step.looked_at { step.emitting * vocab } else { 0 };
-        let mut rows = rest[..logits].chunks_exact_mut(vocab);
+    fn emissions(&mut self, batch: &Microbatch, step: &Started) -> Result<Vec<Option<Emission>>, Fault> {
+        let (tokens, rows) = self.buffers[step.buffers].down.as_mut_slice().split_at_mut(step.emitting);
+        let mut rows = rows.chunks_exact_mut(self.spec.vocab());
         let mut tokens = tokens.iter();
-        let one = |member: &Member| {
+        let mut one = |member: &Member| {
             if !member.emit {
-                return None;
+                return Ok(None);
             }
-            let (drawn, row) = (tokens.next()?.to_bits(), rows.next());
-            match row {
-                Some(logits) if penalised(member) => Some(token(member, logits)),
-                Some(logits) => {
-                    let observed = observe(logits, sampling(member).top_logits);
-                    Some(Emission::Token { id: drawn, observed })
-                }
-                None => Some(Emission::Token { id: drawn, observed: None }),
+            let short = || Fault::internal("a step left fewer rows than it had");
+            let id = tokens.next().ok_or_else(short)?.to_bits();
+            if id & NO_NUMBER != 0 {
+                return Err(no_number(member));
             }
+            if !needs_logits(member, step.penalises) {
+                return Ok(Some(Emission::Token { id, observed: None }));
+            }
+            let logits = rows.next().ok_or_else(short)?;
+            if penalised(member).is_some() {
+                return token(member, logits).map(Some);
+            }
+            Ok(Some(Emission::Token { id, observed: observe(logits, sampling(member).top_logits) }))
         };
-        batch.members.iter().map(one).collect()
+        batch.members.iter().map(&mut one).collect()
     }
 }
 
@@ -305,10 +326,8 @@ fn is_fitted(setup: &Setup) -> bool {
     setup.least_blocks < setup.kv.blocks
 }
 
-fn penalised(member: &Member) -> bool {
-    sampling(member).repetition_penalty != 1.0 && member.history.as_ref().is_some_and(|history| !history.is_empty())
-}
-
-fn needs_logits(member: &Member) -> bool {
-    sampling(member).top_logits > 0 || penalised(member)
+/// Whether the CPU has something to do with an emitting member's logits: to tell the largest of them and their digest, or to
+/// sample where the device has not penalised.
+fn needs_logits(member: &Member, penalises: bool) -> bool {
+    sampling(member).top_logits > 0 || penalised(member).is_some() && !(penalises && history(member).is_some())
 }

@@ -12,10 +12,9 @@ use std::rc::Rc;
 
 /// What an algorithm may use beside its operands. NVIDIA's own frameworks give this much on compute capability 9.0.
 const SCRATCH_BYTES: usize = 32 << 20;
-/// How partial sums of a product that is split over its depth may meet: in f32, as each is summed. The library would also take
-/// 16-bit ones, and those round.
-const REDUCTIONS: u32 = sys::cublasLtReductionScheme_t::CUBLASLT_REDUCTION_SCHEME_INPLACE as u32
-    | sys::cublasLtReductionScheme_t::CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE as u32;
+/// How partial sums of a product that is split over its depth may meet: in f32, as each is summed. The library's other ways add
+/// them in the type of the result (also the one called "in place"), which rounds.
+const REDUCTIONS: u32 = sys::cublasLtReductionScheme_t::CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE as u32;
 /// Most shapes whose algorithms are kept: decode has few, prefill any number of rows.
 const MOST_PLANS: usize = 4096;
 

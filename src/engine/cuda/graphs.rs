@@ -31,17 +31,26 @@ struct Recorded {
 pub struct Graphs {
     /// By rising rows; `None` where the driver refused to record.
     recorded: Vec<(usize, Option<Recorded>)>,
-    /// Blocks of each table: a graph must serve the longest sequence.
-    table_blocks: usize,
+    /// Of what grows with the sequences, the room: a graph must serve the longest.
+    room: Room,
     input: StepInput,
     last: bool,
     refused: u32,
 }
 
+/// Room for what grows with the sequences of a step.
+#[derive(Clone, Copy, Debug)]
+pub struct Room {
+    /// Blocks of each table.
+    pub table_blocks: usize,
+    /// Ids in the histories of all rows.
+    pub history_ids: usize,
+}
+
 impl Graphs {
-    /// None yet: for tables of `table_blocks` blocks, at a stage that takes `input` and ends the model if `last`.
-    pub fn new(table_blocks: usize, input: StepInput, last: bool) -> Self {
-        Self { recorded: Vec::new(), table_blocks, input, last, refused: 0 }
+    /// None yet: for sequences that have `room`, at a stage that takes `input` and ends the model if `last`.
+    pub fn new(room: Room, input: StepInput, last: bool) -> Self {
+        Self { recorded: Vec::new(), room, input, last, refused: 0 }
     }
 
     /// Steps that the driver would not record.
@@ -49,9 +58,9 @@ impl Graphs {
         self.refused
     }
 
-    /// Blocks of each table of a recorded step.
-    pub fn table_blocks(&self) -> usize {
-        self.table_blocks
+    /// Ids that there is room for in the histories of a step.
+    pub fn history_ids(&self) -> usize {
+        self.room.history_ids
     }
 
     /// What the stage takes.
@@ -65,7 +74,8 @@ impl Graphs {
             rows,
             decode_rows: rows,
             members: rows,
-            table_blocks: self.table_blocks,
+            table_blocks: self.room.table_blocks,
+            history_ids: if self.last { self.room.history_ids } else { 0 },
             tiles: 0,
             emitting: if self.last { rows } else { 0 },
             input: self.input,

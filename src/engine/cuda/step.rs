@@ -6,7 +6,7 @@ use super::kernels::sample::SampleRow;
 use super::launch::DeviceSlice;
 use crate::base::{Fault, HostTensor};
 use crate::core::{Member, Microbatch};
-use crate::engine::part::{emitted_position, sampling};
+use crate::engine::part::{emitted_position, penalised, sampling};
 use crate::model::{KvShape, held_blocks};
 use std::ops::Range;
 
@@ -25,8 +25,10 @@ pub struct StepShape {
     pub decode_rows: usize,
     /// Members, each with a block table.
     pub members: usize,
-    /// Blocks of the longest table; all are so long.
+    /// Blocks that each table has room for.
     pub table_blocks: usize,
+    /// Token ids that there is room for in the histories of sampled rows.
+    pub history_ids: usize,
     /// Tiles of the prefill attention.
     pub tiles: usize,
     /// Rows that the head makes logits of.
@@ -56,8 +58,6 @@ pub struct Places {
     pub slots: Range<usize>,
     /// Positions that each decode row sees, `[decode_rows]`.
     pub lengths: Range<usize>,
-    /// Block tables, `[members, table_blocks]`.
-    pub tables: Range<usize>,
     /// Tiles, `[tiles, 4]`.
     pub tiles: Range<usize>,
     /// Rows that the head takes, `[emitting]`.
@@ -66,6 +66,10 @@ pub struct Places {
     pub sampling: Range<usize>,
     /// Activations, `[rows, hidden]` of f32, or none.
     pub activations: Range<usize>,
+    /// What grows with the sequences: block tables `[table_blocks, members]`, and the histories of sampled rows. A step that
+    /// has less than there is room for leaves the end of it as it is: a table's blocks lie `members` apart, so that those of
+    /// all members' first positions come first, and the histories directly behind the last block that any member has.
+    pub lists: Range<usize>,
 }
 
 impl StepShape {
@@ -83,7 +87,6 @@ impl StepShape {
             positions: next(self.rows),
             slots: next(self.rows),
             lengths: next(self.decode_rows),
-            tables: next(self.members * self.table_blocks),
             tiles: next(self.tiles * TILE_WORDS),
             take: next(self.emitting),
             sampling: next(self.emitting * SAMPLE_ROW_WORDS),
@@ -91,12 +94,13 @@ impl StepShape {
                 StepInput::Ids => 0,
                 StepInput::Activations(hidden) => self.rows * hidden,
             }),
+            lists: next(self.members * self.table_blocks + self.history_ids),
         }
     }
 
     /// Words in all.
     pub fn words(&self) -> usize {
-        self.places().activations.end
+        self.places().lists.end
     }
 }
 
@@ -111,8 +115,10 @@ pub struct StepSlices {
     pub slots: DeviceSlice<i32>,
     /// See [`Places`].
     pub lengths: DeviceSlice<u32>,
-    /// See [`Places`].
+    /// Block tables, `[table_blocks, members]`.
     pub tables: DeviceSlice<i32>,
+    /// Where the histories lie that [`SampleRow`]s name.
+    pub history: DeviceSlice<u32>,
     /// See [`Places`].
     pub tiles: DeviceSlice<Tile>,
     /// See [`Places`].
@@ -134,12 +140,14 @@ impl StepShape {
             words.part(range).ok_or_else(fault)
         };
         let places = self.places();
+        let tables = places.lists.start..places.lists.start + self.members * self.table_blocks;
         Ok(StepSlices {
             ids: part(places.ids)?,
             positions: part(places.positions)?,
             slots: read_as(part(places.slots)?),
             lengths: part(places.lengths)?,
-            tables: read_as(part(places.tables)?),
+            tables: read_as(part(tables)?),
+            history: part(places.lists)?,
             tiles: read_as(part(places.tiles)?),
             take: part(places.take)?,
             sampling: read_as(part(places.sampling)?),
@@ -154,8 +162,14 @@ fn read_as<T>(words: DeviceSlice<u32>) -> DeviceSlice<T> {
     unsafe { DeviceSlice::new(words.address(), words.len() * 4 / size_of::<T>()) }
 }
 
-/// The shape of `batch`; at the last stage (`last`) the head takes the last row of each emitting member.
-pub fn shape_of(batch: &Microbatch, block_size: usize, input: StepInput, last: bool) -> StepShape {
+/// The shape of `batch`, of so many ids of histories at most; at the last stage (`last`) the head takes the last row of each
+/// emitting member.
+pub fn shape_of(
+    batch: &Microbatch,
+    block_size: usize,
+    (input, last): (StepInput, bool),
+    most_history_ids: usize,
+) -> StepShape {
     let decode_rows = batch.members.iter().take_while(|member| member.rows == 1).count();
     let longer = &batch.members[decode_rows..];
     let seen = |member: &Member| (member.start + member.rows) as usize;
@@ -164,13 +178,30 @@ pub fn shape_of(batch: &Microbatch, block_size: usize, input: StepInput, last: b
         decode_rows,
         members: batch.members.len(),
         table_blocks: batch.members.iter().map(seen).max().unwrap_or(0).div_ceil(block_size),
+        history_ids: if last && penalises(batch, most_history_ids) { all_histories(batch) } else { 0 },
         tiles: longer.iter().map(|member| Tile::cover(0, 0, member.rows, 0).count()).sum(),
         emitting: if last { batch.members.iter().filter(|member| member.emit).count() } else { 0 },
         input,
     }
 }
 
-/// Writes the words of `batch` to `words`, laid out as `shape` says; `inputs` are its token ids or activations.
+/// The ids that the device penalises a member for, if it does so at all: not one whose logits are to be told, since they are
+/// those before the penalty.
+pub fn history(member: &Member) -> Option<&[u32]> {
+    penalised(member).filter(|_| sampling(member).top_logits == 0)
+}
+
+/// Whether the device penalises, where there is room for so many ids of histories: if they are more, none are sent.
+pub fn penalises(batch: &Microbatch, history_ids: usize) -> bool {
+    all_histories(batch) <= history_ids
+}
+
+fn all_histories(batch: &Microbatch) -> usize {
+    batch.members.iter().filter_map(history).map(<[u32]>::len).sum()
+}
+
+/// Writes the words of `batch` to `words`, laid out as `shape` says; `inputs` are its token ids or activations. Says how many
+/// words there are: what is behind them nobody reads.
 ///
 /// # Errors
 /// `Internal` if a member's rows lie outside its blocks, or a block outside the cache.
@@ -180,7 +211,7 @@ pub fn write(
     (kv, max_positions): (KvShape, usize),
     inputs: &[HostTensor],
     words: &mut [u32],
-) -> Result<(), Fault> {
+) -> Result<usize, Fault> {
     let places = shape.places();
     let input = if shape.input == StepInput::Ids { places.ids.clone() } else { places.activations.clone() };
     let given: usize = inputs.iter().map(|input| input.bytes.len() / 4).sum();
@@ -189,13 +220,18 @@ pub fn write(
     }
     // A graph's rows that nobody filled.
     words[input.start + given..input.end].fill(0);
+    let held = batch.members.iter().map(|member| held_blocks(member, kv, max_positions));
+    let held: Vec<&[u32]> = held.collect::<Result<_, Fault>>()?;
+    let longest = held.iter().map(|blocks| blocks.len()).max().unwrap_or(0);
+    let (tables, penalises) = (places.lists.start, penalises(batch, shape.history_ids));
+    // What is behind a sequence's blocks is not read; 0 keeps it the same from run to run.
+    let mut histories = tables + longest * shape.members;
+    words[tables..histories].fill(0);
     let (mut row, mut tile, mut taken) = (0, 0, 0);
-    for (number, member) in batch.members.iter().enumerate() {
-        let held = held_blocks(member, kv, max_positions)?;
-        let table = places.tables.start + number * shape.table_blocks;
-        // What is behind a sequence's blocks is not read; 0 keeps it the same from run to run.
-        words[table..table + shape.table_blocks].fill(0);
-        words[table..table + held.len()].copy_from_slice(held);
+    for (number, (member, held)) in batch.members.iter().zip(held).enumerate() {
+        for (word, block) in words[tables + number..].iter_mut().step_by(shape.members).zip(held) {
+            *word = *block;
+        }
         let rows = member.rows as usize;
         for i in 0..rows {
             let position = member.start + i as u32;
@@ -215,7 +251,12 @@ pub fn write(
         row += rows;
         if member.emit && shape.emitting > 0 {
             words[places.take.start + taken] = row as u32 - 1;
-            let how = SampleRow::new(sampling(member), emitted_position(member), 0..0).words();
+            let ids = history(member).filter(|_| penalises).unwrap_or(&[]);
+            let end = histories + ids.len();
+            words[histories..end].copy_from_slice(ids);
+            let range = (histories - tables) as u32..(end - tables) as u32;
+            histories = end;
+            let how = SampleRow::new(sampling(member), emitted_position(member), range).words();
             let at = places.sampling.start + taken * SAMPLE_ROW_WORDS;
             words[at..at + SAMPLE_ROW_WORDS].copy_from_slice(&how);
             taken += 1;
@@ -226,7 +267,6 @@ pub fn write(
     words[places.slots.start + row..places.slots.end].fill(NO_SLOT);
     let filled = batch.members.len().min(shape.decode_rows);
     words[places.lengths.start + filled..places.lengths.end].fill(0);
-    words[places.tables.start + batch.members.len() * shape.table_blocks..places.tables.end].fill(0);
     words[places.take.start + taken..places.take.end].fill(0);
     // The least work.
     let greedy = SampleRow::new(&crate::core::Sampling::GREEDY, 0, 0..0).words();
@@ -235,5 +275,5 @@ pub fn write(
     {
         how.copy_from_slice(&greedy);
     }
-    Ok(())
+    Ok(histories)
 }

@@ -38,6 +38,7 @@ pub fn step_traffic(
         decode_rows: rows,
         members: rows,
         table_blocks: longest.div_ceil(block_size),
+        history_ids: 0,
         tiles: 0,
         emitting: rows,
         input: StepInput::Ids,
@@ -61,6 +62,7 @@ pub fn prefill_traffic(
         decode_rows: 0,
         members: 1,
         table_blocks: (before + rows).div_ceil(block_size),
+        history_ids: 0,
         tiles: tiles.len(),
         emitting: 1,
         input: StepInput::Ids,
@@ -78,9 +80,15 @@ fn traffic(
     tiles: Vec<Tile>,
 ) -> Result<StepTraffic, Fault> {
     let shared = Shared::open(number)?;
-    let weights = Weights::<bf16>::blank(&shared.gpu, spec, &(0..spec.layers))?;
+    let weights = Weights::<bf16>::blank(&shared.gpu, spec, &(0..spec.layers), shape.table_blocks * block_size)?;
     let kv = KvShape { blocks: shape.table_blocks * shape.members, block_size };
-    let most = Most { rows: shape.rows, emitting: shape.emitting, positions: shape.table_blocks * block_size };
+    let most = Most {
+        rows: shape.rows,
+        members: shape.members,
+        emitting: shape.emitting,
+        history_ids: shape.history_ids,
+        positions: shape.table_blocks * block_size,
+    };
     let mut decoder = Decoder::new(&shared, spec, weights, kv, most)?;
     let seen = |layer: usize, length: usize| spec.window(layer).map_or(length, |window| length.min(window));
     let positions: usize = (0..spec.layers).map(|layer| lengths.iter().map(|l| seen(layer, *l)).sum::<usize>()).sum();

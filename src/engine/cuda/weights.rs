@@ -54,7 +54,7 @@ pub struct Weights<T> {
     pub layers: Vec<LayerWeights<T>>,
     /// Norm `[hidden]` and head `[vocab, hidden]`, if the stage ends the model.
     pub head: Option<(DeviceSlice<T>, DeviceSlice<T>)>,
-    /// Cosine and sine of each pair of a head at each position: `[max_positions, head_dim / 2, 2]`.
+    /// Cosine and sine of each pair of a head at each position: `[positions, head_dim / 2, 2]`.
     pub rotations: DeviceSlice<f32>,
     /// Bytes of weights, without the table of rotations.
     pub bytes: usize,
@@ -136,8 +136,8 @@ impl<T: Half> Placer<T> {
         })
     }
 
-    /// Everything that a stage of layers `range` needs.
-    fn stage(&mut self, spec: &LlamaSpec, range: &LayerRange) -> Result<Parts<T>, Fault> {
+    /// Everything that a stage of layers `range` needs for sequences of up to `positions`.
+    fn stage(&mut self, spec: &LlamaSpec, range: &LayerRange, positions: usize) -> Result<Parts<T>, Fault> {
         let (first, last) = (range.start == 0, range.end == spec.layers);
         let table = |name: &str| [(name.to_owned(), vec![spec.vocab, spec.hidden])];
         let embedded = first || last && spec.tied;
@@ -153,7 +153,7 @@ impl<T: Half> Placer<T> {
         } else {
             None
         };
-        let rotations = self.take(spec.max_positions * spec.head_dim)?;
+        let rotations = self.take(positions * spec.head_dim)?;
         Ok(Parts { embedding: embedding.filter(|_| first), layers, head, rotations })
     }
 }
@@ -172,17 +172,22 @@ impl<T: Half> Weights<T> {
     ///
     /// # Errors
     /// `DeviceFailed` if the device has not the memory.
-    pub fn blank(gpu: &Rc<Gpu>, spec: &LlamaSpec, range: &LayerRange) -> Result<Self, Fault> {
-        Self::placed(gpu, spec, range).map(|(weights, _)| weights)
+    pub fn blank(gpu: &Rc<Gpu>, spec: &LlamaSpec, range: &LayerRange, positions: usize) -> Result<Self, Fault> {
+        Self::placed(gpu, spec, range, positions).map(|(weights, _)| weights)
     }
 
     /// The arena's ranges, and what is to be copied to them.
-    fn placed(gpu: &Rc<Gpu>, spec: &LlamaSpec, range: &LayerRange) -> Result<(Self, Vec<Piece<T>>), Fault> {
+    fn placed(
+        gpu: &Rc<Gpu>,
+        spec: &LlamaSpec,
+        range: &LayerRange,
+        positions: usize,
+    ) -> Result<(Self, Vec<Piece<T>>), Fault> {
         let mut counted = Placer::<T>::new(None);
-        counted.stage(spec, range)?;
+        counted.stage(spec, range, positions)?;
         let arena = Arena::new(gpu, counted.bytes, &format!("the weights of layers {range:?}"))?;
         let mut placer = Placer::<T>::new(Some(arena));
-        let Parts { embedding, layers, head, rotations } = placer.stage(spec, range)?;
+        let Parts { embedding, layers, head, rotations } = placer.stage(spec, range, positions)?;
         let arena = placer.arena.ok_or_else(|| Fault::internal("weights without an arena"))?;
         let range = range.clone();
         let weights = Self { embedding, range, layers, head, rotations, bytes: placer.weights_bytes, _arena: arena };
@@ -191,7 +196,7 @@ impl<T: Half> Weights<T> {
 }
 
 impl<T: Half + Stored> Weights<T> {
-    /// Loads layers `range` of `spec` from `source`: read in blocks into page-locked memory, copied from there while the
+    /// Loads layers `range` of `spec`, for sequences of up to `positions`, from `source`: read in blocks into page-locked memory, copied from there while the
     /// next block is read. `progress` is told how many bytes have been read so far.
     ///
     /// # Errors
@@ -201,10 +206,10 @@ impl<T: Half + Stored> Weights<T> {
         gpu: &Rc<Gpu>,
         source: &dyn TensorSource,
         spec: &LlamaSpec,
-        range: &LayerRange,
+        (range, positions): (&LayerRange, usize),
         progress: &mut dyn FnMut(u64),
     ) -> Result<Self, Fault> {
-        let (weights, pieces) = Self::placed(gpu, spec, range)?;
+        let (weights, pieces) = Self::placed(gpu, spec, range, positions)?;
         let mut ring = Ring::new(gpu)?;
         let mut done = 0;
         for piece in &pieces {
@@ -219,7 +224,7 @@ impl<T: Half + Stored> Weights<T> {
                 progress(done);
             })?;
         }
-        ring.fill_rotations(spec, weights.rotations)?;
+        ring.fill_rotations(spec, (positions, weights.rotations))?;
         gpu.synchronize("copying weights")?;
         Ok(weights)
     }
@@ -331,12 +336,12 @@ impl Ring {
     }
 
     /// Computes the table of rotations and copies it.
-    fn fill_rotations(&mut self, spec: &LlamaSpec, to: DeviceSlice<f32>) -> Result<(), Fault> {
+    fn fill_rotations(&mut self, spec: &LlamaSpec, (positions, to): (usize, DeviceSlice<f32>)) -> Result<(), Fault> {
         let frequencies = spec.frequencies();
         let row_bytes = spec.head_dim * size_of::<f32>();
         let most = (BLOCK_BYTES / row_bytes).max(1);
-        for first in (0..spec.max_positions).step_by(most) {
-            let count = most.min(spec.max_positions - first);
+        for first in (0..positions).step_by(most) {
+            let count = most.min(positions - first);
             let address = to.address() + (first * row_bytes) as u64;
             self.send(address, count * row_bytes, |memory| {
                 for (position, row) in memory.chunks_exact_mut(row_bytes).enumerate() {

@@ -18,8 +18,12 @@ use std::rc::Rc;
 pub struct Most {
     /// Rows of a step.
     pub rows: usize,
+    /// Members of a step.
+    pub members: usize,
     /// Rows of a step that the head takes.
     pub emitting: usize,
+    /// Ids in the histories of these.
+    pub history_ids: usize,
     /// Positions of a sequence.
     pub positions: usize,
 }
@@ -55,7 +59,7 @@ pub struct PagedCache<T> {
 impl<T: Compute> Work<T> {
     pub fn new(gpu: &Rc<Gpu>, spec: &LlamaSpec, weights: &Weights<T>, kv: KvShape, most: Most) -> Result<Self, Fault> {
         let LlamaSpec { hidden, heads, kv_heads, head_dim, intermediate, vocab, .. } = *spec;
-        let Most { rows, emitting, positions } = most;
+        let Most { rows, members, emitting, history_ids, positions } = most;
         let first = weights.embedding.is_some();
         let last = weights.head.is_some();
         // No fewer with more rows, and the same for every window.
@@ -66,8 +70,9 @@ impl<T: Compute> Work<T> {
         let words = StepShape {
             rows,
             decode_rows: rows,
-            members: rows,
+            members,
             table_blocks: positions.div_ceil(kv.block_size),
+            history_ids: if last { history_ids } else { 0 },
             tiles: rows,
             emitting: if last { emitting } else { 0 },
             input: if first { StepInput::Ids } else { StepInput::Activations(hidden) },

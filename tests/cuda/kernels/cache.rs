@@ -17,28 +17,30 @@ const NO_BLOCK: i32 = i32::MAX;
 pub struct Cache<T> {
     pub keys: Vec<T>,
     pub values: Vec<T>,
-    /// `[sequences, table_stride]`.
+    /// `[blocks, table_stride]`: a column for each sequence.
     pub tables: Vec<i32>,
     pub table_stride: usize,
 }
 
 impl<T: Half> Cache<T> {
-    /// For each sequence, which of its positions the caches hold. Each sequence's table has room for one block more.
+    /// For each sequence, which of its positions the caches hold. Each sequence's table has room for one block more, and there is
+    /// a table more than sequences.
     pub fn new(shape: PagedShape, sequences: &[Range<usize>], seed: u64) -> Self {
         let PagedShape { kv_heads, head_dim, block_size, .. } = shape;
         let blocks_of = |held: &Range<usize>| held.end.div_ceil(block_size);
-        let table_stride = 1 + sequences.iter().map(blocks_of).max().unwrap_or(0);
+        let (room, table_stride) = (1 + sequences.iter().map(blocks_of).max().unwrap_or(0), 1 + sequences.len());
         let blocks = 1 + sequences.iter().map(blocks_of).sum::<usize>();
         let mut free: Vec<i32> = (0..blocks as i32).collect();
         let mut prng = Prng::new(seed);
         for i in (1..blocks).rev() {
             free.swap(i, prng.below(i as u64 + 1) as usize);
         }
-        let mut tables = vec![NO_BLOCK; sequences.len() * table_stride];
+        let mut tables = vec![NO_BLOCK; room * table_stride];
         let numbers = blocks * kv_heads * block_size * head_dim;
         let (mut keys, mut values) = (vec![T::from_f32(NOTHING); numbers], vec![T::from_f32(NOTHING); numbers]);
         let (some_keys, some_values) = (noise::<T>(numbers, seed + 1), noise::<T>(numbers, seed + 2));
-        for (held, table) in sequences.iter().zip(tables.chunks_exact_mut(table_stride)) {
+        for (sequence, held) in sequences.iter().enumerate() {
+            let mut table = vec![NO_BLOCK; room];
             for (i, block) in table.iter_mut().take(blocks_of(held)).enumerate() {
                 if held.start < (i + 1) * block_size {
                     *block = free.pop().expect("as many blocks as are needed");
@@ -52,6 +54,7 @@ impl<T: Half> Cache<T> {
                     values[at..][..head_dim].copy_from_slice(&some_values[at..][..head_dim]);
                 }
             }
+            tables[sequence..].iter_mut().step_by(table_stride).zip(table).for_each(|(to, block)| *to = block);
         }
         Self { keys, values, tables, table_stride }
     }
@@ -69,8 +72,8 @@ impl<T: Half> Cache<T> {
     }
 
     /// The blocks of a sequence.
-    pub fn table(&self, sequence: usize) -> &[i32] {
-        &self.tables[sequence * self.table_stride..][..self.table_stride]
+    pub fn table(&self, sequence: usize) -> Vec<i32> {
+        self.tables[sequence..].iter().step_by(self.table_stride).copied().collect()
     }
 }
 
@@ -122,8 +125,10 @@ fn a_cache_holds_what_its_sequences_have_and_nothing_else() {
     let cache = Cache::<f16>::new(shape, &[0..5, 0..0, 9..14], 1);
     let held = cache.keys.chunks_exact(8).filter(|row| row.iter().all(|n| !n.to_f32().is_nan())).count();
     assert_eq!(held, (5 + 5) * 2);
-    assert_eq!(cache.table_stride, 5);
-    let blocks: Vec<bool> = cache.tables.iter().map(|block| *block != NO_BLOCK).collect();
-    assert_eq!(blocks, [[true, true, false, false, false], [false; 5], [false, false, true, true, false]].concat());
+    assert_eq!((cache.table_stride, cache.tables.len()), (4, 5 * 4));
+    let blocks = |sequence: usize| cache.table(sequence).iter().map(|block| *block != NO_BLOCK).collect::<Vec<bool>>();
+    assert_eq!(blocks(0), [true, true, false, false, false]);
+    assert_eq!([1, 3].map(blocks), [[false; 5], [false; 5]]);
+    assert_eq!(blocks(2), [false, false, true, true, false]);
     assert!(rows::<bf16>(&shape, 3, 1)[8..40].iter().all(|n| n.to_f32().is_nan()));
 }

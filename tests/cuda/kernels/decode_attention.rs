@@ -28,7 +28,7 @@ fn check<T: Half>(shape: PagedShape, lengths: &[usize], blocks: &[usize]) {
     let qkv = rows::<T>(&shape, seqs, 7);
     let want = |s: usize| {
         let queries = &qkv[s * shape.row_width()..][..width];
-        oracle(&shape, queries, (&cache.keys, &cache.values), cache.table(s), lengths[s])
+        oracle(&shape, queries, (&cache.keys, &cache.values), &cache.table(s), lengths[s])
     };
     let want: Vec<Vec<f64>> = (0..seqs).map(want).collect();
     let lengths_there = device.array(&lengths.iter().map(|length| *length as u32).collect::<Vec<_>>());
@@ -135,7 +135,7 @@ fn a_recorded_launch_serves_other_lengths() {
         graph.launch().expect("a replay");
         for ((s, length), got) in lengths.into_iter().enumerate().zip(out.read().chunks_exact(heads * head_dim)) {
             let queries = &qkv[s * shape.row_width()..][..heads * head_dim];
-            let want = oracle(&shape, queries, (&cache.keys, &cache.values), cache.table(s), length);
+            let want = oracle(&shape, queries, (&cache.keys, &cache.values), &cache.table(s), length);
             let noise = f64::from(bf16::ROUNDING);
             assert_rounded(got, &want, noise, &format!("lengths {lengths:?}, sequence {s}"));
         }
@@ -188,7 +188,9 @@ fn what_does_not_fit_is_refused() {
         of(&|p| p.out = half(64)),
         of(&|p| p.k_cache = half(2 * 4 * 64)),
         of(&|p| p.v_cache = halves.slice().part(4..4 + 3 * 4 * 64).expect("a part")),
-        of(&|p| p.table_stride = 2),
+        of(&|p| p.table_stride = 1),
+        of(&|p| p.table_stride = 4),
+        of(&|p| p.table_stride = 0),
         of(&|p| p.shape.heads = 0),
         of(&|p| p.shape.kv_heads = 0),
         of(&|p| (p.shape.heads, p.shape.kv_heads) = (1, 2)),

@@ -52,7 +52,7 @@ fn check_plan<T: Half>(plan: Plan, shape: PagedShape, chunks: &[(usize, usize)])
     for (member, &(position, rows)) in chunks.iter().enumerate() {
         for position in position..position + rows {
             let queries = &qkv[row * shape.row_width()..][..width];
-            let want = oracle(&shape, queries, (&cache.keys, &cache.values), cache.table(member), position);
+            let want = oracle(&shape, queries, (&cache.keys, &cache.values), &cache.table(member), position);
             // Values are 1 at most, so the rounding of weights changes no more than their own.
             let noise = f64::from(T::ROUNDING);
             let what = format!("{what}: position {position} of {member}");

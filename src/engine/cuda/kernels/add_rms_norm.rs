@@ -9,6 +9,8 @@ const CHECKS: Checks = Checks { kernel: "add_rms_norm" };
 const EIGHT: usize = 8;
 const CHUNKS: usize = 4;
 const MOST_THREADS: usize = 512;
+/// Most numbers of a row.
+pub const MOST_HIDDEN: usize = EIGHT * CHUNKS * MOST_THREADS;
 
 /// The arguments of one launch.
 #[derive(Clone, Copy, Debug)]
@@ -45,9 +47,8 @@ impl<T: Half> AddRmsNorm<T> {
     /// If a slice is not of its shape or not aligned to 16 bytes (a hidden size that is no multiple of 8 needs no
     /// alignment), `hidden` is above 16384, or the driver refuses.
     pub fn launch(&self, kernels: &Kernels, stream: &CudaStream) -> Result<(), LaunchFault> {
-        let most = EIGHT * CHUNKS * MOST_THREADS;
-        if self.hidden == 0 || self.hidden > most {
-            return Err(CHECKS.fault(format!("rows of {} numbers: it takes 1 to {most}", self.hidden)));
+        if self.hidden == 0 || self.hidden > MOST_HIDDEN {
+            return Err(CHECKS.fault(format!("rows of {} numbers: it takes 1 to {MOST_HIDDEN}", self.hidden)));
         }
         let emitted = CHECKS.count("rows", self.emitted())?;
         CHECKS.matrix("x", self.x, &[self.rows(), self.hidden])?;

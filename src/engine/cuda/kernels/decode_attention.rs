@@ -69,12 +69,12 @@ fn items(shape: &PagedShape) -> usize {
     shape.kv_heads * (shape.heads / shape.kv_heads.max(1)).div_ceil(HEADS)
 }
 
-/// The arguments of one launch. Row `s` of `qkv` is of the sequence whose blocks are row `s` of `tables`.
+/// The arguments of one launch. Row `s` of `qkv` is of the sequence whose blocks are column `s` of `tables`.
 #[derive(Clone, Copy, Debug)]
 pub struct DecodeAttention<T> {
     /// Queries, caches and shape, with `head_dim` 256 at most.
     pub paged: Paged<T>,
-    /// `[rows]`: positions that each sequence has, the row's own included; at most `table_stride * block_size`, which only
+    /// `[rows]`: positions that each sequence has, the row's own included; at most `table_blocks * block_size`, which only
     /// whoever wrote them can have checked. 0 makes zeros.
     pub lengths: DeviceSlice<u32>,
     /// Blocks that share the work.
@@ -92,7 +92,8 @@ impl<T: Half> DecodeAttention<T> {
     /// If a slice is not of its shape or not aligned to 16 bytes, the shape is not one that the kernel takes, or the driver
     /// refuses.
     pub fn launch(&self, kernels: &Kernels, stream: &CudaStream) -> Result<(), LaunchFault> {
-        let Counts { rows, heads, kv_heads, head_dim, block_size, table_stride, window } = self.paged.check(CHECKS)?;
+        let Counts { rows, heads, kv_heads, head_dim, block_size, table_stride, most_positions, window } =
+            self.paged.check(CHECKS)?;
         let shape = &self.paged.shape;
         let Some(version) = version(shape.head_dim) else {
             return Err(CHECKS.fault(format!("heads of {head_dim} numbers: it takes 256 at most")));
@@ -103,12 +104,14 @@ impl<T: Half> DecodeAttention<T> {
         let blocks = CHECKS.count("blocks", self.blocks.count)?;
         let seqs = self.lengths.len();
         CHECKS.shape("lengths", self.lengths, &[rows as usize])?;
-        CHECKS.shape("tables", self.paged.tables, &[seqs, self.paged.table_stride])?;
+        if seqs > self.paged.table_stride {
+            return Err(CHECKS.fault(format!("{seqs} rows, but tables of {table_stride} sequences")));
+        }
         CHECKS.matrix("partial", self.partial, &self.blocks.partial_shape())?;
         CHECKS.aligned("partial", self.partial)?;
         CHECKS.shape("turns", self.turns, &[self.blocks.count])?;
         // All units are counted by 32 bits on the device.
-        let most_units = (table_stride as usize * shape.block_size).div_ceil(UNIT) + 1;
+        let most_units = (most_positions as usize).div_ceil(UNIT) + 1;
         CHECKS.count("units of work", most_units.saturating_mul(items(shape)).saturating_mul(seqs))?;
         if rows == 0 {
             return Ok(());

@@ -56,10 +56,10 @@ pub struct Paged<T> {
     pub k_cache: DeviceSlice<T>,
     /// As `k_cache`.
     pub v_cache: DeviceSlice<T>,
-    /// `[sequences, table_stride]`: the blocks of each sequence in the order of its positions. Those of positions that are
-    /// seen must be below `blocks`, which only whoever wrote them can have checked.
+    /// `[table_blocks, table_stride]`: a column for each sequence, its blocks in the order of its positions. Those of positions
+    /// that are seen must be below `blocks`, which only whoever wrote them can have checked.
     pub tables: DeviceSlice<i32>,
-    /// Blocks that a row of `tables` has room for.
+    /// Sequences that `tables` has columns for: what lies between two blocks of one.
     pub table_stride: usize,
     /// `[rows, heads * head_dim]`, written.
     pub out: DeviceSlice<T>,
@@ -75,6 +75,7 @@ pub(super) struct Counts {
     pub head_dim: u32,
     pub block_size: u32,
     pub table_stride: u32,
+    pub most_positions: u32,
     pub window: u32,
 }
 
@@ -97,7 +98,8 @@ impl<T: Half> Paged<T> {
             kv_heads: checks.count("kv heads", kv_heads)?,
             head_dim: checks.count("numbers a head", head_dim)?,
             block_size: checks.count("positions a block", block_size)?,
-            table_stride: checks.count("blocks a sequence", self.table_stride)?,
+            table_stride: checks.count("sequences in tables", self.table_stride)?,
+            most_positions: checks.count("positions of a sequence", self.table_blocks().saturating_mul(block_size))?,
             window: checks.count("positions in a window", window)?,
         };
         let rows = counts.rows as usize;
@@ -109,8 +111,13 @@ impl<T: Half> Paged<T> {
         }
         // A row's number is 31 bits on the device, a position 32.
         checks.count("rows of a cache", blocks * kv_heads * block_size)?;
-        checks.count("positions of a sequence", self.table_stride.saturating_mul(block_size))?;
+        checks.shape("tables", self.tables, &[self.table_blocks(), self.table_stride])?;
         Ok(counts)
+    }
+
+    /// Blocks that a column of `tables` has room for.
+    fn table_blocks(&self) -> usize {
+        self.tables.len().checked_div(self.table_stride).unwrap_or(0)
     }
 }
 

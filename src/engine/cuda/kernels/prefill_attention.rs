@@ -9,7 +9,7 @@ use std::ops::Range;
 const CHECKS: Checks = Checks { kernel: "prefill_attention" };
 
 /// The widths of heads that the kernel has a version for.
-const WIDTHS: [usize; 4] = [32, 64, 96, 128];
+pub const WIDTHS: [usize; 4] = [32, 64, 96, 128];
 /// Rows of a tile at most: what one block takes.
 const MOST_ROWS: u32 = 64;
 /// Positions whose keys and values a block has room for: those of two steps.
@@ -20,6 +20,10 @@ const MOST_TILES: usize = 65535;
 const THREADS: u32 = 128;
 /// Blocks of the wide plan for each multiprocessor, from which on it is the faster one.
 const WIDE_BLOCKS: usize = 3;
+/// Of either plan, blocks that a multiprocessor must have room for at once, or it waits for its copies.
+const AT_ONCE: usize = 2;
+/// Shared memory that each block takes beside its own, on compute capability 8.0 and later.
+const RESERVED_BYTES: usize = 1024;
 
 /// How blocks share the work: see the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,10 +38,12 @@ impl Plan {
     /// Both, in the order in which `Kernels` holds their versions.
     pub const ALL: [Self; 2] = [Self::Narrow, Self::Wide];
 
-    /// The faster one for `tiles` tiles: the wide one, if heads share keys and there is work for all of the device.
-    pub fn of(shape: &PagedShape, tiles: usize, multiprocessors: usize) -> Self {
+    /// The faster one for `tiles` tiles: the wide one, if heads share keys, there is work for all of the device, and each of its
+    /// multiprocessors has the shared memory for two blocks (an A100's has not, for heads of 128).
+    pub fn of(shape: &PagedShape, tiles: usize, (multiprocessors, shared_bytes): (usize, usize)) -> Self {
         let enough = Self::Wide.blocks(shape) * tiles >= multiprocessors * WIDE_BLOCKS;
-        if enough && shape.heads > shape.kv_heads { Self::Wide } else { Self::Narrow }
+        let room = AT_ONCE * (Self::Wide.shared_bytes(shape.head_dim) as usize + RESERVED_BYTES) <= shared_bytes;
+        if enough && room && shape.heads > shape.kv_heads { Self::Wide } else { Self::Narrow }
     }
 
     /// What it is called in the names of versions.
@@ -77,7 +83,7 @@ pub(in crate::engine::cuda) fn versions() -> impl Iterator<Item = (String, u32)>
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Tile {
-    /// The row of `tables` that names the sequence's blocks.
+    /// The column of `tables` that names the sequence's blocks.
     pub member: u32,
     /// The first row, among those of `qkv`.
     pub first_row: u32,
@@ -139,8 +145,6 @@ impl<T: Half> PrefillAttention<T> {
             return Err(CHECKS.fault(format!("{} tiles: a grid has {MOST_TILES} at most", self.tiles.len())));
         }
         let blocks = CHECKS.count("blocks of a tile", self.plan.blocks(shape))?;
-        let members = self.paged.tables.len() / self.paged.table_stride.max(1);
-        CHECKS.shape("tables", self.paged.tables, &[members, self.paged.table_stride])?;
         CHECKS.aligned("tiles", self.tiles)?;
         let tiles = CHECKS.count("tiles", self.tiles.len())?;
         if tiles == 0 {
@@ -227,10 +231,13 @@ mod tests {
 
     #[test]
     fn the_wide_plan_takes_groups_of_heads_and_work_for_the_device() {
-        let plan = |heads, kv_heads, rows, multiprocessors| {
-            let shape = PagedShape { heads, kv_heads, head_dim: 128, block_size: 16, window: 0, scale: 1.0 };
-            Plan::of(&shape, Tile::cover(0, 0, rows, 0).count(), multiprocessors)
+        const H100: usize = 228 << 10;
+        const A100: usize = 164 << 10;
+        let plan_of = |heads, kv_heads, head_dim, rows, chip| {
+            let shape = PagedShape { heads, kv_heads, head_dim, block_size: 16, window: 0, scale: 1.0 };
+            Plan::of(&shape, Tile::cover(0, 0, rows, 0).count(), chip)
         };
+        let plan = |heads, kv_heads, rows, chip| plan_of(heads, kv_heads, 128, rows, (chip, H100));
         // 16 blocks of two heads for each of 32 and 8 tiles.
         assert_eq!(plan(32, 8, 2048, 132), Plan::Wide);
         assert_eq!(plan(32, 8, 512, 132), Plan::Narrow);
@@ -238,6 +245,8 @@ mod tests {
         // Of seven heads, the last block has one.
         assert_eq!([128, 129].map(|multiprocessors| plan(28, 4, 1536, multiprocessors)), [Plan::Wide, Plan::Narrow]);
         assert_eq!(plan(32, 32, 4096, 1), Plan::Narrow);
+        // 96 KiB a block; 48 of heads of 64.
+        assert_eq!([64, 128].map(|head_dim| plan_of(32, 8, head_dim, 2048, (108, A100))), [Plan::Wide, Plan::Narrow]);
     }
 
     #[test]

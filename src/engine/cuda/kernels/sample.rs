@@ -24,6 +24,9 @@ const DIGITS: usize = 2048;
 /// with 8 (what a block does once weighs in), 39 with a block for each part.
 const BLOCKS_AT_ONCE: usize = 4;
 
+/// Set in a token of whose row no logit is above −∞: the model's numbers have left the range of their type.
+pub const NO_NUMBER: u32 = 1 << 31;
+
 /// Into how many blocks to split each of `rows` rows of `vocab` numbers: one for each part, but not many more than the device
 /// runs at once.
 pub fn blocks(rows: usize, vocab: usize, multiprocessors: usize) -> usize {
@@ -89,7 +92,7 @@ pub struct Sample {
     pub rows: DeviceSlice<SampleRow>,
     /// Ids, of all rows. Each row's range must lie in it, which only whoever wrote the rows can have checked.
     pub history: DeviceSlice<u32>,
-    /// `[rows]`, written.
+    /// `[rows]`, written; with [`NO_NUMBER`] where there is nothing to choose from.
     pub tokens: DeviceSlice<u32>,
     /// `[rows, work_len(vocab)]`: what the launch writes for itself. What it held before does not matter.
     pub work: DeviceSlice<u64>,
