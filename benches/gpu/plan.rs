@@ -44,7 +44,7 @@ impl Plan {
             models: vec![Model::new("1B", llama_1b()), Model::new("8B", llama_8b())],
             shard: Model::new("1B", llama_1b()),
             rows: vec![1, 64, 2048],
-            attention: vec![(1, 512), (1, 4096), (8, 4096), (32, 4096), (64, 512), (64, 4096)],
+            attention: vec![(1, 512), (1, 4096), (1, 8192), (8, 4096), (32, 4096), (64, 512), (64, 4096)],
             prompts: vec![512, 2048],
             product_rows: 2048,
             batches: vec![1, 8, 32, 64],

@@ -23,8 +23,8 @@ fn a_prefill_moves_what_its_rows_need_beside_the_weights() {
 
 #[test]
 fn a_decode_step_moves_little_more_than_weights_and_keys_once() {
-    for (rows, most) in [(1, 1.05), (8, 1.05), (32, 1.10)] {
-        for length in [128, 2048] {
+    for (rows, most, longest) in [(1, 1.05, 8192), (8, 1.05, 8192), (32, 1.10, 4096)] {
+        for length in [128, 2048, longest] {
             let traffic = step_traffic(0, &llama_8b(), 16, &vec![length; rows]).expect("the step is recorded");
             assert_moves(&format!("a step of {rows} sequences of {length}"), &traffic, most);
         }

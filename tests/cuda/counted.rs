@@ -42,9 +42,10 @@ pub fn counted_as(device: &Device, kernel: &str, launch: impl Fn()) -> Option<Tr
         launch();
         return None;
     };
-    // SAFETY: the emulated driver exports them with these types.
-    let (traffic_of, launches): (TrafficOf, Launches) =
-        unsafe { (std::mem::transmute(traffic_of), std::mem::transmute(launches)) };
+    // SAFETY: the emulated driver exports it with this type.
+    let traffic_of: TrafficOf = unsafe { std::mem::transmute(traffic_of) };
+    // SAFETY: and this one with this.
+    let launches: Launches = unsafe { std::mem::transmute(launches) };
     // SAFETY: a name that ends with 0.
     let launched = || unsafe { launches(name.as_ptr()) };
     let counts = || {

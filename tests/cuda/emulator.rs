@@ -37,6 +37,11 @@ pub fn find(name: &CStr) -> Option<NonNull<libc::c_void>> {
     NonNull::new(unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) })
 }
 
+/// Whether the driver is the emulated one.
+pub fn is_emulated() -> bool {
+    find(c"emu_counters").is_some()
+}
+
 fn symbol(name: &CStr) -> NonNull<libc::c_void> {
     find(name).unwrap_or_else(|| panic!("{name:?} is missing: this test needs the emulated driver"))
 }
@@ -73,6 +78,12 @@ pub fn reset() {
 /// Lets the `after`th next call of the driver function `call` fail with `code`.
 pub fn fail_next(call: &CStr, after: i32, code: i32) {
     fail(call.as_ptr(), after, code);
+}
+
+/// Has the `times` next calls of the driver function `call` do nothing, and say that all is well: as if they were forgotten.
+pub fn skip(call: &CStr, times: usize) {
+    const SKIPPED: i32 = -1;
+    (0..times).for_each(|_| fail(call.as_ptr(), 1, SKIPPED));
 }
 
 /// Takes all failures back, and revives the context.

@@ -1,5 +1,6 @@
 //! The decode engine on SmolLM2, fed with the reference's texts: its logits beside those of the CPU in f32.
 
+use crate::emulator::is_emulated;
 use crate::files::{Weights, smollm2};
 use crate::pipeline::{Pipeline, Variant, best, shown, told};
 use crate::real_models::{SMOLLM2, golden_cases, ids};
@@ -14,9 +15,13 @@ const VOCAB: usize = 49152;
 /// an H100, whose tensor cores sum in another order; a wrong formula is far above. Logits are between -30 and 40.
 pub const BF16_LOGITS: f32 = 1.2;
 pub const F16_LOGITS: f32 = 0.2;
+/// The same on the emulated device, whose sums are always in the same order.
+const EMULATED_BF16_LOGITS: f32 = 0.65;
+const EMULATED_F16_LOGITS: f32 = 0.1;
 /// What the mean of all texts' tokens' negative log-likelihoods may differ by, prompts in one piece or row by row. A single short
-/// answer was found to be 0.9 % off on an H100 and 1.1 % on the emulated device.
+/// answer was found to be 0.9 % off on an H100 and 0.95 % on the emulated device.
 const NLL: f64 = 0.01;
+const NLL_OF_ONE: f64 = 0.015;
 /// Rows that are drawn at once.
 const AT_ONCE: usize = 16;
 
@@ -67,6 +72,8 @@ fn assert_near(numbers: Numbers, stages: usize, tolerance: f32) {
                 sums.0, sums.1
             );
             assert!(error <= tolerance, "case {number}: a logit is {error} off");
+            let (got, want) = sums;
+            assert!((got - want).abs() <= NLL_OF_ONE * want, "case {number}: negative log-likelihood {got} for {want}");
             *total = (total.0 + sums.0, total.1 + sums.1);
         }
     }
@@ -104,10 +111,10 @@ fn tokens_are_drawn_on_the_device_as_the_cpu_would_draw_them() {
 
 #[test]
 fn logits_in_bf16_are_near_those_in_f32() {
-    assert_near(Numbers::Bf16, 1, BF16_LOGITS);
+    assert_near(Numbers::Bf16, 1, if is_emulated() { EMULATED_BF16_LOGITS } else { BF16_LOGITS });
 }
 
 #[test]
 fn logits_in_f16_over_two_stages_are_near_those_in_f32() {
-    assert_near(Numbers::F16, 2, F16_LOGITS);
+    assert_near(Numbers::F16, 2, if is_emulated() { EMULATED_F16_LOGITS } else { F16_LOGITS });
 }

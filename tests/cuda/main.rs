@@ -34,6 +34,7 @@ mod pipelines;
 #[path = "../server/places.rs"]
 #[allow(dead_code, reason = "tests/server looks at more of them")]
 mod places;
+mod planted;
 mod processes;
 mod program;
 #[path = "../server/programs.rs"]

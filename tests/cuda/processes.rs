@@ -47,7 +47,7 @@ async fn an_answer_goes_on_when_a_stage_on_the_engine_is_killed_and_comes_back()
 #[tokio::test]
 async fn clients_and_doors_that_go_away_leave_nothing_on_the_engine() {
     let (prompt, want) = plain_case();
-    let mut cluster = Cluster::start(pipeline()).await;
+    let mut cluster = Cluster::start(pipeline().with(&["--hop", "grpc"])).await;
     let mut leaving = cluster.place(0).stream(&prompt, json!({"max_tokens": MANY})).await;
     let mut staying = cluster.place(0).stream(&prompt, json!({"max_tokens": MANY})).await;
     leaving.tokens(SOME).await;
@@ -63,12 +63,22 @@ async fn clients_and_doors_that_go_away_leave_nothing_on_the_engine() {
     let answer = cluster.place(0).stream(&prompt, json!({"max_tokens": TOKENS})).await.rest().await;
     assert_eq!(ids_of(&answer), want[..TOKENS]);
     cluster.hold(&[0, 1, 2], 0).await;
+
+    // Told to stop, a process whose device still has work gives it up, and says that all is well.
+    let mut stream = cluster.place(0).stream(&prompt, json!({"max_tokens": MANY})).await;
+    stream.tokens(SOME).await;
+    for stage in 0..3 {
+        cluster.process(stage).terminate();
+    }
+    for stage in 0..3 {
+        assert!(cluster.process(stage).exit().await.success(), "stage {stage}");
+    }
 }
 
 #[tokio::test]
 async fn an_answer_ends_with_the_stages_name_when_its_device_does_not_come_back() {
     let (prompt, _) = plain_case();
-    let mut cluster = Cluster::start(pipeline()).await;
+    let mut cluster = Cluster::start(pipeline().with(&["--hop", "shm"])).await;
     let fields = json!({"max_tokens": MANY, "deadline_ms": 15_000});
     let mut stream = cluster.place(0).stream(&prompt, fields).await;
     stream.tokens(SOME).await;

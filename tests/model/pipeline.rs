@@ -71,6 +71,15 @@ impl Pipeline {
         Self((0..stages).map(stage).collect())
     }
 
+    /// Warms all stages up: on a GPU, steps of few rows are recorded ones from here on.
+    #[allow(dead_code, reason = "on the CPU it changes nothing")]
+    pub fn warm_up(&mut self) {
+        for stage in &mut self.0 {
+            let refused = stage.warm_up().expect("the stage warms up").refused_recordings;
+            assert_eq!(refused, 0, "steps were to be recorded");
+        }
+    }
+
     /// Runs `batch` through all stages.
     pub fn run(&mut self, batch: &Microbatch, tokens: &[HostTensor]) -> Result<Vec<Option<Emission>>, Fault> {
         let mut inputs = tokens.to_vec();

@@ -139,6 +139,7 @@ CUresult called(const char* name, bool even_if_lost = false);
 
 // inject.cpp
 CUresult injected(const char* call);
+CUresult said(CUresult code); // of a call that was skipped: OK
 CUresult lost_with();
 
 // allocations.cpp
@@ -193,11 +194,11 @@ void count(const Work& work, bool in_graph);
 // Every driver function begins with it: one at a time, traced, failing if that was asked for.
 #define CALL                                                          \
     std::lock_guard<std::recursive_mutex> guard(emu::everything);     \
-    if (CUresult code_ = emu::called(__func__)) return code_
+    if (CUresult code_ = emu::called(__func__)) return emu::said(code_)
 // Functions that work without a context, and after it is lost.
 #define CALL_ANYWAY                                                   \
     std::lock_guard<std::recursive_mutex> guard(emu::everything);     \
-    if (CUresult code_ = emu::called(__func__, true)) return code_
+    if (CUresult code_ = emu::called(__func__, true)) return emu::said(code_)
 // Functions that may synchronise by themselves: not while a capture is under way.
 #define NOT_IN_CAPTURE \
     if (CUresult code_ = emu::unsafe_in_capture()) return code_

@@ -71,7 +71,11 @@ fn sums_are_the_oracles<T: Half + SumOf<T>>() {
             Layer::<T>::new(shape, rows % 2 == 0).check(rows);
         }
     }
-    Layer::<T>::new((24, 14_336), true).check(2);
+    // The deepest product of 8 thousand million parameters, and one as wide as a large vocabulary.
+    for rows in [1, 2, MOST_ROWS] {
+        Layer::<T>::new((24, 14_336), true).check(rows);
+        Layer::<T>::new((128_256, 8), false).check(rows);
+    }
 }
 
 #[test]

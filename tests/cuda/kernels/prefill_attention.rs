@@ -141,6 +141,7 @@ fn long_sequences_are_the_oracles() {
     check::<bf16>(shape(1, 1, 64, 16, 0), &[(1999, 49)]);
     check::<f16>(shape(1, 1, 32, 16, 700), &[(1984, 64)]);
     check::<f16>(shape(1, 1, 128, 16, 0), &[(0, 200)]);
+    check::<bf16>(shape(1, 1, 32, 16, 0), &[(9990, 33)]);
 }
 
 #[test]
