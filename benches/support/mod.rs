@@ -61,6 +61,7 @@ pub fn setup(threads: &Threads, options: &Options) -> Setup {
         longest: options.max_model_len as usize,
         least_blocks: KV.blocks,
         to_come: 0,
+        share: 1.0,
     }
 }
 

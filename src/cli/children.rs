@@ -1,7 +1,7 @@
 //! A process a stage, started and watched by this one: what `up --nats` and `demo --nats` stand on.
 
 use crate::base::StageIndex;
-use crate::config::{BatchingConfig, DeviceConfig, DoorConfig, LogFormat, LoggingConfig, NatsConfig};
+use crate::config::{BatchingConfig, DeviceConfig, DeviceName, DoorConfig, LogFormat, LoggingConfig, NatsConfig};
 use crate::transport::HopKind;
 use anyhow::{Context, bail};
 use std::net::SocketAddr;
@@ -162,6 +162,12 @@ fn arguments(orders: &Orders, stage: usize) -> Vec<std::ffi::OsString> {
     if let Some(numbers) = orders.device.numbers {
         add("--dtype", &numbers.to_string());
     }
+    if orders.device.device != DeviceName::Cpu {
+        // All of them are on it.
+        add("--device-share", &(orders.device.share / orders.http.len() as f32).to_string());
+    }
+    let timeout = orders.device.timeout.unwrap_or_default();
+    add("--device-timeout", &format!("{}ms", timeout.as_millis()));
     let batching = &orders.batching;
     let numbers: [(&str, Option<u64>); 9] = [
         ("--threads", orders.device.threads.map(|n| n as u64)),

@@ -17,6 +17,10 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use std::sync::Arc;
 use std::time::Duration;
 
+/// How often the device's watch looks at it.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// Status of a process whose device hangs: EX_UNAVAILABLE of sysexits.h.
+const HUNG: i32 = 69;
 /// Deadline of a request of a one-shot command.
 const ONE_SHOT: Duration = Duration::from_secs(24 * 3600);
 
@@ -28,7 +32,7 @@ pub struct Site {
     pub pipeline: Pipeline,
     /// Where its replicas in this process count.
     pub metrics: Arc<Metrics>,
-    device: DeviceName,
+    device: DeviceConfig,
     runner: Runner,
     /// The process's threads: all its stages share them.
     threads: Threads,
@@ -109,7 +113,7 @@ impl Site {
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
         let threads = Threads::new(device.threads.unwrap_or_else(cores)).map_err(said)?;
         tracing::info!(device = %device.device, "{runner}");
-        Ok(Self { blueprint, pipeline, metrics, device: device.device, runner, threads })
+        Ok(Self { blueprint, pipeline, metrics, device: device.clone(), runner, threads })
     }
 
     /// Loads every stage into this process and serves them.
@@ -121,7 +125,7 @@ impl Site {
         let loaders = (0..stages).map(loader).collect::<anyhow::Result<_>>()?;
         let serving = server::embedded(&self.pipeline, loaders, text, self.metrics.clone()).await.map_err(said);
         loading.finish();
-        serving
+        self.watched(serving?)
     }
 
     /// Loads one stage and serves it on NATS.
@@ -138,7 +142,29 @@ impl Site {
         let serving =
             server::on_nats(&self.pipeline, (stage, loader), &broker, text, self.metrics.clone()).await.map_err(said);
         loading.finish();
-        serving
+        self.watched(serving?)
+    }
+
+    /// Ends the process when its device has been at a batch for too long. A call that hangs in the driver cannot be ended
+    /// otherwise, and while the process lives its lease says that all is well.
+    fn watched(&self, serving: Serving) -> anyhow::Result<Serving> {
+        let (usage, Some(timeout)) = (serving.usage.clone(), self.device.timeout) else { return Ok(serving) };
+        let look = move || {
+            while usage.at_one_batch() < timeout {
+                std::thread::sleep(timeout.min(LOOK_EVERY));
+            }
+            tracing::error!(
+                ?timeout,
+                "the device has been at one batch for longer than device_timeout: this process ends"
+            );
+            // SAFETY: it runs nothing of ours: what is registered for an orderly end might wait for the device.
+            unsafe { libc::_exit(HUNG) }
+        };
+        std::thread::Builder::new()
+            .name("device-watch".into())
+            .spawn(look)
+            .context("the device's watch cannot be started")?;
+        Ok(serving)
     }
 
     fn text(&self) -> anyhow::Result<Arc<TextModel>> {
@@ -165,7 +191,7 @@ impl Site {
             return Ok(Box::new(move || Ok(Box::new(FakeExecutor::new(setup)) as Box<dyn Executor>)));
         }
         let setup = Setup {
-            device: match self.device {
+            device: match self.device.device {
                 DeviceName::Cpu => DeviceChoice::Cpu(Isa::chosen().map_err(said)?),
                 DeviceName::Cuda(number) => DeviceChoice::Cuda(number),
             },
@@ -177,6 +203,7 @@ impl Site {
             longest: options.max_model_len as usize,
             least_blocks: options.least_kv_blocks as usize,
             to_come,
+            share: self.device.share,
         };
         let bar = loading.bar(stage);
         Ok(self.blueprint.loader(stage, setup, move |bytes| bar.set_position(bytes)))

@@ -124,6 +124,10 @@ pub struct DeviceConfig {
     pub executor: Option<ExecutorKind>,
     /// The numbers that it computes with; `None` follows likewise.
     pub numbers: Option<Numbers>,
+    /// Part of the device's memory that the process may take.
+    pub share: f32,
+    /// How long the device may be at a batch; `None` is for ever.
+    pub timeout: Option<Duration>,
 }
 
 /// Batching and KV memory of a stage.

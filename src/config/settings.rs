@@ -48,6 +48,20 @@ pub const DTYPE: Setting = Setting::value(
     "Numbers that layers are computed with: f32 by candle, bf16 and f16 by the decode engine (default: bf16 for a decoder on a GPU, else f32)",
 );
 
+pub const DEVICE_SHARE: Setting = Setting::value(
+    "device_share",
+    "PART",
+    "Part of the device's memory that this process may take, with executor cuda: 0.05 to 1, and shared out among the stages that \
+     `up` starts",
+)
+.or("1");
+pub const DEVICE_TIMEOUT: Setting = Setting::value(
+    "device_timeout",
+    "DURATION",
+    "How long the device may be at one batch before this process ends, so that a hung device holds nobody up; 0 for ever",
+)
+.or("5m");
+
 pub const MAX_NUM_SEQS: Setting =
     Setting::value("max_num_seqs", "N", "Most sequences that are live at once on a stage").or("64");
 pub const MAX_MODEL_LEN: Setting =
@@ -239,7 +253,8 @@ pub const LOG_LEVEL: Setting = Setting::value(
 .also("RUST_LOG");
 pub const LOG_LEVEL_QUIET: Setting = LOG_LEVEL.or("warn");
 
-pub const DEVICES: Group = Group { heading: "Device", settings: &[DEVICE, THREADS, DTYPE, EXECUTOR] };
+pub const DEVICES: Group =
+    Group { heading: "Device", settings: &[DEVICE, THREADS, DTYPE, EXECUTOR, DEVICE_SHARE, DEVICE_TIMEOUT] };
 pub const BATCHING: Group = Group {
     heading: "Batching and KV cache",
     settings: &[

@@ -32,6 +32,8 @@ pub struct Setup {
     pub least_blocks: usize,
     /// Executors of the same device that are warmed up after this one, and need memory then.
     pub to_come: usize,
+    /// Part of the device's memory that all executors of this process may take, where one takes what is free.
+    pub share: f32,
     /// Longest sequence.
     pub longest: usize,
     /// Most rows of a batch.

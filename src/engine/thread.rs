@@ -42,6 +42,8 @@ struct Job {
 pub struct DeviceUse {
     started: Instant,
     stages_us: Vec<AtomicU64>,
+    /// When the batch that is being worked on was, in microseconds after `started`, and one more; 0: none is.
+    since_us: AtomicU64,
 }
 
 impl DeviceUse {
@@ -53,6 +55,14 @@ impl DeviceUse {
     /// Working for the stage of `slot`.
     pub fn busy(&self, slot: usize) -> Duration {
         Duration::from_micros(self.stages_us.get(slot).map_or(0, |us| us.load(Relaxed)))
+    }
+
+    /// How long it has been at the batch that it works on; nothing if it works on none.
+    pub fn at_one_batch(&self) -> Duration {
+        match self.since_us.load(Relaxed) {
+            0 => Duration::ZERO,
+            since => self.age().saturating_sub(Duration::from_micros(since)),
+        }
     }
 
     /// Working at all.
@@ -93,7 +103,7 @@ impl Device {
                 Ok(made) => {
                     let (executors, each): (Vec<_>, Vec<_>) = made.into_iter().unzip();
                     let stages_us = executors.iter().map(|_| AtomicU64::new(0)).collect();
-                    let usage = Arc::new(DeviceUse { started: Instant::now(), stages_us });
+                    let usage = Arc::new(DeviceUse { started: Instant::now(), stages_us, since_us: AtomicU64::new(0) });
                     if ready.send(Ok((usage.clone(), each))).is_ok() {
                         work(executors, &queue, &senders, &usage);
                     }
@@ -163,6 +173,7 @@ struct Worker<'a> {
     executors: Vec<Box<dyn Executor>>,
     queue: &'a Receiver<Job>,
     begun: VecDeque<Begun>,
+    usage: &'a DeviceUse,
     /// When the last batch was done.
     idle_since: Instant,
     /// How long the last batch took.
@@ -190,8 +201,16 @@ impl Worker<'_> {
         }
     }
 
+    fn works_since(&self, at: Option<Instant>) {
+        let since = at.map_or(0, |at| 1 + at.saturating_duration_since(self.usage.started).as_micros() as u64);
+        self.usage.since_us.store(since, Relaxed);
+    }
+
     fn start(&mut self, job: Job) {
         let at = Instant::now();
+        if self.begun.is_empty() {
+            self.works_since(Some(at));
+        }
         let started = self.executors[job.slot].start(&job.batch, &job.inputs);
         self.begun.push_back(Begun { job, at, started });
     }
@@ -205,13 +224,14 @@ impl Worker<'_> {
         // While another ran before it, it only waited.
         self.last_took = at.max(self.idle_since).elapsed();
         self.idle_since = Instant::now();
+        self.works_since(self.begun.front().map(|_| self.idle_since));
         Some((job.slot, Ran { batch: job.batch.id, outcome, took: self.last_took }, lost))
     }
 }
 
 fn work(executors: Vec<Box<dyn Executor>>, queue: &Receiver<Job>, ends: &[mpsc::Sender<Ran>], usage: &DeviceUse) {
     let (begun, idle_since) = (VecDeque::new(), Instant::now());
-    let mut worker = Worker { executors, queue, begun, idle_since, last_took: Duration::ZERO };
+    let mut worker = Worker { executors, queue, begun, usage, idle_since, last_took: Duration::ZERO };
     loop {
         match worker.next() {
             Next::Start(job) => worker.start(job),

@@ -54,8 +54,8 @@ int emu_declare(uint64_t address, uint64_t bytes, int state);
  * nothing. A code that a real driver does not recover from (700, 214, 719 and their like) makes every later call of the
  * context fail with it. Several may be set for one function; `emu_fail_next(0, 0, 0)` takes all back, and revives the
  * context. With EMU_SKIPPED a driver's call says that it succeeded, and still does nothing: what a program would do that
- * had forgotten it, if it asks for no result. */
-enum { EMU_SKIPPED = -1 };
+ * had forgotten it, if it asks for no result. With EMU_HUNG it never returns, and no other call does. */
+enum { EMU_SKIPPED = -1, EMU_HUNG = -2 };
 void emu_fail_next(const char* call, int after, int code);
 
 #ifdef __cplusplus

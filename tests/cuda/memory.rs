@@ -18,8 +18,12 @@ const ALL: usize = 1 << 27;
 
 /// The last layers of a decoder, whose cache may have `least` to `most` blocks.
 fn stage(least: usize, most: usize, to_come: usize) -> Box<dyn Executor> {
+    stage_with(least, most, to_come, 1.0)
+}
+
+fn stage_with(least: usize, most: usize, to_come: usize, share: f32) -> Box<dyn Executor> {
     let wanted = on_engine(Numbers::F16, KvShape { blocks: most, block_size: BLOCK });
-    let setup = Setup { least_blocks: least, to_come, max_seqs: 4, ..wanted };
+    let setup = Setup { least_blocks: least, to_come, share, max_seqs: 4, ..wanted };
     let spec = toy(1 + LAYERS);
     load(&Random::of(&spec), &spec, 1..1 + LAYERS, setup, &mut |_| {}).expect("the stage loads")
 }
@@ -60,6 +64,18 @@ fn a_cache_is_no_larger_than_it_is_wanted_and_leaves_the_others_their_share() {
     let half = first.warm_up().expect("it warms up").kv_blocks;
     let rest = second.warm_up().expect("it warms up, too").kv_blocks;
     assert!(half.abs_diff(rest) <= half / 4, "{half} and {rest} blocks");
+}
+
+/// As processes do that know nothing of each other.
+#[test]
+fn a_cache_keeps_to_its_share_of_the_device() {
+    let all = cudarc::driver::CudaContext::new(0).expect("device 0").total_mem().expect("the device says");
+    let mut first = stage_with(1, ALL, 0, 0.25);
+    let blocks = first.warm_up().expect("it warms up").kv_blocks as usize;
+    assert!((all / 8..=all / 4).contains(&(blocks * BLOCK_BYTES)), "{blocks} blocks of {all} bytes");
+    let second = || stage_with(1, ALL, 0, 0.25).warm_up().expect("it warms up").kv_blocks as usize;
+    let other = std::thread::scope(|scope| scope.spawn(second).join().expect("the other one is made"));
+    assert_eq!(other, blocks, "of a process that shares nothing with the first");
 }
 
 #[test]

@@ -62,6 +62,7 @@ impl Pipeline {
                 kv: KV,
                 least_blocks: KV.blocks,
                 to_come: 0,
+                share: 1.0,
                 longest: spec.max_positions(),
                 max_rows: MAX_ROWS,
                 max_seqs: MAX_SEQS,

@@ -123,6 +123,7 @@ impl Served {
             longest: MAX_MODEL_LEN as usize,
             least_blocks: options.least_kv_blocks as usize,
             to_come: 0,
+            share: 1.0,
         };
         let loader = |stage| blueprint.loader(stage, setup.clone(), |_| {});
         let (mut served, mut broker) = (Vec::new(), None);

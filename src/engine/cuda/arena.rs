@@ -41,6 +41,7 @@ impl Arena {
             let (free, all) = gpu.memory().unwrap_or_default();
             gpu.fault(&format!("allocating {bytes} bytes for {purpose} ({free} of {all} bytes are free)"), e)
         })?;
+        gpu.taken.set(gpu.taken.get() + bytes);
         let checker = Checker::find();
         checker.declare(address, bytes, RangeState::RedZone);
         Ok(Self { gpu: gpu.clone(), address, bytes, taken: 0, checker })
@@ -83,6 +84,7 @@ impl Arena {
 impl Drop for Arena {
     fn drop(&mut self) {
         self.checker.declare(self.address, self.bytes, RangeState::Unknown);
+        self.gpu.taken.set(self.gpu.taken.get() - self.bytes);
         // SAFETY: allocated in `new`, freed nowhere else; the driver waits for work that uses it.
         // A lost device answers with its error, and its memory is gone anyway.
         let _ = unsafe { result::free_sync(self.address) };

@@ -23,6 +23,8 @@ pub struct Gpu {
     pub multiprocessors: u32,
     /// Shared memory of each multiprocessor, in bytes.
     pub shared_bytes: usize,
+    /// Bytes of the arenas that there are.
+    pub taken: Cell<usize>,
     lost: Cell<bool>,
 }
 
@@ -44,7 +46,8 @@ impl Gpu {
         let multiprocessors = u32::try_from(count).unwrap_or(1).max(1);
         let shared = context.attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR);
         let shared_bytes = usize::try_from(shared.map_err(cannot)?).unwrap_or(0);
-        Ok(Self { context, stream, uploads, multiprocessors, shared_bytes, lost: Cell::new(false) })
+        let (taken, lost) = (Cell::new(0), Cell::new(false));
+        Ok(Self { context, stream, uploads, multiprocessors, shared_bytes, taken, lost })
     }
 
     /// What the chip has, as plans take it: multiprocessors, and the shared memory of each.

@@ -173,9 +173,14 @@ impl<T: Compute> CudaExecutor<T> {
             self.run(&batch, &[input])?;
         }
         if is_fitted(&self.setup) {
-            let Setup { kv, least_blocks, to_come, .. } = self.setup;
-            let share = |free: usize, all: usize| free.saturating_sub(SPARE_BYTES + all / SPARE_SHARE) / (to_come + 1);
-            self.decoder.refit_cache((least_blocks, kv.blocks), share)?;
+            let Setup { kv, least_blocks, to_come, share, .. } = self.setup;
+            let gpu = self.gpu.clone();
+            let room = |free: usize, all: usize| {
+                let ours = (all as f64 * f64::from(share)) as usize;
+                free.min(ours.saturating_sub(gpu.taken.get())).saturating_sub(SPARE_BYTES + all / SPARE_SHARE)
+                    / (to_come + 1)
+            };
+            self.decoder.refit_cache((least_blocks, kv.blocks), room)?;
         }
         // Padding all of it: such steps write no keys.
         let buckets = buckets(self.setup.max_seqs.min(self.setup.max_rows));

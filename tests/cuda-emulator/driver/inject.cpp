@@ -1,6 +1,7 @@
 // Failures that a test asked for, and the loss of a context.
 #include "driver.h"
 #include <sstream>
+#include <unistd.h>
 
 namespace emu {
 namespace {
@@ -42,6 +43,7 @@ CUresult injected(const char* call) {
         if (failures[i].call != call || --failures[i].after > 0) continue;
         int code = failures[i].code;
         failures.erase(failures.begin() + i);
+        while (code == EMU_HUNG) pause();
         if (ends_context(code)) {
             lost = code;
             forget_all();
