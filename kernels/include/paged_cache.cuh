@@ -3,13 +3,13 @@
 #include "numbers.cuh"
 
 struct PagedHead {
-    const int32_t* blocks; // of the sequence, in the order of its positions
+    const int32_t* blocks; // of the sequence, in the order of its positions, among less than 2^31 of all sequences
     u32 stride;            // between two of them: one for each sequence
     u32 shift;             // a block has 2^shift places
     u32 kv_head, kv_heads, head_dim;
 
     // The block of `position`.
-    __device__ __forceinline__ u32 block(u32 position) const { return blocks[static_cast<size_t>(position >> shift) * stride]; }
+    __device__ __forceinline__ u32 block(u32 position) const { return blocks[(position >> shift) * stride]; }
 
     // The row of a position in `block`, among all rows of the cache, which has less than 2^31.
     __device__ __forceinline__ u32 row(u32 block, u32 position) const {

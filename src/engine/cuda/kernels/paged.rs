@@ -112,6 +112,7 @@ impl<T: Half> Paged<T> {
         // A row's number is 31 bits on the device, a position 32.
         checks.count("rows of a cache", blocks * kv_heads * block_size)?;
         checks.shape("tables", self.tables, &[self.table_blocks(), self.table_stride])?;
+        checks.count("blocks in tables", self.tables.len())?;
         Ok(counts)
     }
 
