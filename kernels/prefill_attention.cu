@@ -17,7 +17,7 @@
 //   memory serves two products each.
 // - narrow, for few tiles: one head, and a warp takes 16 rows. Where there are few blocks, the longest of them is the
 //   kernel's time, and a step is shorter here.
-// Either leaves a multiprocessor room for two blocks. They start in the order of their tiles, so the tiles of most keys should
+// Either leaves a multiprocessor of 228 KiB room for two blocks. They start in the order of their tiles, so the tiles of most keys should
 // come first.
 //
 // While a step's keys and values are used, the next step's are on their way (include/async_copy.cuh), and what says where

@@ -2,7 +2,7 @@
 #
 # All that is built or fetched lives in one cache folder, outside the clone, so that the next clone is warm:
 #   target/ the build   models/ Hugging Face folders   bin/ nats-server, hadolint   venv/ what fetch_models.py and examples/ need
-#   cutlass/ one header, for a test of our CUDA kernels   roots/ images, if scripts/check-docker has built some
+#   checkout/ what .ci/run checks   cutlass/ one header, for a test of our CUDA kernels   roots/ images, if scripts/check-docker has built some
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -30,9 +30,15 @@ need() {
     command -v "$1" >/dev/null 2>&1 || fail "$1 is missing: ${*:2}"
 }
 
+# What a build needs. cargo takes clones that share a build folder for one and the same, of which it looks at the times only: to a
+# clone that is not the one that was built here last, all is new.
 need_rust() {
     need cargo "install Rust 1.89 or newer (https://rustup.rs)"
     need cc "install a C compiler (Debian, Ubuntu: apt-get install gcc libc6-dev)"
+    local last=$cache/last-clone
+    [ "$(cat "$last" 2>/dev/null)" = "$root" ] && return
+    (cd "$root" && find Cargo.toml build.rs src kernels proto tests benches -type f -exec touch -c {} +)
+    echo "$root" >"$last"
 }
 
 need_python() {

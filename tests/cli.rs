@@ -1,13 +1,15 @@
 //! The program from outside: exit status, messages, help, and the settings that README.md shows.
 
+#[path = "support/environment.rs"]
+mod environment;
+
 use std::path::Path;
 use std::process::{Command, Output};
 
-/// The program with these arguments, in `folder`, with no other environment than `env` and what finds libraries.
+/// The program with these arguments, in `folder`, with no other environment than `env` and what it cannot start without.
 fn stageline(folder: &Path, arguments: &[&str], env: &[(&str, &str)]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_stageline"));
-    let kept = std::env::vars_os().filter(|(name, _)| name == "LD_LIBRARY_PATH");
-    command.env_clear().envs(kept).envs(env.iter().copied()).current_dir(folder).args(arguments);
+    command.env_clear().envs(environment::kept()).envs(env.iter().copied()).current_dir(folder).args(arguments);
     command.output().expect("the program starts")
 }
 

@@ -1,4 +1,4 @@
-// Kernels in a chain. On compute capability 9.0 and up the engine launches its kernels so that each may begin while the one
+// Kernels in a chain. On compute capability 9.x the engine launches its kernels so that each may begin while the one
 // before it ends (programmatic dependent launch), which hides what it costs to begin.
 //
 //   let_next_begin   the next kernel's blocks may start once every block of this one has come here or ended. It needs nothing

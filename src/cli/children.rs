@@ -166,8 +166,8 @@ fn arguments(orders: &Orders, stage: usize) -> Vec<std::ffi::OsString> {
         // All of them are on it.
         add("--device-share", &(orders.device.share / orders.http.len() as f32).to_string());
     }
-    let timeout = orders.device.timeout.unwrap_or_default();
-    add("--device-timeout", &format!("{}ms", timeout.as_millis()));
+    let micros = |time: Duration| format!("{}us", time.as_micros());
+    add("--device-timeout", &micros(orders.device.timeout.unwrap_or_default()));
     let batching = &orders.batching;
     let numbers: [(&str, Option<u64>); 9] = [
         ("--threads", orders.device.threads.map(|n| n as u64)),
@@ -189,7 +189,6 @@ fn arguments(orders: &Orders, stage: usize) -> Vec<std::ffi::OsString> {
     add("--log-format", &if orders.logging.format == LogFormat::Json { "json" } else { "text" });
     add("--log-level", &orders.logging.level);
     if let Some(door) = &orders.door {
-        let micros = |time: Duration| format!("{}us", time.as_micros());
         if let Some(name) = &door.name {
             add("--name", name);
         }

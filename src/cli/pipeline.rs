@@ -17,10 +17,6 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How often the device's watch looks at it.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// Status of a process whose device hangs: EX_UNAVAILABLE of sysexits.h.
-const HUNG: i32 = 69;
 /// Deadline of a request of a one-shot command.
 const ONE_SHOT: Duration = Duration::from_secs(24 * 3600);
 
@@ -145,25 +141,11 @@ impl Site {
         self.watched(serving?)
     }
 
-    /// Ends the process when its device has been at a batch for too long. A call that hangs in the driver cannot be ended
-    /// otherwise, and while the process lives its lease says that all is well.
     fn watched(&self, serving: Serving) -> anyhow::Result<Serving> {
-        let (usage, Some(timeout)) = (serving.usage.clone(), self.device.timeout) else { return Ok(serving) };
-        let look = move || {
-            while usage.at_one_batch() < timeout {
-                std::thread::sleep(timeout.min(LOOK_EVERY));
-            }
-            tracing::error!(
-                ?timeout,
-                "the device has been at one batch for longer than device_timeout: this process ends"
-            );
-            // SAFETY: it runs nothing of ours: what is registered for an orderly end might wait for the device.
-            unsafe { libc::_exit(HUNG) }
-        };
-        std::thread::Builder::new()
-            .name("device-watch".into())
-            .spawn(look)
-            .context("the device's watch cannot be started")?;
+        // Nothing hangs on the CPU, where a batch takes what it takes.
+        if let (DeviceName::Cuda(_), Some(timeout)) = (self.device.device, self.device.timeout) {
+            serving.usage.bound(timeout).map_err(said)?;
+        }
         Ok(serving)
     }
 

@@ -193,7 +193,7 @@ pub(super) fn device(r: &mut Reader) -> DeviceConfig {
         threads: r.optional(&s::THREADS, parse::count(1..=1024)),
         executor: r.optional(&s::EXECUTOR, parse::word(&ExecutorKind::ALL)),
         numbers: r.optional(&s::DTYPE, parse::word(&Numbers::ALL)),
-        share: r.value(&s::DEVICE_SHARE, parse::real(0.05..=1.0)),
+        share: r.value(&s::DEVICE_SHARE, parse::real(f32::MIN_POSITIVE..=1.0)),
         timeout: Some(r.value(&s::DEVICE_TIMEOUT, parse::duration)).filter(|timeout| !timeout.is_zero()),
     }
 }

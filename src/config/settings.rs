@@ -51,14 +51,13 @@ pub const DTYPE: Setting = Setting::value(
 pub const DEVICE_SHARE: Setting = Setting::value(
     "device_share",
     "PART",
-    "Part of the device's memory that this process may take, with executor cuda: 0.05 to 1, and shared out among the stages that \
-     `up` starts",
+    "Part of the device's memory that this process may take, with executor cuda, up to 1; `up` shares it out among its stages",
 )
 .or("1");
 pub const DEVICE_TIMEOUT: Setting = Setting::value(
     "device_timeout",
     "DURATION",
-    "How long the device may be at one batch before this process ends, so that a hung device holds nobody up; 0 for ever",
+    "How long a CUDA device may be at one batch before this process ends, so that a hung device holds nobody up; 0 for ever",
 )
 .or("5m");
 

@@ -17,6 +17,11 @@ use tokio::sync::{mpsc, oneshot};
 const LEAST_PAUSE: Duration = Duration::from_micros(10);
 const MOST_PAUSE: Duration = Duration::from_micros(500);
 
+/// How often a watch looks at its device.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// Status of a process whose device hangs: EX_UNAVAILABLE of sysexits.h.
+const HUNG: i32 = 69;
+
 /// Makes an executor, on the thread that will run it (CUDA wants that).
 pub type Loader = Box<dyn FnOnce() -> Result<Box<dyn Executor>, Fault> + Send>;
 
@@ -57,12 +62,28 @@ impl DeviceUse {
         Duration::from_micros(self.stages_us.get(slot).map_or(0, |us| us.load(Relaxed)))
     }
 
-    /// How long it has been at the batch that it works on; nothing if it works on none.
-    pub fn at_one_batch(&self) -> Duration {
-        match self.since_us.load(Relaxed) {
-            0 => Duration::ZERO,
-            since => self.age().saturating_sub(Duration::from_micros(since)),
-        }
+    /// Has the process end when the device is at one batch for longer than `timeout`. A call that hangs in a driver cannot be
+    /// ended otherwise, and while the process lives its lease says that all is well.
+    ///
+    /// # Errors
+    /// `Internal` if no thread can be started to look.
+    pub fn bound(self: &Arc<Self>, timeout: Duration) -> Result<(), Fault> {
+        let usage = self.clone();
+        let look = move || {
+            // Counted by looks: a process that is stopped and goes on has not been at it all the while.
+            let (mut batch, mut at_it) = (0, Duration::ZERO);
+            while batch == 0 || at_it <= timeout {
+                std::thread::sleep(LOOK_EVERY);
+                let now = usage.since_us.load(Relaxed);
+                at_it = if now == batch { at_it + LOOK_EVERY } else { Duration::ZERO };
+                batch = now;
+            }
+            tracing::error!(?timeout, "the device is at one batch for too long (device_timeout): this process ends");
+            // SAFETY: it runs nothing of this process: what is registered for an orderly end might wait for the device.
+            unsafe { libc::_exit(HUNG) }
+        };
+        let started = std::thread::Builder::new().name("device-watch".into()).spawn(look);
+        started.map(drop).map_err(|e| Fault::internal(format!("the device's watch cannot be started: {e}")))
     }
 
     /// Working at all.

@@ -30,7 +30,7 @@ MUTANTS = [
      "        Ok(Ready {",
      "        self.decoder.refit_cache((1, self.setup.kv.blocks), |free, _| free / 8)?;\n        Ok(Ready {", "memory:: --test-threads 1"),
     ("a stage takes the memory of those that come after it", EXECUTOR,
-     " / (to_come + 1);", ";", "memory:: --test-threads 1"),
+     "\n                    / (to_come + 1)", "", "memory:: --test-threads 1"),
     ("a draw is of the position before", STEP,
      "emitted_position(member), range)", "emitted_position(member) - 1, range)", "engine::tokens_are"),
     ("a layer is given the window of the one before it", DECODER,

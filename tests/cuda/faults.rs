@@ -37,9 +37,9 @@ async fn a_batch_that_fails_is_run_again_and_a_device_that_is_lost_ends_its_proc
 #[tokio::test]
 async fn a_device_that_hangs_ends_its_process() {
     let (prompt, want) = plain_case();
-    let mut cluster = Cluster::start(pipeline().with(&["--device-timeout", "5s"])).await;
+    let mut cluster = Cluster::start(pipeline()).await;
     cluster.kill(1).await;
-    cluster.start_again_in(&[("EMU_FAIL", HANG)], 1).await;
+    cluster.start_again_in(&[("EMU_FAIL", HANG), ("STAGELINE_DEVICE_TIMEOUT", "5s")], 1).await;
     let mut stream = cluster.place(0).stream(&prompt, json!({"max_tokens": TOKENS})).await;
     let mut tokens = stream.tokens(SOME).await;
     assert_eq!(cluster.process(1).exit().await.code(), Some(HUNG), "of a process whose device hangs");

@@ -9,6 +9,8 @@ mod counts;
 mod decoders;
 mod emulator;
 mod engine;
+#[path = "../support/environment.rs"]
+mod environment;
 mod families;
 mod faults;
 #[path = "../model/files.rs"]

@@ -1,5 +1,7 @@
 //! The load harness: against a server whose every answer is known, over every way to a pipeline, and as a program.
 
+#[path = "../support/environment.rs"]
+mod environment;
 #[path = "../support/nats.rs"]
 #[allow(dead_code, reason = "no broker dies here")]
 mod nats;

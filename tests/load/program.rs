@@ -2,6 +2,7 @@
 
 use crate::doors;
 use crate::doors::REFUSED;
+use crate::environment;
 use stageline::load::{Document, compare};
 use std::path::Path;
 use std::process::Output;
@@ -9,8 +10,7 @@ use std::process::Output;
 /// The program with these arguments, in `folder`.
 async fn load(folder: &Path, arguments: &[&str]) -> Output {
     let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_stageline"));
-    let kept = std::env::vars_os().filter(|(name, _)| name == "LD_LIBRARY_PATH");
-    command.env_clear().envs(kept).current_dir(folder).arg("load").args(arguments);
+    command.env_clear().envs(environment::kept()).current_dir(folder).arg("load").args(arguments);
     command.output().await.expect("the program starts")
 }
 

@@ -4,6 +4,8 @@
 //! Needs the real models and a nats-server: `scripts/test` fetches both. `STAGELINE_MODEL_MATRIX=full` runs all of the
 //! matrix that golden.rs describes; scripts/matrix does so.
 
+#[path = "../support/environment.rs"]
+mod environment;
 #[path = "../support/nats.rs"]
 #[allow(dead_code, reason = "no broker dies here: tests/net does that")]
 mod nats;

@@ -1,5 +1,6 @@
 //! Real `stageline` processes, seen from outside: their log, their exit, and the signals that they get.
 
+use crate::environment;
 use crate::patience::soon;
 use serde_json::Value;
 use std::process::{ExitStatus, Stdio};
@@ -7,10 +8,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
 
-/// What finds files, and the emulated CUDA driver and its memory.
-const KEPT: [&str; 4] = ["HOME", "PATH", "LD_LIBRARY_PATH", "EMU_MEM"];
-
-/// Variables of a program's environment beside those.
+/// Variables of a program's environment beside those that it keeps.
 pub type Environment<'a> = &'a [(&'a str, &'a str)];
 
 /// A running program. Killed when dropped; what it has started ends with it.
@@ -36,11 +34,10 @@ impl Program {
     }
 
     /// As [`Self::start`], with these in its environment, too.
-    pub fn start_in(environment: Environment, arguments: &[&str]) -> Self {
+    pub fn start_in(more: Environment, arguments: &[&str]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_stageline"));
-        let kept = std::env::vars_os().filter(|(name, _)| KEPT.iter().any(|kept| name == kept));
-        command.args(arguments).args(["--log-format", "json"]).env_clear().envs(kept);
-        command.envs(environment.iter().copied()).current_dir(std::env::temp_dir());
+        command.args(arguments).args(["--log-format", "json"]).env_clear().envs(environment::kept());
+        command.envs(more.iter().copied()).current_dir(std::env::temp_dir());
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).process_group(0);
         let mut child = command.spawn().expect("the program starts");
         let pid = child.id().expect("it has just been started");

@@ -159,5 +159,5 @@ fn sampling(
         vocab,
         blocks: sample::blocks(rows, vocab, chip),
     };
-    Launch::new(sample.traffic(), move |kernels, stream| sample.launch(kernels, stream))
+    Launch::new(sample.traffic(0), move |kernels, stream| sample.launch(kernels, stream))
 }

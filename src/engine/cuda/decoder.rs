@@ -67,10 +67,16 @@ pub fn takes(spec: &LlamaSpec, block_size: usize) -> Result<(), Fault> {
         return refuse(format!("powers of two as --block-size, not {block_size}"));
     }
     if !prefill_attention::WIDTHS.contains(&head_dim) {
-        return refuse(format!("heads of {:?} numbers, not of {head_dim}", prefill_attention::WIDTHS));
+        return refuse(format!(
+            "heads of {:?} numbers, not of {head_dim} (--dtype f32 does)",
+            prefill_attention::WIDTHS
+        ));
     }
     if hidden > add_rms_norm::MOST_HIDDEN {
-        return refuse(format!("rows of up to {} numbers, not of {hidden}", add_rms_norm::MOST_HIDDEN));
+        return refuse(format!(
+            "rows of up to {} numbers, not of {hidden} (--dtype f32 does)",
+            add_rms_norm::MOST_HIDDEN
+        ));
     }
     Ok(())
 }
@@ -117,12 +123,19 @@ impl<T: Compute> Decoder<T> {
         if fitting < least {
             return Err(Fault::device(format!(
                 "beside the stage's weights the device has room for {fitting} KV blocks of {block_size} tokens \
-                 ({free_bytes} of {all_bytes} bytes are free), but a sequence of the longest needs {least}: lower \
-                 --max-model-len, or cut the model into more stages"
+                 ({room_bytes} bytes; {free_bytes} of {all_bytes} are free), but a sequence of the longest needs {least}: \
+                 raise --device-share if it is below 1, lower --max-model-len, or cut the model into more stages"
             )));
         }
         self.kv.blocks = fitting.min(most);
-        tracing::info!(blocks = self.kv.blocks, most, free_bytes, all_bytes, "the KV cache takes what is free");
+        tracing::info!(
+            blocks = self.kv.blocks,
+            most,
+            room_bytes,
+            free_bytes,
+            all_bytes,
+            "the KV cache takes what it may"
+        );
         self.cache = Some(PagedCache::new(&self.gpu, &self.spec, layers, self.kv)?);
         Ok(())
     }
@@ -332,7 +345,10 @@ impl<T: Compute> Decoder<T> {
             let blocks = sample::blocks(emitting, vocab, self.gpu.multiprocessors as usize);
             let (rows, history) = (step.sampling, step.history);
             let sample = Sample { logits, rows, history, tokens, work, vocab, blocks };
-            self.launched(|_| sample.traffic(), sample.launch(&self.shared.kernels, &self.gpu.stream))?;
+            self.launched(
+                |_| sample.traffic(shape.history_ids),
+                sample.launch(&self.shared.kernels, &self.gpu.stream),
+            )?;
         }
         Ok(Left::Tokens(tokens, logits))
     }

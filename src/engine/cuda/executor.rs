@@ -65,17 +65,27 @@ struct OnOneThread<T: Compute> {
 }
 
 // SAFETY: the trait asks for `Send` so that loaders can give executors of any kind; this one never leaves its thread, as
-// said above and asserted whenever it is used, so that its reference counts and streams are touched by one thread alone.
+// said above and looked at whenever it is used or dropped, so that its reference counts and streams are touched by one thread
+// alone.
 unsafe impl<T: Compute> Send for OnOneThread<T> {}
 
 impl<T: Compute> OnOneThread<T> {
+    fn is_here(&self) -> bool {
+        std::thread::current().id() == self.thread
+    }
+
     fn here(&mut self) -> &mut CudaExecutor<T> {
-        assert_eq!(
-            std::thread::current().id(),
-            self.thread,
-            "a CUDA executor is used on a thread that did not make it"
-        );
+        assert!(self.is_here(), "a CUDA executor is used on a thread that did not make it");
         &mut self.executor
+    }
+}
+
+impl<T: Compute> Drop for OnOneThread<T> {
+    fn drop(&mut self) {
+        if !self.is_here() {
+            tracing::error!("a CUDA executor ends on a thread that did not make it: this process ends");
+            std::process::abort();
+        }
     }
 }
 
@@ -97,7 +107,7 @@ impl<T: Compute> Executor for OnOneThread<T> {
     }
 
     fn is_lost(&self) -> bool {
-        self.executor.gpu.is_lost()
+        self.is_here() && self.executor.gpu.is_lost()
     }
 }
 
@@ -145,9 +155,10 @@ impl<T: Compute> CudaExecutor<T> {
         let positions = llama.max_positions.min(setup.longest).min(setup.kv.blocks * block_size);
         let weights = Weights::<T>::load(&gpu, source, llama, (&range, positions), progress)?;
         let weights_bytes = weights.bytes;
-        let members = setup.max_seqs.min(setup.max_rows);
-        let history_ids = MOST_HISTORY_IDS.min(members * positions);
-        let most = Most { rows: setup.max_rows, members, emitting: members, history_ids, positions };
+        let emitting = setup.max_seqs.min(setup.max_rows);
+        let history_ids = MOST_HISTORY_IDS.min(emitting * positions);
+        // A sequence may have several members in a batch, each with a table.
+        let most = Most { rows: setup.max_rows, members: setup.max_rows, emitting, history_ids, positions };
         // Until warm-up has shown what else needs memory, a cache that may be made to fit is one for warm-up alone.
         let blocks = if is_fitted(setup) { most.rows.min(positions).div_ceil(block_size) } else { setup.kv.blocks };
         let decoder = Decoder::new(shared, llama, weights, KvShape { blocks, block_size }, most)?;

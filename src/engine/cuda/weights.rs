@@ -196,8 +196,8 @@ impl<T: Half> Weights<T> {
 }
 
 impl<T: Half + Stored> Weights<T> {
-    /// Loads layers `range` of `spec`, for sequences of up to `positions`, from `source`: read in blocks into page-locked memory, copied from there while the
-    /// next block is read. `progress` is told how many bytes have been read so far.
+    /// Loads layers `range` of `spec`, for sequences of up to `positions`, from `source`: read in blocks into page-locked
+    /// memory, copied from there while the next block is read. `progress` is told how many bytes have been read so far.
     ///
     /// # Errors
     /// Whatever `source` says; `InvalidRequest` if a tensor is not what `spec` asks for; `DeviceFailed` if the device has

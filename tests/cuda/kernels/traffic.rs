@@ -134,7 +134,7 @@ fn sampled_rows_move_what_is_told() {
             blocks: vocab.div_ceil(2048),
         };
         let launch = || sample.launch(device.kernels, &device.stream).expect("a launch");
-        let told = sample.traffic();
+        let told = sample.traffic(0);
         if let Some(counted) = counted_as(device, "sample_best", launch) {
             // The random bits and the scale only the other kernel reads.
             assert_eq!(counted.read_bytes + 2 * 12, told.read_bytes, "{vocab}");

@@ -90,7 +90,7 @@ pub struct Sample {
     pub logits: DeviceSlice<f32>,
     /// `[rows]`.
     pub rows: DeviceSlice<SampleRow>,
-    /// Ids, of all rows. Each row's range must lie in it, which only whoever wrote the rows can have checked.
+    /// Where the ids of rows lie, maybe among other words. Each row's range must lie in it, which only whoever wrote the rows can have checked.
     pub history: DeviceSlice<u32>,
     /// `[rows]`, written; with [`NO_NUMBER`] where there is nothing to choose from.
     pub tokens: DeviceSlice<u32>,
@@ -141,11 +141,11 @@ impl Sample {
         unsafe { launch(stream, (CHECKS.kernel, &kernels.sample_draw), grid, THREADS, &arguments) }
     }
 
-    /// What one launch must move, if all of `history` is penalised, of which the writes are left out. The later passes over a
-    /// row find it in the cache, and `work` is never anywhere else.
-    pub fn traffic(&self) -> Traffic {
+    /// What one launch must move whose rows are penalised for so many ids in all; the writes of that are left out. The later
+    /// passes over a row find it in the cache, and `work` is never anywhere else.
+    pub fn traffic(&self, history_ids: usize) -> Traffic {
         let (rows, vocab) = (self.rows.len() as u64, self.vocab as u64);
-        let history = self.history.len() as u64 * 4;
+        let history = history_ids as u64 * 4;
         Traffic { read_bytes: rows * (vocab * 4 + size_of::<SampleRow>() as u64) + history, written_bytes: rows * 4 }
     }
 }
