@@ -64,10 +64,13 @@ async fn clients_and_doors_that_go_away_leave_nothing_on_the_engine() {
     assert_eq!(ids_of(&answer), want[..TOKENS]);
     cluster.hold(&[0, 1, 2], 0).await;
 
-    // Told to stop, a process whose device still has work gives it up, and says that all is well.
-    let mut stream = cluster.place(0).stream(&prompt, json!({"max_tokens": MANY})).await;
-    stream.tokens(SOME).await;
-    for stage in 0..3 {
+    // Told to stop, a door lets what it answers come to its end; and no process's device keeps it from its own.
+    let mut stream = cluster.place(0).stream(&prompt, json!({"max_tokens": TOKENS})).await;
+    let mut tokens = stream.tokens(SOME).await;
+    cluster.process(0).terminate();
+    tokens.extend(stream.rest().await);
+    assert_eq!(ids_of(&tokens), want[..TOKENS]);
+    for stage in 1..3 {
         cluster.process(stage).terminate();
     }
     for stage in 0..3 {
