@@ -71,10 +71,9 @@ fn sums_are_the_oracles<T: Half + SumOf<T>>() {
             Layer::<T>::new(shape, rows % 2 == 0).check(rows);
         }
     }
-    // The deepest product of 8 thousand million parameters, and one as wide as a large vocabulary.
+    // The deepest product of 8 thousand million parameters.
     for rows in [1, 2, MOST_ROWS] {
         Layer::<T>::new((24, 14_336), true).check(rows);
-        Layer::<T>::new((128_256, 8), false).check(rows);
     }
 }
 
@@ -82,6 +81,11 @@ fn sums_are_the_oracles<T: Half + SumOf<T>>() {
 fn sums_are_the_oracles_in_both_types() {
     sums_are_the_oracles::<bf16>();
     sums_are_the_oracles::<f16>();
+}
+
+#[test]
+fn as_many_outputs_as_a_large_vocabulary_are_the_oracles() {
+    Layer::<bf16>::new((128_256, 8), false).check(2);
 }
 
 #[test]
