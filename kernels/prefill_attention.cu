@@ -17,8 +17,8 @@
 //   memory serves two products each.
 // - narrow, for few tiles: one head, and a warp takes 16 rows. Where there are few blocks, the longest of them is the
 //   kernel's time, and a step is shorter here.
-// Either leaves a multiprocessor of 228 KiB room for two blocks. They start in the order of their tiles, so the tiles of most keys should
-// come first.
+// Either leaves a multiprocessor of 228 KiB room for two blocks. They start in the order of their tiles, so the tiles of most
+// keys should come first.
 //
 // While a step's keys and values are used, the next step's are on their way (include/async_copy.cuh), and what says where
 // those of the step behind it lie. Scores, weights and sums stay in registers, and queries if there is room. Products are

@@ -2,7 +2,8 @@
 // token is the same to the bit: floating point only in single operations that are never fused, sums of integers.
 //
 //   logits [rows, vocab] f32, the penalty is written into them    rows [rows] SampleRow    history: ids, of all rows
-//   tokens [rows] u32, written, with NO_NUMBER if no logit of the row is above -inf    work [rows, see `Work`] u64, of any content    vocab 1 to 2^23
+//   tokens [rows] u32, written, with NO_NUMBER if no logit of the row is above -inf    vocab 1 to 2^23
+//   work [rows, see `Work`] u64, of any content
 //
 // Two kernels, in which many blocks share a row, PART tokens at a time: one multiprocessor of an H100 alone takes 26 us to
 // find the best of 128k tokens, all of them together 4. Only what is few is left to one block.

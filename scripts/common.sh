@@ -2,7 +2,8 @@
 #
 # All that is built or fetched lives in one cache folder, outside the clone, so that the next clone is warm:
 #   target/ the build   models/ Hugging Face folders   bin/ nats-server, hadolint   venv/ what fetch_models.py and examples/ need
-#   checkout/ what .ci/run checks   cutlass/ one header, for a test of our CUDA kernels   roots/ images, if scripts/check-docker has built some
+#   checkout/ what .ci/run checks   cutlass/ one header, for a test of our CUDA kernels
+#   roots/ images, if scripts/check-docker has built some
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
