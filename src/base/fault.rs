@@ -2,6 +2,7 @@
 
 use crate::base::StageIndex;
 use std::fmt;
+use std::time::Duration;
 
 /// What kind of failure it is. One table, [`FaultClass::row`], says what each means to a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -78,17 +79,25 @@ pub struct Fault {
     pub message: String,
     /// The stage it happened at.
     pub stage: Option<StageIndex>,
+    /// After how long it is worth sending the same request again, where that is known.
+    pub retry_after: Option<Duration>,
 }
 
 impl Fault {
     /// A fault of `class`.
     pub fn new(class: FaultClass, message: impl Into<String>) -> Self {
-        Self { class, message: message.into(), stage: None }
+        Self { class, message: message.into(), stage: None, retry_after: None }
     }
 
     /// The same fault, said to have happened at `stage`.
     pub fn at_stage(mut self, stage: StageIndex) -> Self {
         self.stage = Some(stage);
+        self
+    }
+
+    /// The same fault, which is worth another try after `wait`.
+    pub fn again_after(mut self, wait: Duration) -> Self {
+        self.retry_after = Some(wait);
         self
     }
 

@@ -192,9 +192,10 @@ fn arguments(orders: &Orders, stage: usize) -> Vec<std::ffi::OsString> {
         if let Some(name) = &door.name {
             add("--name", name);
         }
-        // Nobody routes requests to the other stages: they need not be told to stay away.
-        let interval = if stage == 0 { door.healthcheck_interval } else { Duration::ZERO };
-        add("--healthcheck-interval", &micros(interval));
+        add("--healthcheck-interval", &micros(door.healthcheck_interval));
+        add("--drain-timeout", &micros(door.drain_timeout));
+        add("--queue-timeout", &micros(door.queue_timeout));
+        add("--stage-timeout", &micros(door.stage_timeout));
         add("--exec-timeout", &micros(door.exec_timeout.unwrap_or_default()));
         add("--max-inflight", &door.max_inflight.unwrap_or_default().to_string());
         add("--max-body-bytes", &door.max_body_bytes.to_string());

@@ -8,6 +8,7 @@ mod flags;
 pub mod inspect;
 pub mod load;
 mod load_table;
+mod lobby;
 mod logging;
 mod page;
 mod pipeline;

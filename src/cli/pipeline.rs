@@ -89,6 +89,9 @@ impl Site {
             microbatches,
             microbatches_away: batching.microbatches_away.unwrap_or(microbatches),
             max_queue: batching.max_queue as usize,
+            // Whoever runs a pipeline alone may keep it waiting.
+            queue_timeout: door.map_or(ONE_SHOT, |door| door.queue_timeout),
+            stage_timeout: door.map_or(ONE_SHOT, |door| door.stage_timeout),
             default_max_tokens: 256,
             longest: door.and_then(|door| door.exec_timeout).unwrap_or(ONE_SHOT),
         };
@@ -124,19 +127,17 @@ impl Site {
         self.watched(serving?)
     }
 
+    /// Reaches the broker that joins the stages.
+    pub async fn reach(&self, nats: &NatsConfig) -> anyhow::Result<Broker> {
+        server::reach(&self.pipeline, nats.urls.join(","), nats.creds.clone()).await.map_err(said)
+    }
+
     /// Loads one stage and serves it on NATS.
-    pub async fn start_stage(
-        &self,
-        stage: StageIndex,
-        nats: &NatsConfig,
-        hop: &HopSettings,
-    ) -> anyhow::Result<Serving> {
-        let broker = Broker { urls: nats.urls.clone(), credentials: nats.creds.clone(), hop: hop.clone() };
+    pub async fn start_stage(&self, stage: StageIndex, broker: Broker, hop: &HopSettings) -> anyhow::Result<Serving> {
         let text = if stage == 0 { Some(self.text()?) } else { None };
         let loading = Loading::new();
         let loader = self.loader((stage, 0), &loading)?;
-        let serving =
-            server::on_nats(&self.pipeline, (stage, loader), &broker, text, self.metrics.clone()).await.map_err(said);
+        let serving = server::on_nats(&self.pipeline, (stage, loader), (broker, hop), text, self.metrics.clone()).await;
         loading.finish();
         self.watched(serving?)
     }
@@ -261,7 +262,7 @@ pub async fn read_answer(mut answer: Answer, mut piece: impl FnMut(&str)) -> any
 
 /// Ends an embedded pipeline and waits for it.
 pub async fn finish(serving: Serving) -> anyhow::Result<()> {
-    serving.drain.cancel();
+    serving.drain.begin.cancel();
     let done = serving.done.await;
     ensure!(done.is_ok(), "the pipeline's thread has gone");
     done?.map_err(said)

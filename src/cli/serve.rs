@@ -1,25 +1,24 @@
 //! `serve`: one stage of a pipeline, as a function's pod runs it.
 
-use crate::base::{Fault, FaultClass, StageIndex};
+use crate::base::StageIndex;
+use crate::cli::lobby::Lobby;
 use crate::cli::pipeline::Site;
 use crate::cli::split::said;
 use crate::config::{DoorConfig, ServeConfig};
-use crate::core::{DirectOutput, DirectRun};
 use crate::door;
+use crate::door::Intake;
 use crate::door::http::{self, HttpLimits, HttpState};
-use crate::door::stages::{Overview, Stages};
-use crate::door::{Answer, Intake, Readiness, Request};
-use crate::server::{Pipeline, Serving, StageAccess};
-use crate::shard::write::hex;
+use crate::server::Serving;
 use anyhow::{Context, bail};
-use futures::future::BoxFuture;
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// How long requests in progress may take to end once the drain has begun, if no deadline bounds them.
-const DRAIN_MOST: Duration = Duration::from_secs(15 * 60);
+/// How long answers that have ended may take to reach their clients, once the process is about to end.
+const DELIVERY: Duration = Duration::from_secs(2);
 
 /// Serves until SIGTERM or SIGINT.
 ///
@@ -33,7 +32,9 @@ pub async fn serve(config: ServeConfig) -> anyhow::Result<ExitCode> {
     }
     match &config.nats {
         Some(nats) => {
-            let start = site.start_stage(config.stage, nats, &config.hop);
+            // Before the port is open: where only /_/health is asked, an open port takes all requests from the replica before.
+            let broker = site.reach(nats).await?;
+            let start = site.start_stage(config.stage, broker, &config.hop);
             answer_http(&site, config.stage, &config.door, start).await
         }
         None if stages == 1 => answer_http(&site, 0, &config.door, site.start_embedded()).await,
@@ -76,9 +77,18 @@ pub async fn answer_http(
     let (closing, closing_nats) = (CancellationToken::new(), CancellationToken::new());
     let answering = tokio::spawn(http::serve(listener, router.clone(), limits, closing.clone().cancelled_owned()));
     let mut stop = std::pin::pin!(until_told_to_stop());
-    let mut serving = tokio::select! {
-        serving = start => serving?,
-        () = &mut stop => return Ok(ExitCode::SUCCESS),
+    let started = tokio::select! {
+        serving = start => serving.map(Some),
+        () = &mut stop => Ok(None),
+    };
+    let mut serving = match started {
+        Ok(Some(serving)) => serving,
+        not_serving => {
+            lobby.fail("the stage does not start: send the request to another replica");
+            closing.cancel();
+            delivered(answering).await;
+            return not_serving.map(|_| ExitCode::SUCCESS);
+        }
     };
     lobby.open(&serving);
     tracing::info!(stage, %address, pipeline = site.pipeline.name, "ready");
@@ -93,24 +103,42 @@ pub async fn answer_http(
             bail!("the pump has ended unasked");
         }
     }
+    let last = Instant::now() + door.drain_timeout;
     tracing::info!(stage, "draining");
     lobby.close();
-    // Whoever routes to us has not seen yet that we are not ready: until they have, their requests are welcome.
-    tokio::time::sleep(door.healthcheck_interval).await;
+    if stage == 0 {
+        // Whoever routes to us has not seen yet that we are not ready: until they have, their requests are welcome.
+        tokio::time::sleep(door.healthcheck_interval.min(door.drain_timeout)).await;
+    }
     closing_nats.cancel();
-    serving.drain.cancel();
-    let most = door.exec_timeout.unwrap_or(DRAIN_MOST);
-    match tokio::time::timeout(most, serving.done).await {
+    serving.drain.begin.cancel();
+    let done = match tokio::time::timeout_at(last, &mut serving.done).await {
+        Ok(done) => Ok(done),
+        Err(_) => {
+            tracing::warn!(stage, "drain_timeout has passed: what is left is ended or given back");
+            serving.drain.end.cancel();
+            tokio::time::timeout(DELIVERY, serving.done).await
+        }
+    };
+    match done {
         Ok(done) => done.context("the pump's thread has gone")?.map_err(said)?,
-        Err(_) => tracing::warn!(stage, "requests were still in progress at the end of the drain"),
+        Err(_) => tracing::warn!(stage, "the device is still at work: it ends with the process"),
     }
     closing.cancel();
-    answering.await.context("the HTTP server has failed")?;
+    delivered(answering).await;
     if let Some(answering) = on_nats {
-        answering.await.context("the door on NATS has failed")?.map_err(said)?;
+        // With the broker away it would wait for it.
+        delivered(answering).await;
     }
     tracing::info!(stage, "drained");
     Ok(ExitCode::SUCCESS)
+}
+
+/// Waits until the last answers are with their clients; one that does not take its answer does not keep the process.
+async fn delivered<T>(mut answering: JoinHandle<T>) {
+    if tokio::time::timeout(DELIVERY, &mut answering).await.is_err() {
+        answering.abort();
+    }
 }
 
 /// Resolves at SIGTERM or SIGINT.
@@ -126,79 +154,4 @@ pub async fn until_told_to_stop() {
         // Without handlers the signals end the process by themselves.
         _ => std::future::pending().await,
     }
-}
-
-/// The door before it has opened, and after it has begun to close.
-struct Lobby {
-    embeds: bool,
-    /// The pipeline, before any of it runs.
-    closed: Overview,
-    open: OnceLock<Open>,
-    state: Mutex<Readiness>,
-}
-
-/// What a stage at work offers.
-struct Open {
-    reception: Option<Arc<dyn Intake>>,
-    access: Arc<StageAccess>,
-}
-
-impl Lobby {
-    fn new(pipeline: &Pipeline) -> Self {
-        let state = Mutex::new(Readiness::NotReady("loading: try again in some seconds".into()));
-        let (manifest, cut) = (hex(&pipeline.digest), pipeline.cut.clone());
-        let (embeds, vocab) = (pipeline.embeds, pipeline.vocab);
-        let closed = Overview { manifest, cut, embeds, vocab, ..Overview::default() };
-        Self { embeds: pipeline.embeds, closed, open: OnceLock::new(), state }
-    }
-
-    fn open(&self, serving: &Serving) {
-        let reception = serving.reception.clone().map(|reception| reception as Arc<dyn Intake>);
-        // Opened once only.
-        let _ = self.open.set(Open { reception, access: serving.access.clone() });
-        self.set(Readiness::Ready);
-    }
-
-    /// Not ready any more for whoever asks; requests that come all the same are still taken.
-    fn close(&self) {
-        self.set(Readiness::NotReady("this replica is shutting down".into()));
-    }
-
-    fn set(&self, readiness: Readiness) {
-        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = readiness;
-    }
-}
-
-impl Intake for Lobby {
-    fn submit(&self, request: Request) -> BoxFuture<'_, Result<Answer, Fault>> {
-        match self.open.get() {
-            Some(Open { reception: Some(reception), .. }) => reception.submit(request),
-            _ => Box::pin(std::future::ready(Err(still_loading()))),
-        }
-    }
-
-    fn readiness(&self) -> Readiness {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn embeds(&self) -> bool {
-        self.embeds
-    }
-}
-
-impl Stages for Lobby {
-    fn run(&self, stage: Option<StageIndex>, run: DirectRun) -> BoxFuture<'_, Result<DirectOutput, Fault>> {
-        match self.open.get() {
-            Some(open) => open.access.run(stage, run),
-            None => Box::pin(std::future::ready(Err(still_loading()))),
-        }
-    }
-
-    fn overview(&self) -> Overview {
-        self.open.get().map_or_else(|| self.closed.clone(), |open| open.access.overview())
-    }
-}
-
-fn still_loading() -> Fault {
-    Fault::new(FaultClass::Unavailable, "the stage is still loading: try again in some seconds")
 }

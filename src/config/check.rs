@@ -282,6 +282,9 @@ fn door(r: &mut Reader) -> DoorConfig {
         exec_timeout: (!timeout.is_zero()).then_some(timeout),
         max_body_bytes: r.value(&s::MAX_BODY_BYTES, body),
         healthcheck_interval: r.value(&s::HEALTHCHECK_INTERVAL, parse::duration),
+        drain_timeout: r.value(&s::DRAIN_TIMEOUT, parse::duration),
+        queue_timeout: r.value(&s::QUEUE_TIMEOUT, parse::duration),
+        stage_timeout: r.value(&s::STAGE_TIMEOUT, parse::duration),
     }
 }
 

@@ -180,6 +180,12 @@ pub struct DoorConfig {
     pub max_body_bytes: usize,
     /// How long requests are still taken after SIGTERM.
     pub healthcheck_interval: Duration,
+    /// How long after SIGTERM what is left is ended or given back.
+    pub drain_timeout: Duration,
+    /// How long a request may wait for room.
+    pub queue_timeout: Duration,
+    /// How long a request waits for a stage that is missing.
+    pub stage_timeout: Duration,
 }
 
 /// The NATS servers that join the stages.

@@ -83,6 +83,19 @@ pub const MICROBATCHES_AWAY: Setting =
 pub const MAX_QUEUE: Setting =
     Setting::value("max_queue", "N", "Most requests that wait at the door; more are refused with 429").or("1024");
 
+pub const QUEUE_TIMEOUT: Setting = Setting::value(
+    "queue_timeout",
+    "DURATION",
+    "How long a request may wait for room: what cannot start in time, by how fast those before it get on, is refused with 429",
+)
+.or("1s");
+pub const STAGE_TIMEOUT: Setting = Setting::value(
+    "stage_timeout",
+    "DURATION",
+    "How long a request waits for a stage that is missing, loading or about to end; then it is refused with 503",
+)
+.or("30s");
+
 pub const HTTP: Setting =
     Setting::value("http", "ADDR", "Address of the HTTP door, health and metrics").or("0.0.0.0:8080");
 pub const MAX_INFLIGHT: Setting =
@@ -105,6 +118,15 @@ pub const HEALTHCHECK_INTERVAL: Setting = Setting::value(
 )
 .or("5s")
 .also("healthcheck_interval");
+
+pub const DRAIN_TIMEOUT: Setting = Setting::value(
+    "drain_timeout",
+    "DURATION",
+    "After SIGTERM, healthcheck_interval included: when what is left is ended, or given back to be replayed elsewhere; less than the \
+     platform waits before it kills",
+)
+.or("25s")
+.also("drain_timeout");
 
 pub const NATS: Setting = Setting::value(
     "nats",
@@ -270,7 +292,17 @@ pub const BATCHING: Group = Group {
 };
 pub const DOOR: Group = Group {
     heading: "Door",
-    settings: &[HTTP, NAME, MAX_INFLIGHT, EXEC_TIMEOUT, MAX_BODY_BYTES, HEALTHCHECK_INTERVAL],
+    settings: &[
+        HTTP,
+        NAME,
+        MAX_INFLIGHT,
+        EXEC_TIMEOUT,
+        MAX_BODY_BYTES,
+        HEALTHCHECK_INTERVAL,
+        DRAIN_TIMEOUT,
+        QUEUE_TIMEOUT,
+        STAGE_TIMEOUT,
+    ],
 };
 pub const BROKER: Group = Group { heading: "NATS", settings: &[NATS, NATS_CREDS] };
 pub const HOPS: Group = Group { heading: "Hop to the next stage", settings: &[HOP, HOP_LISTEN, HOP_ADVERTISE] };

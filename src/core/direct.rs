@@ -187,8 +187,8 @@ impl DirectMachine {
                     self.on_report(now, report, out);
                 }
             }
-            // Acknowledgements of what is never sent from here.
-            Body::FeedbackAck { .. } | Body::CloseNow { .. } | Body::CloseAck { .. } => {}
+            // Acknowledgements of what is never sent from here, and what only a transport answers.
+            Body::FeedbackAck { .. } | Body::CloseNow { .. } | Body::CloseAck { .. } | Body::Ping => {}
         }
     }
 

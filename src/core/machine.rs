@@ -83,6 +83,10 @@ pub enum Planted {
     ForgetFeedback,
     /// The door takes a token at any position.
     AcceptAnyPosition,
+    /// The door opens new attempts at a replica that is about to end.
+    OpenAtDraining,
+    /// A stage that is told to give its sequences back keeps them.
+    KeepWhenToldToGiveBack,
 }
 
 /// What happens to a stage.
@@ -132,6 +136,10 @@ pub enum Event {
         /// Whose.
         replica: ReplicaId,
     },
+    /// This replica is about to end: nothing new is opened here, but by its own door.
+    Drain,
+    /// What is still held goes back to its doors, which open it elsewhere.
+    GiveBack,
     /// The device is done with a batch: what its members emitted (empty before the last stage), or why it failed.
     Ran {
         /// Which.
@@ -260,6 +268,7 @@ pub struct StageMachine {
     /// The batcher waits for company until then.
     delay_until: Option<Tick>,
     sweep_at: Tick,
+    draining: bool,
     counts: StageCounts,
 }
 
@@ -285,6 +294,7 @@ impl StageMachine {
             next_batch: 0,
             delay_until: None,
             sweep_at: Tick(0),
+            draining: false,
             counts: StageCounts::default(),
         }
     }
@@ -318,6 +328,8 @@ impl StageMachine {
                 }
             }
             Event::Gone { replica } => self.on_gone(now, &replica, out),
+            Event::Drain => self.draining = true,
+            Event::GiveBack => self.give_back_all(now, out),
             Event::Ran { batch, outcome } => self.on_ran(now, batch, outcome, out),
             Event::Time => {}
         }

@@ -50,6 +50,9 @@ pub enum Body {
         /// Which CloseNow.
         number: u64,
     },
+    /// A door to a replica of a path, on its control subject: nothing to be done. Where nobody listens, the transport says so,
+    /// long before a lease runs out.
+    Ping,
 }
 
 /// One message of a link's ordered stream.

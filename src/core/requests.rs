@@ -4,9 +4,11 @@ mod answers;
 mod closing;
 mod events;
 mod opens;
+mod paths;
+mod queue;
 mod rows;
 
-pub use events::{DoorAction, DoorEvent, DoorSetup, FinishReason, Judge, NewRequest};
+pub use events::{Candidate, DoorAction, DoorEvent, DoorSetup, FinishReason, Judge, NewRequest};
 
 use crate::base::prng::Prng;
 use crate::base::{Attempt, Fault, FaultClass, Position, ReplicaId, SequenceId, StageIndex, Tick, TokenId};
@@ -49,6 +51,11 @@ struct Live {
     used: BTreeSet<(StageIndex, ReplicaId)>,
     /// The fault that a missing stage or a replay began with, for the message of its end.
     trouble: Option<Fault>,
+    submitted: Tick,
+    /// Refused if it has not started by then, unless a stage is missing.
+    start_by: Tick,
+    /// When it last got on: its latest opening or token.
+    moved: Tick,
 }
 
 impl Live {
@@ -88,7 +95,13 @@ pub struct DoorMachine {
     /// Rows for which the link had no credit yet.
     unsent: VecDeque<(SequenceId, Attempt)>,
     link: OutLink,
-    replicas: Vec<Vec<ReplicaId>>,
+    replicas: Vec<Vec<paths::Known>>,
+    /// Replicas at which nobody listened, and until when they are passed by.
+    unreachable: BTreeMap<ReplicaId, Tick>,
+    ping_at: Tick,
+    /// Since when a stage has been missing.
+    missing_since: Option<Tick>,
+    pace: queue::Pace,
     closes: BTreeMap<(StageIndex, ReplicaId), Outbox<Closes>>,
     /// Ended lately: a replica of their path that dies may take a Close with it.
     ended: VecDeque<closing::Ended>,
@@ -112,6 +125,10 @@ impl DoorMachine {
             waiting: VecDeque::new(),
             unsent: VecDeque::new(),
             replicas: Vec::new(),
+            unreachable: BTreeMap::new(),
+            ping_at: now,
+            missing_since: Some(now),
+            pace: queue::Pace::unknown(),
             closes: BTreeMap::new(),
             ended: VecDeque::new(),
             hold_until: None,
@@ -123,18 +140,12 @@ impl DoorMachine {
     /// Admits a request to the queue; [`DoorEvent::Time`] at once lets it go on.
     ///
     /// # Errors
-    /// `Unavailable` while draining or while a stage is missing, `Overloaded` if the queue is full.
-    pub fn submit(&mut self, request: NewRequest) -> Result<SequenceId, Fault> {
+    /// `Unavailable` while draining, `Overloaded` if the queue is full or the request could not start in time.
+    pub fn submit(&mut self, now: Tick, request: NewRequest) -> Result<SequenceId, Fault> {
         if self.draining {
-            return Err(Fault::new(FaultClass::Unavailable, "this replica is shutting down: send the request again"));
+            return Err(shutting_down());
         }
-        if let Some(stage) = self.missing_stage() {
-            return Err(missing(stage));
-        }
-        if self.waiting.len() >= self.setup.max_queue {
-            let words = format!("{} requests wait already: try again later", self.waiting.len());
-            return Err(Fault::new(FaultClass::Overloaded, words));
-        }
+        self.may_wait(now, request.deadline)?;
         self.minted += 1;
         let sequence = SequenceId { boot: self.setup.boot, counter: self.minted };
         let live = Live {
@@ -148,6 +159,9 @@ impl DoorMachine {
             blamed: 0,
             used: BTreeSet::new(),
             trouble: None,
+            submitted: now,
+            start_by: self.must_start_by(now),
+            moved: now,
         };
         self.live.insert(sequence, live);
         self.waiting.push_back(sequence);
@@ -176,12 +190,21 @@ impl DoorMachine {
                 }
             }
             DoorEvent::Replicas(replicas) => self.on_replicas(now, replicas, out),
+            DoorEvent::Unreachable(replica) => self.on_unreachable(now, &replica, out),
             DoorEvent::Drain => self.draining = true,
+            DoorEvent::GiveUp => {
+                let left: Vec<SequenceId> = self.live.keys().copied().collect();
+                for sequence in left {
+                    self.end(now, sequence, Err(shutting_down()), out);
+                }
+            }
             DoorEvent::Time => {}
         }
+        self.note_missing(now);
         self.on_time(now, out);
         self.open_what_fits(now, out);
         self.send_rows(now, out);
+        self.look_for_replicas(now, out);
         if self.draining && self.is_quiet() {
             out.push(DoorAction::Drained);
         }
@@ -191,8 +214,9 @@ impl DoorMachine {
     pub fn next_deadline(&self) -> Option<Tick> {
         let requests = self.live.values().map(|live| live.request.deadline);
         let closes = self.closes.values().filter_map(Outbox::next_deadline);
-        let others = [self.link.next_deadline(), self.groups.next_deadline(), self.next_opening()];
-        requests.chain(closes).chain(others.into_iter().flatten()).min()
+        let clockwork = [self.link.next_deadline(), self.groups.next_deadline(), self.next_opening()];
+        let others = clockwork.into_iter().chain([self.next_overdue(), self.next_look()]);
+        requests.chain(closes).chain(others.flatten()).min()
     }
 
     /// Whether no request is left and every Close has arrived.
@@ -208,14 +232,6 @@ impl DoorMachine {
     /// Counts so far.
     pub fn counts(&self) -> DoorCounts {
         self.counts
-    }
-
-    /// The first stage without a live replica.
-    pub fn missing_stage(&self) -> Option<StageIndex> {
-        if self.replicas.is_empty() {
-            return Some(0);
-        }
-        self.replicas.iter().position(Vec::is_empty).map(|stage| stage as StageIndex)
     }
 
     /// Lets `act` work on the link to stage 0 and carries out what comes of it.
@@ -243,28 +259,36 @@ impl DoorMachine {
             let fault = self.deadline_fault(sequence);
             self.end(now, sequence, Err(fault), out);
         }
+        self.end_the_overdue(now, out);
     }
 
-    /// What a client whose time is up is told: the missing stage if there is one, else what the request last suffered.
+    /// What a client whose time is up is told: the missing stage if it waits for one, else what the request last suffered.
     fn deadline_fault(&self, sequence: SequenceId) -> Fault {
         let live = self.live.get(&sequence);
-        match (self.missing_stage(), live.and_then(|live| live.trouble.clone())) {
-            (Some(stage), Some(_)) => missing(stage),
-            (_, Some(trouble)) => Fault {
+        let waits = live.is_some_and(|live| !live.is_on_path());
+        match (self.missing_stage().filter(|_| waits), live.and_then(|live| live.trouble.clone())) {
+            (Some(stage), _) => missing(stage),
+            (None, Some(trouble)) => Fault {
                 message: format!("the deadline passed during a replay; it began since {}", trouble.message),
                 class: FaultClass::DeadlineExceeded,
-                stage: trouble.stage,
+                ..trouble
             },
-            _ => {
+            (None, None) => {
                 Fault::new(FaultClass::DeadlineExceeded, "the deadline passed: ask for fewer tokens or allow more time")
             }
         }
     }
 }
 
-/// A stage has no live replica.
+/// A stage takes nothing new: no replica of it lives, or each of those that do is about to end.
 pub fn missing(stage: StageIndex) -> Fault {
-    let words =
-        format!("stage {stage} has no live replica: start it, or wait until it is back, and send the request again");
+    let words = format!(
+        "stage {stage} has no live replica that takes new requests: start one, or wait until it is back, and send the \
+         request again"
+    );
     Fault::new(FaultClass::Unavailable, words).at_stage(stage)
+}
+
+fn shutting_down() -> Fault {
+    Fault::new(FaultClass::Unavailable, "this replica is shutting down: send the request again")
 }

@@ -82,7 +82,7 @@ impl Desk {
             prompt_tokens: request.prompt.len(),
             tokens: 0,
         };
-        let outcome = self.machine.submit(request);
+        let outcome = self.machine.submit(now, request);
         let sequence = outcome.as_ref().ok().copied();
         match (&outcome, sequence) {
             (_, Some(sequence)) => {

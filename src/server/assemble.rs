@@ -13,17 +13,16 @@ use crate::server::access::{Entry, StageAccess};
 use crate::server::blueprint::StageFacts;
 use crate::server::metrics::Metrics;
 use crate::server::options::Options;
-use crate::server::pump::{DoorParts, Pump, PumpParts};
+use crate::server::pump::{DoorParts, Drain, Pump, PumpParts};
 use crate::shard::write::hex;
 use crate::transport::{
     Doorbell, HopCounters, HopKind, HopSettings, HopSite, Hops, LeaseBoard, LeaseKeeper, Mailbox, MemoryNet,
-    NatsLeases, NatsNet, NatsSettings, Peer, Post,
+    NatsLeases, NatsNet, NatsSettings, Peer, Post, TransportError,
 };
 use crate::wire::{Phase, Status, Subjects, WIRE_VERSION};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio_util::sync::CancellationToken;
 
 /// Requests on their way from receptions to the desk, and direct calls on their way to a stage.
 const SUBMISSIONS: usize = 256;
@@ -61,8 +60,8 @@ pub struct Serving {
     pub hop: HopKind,
     /// How long the device has worked.
     pub usage: Arc<DeviceUse>,
-    /// Cancel it to drain.
-    pub drain: CancellationToken,
+    /// Tells the replicas to end.
+    pub drain: Drain,
     /// Resolves when all pumps have ended.
     pub done: oneshot::Receiver<Result<(), Fault>>,
 }
@@ -116,34 +115,44 @@ pub async fn embedded(
 const BROKER_PATIENCE: Duration = Duration::from_secs(15);
 
 /// How a stage reaches the others.
-#[derive(Clone, Debug)]
 pub struct Broker {
-    /// Servers of one NATS cluster.
-    pub urls: Vec<String>,
-    /// Credentials file.
-    pub credentials: Option<std::path::PathBuf>,
-    /// The stage's own way to the next.
-    pub hop: HopSettings,
+    net: NatsNet,
+    leases: NatsLeases,
 }
 
-/// Serves one stage in this process, on NATS.
+/// Reaches the broker at `urls`, servers of one NATS cluster separated by commas, as whoever the credentials file says.
 ///
 /// # Errors
-/// What the loader says, or `Unavailable` if the broker cannot be reached.
+/// `Unavailable` if it cannot be reached, or has no JetStream.
+pub async fn reach(
+    pipeline: &Pipeline,
+    urls: String,
+    credentials: Option<std::path::PathBuf>,
+) -> Result<Broker, Fault> {
+    let subjects = Subjects::new(&pipeline.name, &hex(&pipeline.digest)).map_err(|e| Fault::invalid(e.to_string()))?;
+    let mut settings = NatsSettings::new(urls, subjects);
+    settings.credentials = credentials;
+    let net = NatsNet::connect_within(settings, BROKER_PATIENCE).await.map_err(unreachable)?;
+    let leases = NatsLeases::open(&net).await.map_err(unreachable)?;
+    Ok(Broker { net, leases })
+}
+
+fn unreachable(error: TransportError) -> Fault {
+    Fault::new(FaultClass::Unavailable, error.to_string())
+}
+
+/// Serves one stage in this process, on NATS; it sends to the next one as `hop` says.
+///
+/// # Errors
+/// What the loader says, or `Unavailable` if the broker is lost meanwhile.
 pub async fn on_nats(
     pipeline: &Pipeline,
     (stage, loader): (StageIndex, Loader),
-    broker: &Broker,
+    (broker, hop_settings): (Broker, &HopSettings),
     text: Option<Arc<TextModel>>,
     metrics: Arc<Metrics>,
 ) -> Result<Serving, Fault> {
-    let unreachable = |e: crate::transport::TransportError| Fault::new(FaultClass::Unavailable, e.to_string());
-    let subjects = Subjects::new(&pipeline.name, &hex(&pipeline.digest)).map_err(|e| Fault::invalid(e.to_string()))?;
-    let mut settings = NatsSettings::new(broker.urls.join(","), subjects);
-    settings.credentials = broker.credentials.clone();
-    // The broker first: it answers at once, a shard takes its time.
-    let net = NatsNet::connect_within(settings, BROKER_PATIENCE).await.map_err(unreachable)?;
-    let leases = NatsLeases::open(&net).await.map_err(unreachable)?;
+    let Broker { net, leases } = broker;
     let mut device = Device::start(&format!("stage-{stage}"), vec![loader]).await?;
     let handle = device.handle(0).ok_or_else(|| Fault::internal("a stage without a place on the device"))?;
     let me = new_replica();
@@ -153,7 +162,7 @@ pub async fn on_nats(
     let replicas = view.replicas();
     let window_bytes = pipeline.options.stage(&me, (stage, pipeline.stages), pipeline.hidden).window.bytes;
     let site = HopSite { me: peer, window_bytes, replicas: replicas.clone(), doorbell: &doorbell };
-    let (hops, mailbox) = Hops::open(net, site, &broker.hop).await.map_err(unreachable)?;
+    let (hops, mailbox) = Hops::open(net, site, hop_settings).await.map_err(unreachable)?;
     let (hop, counters) = (hops.hop(), hops.counters().clone());
     tracing::info!(stage, replica = %me, %hop, port = hops.address(), "sends to the next stage by this hop");
     let mut assembly = Assembly::new(pipeline, metrics, device.usage(), hop);
@@ -188,7 +197,9 @@ async fn seen(mut replicas: watch::Receiver<Vec<Status>>, all: impl Fn(&[Status]
 struct Assembly<'a> {
     pipeline: &'a Pipeline,
     started: Instant,
-    drain: CancellationToken,
+    drain: Drain,
+    /// Of the stages behind the door's own, where they share its process: they serve until it has ended.
+    followers: Drain,
     pumps: Vec<(Pump, Box<dyn Send>)>,
     metrics: Arc<Metrics>,
     usage: Arc<DeviceUse>,
@@ -200,12 +211,14 @@ struct Assembly<'a> {
 
 impl<'a> Assembly<'a> {
     fn new(pipeline: &'a Pipeline, metrics: Arc<Metrics>, usage: Arc<DeviceUse>, hop: HopKind) -> Self {
-        let drain = CancellationToken::new();
+        let drain = Drain::default();
+        let followers = Drain { end: drain.end.clone(), ..Drain::default() };
         let started = Instant::now();
         Self {
             pipeline,
             started,
             drain,
+            followers,
             pumps: Vec::new(),
             metrics,
             usage,
@@ -260,7 +273,7 @@ impl<'a> Assembly<'a> {
                 embeds: self.pipeline.embeds,
             };
             let (ready_end, readiness) = watch::channel(Readiness::Ready);
-            let draining = self.drain.clone();
+            let draining = self.drain.begin.clone();
             tokio::spawn(async move {
                 draining.cancelled().await;
                 // The reception may be gone already.
@@ -269,7 +282,7 @@ impl<'a> Assembly<'a> {
             let clock = (self.started, me.boot());
             self.reception = Some(Arc::new(Reception::new(terms, text.clone(), desk_end, readiness, clock)));
             let now = Tick(self.started.elapsed().as_micros() as u64);
-            let desk = Desk::new(now, options.door(&me), text);
+            let desk = Desk::new(now, options.door(&me, self.hop == HopKind::Memory), text);
             DoorParts { desk, submissions }
         });
         let ready = device.ready();
@@ -303,27 +316,30 @@ impl<'a> Assembly<'a> {
             metrics: self.metrics.clone(),
             hidden: self.pipeline.hidden,
             started: self.started,
-            drain: self.drain.clone(),
+            drain: if self.pumps.is_empty() { self.drain.clone() } else { self.followers.clone() },
         });
         self.pumps.push((pump, wiring._watch));
     }
 
     /// Starts the thread that runs the pumps: one for all of them, so that mail between two of them wakes no other.
     fn start(self, name: &str, doorbell: Doorbell, device: Device) -> Result<Serving, Fault> {
-        let Self { pipeline, drain, pumps, usage, reception, entries, replicas, hop, .. } = self;
+        let Self { pipeline, drain, followers, pumps, usage, reception, entries, replicas, hop, .. } = self;
         let replicas = replicas.ok_or_else(|| Fault::internal("no stage was assembled"))?;
         let manifest = hex(&pipeline.digest);
         let (cut, embeds, vocab) = (pipeline.cut.clone(), pipeline.embeds, pipeline.vocab);
         let access = Arc::new(StageAccess { manifest, cut, embeds, vocab, entries, replicas });
         let (end, done) = oneshot::channel();
-        let (failed, runtime) = (drain.clone(), tokio::runtime::Handle::current());
+        let (failed, runtime) = (drain.begin.clone(), tokio::runtime::Handle::current());
         let run = move || {
             // For what the pumps and their transports spawn.
             let _runtime = runtime.enter();
             let outcome = doorbell.block_on(async {
+                // The door's pump is the first, and the others end after it.
+                let followers = &followers;
                 let pumps = pumps.into_iter().map(|(pump, watch)| async move {
                     let outcome = pump.run().await;
                     drop(watch);
+                    followers.begin.cancel();
                     outcome
                 });
                 futures::future::try_join_all(pumps).await.map(|_| ())

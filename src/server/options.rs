@@ -11,6 +11,10 @@ use std::time::Duration;
 /// lost Close left behind.
 const IDLE_LIMIT: Duration = Duration::from_secs(600);
 
+/// How often a door looks for the replicas on its requests' paths. A dead one is passed by within twice this, and what was on its
+/// way through it is opened elsewhere.
+const PING_EVERY: Duration = Duration::from_millis(100);
+
 /// Every replica of a pipeline is served with the same ones.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -34,6 +38,10 @@ pub struct Options {
     pub microbatches_away: u32,
     /// Most waiting requests.
     pub max_queue: usize,
+    /// How long a request may wait for room.
+    pub queue_timeout: Duration,
+    /// How long a request waits for a stage that is missing.
+    pub stage_timeout: Duration,
     /// `max_tokens` of a request that names none.
     pub default_max_tokens: u32,
     /// Longest deadline.
@@ -73,13 +81,16 @@ impl Options {
         }
     }
 
-    /// The door's machine's.
-    pub fn door(&self, me: &ReplicaId) -> DoorSetup {
+    /// The door's machine's; `alone` if all stages share its process, so that none can go without it.
+    pub fn door(&self, me: &ReplicaId, alone: bool) -> DoorSetup {
         DoorSetup {
             me: me.clone(),
             boot: me.boot(),
             max_num_seqs: self.max_num_seqs,
             max_queue: self.max_queue,
+            queue_timeout: self.queue_timeout,
+            stage_timeout: self.stage_timeout,
+            ping_every: (!alone).then_some(PING_EVERY),
             microbatches: self.microbatches,
             microbatches_away: self.microbatches_away,
             lease: LEASE,

@@ -9,7 +9,7 @@ use crate::base::{Fault, HostTensor, SequenceId, StageIndex, Tick};
 use crate::core::direct::DirectMachine;
 use crate::core::machine::{Action, Event, StageMachine};
 use crate::core::message::{Body, LinkLoad, LinkMail};
-use crate::core::requests::DoorEvent;
+use crate::core::requests::{Candidate, DoorEvent};
 use crate::core::{BatchId, Ticket};
 use crate::door::desk::{Desk, Outgoing, Submission};
 use crate::engine::DeviceHandle;
@@ -30,6 +30,9 @@ use tokio_util::sync::CancellationToken;
 
 /// Messages taken from one channel before the others are looked at again.
 const AT_ONCE: usize = 64;
+
+/// How long a replica that has ended or given back what was left waits for those it told to say that they heard it.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// A stage's door.
 pub struct DoorParts {
@@ -64,7 +67,16 @@ pub struct PumpParts {
     /// What ticks are counted from.
     pub started: Instant,
     /// Told to finish.
-    pub drain: CancellationToken,
+    pub drain: Drain,
+}
+
+/// How a replica is told to end.
+#[derive(Clone, Debug, Default)]
+pub struct Drain {
+    /// Take nothing new and finish what is there.
+    pub begin: CancellationToken,
+    /// The time for that is over: end or give back what is left.
+    pub end: CancellationToken,
 }
 
 /// See the module.
@@ -86,7 +98,7 @@ pub struct Pump {
     told: Told,
     hidden: usize,
     started: Instant,
-    drain: CancellationToken,
+    drain: Drain,
     /// What has arrived, and when.
     parked: HashMap<Ticket, (HostTensor, Tick)>,
     tickets: u64,
@@ -142,6 +154,8 @@ impl Pump {
     /// The device thread or the transport is gone.
     pub async fn run(mut self) -> Result<(), Fault> {
         let mut draining = false;
+        // When it ends, however much is left.
+        let mut last_moment: Option<Tick> = None;
         self.replicas.mark_changed();
         loop {
             if let Some(fault) = self.failed.take() {
@@ -151,16 +165,27 @@ impl Pump {
             if draining && self.machine.is_quiet() && self.desk.as_ref().is_none_or(Desk::is_drained) {
                 break;
             }
-            let (started, deadline) = (self.started, self.next_deadline());
+            if last_moment.is_some_and(|at| at <= self.now()) {
+                tracing::warn!(stage = self.me.stage, "ends with something unsettled: somebody could not be told");
+                break;
+            }
+            let (started, deadline) = (self.started, self.next_deadline().into_iter().chain(last_moment).min());
             let Self { mailbox, device, replicas, submissions, direct, clients, drain, .. } = &mut self;
             // Stop first. Then what frees room (acks, credit, results) before what takes it (requests, rows): a stage
             // under pressure drains rather than swells; the credit window is what bounds the rows that still wait.
             tokio::select! {
                 biased;
-                () = drain.cancelled(), if !draining => {
+                () = drain.begin.cancelled(), if !draining => {
                     draining = true;
                     self.lease.update(|status| status.phase = Phase::Draining);
                     self.door_event(DoorEvent::Drain);
+                    self.stage_event(Event::Drain);
+                }
+                () = drain.end.cancelled(), if draining && last_moment.is_none() => {
+                    last_moment = Some(self.now() + LAST_WORDS);
+                    self.door_event(DoorEvent::GiveUp);
+                    self.stage_event(Event::GiveBack);
+                    self.give_up_direct();
                 }
                 arrived = mailbox.control.recv() => {
                     self.arrived(arrived)?;
@@ -235,8 +260,8 @@ impl Pump {
     fn look_at_replicas(&mut self) {
         let mut list = self.replicas.borrow_and_update().clone();
         list.retain(|status| status.phase != Phase::Loading && status.stage < self.stages);
-        // The newest first: of a restarted stage the old replica's lease may still run.
-        list.sort_by_key(|status| (status.phase == Phase::Draining, std::cmp::Reverse(status.started_unix_ms)));
+        // Of equally loaded ones the newest: of a restarted stage the old replica's lease may still run.
+        list.sort_by_key(|status| std::cmp::Reverse(status.started_unix_ms));
         let now: Vec<Peer> = list.iter().map(|s| Peer { stage: s.stage, replica: s.replica.clone() }).collect();
         let gone: Vec<Peer> = self.live.iter().filter(|peer| !now.contains(peer)).cloned().collect();
         for peer in gone {
@@ -247,8 +272,10 @@ impl Pump {
             tracing::info!(stage = peer.stage, replica = %peer.replica, "a replica is there");
         }
         let mut by_stage = vec![Vec::new(); usize::from(self.stages)];
-        for peer in &now {
-            by_stage[usize::from(peer.stage)].push(peer.replica.clone());
+        for status in list {
+            let draining = status.phase == Phase::Draining;
+            let candidate = Candidate { replica: status.replica, draining, live_sequences: status.live_sequences };
+            by_stage[usize::from(status.stage)].push(candidate);
         }
         self.live = now;
         self.door_event(DoorEvent::Replicas(by_stage));

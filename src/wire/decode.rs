@@ -60,6 +60,7 @@ pub(super) fn body(body: Option<pb::header::Body>, payload: Bytes) -> Checked<Bo
             Body::CloseNow { number, closes }
         }
         Wire::CloseAck(number) => Body::CloseAck { number },
+        Wire::Ping(pb::Ping {}) => Body::Ping,
     })
 }
 
@@ -209,5 +210,5 @@ fn fault_of(message: pb::Fault) -> Checked<Fault> {
     at_most(message.message.len(), MAX_FAULT_BYTES, "a fault's text")?;
     let class = usize::try_from(message.class).ok().and_then(|number| FaultClass::ALL.get(number));
     let class = *class.ok_or(WireError::Illegal("a fault's class is unknown"))?;
-    Ok(Fault { class, message: message.message, stage: message.stage.map(stage).transpose()? })
+    Ok(Fault { class, message: message.message, stage: message.stage.map(stage).transpose()?, retry_after: None })
 }

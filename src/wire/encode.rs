@@ -28,6 +28,7 @@ pub(super) fn header(mail: Mail) -> (pb::Header, Bytes) {
             (Wire::CloseNow(pb::CloseNow { number, closes }), Bytes::new())
         }
         Body::CloseAck { number } => (Wire::CloseAck(number), Bytes::new()),
+        Body::Ping => (Wire::Ping(pb::Ping {}), Bytes::new()),
     };
     (pb::Header { from: mail.from.as_str().to_owned(), body: Some(body) }, payload)
 }

@@ -23,7 +23,7 @@ impl Plane {
     pub fn of(body: &Body) -> Self {
         match body {
             Body::Link(_) => Self::Stream,
-            Body::Reply(_) | Body::FeedbackAck { .. } | Body::CloseNow { .. } => Self::Control,
+            Body::Reply(_) | Body::FeedbackAck { .. } | Body::CloseNow { .. } | Body::Ping => Self::Control,
             Body::Feedback(_) | Body::CloseAck { .. } => Self::Feedback,
         }
     }

@@ -18,7 +18,7 @@ fn sequence() -> impl Strategy<Value = SequenceId> {
 
 fn fault() -> impl Strategy<Value = Fault> {
     (0..FaultClass::ALL.len(), "\\PC{0,60}", proptest::option::of(0u16..1024))
-        .prop_map(|(class, message, stage)| Fault { class: FaultClass::ALL[class], message, stage })
+        .prop_map(|(class, message, stage)| Fault { class: FaultClass::ALL[class], message, stage, retry_after: None })
 }
 
 fn work() -> impl Strategy<Value = Work> {

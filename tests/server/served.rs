@@ -13,7 +13,7 @@ use stageline::engine::{DeviceChoice, Runner, Setup};
 use stageline::model::KvShape;
 use stageline::ops::{Isa, Threads};
 use stageline::plan::Balance;
-use stageline::server::{Blueprint, Broker, Metrics, Options, Pipeline, Serving, embedded, on_nats};
+use stageline::server::{Blueprint, Metrics, Options, Pipeline, Serving, embedded, on_nats, reach};
 use stageline::transport::{HopKind, HopSettings};
 use std::fmt;
 use std::sync::Arc;
@@ -138,9 +138,9 @@ impl Served {
                     // Every stage can be joined, whatever the one before it sends by.
                     let listen = Some(([127, 0, 0, 1], 0).into());
                     let hop = HopSettings { hop: hops.of(stage), listen, advertise: None };
-                    let place = Broker { urls: vec![server.url()], credentials: None, hop };
+                    let broker = reach(&plan, server.url(), None).await.unwrap();
                     let text = (stage == 0).then(|| text.clone());
-                    let serving = on_nats(&plan, (stage, loader(stage)), &place, text, metrics.clone()).await;
+                    let serving = on_nats(&plan, (stage, loader(stage)), (broker, &hop), text, metrics.clone()).await;
                     let serving = serving.expect("the stage starts");
                     assert_eq!(serving.hop, hops.of(stage));
                     served.push(serving);
@@ -223,7 +223,7 @@ impl Served {
     pub async fn end(self) {
         self.assert_hops();
         for serving in self.stages {
-            serving.drain.cancel();
+            serving.drain.begin.cancel();
             soon("the end of a drain", serving.done).await.expect("the pump's thread").expect("a good end");
         }
         for stage in 0..self.variant.stages {
@@ -246,6 +246,8 @@ fn plan(blueprint: &Blueprint, variant: Variant) -> Pipeline {
         microbatches,
         microbatches_away: microbatches,
         max_queue: 64,
+        queue_timeout: Duration::from_secs(60),
+        stage_timeout: Duration::from_secs(60),
         default_max_tokens: 64,
         longest: Duration::from_secs(3600),
     };

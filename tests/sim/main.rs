@@ -75,6 +75,8 @@ fn planted_defects_are_caught() {
         Planted::StopClose,
         Planted::ForgetFeedback,
         Planted::AcceptAnyPosition,
+        Planted::OpenAtDraining,
+        Planted::KeepWhenToldToGiveBack,
     ];
     let blind: Vec<Planted> = planted
         .into_iter()

@@ -162,6 +162,12 @@ impl StageMachine {
                 "the Open's path does not lead through this replica: is the pipeline's manifest the same everywhere?",
             ));
         }
+        if self.draining && opening.door != self.setup.me {
+            return Err(Fault::new(
+                FaultClass::Overloaded,
+                "this replica is shutting down: another one serves the stage soon",
+            ));
+        }
         let takes_kv = opening.work != Work::Embed;
         if takes_kv && !self.kv.could_ever_hold(opening.capacity_tokens) {
             return Err(Fault::invalid(format!(
@@ -182,7 +188,7 @@ impl StageMachine {
         blocks.ok_or_else(|| Fault::new(FaultClass::Overloaded, "too few KV blocks are free: try again later"))
     }
 
-    fn pass_close_on(&mut self, now: Tick, sequence: SequenceId, attempt: Attempt, out: &mut Vec<Action>) {
+    pub(super) fn pass_close_on(&mut self, now: Tick, sequence: SequenceId, attempt: Attempt, out: &mut Vec<Action>) {
         let held = self.sequences.get(&sequence).filter(|held| held.opening.attempt <= attempt);
         let Some(held) = held.filter(|_| !self.is_last() && self.setup.planted != Planted::StopClose) else { return };
         let next = held.opening.path[usize::from(self.setup.stage) + 1].clone();

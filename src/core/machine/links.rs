@@ -92,6 +92,30 @@ impl StageMachine {
         }
     }
 
+    /// Gives what is held back to other doors, which replay it where a replica lives; this replica's own door ends its requests
+    /// itself.
+    pub(super) fn give_back_all(&mut self, now: Tick, out: &mut Vec<Action>) {
+        if self.setup.planted == Planted::KeepWhenToldToGiveBack {
+            return;
+        }
+        let stage = self.setup.stage;
+        let mut given = Vec::new();
+        for (sequence, held) in self.sequences.iter_mut().filter(|(_, held)| held.opening.door != self.setup.me) {
+            let attempt = held.opening.attempt;
+            given.push((*sequence, attempt));
+            if std::mem::replace(&mut held.failed, true) {
+                continue;
+            }
+            let fault = Fault::new(FaultClass::Unavailable, "the stage's replica is shutting down").at_stage(stage);
+            let report = Report::Failed { sequence: *sequence, attempt, cause: Cause::Lost, stage, fault };
+            self.reports.entry(held.opening.door.clone()).or_default().push(report);
+        }
+        for (sequence, attempt) in given {
+            self.pass_close_on(now, sequence, attempt, out);
+            self.close(now, sequence, attempt, out);
+        }
+    }
+
     fn end_link(&mut self, to: &ReplicaId) {
         if let Some(link) = self.downstream.remove(to) {
             self.new_epoch = self.new_epoch.max(link.epoch() + 1);

@@ -23,6 +23,7 @@ impl DoorMachine {
                 let live = self.live.get_mut(&sequence);
                 if let Some(live) = live.filter(|live| live.attempt == attempt && live.phase == Phase::Opening) {
                     live.phase = Phase::Running;
+                    live.moved = now;
                     self.unsent.push_back((sequence, attempt));
                 }
             }
@@ -40,6 +41,7 @@ impl DoorMachine {
                 live.replays = 0;
                 live.blamed = 0;
                 live.trouble = None;
+                self.pace.token(now.since(std::mem::replace(&mut live.moved, now)));
                 match emission {
                     Emission::Vector(values) => {
                         out.push(DoorAction::Vector { sequence, values });

@@ -1,7 +1,9 @@
 //! Ends of requests and of replicas: every block that a request held anywhere is freed.
 
-use super::{DoorAction, DoorMachine, FinishReason, Phase, missing};
+use super::paths::Known;
+use super::{Candidate, DoorAction, DoorMachine, FinishReason, Phase, missing};
 use crate::base::{Attempt, Fault, ReplicaId, SequenceId, StageIndex, Tick};
+use crate::core::Work;
 use crate::core::link::ItemKind;
 use crate::core::machine::Planted;
 use crate::core::message::{Body, LinkLoad};
@@ -26,6 +28,9 @@ impl DoorMachine {
         out: &mut Vec<DoorAction>,
     ) {
         let Some(live) = self.live.remove(&sequence) else { return };
+        if outcome.is_ok() && matches!(live.request.work, Work::Generate(_)) {
+            self.pace.answered(&live);
+        }
         self.waiting.retain(|other| *other != sequence);
         self.forget_rows(sequence);
         out.push(DoorAction::Ended { sequence, outcome });
@@ -63,8 +68,7 @@ impl DoorMachine {
         closes: Vec<(SequenceId, Attempt)>,
         out: &mut Vec<DoorAction>,
     ) {
-        let alive = self.replicas.get(usize::from(to.0)).is_some_and(|replicas| replicas.contains(&to.1));
-        if !alive {
+        if !self.lives(to.0, &to.1) {
             return;
         }
         let number = self.closes.entry(to.clone()).or_default().add(now, closes.clone());
@@ -105,10 +109,11 @@ impl DoorMachine {
 
     /// Replicas came or went: attempts whose path has lost one are replayed; what the dead may have kept from the living is
     /// closed there, and what one that came back holds is closed, too: it never heard of the end.
-    pub(super) fn on_replicas(&mut self, now: Tick, replicas: Vec<Vec<ReplicaId>>, out: &mut Vec<DoorAction>) {
-        let before = std::mem::replace(&mut self.replicas, replicas.clone());
-        let lives = |stage: usize, replica: &ReplicaId| replicas.get(stage).is_some_and(|live| live.contains(replica));
-        let lived = |stage: usize, replica: &ReplicaId| before.get(stage).is_some_and(|live| live.contains(replica));
+    pub(super) fn on_replicas(&mut self, now: Tick, replicas: Vec<Vec<Candidate>>, out: &mut Vec<DoorAction>) {
+        let before = ids(&self.know(replicas));
+        let now_live = ids(&self.replicas);
+        let lives = |stage: usize, replica: &ReplicaId| now_live.contains(&(stage as StageIndex, replica.clone()));
+        let lived = |stage: usize, replica: &ReplicaId| before.contains(&(stage as StageIndex, replica.clone()));
         self.closes.retain(|(stage, replica), _| lives(usize::from(*stage), replica));
         let dead_stage = |path: &[ReplicaId]| {
             path.iter().enumerate().find(|(stage, replica)| !lives(*stage, replica)).map(|(stage, _)| stage)
@@ -116,7 +121,7 @@ impl DoorMachine {
         let broken: Vec<(SequenceId, Attempt, StageIndex)> = self
             .live
             .iter()
-            .filter(|(_, live)| matches!(live.phase, Phase::Opening | Phase::Running))
+            .filter(|(_, live)| live.is_on_path())
             .filter_map(|(sequence, live)| {
                 dead_stage(&live.path).map(|stage| (*sequence, live.attempt, stage as StageIndex))
             })
@@ -130,10 +135,10 @@ impl DoorMachine {
         let mut orphans: Vec<((StageIndex, ReplicaId), SequenceId, Attempt)> = Vec::new();
         let ended = self.ended.iter().map(|ended| (ended.sequence, ended.attempt, &ended.used));
         // Of a request that goes on, the attempts before the one that is under way.
-        let failed = self.live.iter().map(|(sequence, live)| {
-            let under_way = matches!(live.phase, Phase::Opening | Phase::Running);
-            (*sequence, live.attempt.saturating_sub(u32::from(under_way)), &live.used)
-        });
+        let failed = self
+            .live
+            .iter()
+            .map(|(sequence, live)| (*sequence, live.attempt.saturating_sub(u32::from(live.is_on_path())), &live.used));
         for (sequence, attempt, used) in ended.chain(failed).filter(|(_, attempt, _)| *attempt > 0) {
             let steady = |(stage, replica): &(StageIndex, ReplicaId)| {
                 lives(usize::from(*stage), replica) && lived(usize::from(*stage), replica)
@@ -149,4 +154,12 @@ impl DoorMachine {
         }
         self.hold_until = None;
     }
+}
+
+/// Who is in `replicas`.
+fn ids(replicas: &[Vec<Known>]) -> BTreeSet<(StageIndex, ReplicaId)> {
+    let of_stage = |(stage, replicas): (StageIndex, &Vec<Known>)| {
+        replicas.iter().map(move |known| (stage, known.candidate.replica.clone())).collect::<Vec<_>>()
+    };
+    (0..).zip(replicas).flat_map(of_stage).collect()
 }

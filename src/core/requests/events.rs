@@ -36,6 +36,12 @@ pub struct DoorSetup {
     pub max_num_seqs: u32,
     /// Most requests that wait.
     pub max_queue: usize,
+    /// How long a request may wait for room. One that cannot start within it is refused.
+    pub queue_timeout: Duration,
+    /// How long a request waits for a stage that is missing.
+    pub stage_timeout: Duration,
+    /// How often the replicas of a path are looked for; `None` where none can go without this process.
+    pub ping_every: Option<Duration>,
     /// Decode microbatches.
     pub microbatches: u32,
     /// How many of them may be in the pipeline at once.
@@ -69,6 +75,17 @@ pub trait Judge {
     fn ends(&mut self, sequence: SequenceId, token: TokenId) -> Option<FinishReason>;
 }
 
+/// A replica that holds a lease, as far as the choice of a path goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// Who.
+    pub replica: ReplicaId,
+    /// It finishes what it has and is opened nothing new.
+    pub draining: bool,
+    /// Sequences that it held by its newest record, of all doors.
+    pub live_sequences: u32,
+}
+
 /// What happens to a door.
 #[derive(Debug)]
 pub enum DoorEvent {
@@ -90,10 +107,14 @@ pub enum DoorEvent {
         /// Which.
         number: u64,
     },
-    /// The live replicas of every stage, the one to be chosen first.
-    Replicas(Vec<Vec<ReplicaId>>),
+    /// The live replicas of every stage, of equally loaded ones the one to be chosen first.
+    Replicas(Vec<Vec<Candidate>>),
+    /// Nobody listens at this replica, whatever its lease says.
+    Unreachable(ReplicaId),
     /// Take no more requests, and say [`DoorAction::Drained`] when none is left.
     Drain,
+    /// Ends the requests that are left.
+    GiveUp,
     /// [`next_deadline`](super::DoorMachine::next_deadline) has passed.
     Time,
 }

@@ -1,7 +1,7 @@
-//! Which requests are opened, and when: on the newest path, while the pipeline may hold more.
+//! Which requests are opened, and when: while no stage is missing and the pipeline may hold more.
 
 use super::{DoorAction, DoorMachine, Live, Phase};
-use crate::base::{ReplicaId, SequenceId, StageIndex, Tick};
+use crate::base::{SequenceId, StageIndex, Tick};
 use crate::core::Opening;
 use crate::core::link::ItemKind;
 use crate::core::message::LinkLoad;
@@ -60,10 +60,11 @@ impl DoorMachine {
     }
 
     fn open(&mut self, now: Tick, sequence: SequenceId, out: &mut Vec<DoorAction>) {
-        let path: Vec<ReplicaId> = self.replicas.iter().filter_map(|replicas| replicas.first().cloned()).collect();
+        let Some(path) = self.choose_path() else { return };
         let Some(live) = self.live.get_mut(&sequence) else { return };
         live.attempt += 1;
         live.phase = Phase::Opening;
+        live.moved = now;
         live.sent = 0;
         live.used.extend(path.iter().enumerate().map(|(stage, replica)| (stage as StageIndex, replica.clone())));
         live.path = path.clone();

@@ -48,12 +48,8 @@ impl Pump {
     pub(super) fn run_directly(&mut self, call: DirectCall, draining: bool) {
         let DirectCall { run, reply, gone } = call;
         let mut out = Vec::new();
-        let submitted = if draining {
-            let words = "this replica is shutting down: send the rows again, to another";
-            Err(Fault::new(FaultClass::Unavailable, words).at_stage(self.me.stage))
-        } else {
-            self.direct.machine.submit(self.now(), run, &mut out)
-        };
+        let submitted =
+            if draining { Err(self.shutting_down()) } else { self.direct.machine.submit(self.now(), run, &mut out) };
         match submitted {
             Ok(sequence) => {
                 self.direct.waiting.insert(sequence, reply);
@@ -70,6 +66,22 @@ impl Pump {
         self.direct.waiting.remove(&sequence);
         self.direct.machine.cancel(now, sequence, &mut out);
         self.act_directly(out);
+    }
+
+    /// Ends the runs that are left.
+    pub(super) fn give_up_direct(&mut self) {
+        let left: Vec<SequenceId> = self.direct.waiting.keys().copied().collect();
+        for sequence in left {
+            if let Some(reply) = self.direct.waiting.remove(&sequence) {
+                let _ = reply.send(Err(self.shutting_down()));
+            }
+            self.cancel_direct(sequence);
+        }
+    }
+
+    fn shutting_down(&self) -> Fault {
+        let words = "this replica is shutting down: send the rows again, to another";
+        Fault::new(FaultClass::Unavailable, words).at_stage(self.me.stage)
     }
 
     pub(super) fn direct_time(&mut self) {

@@ -12,7 +12,10 @@ impl Pump {
     pub(super) fn arrived(&mut self, arrived: Option<Arrived>) -> Result<(), Fault> {
         match arrived.ok_or_else(|| Fault::internal("the transport has ended"))? {
             Arrived::Mail(Mail { from, body }) => self.take(from, body),
-            Arrived::Unreachable { peer } => self.stage_event(Event::Unreachable { peer: peer.replica }),
+            Arrived::Unreachable { peer } => {
+                self.stage_event(Event::Unreachable { peer: peer.replica.clone() });
+                self.door_event(DoorEvent::Unreachable(peer.replica));
+            }
             Arrived::Reconnected => self.stage_event(Event::Reconnected),
         }
         Ok(())
@@ -33,6 +36,7 @@ impl Pump {
             Body::Reply(reply) => self.stage_event(Event::Reply { from, reply }),
             Body::FeedbackAck { number } => self.stage_event(Event::FeedbackAck { from, number }),
             Body::CloseNow { number, closes } => self.stage_event(Event::CloseNow { from, number, closes }),
+            Body::Ping => {}
             Body::CloseAck { number } => self.door_event(DoorEvent::CloseAck { from, number }),
             Body::Feedback(feedback) => self.door_event(DoorEvent::Feedback { from, feedback }),
         }

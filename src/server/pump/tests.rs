@@ -23,6 +23,8 @@ fn options() -> Options {
         microbatches: 1,
         microbatches_away: 1,
         max_queue: 1,
+        queue_timeout: Duration::from_secs(1),
+        stage_timeout: Duration::from_secs(30),
         default_max_tokens: 1,
         longest: Duration::from_secs(60),
     }
@@ -146,7 +148,7 @@ async fn counts_a_fault() {
         pair.frame(2, LinkLoad::Rows { segments: vec![segment], payload: HostTensor::tokens(&[POISON]) });
         assert!(matches!(pair.report().await, Report::Failed { .. }));
         pair.post(Body::CloseNow { number: 1, closes: vec![(sequence, attempt)] });
-        drain.cancel();
+        drain.begin.cancel();
     };
     let (ran, ()) = tokio::join!(pump.run(), test);
     ran.unwrap();

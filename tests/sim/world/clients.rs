@@ -1,9 +1,9 @@
 //! The clients and the door that serves them.
 
 use super::model::POISON;
-use super::processes::Shape;
+use super::processes::{Process, Shape};
 use super::{END_TOKEN, Happening, Story, World};
-use stageline::base::{Fault, ReplicaId, SequenceId, Tick, TokenId};
+use stageline::base::{Fault, FaultClass, ReplicaId, SequenceId, Tick, TokenId};
 use stageline::core::requests::{DoorAction, DoorEvent, FinishReason, Judge, NewRequest};
 use stageline::core::{Sampling, Work};
 use std::time::Duration;
@@ -15,6 +15,7 @@ pub struct Client {
     pub deadline: Duration,
     pub poisoned: bool,
     pub cancelled: bool,
+    pub door: Option<ReplicaId>,
     pub sequence: Option<SequenceId>,
     pub tokens: Vec<TokenId>,
     pub vector: Option<Vec<f32>>,
@@ -58,6 +59,7 @@ impl World {
                 deadline: Duration::from_millis(deadline),
                 poisoned,
                 cancelled: false,
+                door: None,
                 sequence: None,
                 tokens: Vec::new(),
                 vector: None,
@@ -84,34 +86,65 @@ impl World {
             max_tokens: client.max_tokens,
             deadline: self.now + client.deadline,
         };
-        match self.door.submit(request) {
-            Ok(sequence) => self.clients[index].sequence = Some(sequence),
-            Err(fault) => self.clients[index].outcomes.push(Err(fault)),
+        let takes = |p: &&mut Process| p.alive && p.drained_since.is_none() && p.door.is_some();
+        let doors = self.processes.iter_mut().filter(takes).count() as u64;
+        let chosen = if doors == 0 { 0 } else { self.random.below(doors) as usize };
+        let Some(process) = self.processes.iter_mut().filter(takes).nth(chosen) else {
+            let fault = Fault::new(FaultClass::Unavailable, "there is no door");
+            return self.clients[index].outcomes.push(Err(fault));
+        };
+        let to = process.replica.clone();
+        self.clients[index].door = Some(to.clone());
+        let submitted = process.door.as_mut().map(|door| door.machine.submit(self.now, request));
+        match submitted {
+            Some(Ok(sequence)) => self.clients[index].sequence = Some(sequence),
+            Some(Err(fault)) => self.clients[index].outcomes.push(Err(fault)),
+            None => {}
         }
-        self.door_event(DoorEvent::Time);
+        self.door_event(&to, DoorEvent::Time);
     }
 
-    pub fn door_event(&mut self, event: DoorEvent) {
+    pub fn door_event(&mut self, at: &ReplicaId, event: DoorEvent) {
+        let Some(index) = self.processes.iter().position(|p| p.replica == *at && p.alive) else { return };
+        let Some(door) = &mut self.processes[index].door else { return };
+        if let DoorEvent::Replicas(replicas) = &event {
+            let draining = replicas.iter().flatten().filter(|candidate| candidate.draining);
+            door.draining = draining.map(|candidate| candidate.replica.clone()).collect();
+        }
         let mut actions = Vec::new();
-        self.door.on(self.now, event, &mut EndTokens, &mut actions);
-        let me = self.processes[0].replica.clone();
+        door.machine.on(self.now, event, &mut EndTokens, &mut actions);
+        let deadline = door.machine.next_deadline();
+        let draining = door.draining.clone();
         for action in actions {
             match action {
-                DoorAction::Send { to, body, .. } => self.send(me.clone(), to, body),
+                DoorAction::Send { to, body, .. } => {
+                    self.check_opening(at, &draining, &body);
+                    self.send(at.clone(), to, body);
+                }
                 DoorAction::Token { sequence, id, .. } => self.client(sequence, |client| client.tokens.push(id)),
                 DoorAction::Vector { sequence, values } => self.client(sequence, |c| c.vector = Some(values)),
-                DoorAction::Ended { sequence, outcome } => self.client(sequence, |c| c.outcomes.push(outcome)),
+                DoorAction::Ended { sequence, outcome } => {
+                    let class = outcome.as_ref().err().map(|fault| fault.class);
+                    self.client(sequence, |c| c.outcomes.push(outcome));
+                    match class {
+                        Some(FaultClass::Overloaded) => self.mark("no room in time"),
+                        Some(FaultClass::Unavailable) => self.mark("waited for a stage"),
+                        _ => {}
+                    }
+                }
                 DoorAction::Drained => {}
             }
         }
-        let deadline = self.door.next_deadline();
-        self.check_deadline(deadline, &me);
-        if let Some(at) = deadline
-            && self.door_wake_at.is_none_or(|planned| at < planned || planned <= self.now)
+        self.check_deadline(deadline, at);
+        let now = self.now;
+        if let Some(deadline) = deadline
+            && let Some(door) = &mut self.processes[index].door
+            && door.wake_at.is_none_or(|planned| deadline < planned || planned <= now)
         {
-            self.door_wake_at = Some(at);
-            self.later(at, Happening::Wake { at: ReplicaId::new("door", 0) });
+            door.wake_at = Some(deadline);
+            self.later(deadline, Happening::Wake { at: at.clone() });
         }
+        self.end_if_finished(index);
     }
 
     pub fn client(&mut self, sequence: SequenceId, change: impl FnOnce(&mut Client)) {

@@ -8,20 +8,20 @@ pub mod processes;
 
 use clients::Client;
 use model::Model;
-use processes::{Process, Shape};
+use processes::{Door, Process, Shape};
 use stageline::base::prng::Prng;
-use stageline::base::{ReplicaId, StageIndex, Tick, TokenId};
+use stageline::base::{Fault, FaultClass, ReplicaId, StageIndex, Tick, TokenId};
 use stageline::core::BatchId;
 use stageline::core::machine::{Event, Planted};
 use stageline::core::message::Body;
-use stageline::core::requests::{DoorEvent, DoorMachine, DoorSetup};
+use stageline::core::requests::{Candidate, DoorEvent, DoorSetup};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use std::rc::Rc;
 use std::time::Duration;
 
 /// Things that at least one of CI's seeds must have made happen.
-pub const MARKS: [&str; 18] = [
+pub const MARKS: [&str; 24] = [
     "lost",
     "duplicated",
     "delayed",
@@ -40,9 +40,17 @@ pub const MARKS: [&str; 18] = [
     "stale token",
     "reconnected",
     "lease lapsed",
+    "door killed",
+    "drained",
+    "given back",
+    "shared by two",
+    "no room in time",
+    "waited for a stage",
 ];
 
 const LEASE: Duration = Duration::from_secs(3);
+/// How long a process that has given everything back waits to be heard.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 const END_TOKEN: TokenId = 13;
 
 /// Which faults a world has.
@@ -84,13 +92,22 @@ enum Happening {
     },
     Submit(usize),
     Cancel(usize),
+    /// Of the processes that serve a stage, the one that has lived longest, if it is not about to end already.
     Kill(StageIndex),
-    Restart(StageIndex),
-    LeaseOver(StageIndex, ReplicaId),
+    /// The same is told to end; it has so long to finish.
+    Drain(StageIndex, Duration),
+    /// Its time is over.
+    GiveUp(ReplicaId),
+    /// It ends, however much is left.
+    Exit(ReplicaId),
+    Start(StageIndex),
+    LeaseOver(ReplicaId),
     /// Some take a replica for dead that lives: its renewal is late.
     Lapse(StageIndex),
     /// The renewal is there.
-    Renewal(StageIndex, ReplicaId),
+    Renewal(ReplicaId),
+    /// All records show how loaded their replicas are.
+    Records,
 }
 
 pub struct World {
@@ -104,11 +121,12 @@ pub struct World {
     queue: BinaryHeap<Reverse<(Tick, u64)>>,
     happenings: HashMap<u64, Happening>,
     stages: StageIndex,
+    /// All that ever were, dead ones too.
     processes: Vec<Process>,
-    /// Live by lease; the newest first.
-    leases: Vec<Vec<ReplicaId>>,
-    door: DoorMachine,
-    door_wake_at: Option<Tick>,
+    /// Live by lease, by stage; the newest first.
+    leases: Vec<Vec<Candidate>>,
+    shape: Shape,
+    doors: DoorSetup,
     clients: Vec<Client>,
     /// When the last message of an ordered stream arrives: (from, to, plane).
     streams: HashMap<(ReplicaId, ReplicaId, u8), Tick>,
@@ -123,20 +141,32 @@ impl World {
         let mut random = Prng::new(seed);
         let stages = 1 + random.below(model.most_stages().into()) as StageIndex;
         let embeds = random.chance(150) && model.encodes();
-        let me = ReplicaId::new("s0", 1);
         let microbatches = 1 + random.below(3) as u32;
-        let setup = DoorSetup {
-            me: me.clone(),
-            boot: 1,
+        let hurried = story == Story::Faults && random.chance(200);
+        let patience = |long: u64, short: u64| Duration::from_millis(if hurried { short } else { long });
+        let doors = DoorSetup {
+            me: ReplicaId::new("nobody", 0),
+            boot: 0,
             max_num_seqs: 2 + random.below(8) as u32,
             max_queue: 1000,
+            queue_timeout: patience(200_000, 50),
+            stage_timeout: patience(200_000, 1500),
+            ping_every: random.chance(700).then_some(Duration::from_millis(100)),
             microbatches,
             microbatches_away: 1 + random.below(microbatches.into()) as u32,
             lease: LEASE,
             row_bytes: 4,
             planted,
         };
-        let max_num_seqs = setup.max_num_seqs;
+        let max_num_seqs = doors.max_num_seqs;
+        let shape = Shape {
+            kv_blocks: 8 + random.below(40) as u32,
+            block_size: 1 << random.below(5),
+            max_batch_tokens: 1 + random.below(24) as u32,
+            max_num_seqs,
+            microbatches,
+            delay: Duration::from_micros(random.below(2) * random.below(3000)),
+        };
         let mut world = Self {
             model,
             story,
@@ -148,9 +178,9 @@ impl World {
             happenings: HashMap::new(),
             stages,
             processes: Vec::new(),
-            leases: Vec::new(),
-            door: DoorMachine::new(Tick(0), setup),
-            door_wake_at: None,
+            leases: vec![Vec::new(); usize::from(stages)],
+            shape,
+            doors,
             clients: Vec::new(),
             streams: HashMap::new(),
             boots: 0,
@@ -159,18 +189,12 @@ impl World {
             trace: 0,
             random,
         };
-        let shape = Shape {
-            kv_blocks: 8 + world.random.below(40) as u32,
-            block_size: 1 << world.random.below(5),
-            max_batch_tokens: 1 + world.random.below(24) as u32,
-            max_num_seqs,
-            microbatches,
-            delay: Duration::from_micros(world.random.below(2) * world.random.below(3000)),
-        };
         for stage in 0..stages {
-            let process = world.start(stage, shape);
-            world.leases.push(vec![process.replica.clone()]);
-            world.processes.push(process);
+            world.start(stage);
+            if world.random.chance(250) {
+                world.mark("shared by two");
+                world.start(stage);
+            }
         }
         world.make_clients(embeds, shape);
         if story == Story::Faults {
@@ -181,14 +205,24 @@ impl World {
 
     fn plan_outages(&mut self) {
         for _ in 0..self.random.below(4) {
-            if self.stages < 2 {
-                break;
-            }
-            let stage = 1 + self.random.below(u64::from(self.stages) - 1) as StageIndex;
+            // A door takes its requests with it: less often.
+            let first = u64::from(self.stages > 1 && self.random.chance(800));
+            let stage = (first + self.random.below(u64::from(self.stages) - first)) as StageIndex;
             let at = Tick(self.random.below(7_000_000));
-            self.later(at, Happening::Kill(stage));
             let wait = Duration::from_micros(1000 + self.random.below(6_000_000));
-            self.later(at + wait, Happening::Restart(stage));
+            if self.random.chance(600) {
+                self.later(at, Happening::Kill(stage));
+            } else {
+                let time = Duration::from_micros(self.random.below(3_000_000));
+                self.later(at, Happening::Drain(stage, time));
+            }
+            // At times the next one is there before the last one goes.
+            let ahead = Duration::from_micros(if self.random.chance(300) { self.random.below(500_000) } else { 0 });
+            self.later(if ahead.is_zero() { at + wait } else { at - ahead }, Happening::Start(stage));
+        }
+        for _ in 0..8 {
+            let at = Tick(self.random.below(9_000_000));
+            self.later(at, Happening::Records);
         }
         for _ in 0..self.random.below(3) {
             let stage = self.random.below(u64::from(self.stages)) as StageIndex;
@@ -213,7 +247,7 @@ impl World {
 
     /// Runs until nothing is left to happen, or for ten simulated minutes.
     pub fn run(mut self) -> Report {
-        self.tell_door_the_leases();
+        self.tell_the_leases();
         while let Some(Reverse((at, order))) = self.queue.pop() {
             if at > Tick(600_000_000) {
                 break;
@@ -229,12 +263,13 @@ impl World {
         if self.violations.is_empty() {
             self.check_end();
         }
-        let counts = self.door.counts();
-        for (mark, count) in
-            [("replayed", counts.replays), ("refused", counts.refusals), ("stale token", counts.stale_tokens)]
-        {
-            if count > 0 {
-                *self.marks.entry(mark).or_default() += count;
+        for counts in self.processes.iter().filter_map(|p| p.door.as_ref()).map(|door| door.machine.counts()) {
+            for (mark, count) in
+                [("replayed", counts.replays), ("refused", counts.refusals), ("stale token", counts.stale_tokens)]
+            {
+                if count > 0 {
+                    *self.marks.entry(mark).or_default() += count;
+                }
             }
         }
         Report { violations: self.violations, marks: self.marks, trace: self.trace }
@@ -243,7 +278,10 @@ impl World {
     fn happen(&mut self, happening: Happening) {
         match happening {
             Happening::Mail { to, from, body } => self.deliver(&to, from, body),
-            Happening::Unreachable { to, peer } => self.stage_event(&to, Event::Unreachable { peer }),
+            Happening::Unreachable { to, peer } => {
+                self.stage_event(&to, Event::Unreachable { peer: peer.clone() });
+                self.door_event(&to, DoorEvent::Unreachable(peer));
+            }
             Happening::Reconnected { to } => {
                 self.mark("reconnected");
                 self.stage_event(&to, Event::Reconnected);
@@ -252,96 +290,140 @@ impl World {
             Happening::Wake { at } => self.wake(&at),
             Happening::Submit(client) => self.submit(client),
             Happening::Cancel(client) => {
-                if let Some(sequence) = self.clients[client].sequence
-                    && self.clients[client].outcomes.is_empty()
-                {
+                let Client { door, sequence, outcomes, .. } = &self.clients[client];
+                if let (Some(door), Some(sequence), true) = (door.clone(), *sequence, outcomes.is_empty()) {
                     self.mark("cancelled");
                     self.clients[client].cancelled = true;
-                    self.door_event(DoorEvent::Cancel(sequence));
+                    self.door_event(&door, DoorEvent::Cancel(sequence));
                 }
             }
             Happening::Kill(stage) => {
-                let process = &mut self.processes[usize::from(stage)];
-                if process.alive {
-                    process.alive = false;
-                    let replica = process.replica.clone();
-                    self.mark("stage killed");
-                    self.later(self.now + LEASE, Happening::LeaseOver(stage, replica));
+                if let Some(index) = self.oldest(stage) {
+                    self.mark(if stage == 0 { "door killed" } else { "stage killed" });
+                    self.die(index);
+                    self.later(self.now + LEASE, Happening::LeaseOver(self.processes[index].replica.clone()));
                 }
             }
-            Happening::Restart(stage) => {
-                if !self.processes[usize::from(stage)].alive {
-                    self.mark("stage restarted");
-                    let shape = Shape::of(&self.processes[usize::from(stage)]);
-                    let process = self.start(stage, shape);
-                    self.leases[usize::from(stage)].insert(0, process.replica.clone());
-                    self.processes[usize::from(stage)] = process;
-                    self.tell_door_the_leases();
-                }
+            Happening::Drain(stage, time) => self.drain(stage, time),
+            Happening::GiveUp(replica) => {
+                self.door_event(&replica, DoorEvent::GiveUp);
+                self.stage_event(&replica, Event::GiveBack);
+                self.later(self.now + LAST_WORDS, Happening::Exit(replica));
             }
-            Happening::LeaseOver(stage, replica) => {
-                self.leases[usize::from(stage)].retain(|other| *other != replica);
-                for to in self.live_replicas() {
-                    self.stage_event(&to, Event::Gone { replica: replica.clone() });
-                }
-                self.tell_door_the_leases();
+            Happening::Exit(replica) => self.exit(&replica),
+            Happening::Start(stage) => {
+                self.mark("stage restarted");
+                self.start(stage);
+                self.tell_the_leases();
             }
+            Happening::LeaseOver(replica) => self.lease_over(&replica),
             Happening::Lapse(stage) => self.lapse(stage),
-            Happening::Renewal(stage, replica) => {
-                let process = &self.processes[usize::from(stage)];
-                let leases = &mut self.leases[usize::from(stage)];
-                if process.alive && process.replica == replica && !leases.contains(&replica) {
-                    leases.insert(0, replica);
-                    self.tell_door_the_leases();
+            Happening::Renewal(replica) => {
+                for process in &mut self.processes {
+                    process.blind_to.remove(&replica);
                 }
+                self.tell_the_leases();
+            }
+            Happening::Records => {
+                for candidate in self.leases.iter_mut().flatten() {
+                    let process = self.processes.iter().find(|p| p.replica == candidate.replica);
+                    candidate.live_sequences = process.map_or(0, |p| p.machine.live() as u32);
+                }
+                self.tell_the_leases();
             }
         }
     }
 
+    /// Of the living processes of `stage` that are not about to end, the one that was there first.
+    fn oldest(&self, stage: StageIndex) -> Option<usize> {
+        self.processes.iter().position(|p| p.alive && p.stage() == stage && p.drained_since.is_none())
+    }
+
+    /// A process is no more; the clients of its door hear nothing further.
+    fn die(&mut self, index: usize) {
+        self.processes[index].alive = false;
+        let replica = self.processes[index].replica.clone();
+        let orphans = |client: &&mut Client| client.door.as_ref() == Some(&replica) && client.outcomes.is_empty();
+        for client in self.clients.iter_mut().filter(orphans) {
+            client.outcomes.push(Err(Fault::new(FaultClass::Cancelled, "its door is dead")));
+            client.cancelled = true;
+        }
+    }
+
+    fn drain(&mut self, stage: StageIndex, time: Duration) {
+        let Some(index) = self.oldest(stage) else { return };
+        let replica = self.processes[index].replica.clone();
+        self.processes[index].drained_since = Some(self.now);
+        for candidate in self.leases[usize::from(stage)].iter_mut().filter(|c| c.replica == replica) {
+            candidate.draining = true;
+        }
+        self.door_event(&replica, DoorEvent::Drain);
+        self.stage_event(&replica, Event::Drain);
+        self.tell_the_leases();
+        self.later(self.now + time, Happening::GiveUp(replica));
+    }
+
+    /// A process ends by itself: it gives its lease up.
+    fn exit(&mut self, replica: &ReplicaId) {
+        let Some(index) = self.processes.iter().position(|p| p.replica == *replica && p.alive) else { return };
+        if self.processes[index].stage() > 0 && self.processes[index].machine.live() > 0 {
+            self.violations.push(format!("{replica} ended with sequences that it has not given back"));
+        }
+        self.mark("drained");
+        self.die(index);
+        self.lease_over(replica);
+    }
+
+    fn lease_over(&mut self, replica: &ReplicaId) {
+        self.leases.iter_mut().for_each(|leases| leases.retain(|other| other.replica != *replica));
+        for to in self.live_replicas() {
+            self.stage_event(&to, Event::Gone { replica: replica.clone() });
+        }
+        self.tell_the_leases();
+    }
+
     /// Each process looks at the leases for itself, so one may take a replica for dead while another does not.
     fn lapse(&mut self, stage: StageIndex) {
-        let process = &self.processes[usize::from(stage)];
-        if !process.alive {
-            return;
-        }
-        let replica = process.replica.clone();
+        let Some(index) = self.oldest(stage) else { return };
+        let replica = self.processes[index].replica.clone();
         self.mark("lease lapsed");
         for to in self.live_replicas() {
             if self.random.chance(300) {
                 continue;
             }
-            let door = to == self.processes[0].replica;
             self.stage_event(&to, Event::Gone { replica: replica.clone() });
-            if door {
-                self.leases[usize::from(stage)].retain(|other| *other != replica);
-                self.tell_door_the_leases();
+            if let Some(process) = self.processes.iter_mut().find(|p| p.replica == to) {
+                process.blind_to.insert(replica.clone());
             }
         }
+        self.tell_the_leases();
         let wait = Duration::from_micros(1000 + self.random.below(4_000_000));
-        self.later(self.now + wait, Happening::Renewal(stage, replica));
+        self.later(self.now + wait, Happening::Renewal(replica));
     }
 
     fn live_replicas(&self) -> Vec<ReplicaId> {
         self.processes.iter().filter(|p| p.alive).map(|p| p.replica.clone()).collect()
     }
 
-    fn tell_door_the_leases(&mut self) {
-        let leases = self.leases.clone();
-        self.door_event(DoorEvent::Replicas(leases));
+    /// Tells every process who lives, as far as it can see.
+    fn tell_the_leases(&mut self) {
+        for to in self.live_replicas() {
+            let Some(process) = self.processes.iter().find(|p| p.replica == to) else { continue };
+            let mut seen = self.leases.clone();
+            seen.iter_mut().for_each(|leases| leases.retain(|c| !process.blind_to.contains(&c.replica)));
+            self.door_event(&to, DoorEvent::Replicas(seen));
+        }
     }
 
     fn wake(&mut self, at: &ReplicaId) {
-        if at.as_str().starts_with("door-") {
-            if self.door_wake_at == Some(self.now) {
-                self.door_wake_at = None;
-                self.door_event(DoorEvent::Time);
-            }
-            return;
+        let Some(process) = self.processes.iter_mut().find(|p| p.replica == *at && p.alive) else { return };
+        let door =
+            process.door.as_mut().is_some_and(|door: &mut Door| door.wake_at.take_if(|at| *at == self.now).is_some());
+        let stage = process.wake_at.take_if(|at| *at == self.now).is_some();
+        if door {
+            self.door_event(at, DoorEvent::Time);
         }
-        if let Some(process) = self.processes.iter_mut().find(|p| p.replica == *at)
-            && process.wake_at == Some(self.now)
-        {
-            process.wake_at = None;
+        if stage {
             self.stage_event(at, Event::Time);
         }
     }

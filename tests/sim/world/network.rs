@@ -10,11 +10,11 @@ use std::time::Duration;
 
 impl World {
     pub fn deliver(&mut self, to: &ReplicaId, from: ReplicaId, body: Body) {
-        let door = self.processes[0].replica == *to;
         match body {
-            Body::Feedback(feedback) => self.door_event(DoorEvent::Feedback { from, feedback }),
-            Body::CloseAck { number } => self.door_event(DoorEvent::CloseAck { from, number }),
-            Body::Reply(reply) if door && from == *to => self.door_event(DoorEvent::Reply(reply)),
+            Body::Ping => {}
+            Body::Feedback(feedback) => self.door_event(to, DoorEvent::Feedback { from, feedback }),
+            Body::CloseAck { number } => self.door_event(to, DoorEvent::CloseAck { from, number }),
+            Body::Reply(reply) if from == *to => self.door_event(to, DoorEvent::Reply(reply)),
             Body::Reply(reply) => self.stage_event(to, Event::Reply { from, reply }),
             Body::FeedbackAck { number } => self.stage_event(to, Event::FeedbackAck { from, number }),
             Body::CloseNow { number, closes } => self.stage_event(to, Event::CloseNow { from, number, closes }),

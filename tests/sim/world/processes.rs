@@ -5,15 +5,22 @@ use bytes::{Bytes, BytesMut};
 use stageline::base::{Fault, HostTensor, ReplicaId, StageIndex, Tick};
 use stageline::core::link::Room;
 use stageline::core::machine::{Action, Event, StageMachine, StageSetup};
-use stageline::core::message::{Body, LinkLoad, LinkMail};
+use stageline::core::message::{Body, Feedback, LinkLoad, LinkMail, Report};
+use stageline::core::requests::{Candidate, DoorMachine, DoorSetup};
 use stageline::core::{BatchId, Microbatch, Output, Ticket};
 use stageline::engine::Executor;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 pub struct Process {
     pub replica: ReplicaId,
     pub alive: bool,
+    /// At stage 0.
+    pub door: Option<Door>,
+    /// Since when it has been about to end.
+    pub drained_since: Option<Tick>,
+    /// Whose leases it does not see.
+    pub blind_to: BTreeSet<ReplicaId>,
     pub machine: StageMachine,
     pub executor: Box<dyn Executor>,
     pub parked: HashMap<Ticket, HostTensor>,
@@ -22,6 +29,26 @@ pub struct Process {
     pub output: Option<BytesMut>,
     pub next_ticket: u64,
     pub wake_at: Option<Tick>,
+}
+
+/// The door of a process.
+pub struct Door {
+    pub machine: DoorMachine,
+    pub wake_at: Option<Tick>,
+    /// Who is about to end, as far as it was told.
+    pub draining: BTreeSet<ReplicaId>,
+}
+
+impl Process {
+    pub fn stage(&self) -> StageIndex {
+        self.machine.setup().stage
+    }
+
+    /// Whether it was told to end and has nothing left to do.
+    pub fn has_finished(&self) -> bool {
+        let door = self.door.as_ref().is_none_or(|door| door.machine.is_quiet());
+        self.alive && self.drained_since.is_some() && door && self.machine.is_quiet()
+    }
 }
 
 /// A microbatch that was handed to a device.
@@ -45,18 +72,6 @@ pub struct Shape {
 }
 
 impl Shape {
-    pub fn of(process: &Process) -> Self {
-        let setup = process.machine.setup();
-        Self {
-            kv_blocks: setup.kv_blocks,
-            block_size: setup.block_size,
-            max_batch_tokens: setup.max_batch_tokens,
-            max_num_seqs: setup.max_num_seqs,
-            microbatches: setup.microbatches,
-            delay: setup.max_batch_delay,
-        }
-    }
-
     /// Room for the longest encoder sequence beside what decode keeps.
     pub fn window(self, hidden: usize) -> Room {
         let rows = u64::from(self.max_num_seqs) + 48 + u64::from(self.max_batch_tokens);
@@ -65,7 +80,9 @@ impl Shape {
 }
 
 impl World {
-    pub fn start(&mut self, stage: StageIndex, shape: Shape) -> Process {
+    /// Starts a process that serves `stage`, and gives it a lease.
+    pub fn start(&mut self, stage: StageIndex) {
+        let shape = self.shape;
         self.boots += 1;
         let replica = ReplicaId::new(&format!("s{stage}"), self.boots);
         let hidden = self.model.hidden();
@@ -88,9 +105,17 @@ impl World {
             planted: self.planted,
         };
         let executor = self.model.executor(stage, self.stages, shape);
-        Process {
+        let setup_of_door = DoorSetup { me: replica.clone(), boot: self.boots, ..self.doors.clone() };
+        let door =
+            |setup| Door { machine: DoorMachine::new(self.now, setup), wake_at: None, draining: BTreeSet::new() };
+        let candidate = Candidate { replica: replica.clone(), draining: false, live_sequences: 0 };
+        self.leases[usize::from(stage)].insert(0, candidate);
+        self.processes.push(Process {
             replica,
             alive: true,
+            door: (stage == 0).then_some(setup_of_door).map(door),
+            drained_since: None,
+            blind_to: BTreeSet::new(),
             machine: StageMachine::new(setup),
             executor,
             parked: HashMap::new(),
@@ -98,7 +123,7 @@ impl World {
             output: None,
             next_ticket: 0,
             wake_at: None,
-        }
+        });
     }
 
     pub fn stage_event(&mut self, at: &ReplicaId, event: Event) {
@@ -119,6 +144,14 @@ impl World {
             process.wake_at = Some(deadline);
             self.later(deadline, Happening::Wake { at: at.clone() });
         }
+        self.end_if_finished(index);
+    }
+
+    /// A process that was told to end does so as soon as nothing is left to do.
+    pub fn end_if_finished(&mut self, index: usize) {
+        if self.processes[index].has_finished() {
+            self.later(self.now, Happening::Exit(self.processes[index].replica.clone()));
+        }
     }
 
     pub fn act(&mut self, index: usize, action: Action) {
@@ -127,7 +160,14 @@ impl World {
         let me = process.replica.clone();
         match action {
             Action::Run(batch) => self.hand_over(index, batch),
-            Action::Send { to, body, .. } => self.send(me, to, body),
+            Action::Send { to, body, .. } => {
+                if let Body::Feedback(Feedback { reports, .. }) = &body
+                    && reports.iter().any(|report| matches!(report, Report::Failed { fault, .. } if fault.message.contains("shutting down")))
+                {
+                    self.mark("given back");
+                }
+                self.send(me, to, body);
+            }
             Action::Forward { to, epoch, number, segments, ranges, .. } => {
                 let output = process.output.as_ref().map(|bytes| Bytes::copy_from_slice(bytes)).unwrap_or_default();
                 let mut rows = BytesMut::new();
