@@ -4,8 +4,6 @@ use crate::base::{Fault, FaultClass, StageIndex};
 use crate::core::{DirectOutput, DirectRun};
 use crate::door::stages::{Overview, Stages};
 use crate::door::{Answer, Intake, Readiness, Request};
-use crate::server::{Pipeline, Serving, StageAccess};
-use crate::shard::write::hex;
 use futures::future::BoxFuture;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -27,7 +25,7 @@ pub struct Lobby {
 #[derive(Clone)]
 enum Door {
     Loading,
-    Open(Option<Arc<dyn Intake>>, Arc<StageAccess>),
+    Open(Option<Arc<dyn Intake>>, Arc<dyn Stages>),
     /// It will never open.
     Failed(Fault),
 }
@@ -42,25 +40,22 @@ impl Drop for Place<'_> {
 }
 
 impl Lobby {
-    /// The lobby of `pipeline`, all of which has yet to load.
-    pub fn new(pipeline: &Pipeline) -> Self {
-        let (manifest, cut) = (hex(&pipeline.digest), pipeline.cut.clone());
-        let (embeds, vocab) = (pipeline.embeds, pipeline.vocab);
+    /// The lobby of a pipeline that is `closed` and has yet to load. At most so many wait, and so long.
+    pub fn new(closed: Overview, most: (usize, Duration)) -> Self {
         Self {
-            embeds,
-            closed: Overview { manifest, cut, embeds, vocab, ..Overview::default() },
+            embeds: closed.embeds,
+            closed,
             door: watch::Sender::new(Door::Loading),
             readiness: Mutex::new(Readiness::NotReady("loading: try again in some seconds".into())),
             waiting: AtomicUsize::new(0),
-            most: (pipeline.options.max_queue, pipeline.options.stage_timeout),
+            most,
         }
     }
 
-    /// Lets those who wait in.
-    pub fn open(&self, serving: &Serving) {
-        let reception = serving.reception.clone().map(|reception| reception as Arc<dyn Intake>);
+    /// Lets those who wait in, to `reception` if the stage has one.
+    pub fn open(&self, reception: Option<Arc<dyn Intake>>, stages: Arc<dyn Stages>) {
         self.set(Readiness::Ready);
-        self.door.send_replace(Door::Open(reception, serving.access.clone()));
+        self.door.send_replace(Door::Open(reception, stages));
     }
 
     /// Not ready any more for whoever asks; requests that come all the same are still taken.
@@ -143,4 +138,81 @@ impl Stages for Lobby {
 
 fn still_loading() -> Fault {
     Fault::new(FaultClass::Unavailable, "the stage is still loading: try again in some seconds")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::door::Input;
+
+    /// Refuses all, so that whoever got here can be told.
+    struct Here;
+
+    impl Intake for Here {
+        fn submit(&self, request: Request) -> BoxFuture<'_, Result<Answer, Fault>> {
+            Box::pin(std::future::ready(Err(Fault::invalid(format!("got {}", request.call_id)))))
+        }
+
+        fn readiness(&self) -> Readiness {
+            Readiness::Ready
+        }
+
+        fn embeds(&self) -> bool {
+            false
+        }
+    }
+
+    impl Stages for Here {
+        fn run(&self, _: Option<StageIndex>, _: DirectRun) -> BoxFuture<'_, Result<DirectOutput, Fault>> {
+            Box::pin(std::future::ready(Err(still_loading())))
+        }
+
+        fn overview(&self) -> Overview {
+            Overview::default()
+        }
+    }
+
+    fn lobby(most: usize, patience: Duration) -> Lobby {
+        Lobby::new(Overview::default(), (most, patience))
+    }
+
+    fn request() -> Request {
+        Request::new("it", Input::Text("x".into()))
+    }
+
+    #[tokio::test]
+    async fn who_comes_while_it_loads_waits_and_gets_in() {
+        let lobby = lobby(1, Duration::from_secs(60));
+        let mut first = lobby.submit(request());
+        assert!(futures::poll!(&mut first).is_pending());
+        let second = lobby.submit(request()).await.unwrap_err();
+        assert_eq!(second.class, FaultClass::Overloaded, "{second}");
+        lobby.open(Some(Arc::new(Here)), Arc::new(Here));
+        assert_eq!(first.await.unwrap_err().message, "got it");
+        assert_eq!(
+            lobby.submit(request()).await.unwrap_err().message,
+            "got it",
+            "its place is free, and none is needed"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_longer_than_it_may() {
+        let lobby = lobby(2, Duration::from_secs(30));
+        let came = tokio::time::Instant::now();
+        let hurried = Request { deadline: Some(Duration::from_secs(2)), ..request() };
+        let (first, second) = tokio::join!(lobby.submit(request()), lobby.submit(hurried));
+        assert_eq!([first, second].map(|outcome| outcome.unwrap_err().class), [FaultClass::Unavailable; 2]);
+        assert_eq!(came.elapsed().as_secs(), 30);
+    }
+
+    #[tokio::test]
+    async fn a_stage_that_does_not_start_sends_them_away() {
+        let lobby = lobby(1, Duration::from_secs(60));
+        let mut waiting = lobby.submit(request());
+        assert!(futures::poll!(&mut waiting).is_pending());
+        lobby.fail("it does not start");
+        assert_eq!(waiting.await.unwrap_err().message, "it does not start");
+        assert_eq!(lobby.submit(request()).await.unwrap_err().message, "it does not start");
+    }
 }

@@ -8,7 +8,9 @@ use crate::config::{DoorConfig, ServeConfig};
 use crate::door;
 use crate::door::Intake;
 use crate::door::http::{self, HttpLimits, HttpState};
-use crate::server::Serving;
+use crate::door::stages::Overview;
+use crate::server::{Pipeline, Serving};
+use crate::shard::write::hex;
 use anyhow::{Context, bail};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -55,7 +57,7 @@ pub async fn answer_http(
     let listener = tokio::net::TcpListener::bind(door.http).await;
     let listener = listener.with_context(|| format!("cannot listen on {}", door.http))?;
     let address = listener.local_addr()?;
-    let lobby = Arc::new(Lobby::new(&site.pipeline));
+    let lobby = Arc::new(lobby(&site.pipeline));
     let limits = HttpLimits {
         max_body_bytes: door.max_body_bytes,
         max_inflight: door.max_inflight.map_or(0, |most| most as usize),
@@ -90,7 +92,7 @@ pub async fn answer_http(
             return not_serving.map(|_| ExitCode::SUCCESS);
         }
     };
-    lobby.open(&serving);
+    lobby.open(serving.reception.clone().map(|reception| reception as Arc<dyn Intake>), serving.access.clone());
     tracing::info!(stage, %address, pipeline = site.pipeline.name, "ready");
     let on_nats = serving.net.clone().filter(|_| stage == 0).map(|net| {
         let (client, subject) = (net.client().clone(), net.subjects().ask());
@@ -139,6 +141,14 @@ async fn delivered<T>(mut answering: JoinHandle<T>) {
     if tokio::time::timeout(DELIVERY, &mut answering).await.is_err() {
         answering.abort();
     }
+}
+
+/// Where requests wait while the stage loads.
+fn lobby(pipeline: &Pipeline) -> Lobby {
+    let (manifest, cut) = (hex(&pipeline.digest), pipeline.cut.clone());
+    let (embeds, vocab) = (pipeline.embeds, pipeline.vocab);
+    let closed = Overview { manifest, cut, embeds, vocab, ..Overview::default() };
+    Lobby::new(closed, (pipeline.options.max_queue, pipeline.options.stage_timeout))
 }
 
 /// Resolves at SIGTERM or SIGINT.

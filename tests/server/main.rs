@@ -7,7 +7,7 @@
 #[path = "../support/environment.rs"]
 mod environment;
 #[path = "../support/nats.rs"]
-#[allow(dead_code, reason = "no broker dies here: tests/net does that")]
+#[allow(dead_code, reason = "brokers of all kinds are tests/net's")]
 mod nats;
 #[path = "../support/patience.rs"]
 mod patience;
@@ -19,6 +19,7 @@ mod tiny;
 
 mod calls;
 mod deaths;
+mod drains;
 mod golden;
 mod kills;
 mod looking;
@@ -27,5 +28,6 @@ mod mixed;
 mod pipelines;
 mod places;
 mod programs;
+mod replicas;
 mod served;
 mod ups;

@@ -112,6 +112,14 @@ impl Cluster {
         self.pipeline.program_in(environment, &["serve"], &["--stage", &stage, "--nats", &url])
     }
 
+    /// One more process that serves `stage`, told `more`.
+    pub async fn another(&self, stage: usize, more: &[&str]) -> (Program, Place) {
+        let (number, url) = (stage.to_string(), self.broker.url());
+        let program = self.pipeline.program(&["serve"], &[&["--stage", &number, "--nats", &url], more].concat());
+        let place = Place::new(stage, program.ready(stage, 1).await);
+        (program, place)
+    }
+
     /// Kills a stage's process.
     pub async fn kill(&mut self, stage: usize) {
         self.stages[stage].0.kill().await;
@@ -132,6 +140,11 @@ impl Cluster {
     /// The process of a stage.
     pub fn process(&mut self, stage: usize) -> &mut Program {
         &mut self.stages[stage].0
+    }
+
+    /// Whether the log of a stage's process holds what `find` looks for, so far.
+    pub fn log(&self, stage: usize, find: impl Fn(&[String]) -> bool) -> bool {
+        self.stages[stage].0.log(find)
     }
 
     /// What a stage's process has open, runs and shares.

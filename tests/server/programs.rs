@@ -60,6 +60,11 @@ impl Program {
         found.unwrap_or_else(|| panic!("the program ended before {what}:\n{}", self.lines.borrow().join("\n")))
     }
 
+    /// Whether the log holds what `find` looks for, so far.
+    pub fn log(&self, find: impl Fn(&[String]) -> bool) -> bool {
+        find(&self.lines.borrow())
+    }
+
     /// The address that `stage` serves HTTP on, when it has said for the `time`th time (from 1) that it is ready.
     pub async fn ready(&self, stage: usize, time: usize) -> String {
         let ready = |line: &String| {

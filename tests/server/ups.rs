@@ -43,7 +43,8 @@ async fn an_answer_is_finished_before_one_process_stops() {
 async fn answers_and_requests_that_wait_are_finished_before_a_process_each_stops() {
     let broker = NatsServer::start().await;
     // One at a time: between two answers, no stage but the door's has anything to do, and none must take that for the end.
-    let more = ["--nats", &broker.url(), "--healthcheck-interval", "1s", "--max-num-seqs", "1"];
+    let more =
+        ["--nats", &broker.url(), "--healthcheck-interval", "1s", "--max-num-seqs", "1", "--queue-timeout", "1h"];
     let pipeline = Pipeline::fake();
     let mut program = pipeline.program(&["up"], &more);
     let door = Place::new(0, program.ready(0, 1).await);

@@ -4,6 +4,10 @@ use crate::base::{Fault, FaultClass};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
+use std::time::Duration;
+
+/// After how long a refused client may try again, where nothing better is known.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// An answer that says why there is none: a fault, and its status where HTTP has one that faults have not.
 #[derive(Debug)]
@@ -65,7 +69,8 @@ impl IntoResponse for Refusal {
         let mut response = (self.status, [(header::CONTENT_TYPE, json)], body).into_response();
         let headers = response.headers_mut();
         if matches!(self.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            let wait = self.fault.retry_after.unwrap_or(AGAIN);
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs() + u64::from(wait.subsec_nanos() > 0)));
         }
         if self.status == StatusCode::TOO_MANY_REQUESTS {
             // By this name OpenFaaS' queue worker knows that the function is full, not broken.

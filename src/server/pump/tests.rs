@@ -109,7 +109,7 @@ async fn counts_a_fault() {
     let load: Loader = Box::new(|| Ok(Box::new(FakeExecutor::new(setup)) as Box<dyn Executor>));
     let mut device = Device::start("test", vec![load]).await.unwrap();
     let metrics = Arc::new(Metrics::new("tiny", 0..1));
-    let drain = CancellationToken::new();
+    let drain = Drain::default();
     let (mail, view) = (net.register(stage.clone()), leases.watch());
     let pump = Pump::new(PumpParts {
         machine: StageMachine::new(options().stage(&stage.replica, (0, 1), HIDDEN)),
