@@ -2,6 +2,7 @@
 
 mod bert;
 mod family;
+mod inert;
 mod llama;
 mod rope;
 mod sentence;
@@ -140,7 +141,7 @@ impl ModelSpec {
     /// `InvalidRequest`, one line that names every setting that is missing, wrong or not supported, with its value.
     pub fn parse(config: &Value) -> Result<Self, Fault> {
         let mut settings = Settings::of("config.json", config)?;
-        let kind = settings.take("model_type").unwrap_or(&Value::Null);
+        let kind = settings.take("model_type").cloned().or_else(|| implied_type(config)).unwrap_or(Value::Null);
         let spec = if kind == "bert" {
             Self::Bert(bert::read(&mut settings))
         } else if let Some(family) = kind.as_str().and_then(Family::of) {
@@ -148,7 +149,7 @@ impl ModelSpec {
         } else {
             // Its other settings are of a family that is not known: complaining of each would say nothing.
             let known = "llama, mistral, qwen2, qwen3 or bert";
-            let fault = format!("config.json: model_type = {} is not supported (only {known})", shown(kind));
+            let fault = format!("config.json: model_type = {} is not supported (only {known})", shown(&kind));
             return Err(Fault::invalid(fault));
         };
         settings.finish()?;
@@ -200,6 +201,17 @@ impl ModelSpec {
             Self::Bert(s) => s.vocab,
         }
     }
+}
+
+/// The `model_type` that the only architecture of `config` implies: the oldest configurations do not state it.
+fn implied_type(config: &Value) -> Option<Value> {
+    let [architecture] = config.get("architectures")?.as_array()?.as_slice() else { return None };
+    let name = architecture.as_str()?;
+    if bert::ARCHITECTURES.contains(&name) {
+        return Some("bert".into());
+    }
+    let family = Family::ALL.into_iter().find(|family| family.architectures().contains(&name));
+    family.map(|family| family.model_type().into())
 }
 
 /// The JSON file `name` of `dir`.

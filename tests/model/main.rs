@@ -7,6 +7,7 @@ mod decoders;
 mod families;
 mod files;
 mod pipeline;
+mod public;
 mod random;
 #[path = "../support/real_models.rs"]
 mod real_models;

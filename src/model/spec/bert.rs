@@ -1,25 +1,27 @@
 //! The settings of a BERT-type encoder.
 
 use super::BertSpec;
-use super::settings::{INERT, MAX_WIDTH, Settings};
+use super::inert;
+use super::settings::{MAX_WIDTH, Settings};
 use crate::base::limits::MAX_STAGES;
-use serde_json::{Value, json};
+use serde_json::json;
+
+/// Entries of `architectures` whose encoder, and nothing else, is what is run.
+pub(super) const ARCHITECTURES: [&str; 4] =
+    ["BertModel", "BertForMaskedLM", "BertForPreTraining", "BertForNextSentencePrediction"];
+/// `max_position_embeddings` where a configuration is silent.
+const UNSAID_POSITIONS: usize = 512;
 
 /// Reads a config.json whose model_type is `bert`; problems are noted in `settings`. Defaults are transformers'.
 pub(super) fn read(settings: &mut Settings<'_>) -> BertSpec {
-    settings.inert(&INERT);
+    inert::strike_off(settings);
     // The pooler and the heads of pre-training are not part of a sentence's vector.
     settings.inert(&["directionality", "pooler_fc_size", "pooler_num_attention_heads", "pooler_num_fc_layers"]);
     settings.inert(&["pooler_size_per_head", "pooler_type", "tie_word_embeddings", "eos_token_id"]);
-    let architectures = ["BertModel", "BertForMaskedLM", "BertForPreTraining"].map(|name| json!([name]));
-    settings.only("architectures", &architectures);
-    settings.only("hidden_act", &[json!("gelu")]);
+    settings.architectures(&ARCHITECTURES);
+    settings.only("hidden_act", &[json!("gelu"), json!("gelu_python")]);
     settings.only("position_embedding_type", &[json!("absolute")]);
-    for key in ["is_decoder", "is_encoder_decoder", "add_cross_attention"] {
-        settings.only(key, &[json!(false)]);
-    }
-    settings.only("pruned_heads", &[json!({})]);
-    settings.only("quantization_config", &[] as &[Value]);
+    settings.only("is_decoder", &[json!(false)]);
     let hidden = settings.count("hidden_size", MAX_WIDTH);
     let heads = settings.count("num_attention_heads", MAX_WIDTH);
     if settings.is_sound() && !hidden.is_multiple_of(heads) {
@@ -32,7 +34,7 @@ pub(super) fn read(settings: &mut Settings<'_>) -> BertSpec {
         heads,
         vocab: settings.count("vocab_size", MAX_WIDTH),
         type_vocab: settings.count_if_set("type_vocab_size", MAX_WIDTH).unwrap_or(2),
-        max_positions: settings.count("max_position_embeddings", MAX_WIDTH),
+        max_positions: settings.count_if_set("max_position_embeddings", MAX_WIDTH).unwrap_or(UNSAID_POSITIONS),
         norm_eps: settings.positive("layer_norm_eps", 1e-12) as f32,
     }
 }

@@ -21,23 +21,47 @@ pub(super) enum Family {
 }
 
 impl Family {
+    /// Every family.
+    pub(super) const ALL: [Self; 4] = [Self::Llama, Self::Mistral, Self::Qwen2, Self::Qwen3];
+
     pub(super) fn of(model_type: &str) -> Option<Self> {
-        match model_type {
-            "llama" => Some(Self::Llama),
-            "mistral" => Some(Self::Mistral),
-            "qwen2" => Some(Self::Qwen2),
-            "qwen3" => Some(Self::Qwen3),
-            _ => None,
+        Self::ALL.into_iter().find(|family| family.model_type() == model_type)
+    }
+
+    /// Its `model_type`.
+    pub(super) fn model_type(self) -> &'static str {
+        match self {
+            Self::Llama => "llama",
+            Self::Mistral => "mistral",
+            Self::Qwen2 => "qwen2",
+            Self::Qwen3 => "qwen3",
         }
     }
 
-    /// The only entry of `architectures`.
-    pub(super) fn architecture(self) -> &'static str {
+    /// What `architectures` may hold; the first Llamas were written as `LLaMA`.
+    pub(super) fn architectures(self) -> &'static [&'static str] {
         match self {
-            Self::Llama => "LlamaForCausalLM",
-            Self::Mistral => "MistralForCausalLM",
-            Self::Qwen2 => "Qwen2ForCausalLM",
-            Self::Qwen3 => "Qwen3ForCausalLM",
+            Self::Llama => &["LlamaForCausalLM", "LLaMAForCausalLM"],
+            Self::Mistral => &["MistralForCausalLM"],
+            Self::Qwen2 => &["Qwen2ForCausalLM"],
+            Self::Qwen3 => &["Qwen3ForCausalLM"],
+        }
+    }
+
+    /// `max_position_embeddings` where a configuration is silent.
+    pub(super) fn unsaid_positions(self) -> usize {
+        match self {
+            Self::Llama => 2048,
+            Self::Mistral => 131_072,
+            Self::Qwen2 | Self::Qwen3 => 32_768,
+        }
+    }
+
+    /// `eos_token_id` where a configuration is silent; one that says `null` has none.
+    pub(super) fn unsaid_eos(self) -> &'static [u32] {
+        match self {
+            Self::Llama | Self::Mistral => &[2],
+            Self::Qwen2 | Self::Qwen3 => &[],
         }
     }
 
@@ -65,30 +89,48 @@ impl Family {
     }
 }
 
-/// Which of `layers` layers see how far back.
-pub(super) fn sliding(settings: &mut Settings<'_>, family: Family, layers: usize) -> Option<Sliding> {
-    match family {
-        Family::Llama => {
-            settings.only("sliding_window", &[]);
-            settings.only("use_sliding_window", &[json!(false)]);
-            None
-        }
-        Family::Mistral => window(settings).map(|window| Sliding { window, layers: (0..layers).collect() }),
+/// Which of `layers` layers see how far back, of `positions` at most.
+pub(super) fn sliding(
+    settings: &mut Settings<'_>,
+    family: Family,
+    (layers, positions): (usize, usize),
+) -> Option<Sliding> {
+    let (window, full) = match family {
         Family::Qwen2 | Family::Qwen3 => {
             let used = settings.flag("use_sliding_window", false);
-            let window = window(settings).filter(|_| used);
-            let full = full_layers(settings);
-            let layers = match settings.take("layer_types") {
-                Some(types) => typed(settings, types, layers),
-                None => (full..layers).filter(|_| window.is_some()).collect(),
-            };
-            if window.is_none() && !layers.is_empty() {
-                settings
-                    .problem("layer_types has a sliding_attention, but use_sliding_window and sliding_window do not");
-            }
-            window.filter(|_| !layers.is_empty()).map(|window| Sliding { window, layers })
+            (window(settings).filter(|_| used), full_layers(settings))
         }
+        Family::Llama | Family::Mistral => (one_window(settings, family, positions), 0),
+    };
+    let layers = match settings.take("layer_types") {
+        Some(types) => typed(settings, types, layers),
+        None => (full..layers).filter(|_| window.is_some()).collect(),
+    };
+    if window.is_none() && !layers.is_empty() {
+        settings.problem("layer_types has a sliding_attention, but no other setting asks for a window");
     }
+    window.filter(|_| !layers.is_empty()).map(|window| Sliding { window, layers })
+}
+
+/// The window of every layer of a family that has no flag for it. Where a flag is set all the same, and contradicts the
+/// reference, which does not look at it, only a window that no sequence reaches is neither.
+fn one_window(settings: &mut Settings<'_>, family: Family, positions: usize) -> Option<usize> {
+    let flag = settings.take("use_sliding_window").map(|_| settings.flag("use_sliding_window", true));
+    if family == Family::Mistral {
+        let window = window(settings);
+        if flag == Some(false) && window.is_some_and(|window| window < positions) {
+            settings.problem("use_sliding_window = false, but sliding_window is set, and what decides in Mistral");
+        }
+        return window;
+    }
+    let window = settings.count_if_set("sliding_window", MAX_WIDTH);
+    if flag == Some(true) {
+        settings.refuse("use_sliding_window", &json!(true), "only false");
+    }
+    if let Some(window) = window.filter(|window| flag != Some(false) && *window < positions) {
+        settings.refuse("sliding_window", &json!(window), "only unset: Llama has no window");
+    }
+    None
 }
 
 /// `sliding_window`; null is none.

@@ -1,30 +1,20 @@
 //! The settings of a Llama-type decoder.
 
 use super::family::{Family, sliding};
-use super::settings::{INERT, MAX_WIDTH, Settings};
-use super::{LlamaSpec, rope};
+use super::settings::{MAX_WIDTH, Settings};
+use super::{LlamaSpec, inert, rope};
 use crate::base::limits::MAX_STAGES;
 use serde_json::{Value, json};
 
 /// Reads the config.json of a model of `family`; problems are noted in `settings`. Defaults are transformers'.
 pub(super) fn read(settings: &mut Settings<'_>, family: Family) -> LlamaSpec {
-    settings.inert(&INERT);
-    settings.only("architectures", &[json!([family.architecture()])]);
+    inert::strike_off(settings);
+    settings.architectures(family.architectures());
     settings.only("hidden_act", &[json!("silu"), json!("swish")]);
-    settings.only("pretraining_tp", &[json!(1)]);
-    // Settings of relatives of Llama; each is accepted where it asks for nothing.
-    for key in ["quantization_config", "attn_logit_softcapping", "final_logit_softcapping"] {
-        settings.only(key, &[]);
-    }
-    for key in ["is_encoder_decoder", "is_decoder", "add_cross_attention", "rope_interleaved"] {
-        settings.only(key, &[json!(false)]);
-    }
-    for key in ["embedding_multiplier", "residual_multiplier", "logits_scaling", "logit_scale", "partial_rotary_factor"]
-    {
-        settings.only(key, &[json!(1)]);
-    }
-    settings.only("attention_multiplier", &[]);
-    settings.only("pruned_heads", &[json!({})]);
+    // Into how many products one was cut in training: their sum is the product.
+    settings.count_if_set("pretraining_tp", MAX_WIDTH);
+    settings.flag("is_decoder", true);
+    settings.only("is_causal", &[json!(true)]);
     settings.only("is_llama_config", &[json!(true)]);
 
     let hidden = settings.count("hidden_size", MAX_WIDTH);
@@ -36,7 +26,8 @@ pub(super) fn read(settings: &mut Settings<'_>, family: Family) -> LlamaSpec {
         check_heads(settings, hidden, (heads, kv_heads), head_dim);
     }
     let head_dim = head_dim.unwrap_or(hidden / heads);
-    let max_positions = settings.count("max_position_embeddings", MAX_WIDTH);
+    let max_positions = settings.count_if_set("max_position_embeddings", MAX_WIDTH);
+    let max_positions = max_positions.unwrap_or(family.unsaid_positions());
     let (rope_theta, rope_scaling) = rope::read(settings);
     let [attention_bias, mlp_bias] = ["attention_bias", "mlp_bias"].map(|key| {
         if family.flags().contains(&key) {
@@ -63,8 +54,8 @@ pub(super) fn read(settings: &mut Settings<'_>, family: Family) -> LlamaSpec {
         out_bias: attention_bias,
         mlp_bias,
         head_norms: family == Family::Qwen3,
-        sliding: sliding(settings, family, layers),
-        eos: tokens(settings, "eos_token_id"),
+        sliding: sliding(settings, family, (layers, max_positions)),
+        eos: if settings.says("eos_token_id") { tokens(settings, "eos_token_id") } else { family.unsaid_eos().into() },
     }
 }
 
@@ -130,7 +121,7 @@ mod tests {
     fn settings_are_honoured() {
         let spec = llama(json!({}));
         assert_eq!((spec.head_dim, spec.norm_eps, spec.rope_theta, spec.tied), (16, 1e-6, 10_000.0, false));
-        assert_eq!((spec.eos, spec.rope_scaling), (vec![], None));
+        assert_eq!((spec.eos, spec.rope_scaling), (vec![2], None));
         assert_eq!(llama(json!({"num_key_value_heads": null})).kv_heads, 4);
         assert_eq!(llama(json!({"head_dim": 32})).head_dim, 32);
         assert_eq!(llama(json!({"eos_token_id": 2})).eos, [2]);
@@ -159,7 +150,8 @@ mod tests {
             (json!({"embedding_multiplier": 12.0}), "embedding_multiplier = 12.0"),
             (json!({"residual_multiplier": 0.2}), "residual_multiplier = 0.2"),
             (json!({"logits_scaling": 8}), "logits_scaling = 8"),
-            (json!({"pretraining_tp": 2}), "pretraining_tp = 2"),
+            (json!({"pretraining_tp": 0}), "pretraining_tp = 0"),
+            (json!({"use_mrope": true}), "use_mrope = true"),
             (json!({"rope_interleaved": true}), "rope_interleaved = true"),
             (json!({"rope_scaling": {"type": "yarn", "factor": 4}}), r#"rope_type = "yarn""#),
             (json!({"rope_scaling": {"type": "dynamic", "factor": 4}}), r#"rope_type = "dynamic""#),
@@ -247,7 +239,7 @@ mod tests {
         for (model_type, change, said) in [
             ("mistral", json!({"attention_bias": true}), "attention_bias = true"),
             ("mistral", json!({"sliding_window": 0}), "sliding_window = 0"),
-            ("mistral", json!({"layer_types": []}), "layer_types = [] is not known"),
+            ("mistral", json!({"layer_types": []}), "layer_types = [] is not full_attention"),
             ("mistral", json!({"architectures": ["LlamaForCausalLM"]}), "architectures = "),
             ("qwen2", json!({"mlp_bias": true}), "mlp_bias = true"),
             ("qwen2", json!({"max_window_layers": -1}), "max_window_layers = -1"),

@@ -5,24 +5,27 @@ use super::settings::{MAX_WIDTH, Settings, shown};
 use crate::base::Fault;
 use serde_json::{Value, json};
 
-/// `rope_theta` and `rope_scaling`, or `rope_parameters`, which newer configurations have in place of both.
+/// `rope_theta` and `rope_scaling`, or `rope_parameters`, which newer configurations have in place of both. Where several
+/// are there they must agree.
 pub(super) fn read(settings: &mut Settings<'_>) -> (f64, Option<RopeScaling>) {
     let outer = settings.take("rope_theta").is_some();
     let theta = settings.positive("rope_theta", 10_000.0);
-    let scaling = settings.take("rope_scaling");
-    let Some(parameters) = settings.take("rope_parameters") else {
-        return (theta, scaling.and_then(|value| nested(settings, "rope_scaling", value, theta).1));
-    };
-    let (inner, new) = nested(settings, "rope_parameters", parameters, theta);
-    if outer && inner != theta {
-        settings.problem(format_args!("rope_theta = {theta} and rope_parameters.rope_theta = {inner} differ"));
+    let mut found = None;
+    for key in ["rope_parameters", "rope_scaling"] {
+        let Some(value) = settings.take(key) else { continue };
+        let (inner, scaling) = nested(settings, key, value, theta);
+        if outer && inner != theta {
+            settings.problem(format_args!("rope_theta = {theta} and {key}.rope_theta = {inner} differ"));
+        }
+        match &found {
+            None => found = Some((inner, scaling)),
+            Some((_, first)) if *first != scaling => {
+                settings.problem(format_args!("rope_scaling = {} and rope_parameters differ", shown(value)));
+            }
+            Some(_) => {}
+        }
     }
-    if let Some(value) = scaling
-        && nested(settings, "rope_scaling", value, theta).1 != new
-    {
-        settings.problem(format_args!("rope_scaling = {} and rope_parameters differ", shown(value)));
-    }
-    (inner, new)
+    found.unwrap_or((theta, None))
 }
 
 /// The settings inside `rope_scaling` or `rope_parameters`.
@@ -36,14 +39,26 @@ fn nested(settings: &mut Settings<'_>, key: &str, value: &Value, theta: f64) -> 
         if new.is_some() && old.is_some() && new != old {
             inner.problem("rope_type and type differ");
         }
-        let kind = new.or(old).cloned().unwrap_or(json!("default"));
-        let scaling = match kind.as_str() {
-            Some("default") => None,
-            Some("linear") => Some(RopeScaling::Linear { factor: factor(&mut inner) }),
+        let kind = new.or(old);
+        let scaling = match kind.map_or(Some("default"), Value::as_str) {
+            Some("default") => {
+                // A type that scales nothing leaves nothing to how much.
+                if kind.is_some() {
+                    inner.inert(&["factor", "original_max_position_embeddings"]);
+                }
+                None
+            }
+            Some("linear") => {
+                inner.inert(&["original_max_position_embeddings"]);
+                Some(RopeScaling::Linear { factor: factor(&mut inner) })
+            }
             Some("llama3") => Some(llama3(&mut inner)),
             _ => {
                 // What else it sets belongs to that type, and would only repeat the complaint.
-                let fault = format!("{key}: rope_type = {} is not supported (default, linear or llama3)", shown(&kind));
+                let fault = format!(
+                    "{key}: rope_type = {} is not supported (default, linear or llama3)",
+                    shown(kind.unwrap_or(&Value::Null))
+                );
                 return Err(Fault::invalid(fault));
             }
         };

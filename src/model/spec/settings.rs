@@ -101,6 +101,15 @@ impl<'a> Settings<'a> {
         }
     }
 
+    /// `architectures`, each of which must be one of `known`.
+    pub(super) fn architectures(&mut self, known: &[&str]) {
+        let Some(value) = self.take("architectures") else { return };
+        let is_known = |one: &Value| one.as_str().is_some_and(|one| known.contains(&one));
+        if !value.as_array().is_some_and(|list| list.iter().all(is_known)) {
+            self.refuse("architectures", value, format_args!("only {}", known.join(" or ")));
+        }
+    }
+
     /// Settings that change nothing of what is computed here.
     pub(super) fn inert(&mut self, keys: &[&str]) {
         for &key in keys {
@@ -108,10 +117,18 @@ impl<'a> Settings<'a> {
         }
     }
 
-    /// Whether nothing was wrong and every key was read.
+    /// Settings that change nothing, known by their names.
+    pub(super) fn inert_if(&mut self, is_inert: impl Fn(&str) -> bool) {
+        self.unread.retain(|key| !is_inert(key));
+    }
+
+    /// Whether nothing was wrong and every key was read, or is `null`.
     pub(super) fn finish(mut self) -> Result<(), Fault> {
         for key in std::mem::take(&mut self.unread) {
             let value = &self.object[key];
+            if value.is_null() {
+                continue;
+            }
             let key: String = key.chars().take(60).collect();
             self.problem(format_args!("{key} = {} is not known, and so not ignored", shown(value)));
         }
@@ -130,42 +147,3 @@ pub(super) fn shown(value: &Value) -> String {
         None => json,
     }
 }
-
-/// Settings of any Hugging Face configuration that do not change inference: where the file came from, training, output
-/// options of that library's own functions, special tokens that only its tokenizer or its generation loop looks at.
-pub(super) const INERT: [&str; 34] = [
-    "_attn_implementation",
-    "_attn_implementation_autoset",
-    "_name_or_path",
-    "attention_dropout",
-    "attention_probs_dropout_prob",
-    "bos_token_id",
-    "chunk_size_feed_forward",
-    "classifier_dropout",
-    "cls_token_id",
-    "dtype",
-    "finetuning_task",
-    "gradient_checkpointing",
-    "hidden_dropout_prob",
-    "id2label",
-    "initializer_range",
-    "label2id",
-    "mask_token_id",
-    "output_attentions",
-    "output_hidden_states",
-    "pad_token_id",
-    "prefix",
-    "problem_type",
-    "return_dict",
-    "sep_token_id",
-    "task_specific_params",
-    "tf_legacy_loss",
-    "tokenizer_class",
-    "torch_dtype",
-    "torchscript",
-    "transformers.js_config",
-    "transformers_version",
-    "unk_token_id",
-    "use_bfloat16",
-    "use_cache",
-];
