@@ -95,10 +95,6 @@ impl Noise {
 }
 
 impl TensorSource for Noise {
-    fn contains(&self, name: &str) -> bool {
-        self.shapes.contains_key(name)
-    }
-
     fn tensor(&self, name: &str) -> Result<RawTensor, Fault> {
         let TensorShape { dtype, shape } = self.stored(name)?;
         let mut bytes = vec![0; shape.iter().product::<usize>() * 2];

@@ -9,9 +9,6 @@ use crate::base::Fault;
 use crate::ops::{AttentionShape, LayerNorm, Linear, Ops, share_map};
 use candle_core::{DType, Result as CandleResult, Tensor};
 
-/// What stands before a tensor's name in some files.
-const PREFIX: &str = "bert.";
-
 /// Embedding if the range begins the model, layers, pooling if it ends the model.
 #[derive(Debug)]
 pub struct BertStage {
@@ -43,9 +40,6 @@ struct Layer {
 
 impl BertStage {
     pub(super) fn load(loader: Loader<'_>, spec: &BertSpec, range: LayerRange, ops: Ops) -> Result<Self, Fault> {
-        let named = format!("{PREFIX}encoder.layer.{}.attention.self.query.weight", range.start);
-        let prefix = if loader.source.contains(&named) { PREFIX } else { "" };
-        let loader = Loader { prefix, ..loader };
         let table =
             |name: &str, rows| loader.matrix(&format!("embeddings.{name}_embeddings.weight"), rows, spec.hidden);
         let embedding = if range.start == 0 {

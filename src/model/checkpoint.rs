@@ -1,20 +1,17 @@
 //! A model folder whose configuration and weights have been checked against each other.
 
 use crate::base::Fault;
+use crate::model::naming::Naming;
 use crate::model::spec::ModelSpec;
-use crate::model::tensors::{LLAMA_EMBEDDING, LLAMA_HEAD, Part, TensorNeed};
+use crate::model::tensors::{LLAMA_EMBEDDING, Part, TensorNeed};
 use crate::plan::{ModelCost, PartCost};
-use crate::shard::{ModelFolder, TensorBytes, TensorEntry, TensorShape};
+use crate::shard::{ModelFolder, TensorBytes, TensorShape};
 use safetensors::Dtype;
 use serde_json::Value;
-use sha2::{Digest, Sha256};
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// Most problems named in one message.
-const MAX_NAMED: usize = 8;
-
-/// A model folder: what it asks for, and the tensors to do it with, all there in the right shapes and of one type.
+/// A model folder: what it asks for, and the tensors to do it with, all there in the right shapes.
 #[derive(Debug)]
 pub struct Checkpoint {
     /// The folder.
@@ -23,42 +20,40 @@ pub struct Checkpoint {
     pub spec: ModelSpec,
     /// config.json, whole.
     pub config: Value,
-    /// Element type of every weight.
+    /// Element type of most of the weights, as they are kept in memory. Single tensors may have another.
     pub dtype: Dtype,
     /// Tensors of the folder that the model does not need, by their names in it.
     pub left_out: Vec<String>,
     /// Tensors that both ends of the model need, since it ties them.
     pub tied: Vec<String>,
     folder: ModelFolder,
-    /// What stands in front of the needed names in the folder.
-    prefix: &'static str,
+    /// Names in the folder, by the model's own.
+    sources: BTreeMap<String, String>,
 }
 
 impl Checkpoint {
-    /// Opens a Hugging Face folder and checks it: every tensor that the model needs is there, in its shape and of one
-    /// type (F32, F16 or BF16), and every other one is known to play no part.
+    /// Opens a Hugging Face folder and checks it: every tensor that the model needs is there under one of its names, in its
+    /// shape and of a float type, and every other one is known to play no part.
     ///
     /// # Errors
     /// `InvalidRequest` that names what is wrong.
     pub fn open(dir: &Path) -> Result<Self, Fault> {
         let (spec, config) = ModelSpec::from_dir(dir)?;
         let folder = ModelFolder::open(dir)?;
-        let bare = |name: &str| !name.starts_with("bert.");
-        let prefix = match &spec {
-            ModelSpec::Bert(_) if folder.tensors().any(|(name, _)| !bare(name)) => "bert.",
-            _ => "",
-        };
         let needs = spec.tensors();
         let tied = match &spec {
             ModelSpec::Llama(llama) if llama.tied => vec![LLAMA_EMBEDDING.to_owned()],
             _ => vec![],
         };
         let at = |problem: String| Fault::invalid(format!("{}: {problem}", dir.display()));
-        let left_out = match_tensors(&spec, &needs, &folder, prefix).map_err(at)?;
-        let dtype = one_dtype(&needs, &folder, prefix).map_err(at)?;
-        let checkpoint = Self { dir: dir.into(), spec, config, dtype, left_out, tied, folder, prefix };
-        checkpoint.check_tied_head()?;
-        Ok(checkpoint)
+        let Naming { sources, left_out, doubles } = Naming::of(&spec, &needs, &folder).map_err(at)?;
+        for (double, source) in &doubles {
+            if !folder.same(double, source)? {
+                return Err(at(two_values(double, source, !tied.is_empty())));
+            }
+        }
+        let dtype = most_common(&folder, sources.values());
+        Ok(Self { dir: dir.into(), spec, config, dtype, left_out, tied, folder, sources })
     }
 
     /// The dtype's name in manifests.
@@ -75,9 +70,14 @@ impl Checkpoint {
         &self.folder
     }
 
-    /// The name in the folder of the tensor that the model calls `name`.
-    pub fn source_name(&self, name: &str) -> String {
-        format!("{}{name}", self.prefix)
+    /// The name in the folder of the tensor that the model calls `name`; `name` itself if the model needs no such tensor.
+    pub fn source_name<'a>(&'a self, name: &'a str) -> &'a str {
+        self.sources.get(name).map_or(name, String::as_str)
+    }
+
+    /// What the model calls the folder's tensor `source`; `None` if it does not need it.
+    pub fn model_name(&self, source: &str) -> Option<&str> {
+        self.sources.iter().find(|(_, name)| *name == source).map(|(name, _)| name.as_str())
     }
 
     /// Reads the tensor that the model calls `name`.
@@ -85,7 +85,7 @@ impl Checkpoint {
     /// # Errors
     /// `InvalidRequest` if the model has no such tensor or it cannot be read.
     pub fn tensor(&self, name: &str) -> Result<TensorBytes, Fault> {
-        self.folder.tensor(&self.source_name(name))
+        self.folder.tensor(self.source_name(name))
     }
 
     /// What the parts of the model weigh and cost.
@@ -111,93 +111,36 @@ impl Checkpoint {
     }
 
     fn tensor_cost(&self, need: &TensorNeed) -> PartCost {
-        let tensor = TensorShape { dtype: self.dtype, shape: need.shape.clone() };
+        let stored = self.folder.entry(self.source_name(&need.name)).map_or(self.dtype, |entry| entry.shape.dtype);
+        let tensor = TensorShape { dtype: kept(stored), shape: need.shape.clone() };
         let parameters = tensor.elements().unwrap_or(u64::MAX);
         let weight_bytes = tensor.bytes().unwrap_or(u64::MAX);
         let rows = need.shape.first().map_or(1, |&rows| rows.max(1) as u64);
         let row_bytes = if need.looked_up { weight_bytes / rows } else { weight_bytes };
         PartCost { parameters, weight_bytes, row_bytes, kv_bytes_per_token: 0 }
     }
-
-    /// A head that config.json ties away must equal the embedding: otherwise one of the two statements is wrong.
-    fn check_tied_head(&self) -> Result<(), Fault> {
-        if !self.left_out.iter().any(|name| name == LLAMA_HEAD) {
-            return Ok(());
-        }
-        let digest = |name: &str| -> Result<[u8; 32], Fault> {
-            let mut sha = Sha256::new();
-            self.folder.stream(name, |block| {
-                sha.update(block);
-                Ok(())
-            })?;
-            Ok(sha.finalize().into())
-        };
-        if digest(LLAMA_HEAD)? == digest(LLAMA_EMBEDDING)? {
-            return Ok(());
-        }
-        Err(Fault::invalid(format!(
-            "{}: tie_word_embeddings = true, but {LLAMA_HEAD} is there and differs from {LLAMA_EMBEDDING}",
-            self.dir.display()
-        )))
-    }
 }
 
-/// Checks names and shapes; returns the tensors to leave out.
-fn match_tensors(
-    spec: &ModelSpec,
-    needs: &[TensorNeed],
-    folder: &ModelFolder,
-    prefix: &str,
-) -> Result<Vec<String>, String> {
-    let (mut problems, mut left_out) = (Vec::new(), Vec::new());
-    let mut needed = BTreeSet::new();
-    for need in needs {
-        let source = format!("{prefix}{}", need.name);
-        match folder.entry(&source) {
-            None => problems.push(format!("tensor {source} is missing")),
-            Some(TensorEntry { shape, .. }) if shape.shape != need.shape => {
-                problems.push(format!("tensor {source} is {shape}, config.json asks for {:?}", need.shape));
-            }
-            Some(_) => {}
-        }
-        needed.insert(source);
-    }
-    for (name, _) in folder.tensors().filter(|(name, _)| !needed.contains(*name)) {
-        if spec.leaves_out(name.strip_prefix(prefix).unwrap_or(name)) {
-            left_out.push(name.to_owned());
-        } else {
-            problems.push(format!("tensor {name} is not known, and so not ignored"));
-        }
-    }
-    if problems.is_empty() { Ok(left_out) } else { Err(named(&problems)) }
+/// The type in which what is stored as `dtype` is kept in memory.
+fn kept(dtype: Dtype) -> Dtype {
+    if dtype == Dtype::F64 { Dtype::F32 } else { dtype }
 }
 
-/// The element type of all needed tensors, if it is one and supported.
-fn one_dtype(needs: &[TensorNeed], folder: &ModelFolder, prefix: &str) -> Result<Dtype, String> {
-    let mut found: Option<(Dtype, String)> = None;
-    for need in needs {
-        let source = format!("{prefix}{}", need.name);
-        let Some(dtype) = folder.entry(&source).map(|entry| entry.shape.dtype) else { continue };
-        if !matches!(dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) {
-            return Err(format!("tensor {source} is {dtype:?}; weights can be F32, F16 or BF16"));
-        }
-        match &found {
-            Some((first, name)) if *first != dtype => {
-                return Err(format!(
-                    "tensor {name} is {first:?} and {source} is {dtype:?}; all weights must be of one type"
-                ));
-            }
-            Some(_) => {}
-            None => found = Some((dtype, source)),
-        }
+/// The type of most numbers of the tensors `names`.
+fn most_common<'a>(folder: &ModelFolder, names: impl Iterator<Item = &'a String>) -> Dtype {
+    let mut counts = BTreeMap::new();
+    for shape in names.filter_map(|name| folder.entry(name)).map(|entry| &entry.shape) {
+        *counts.entry(kept(shape.dtype)).or_insert(0_u64) += shape.elements().unwrap_or(0);
     }
-    found.map(|(dtype, _)| dtype).ok_or_else(|| "the model has no tensors".into())
+    counts.into_iter().max_by_key(|(_, count)| *count).map_or(Dtype::F32, |(dtype, _)| dtype)
 }
 
-fn named(problems: &[String]) -> String {
-    let first = problems[..problems.len().min(MAX_NAMED)].join("; ");
-    match problems.len().saturating_sub(MAX_NAMED) {
-        0 => first,
-        more => format!("{first}; and {more} more"),
-    }
+/// Two names of one tensor, two values: whichever was taken, releases of the reference would take the other.
+fn two_values(double: &str, source: &str, tied: bool) -> String {
+    let (why, hint) = if tied {
+        ("tie_word_embeddings = true, but ", ": if they are two matrices, config.json must say false")
+    } else {
+        ("", ": they are names of one tensor")
+    };
+    format!("{why}{double} is there and differs from {source}{hint}")
 }

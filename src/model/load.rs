@@ -5,7 +5,7 @@ use crate::base::Fault;
 use crate::ops::{Linear, advise_huge_pages};
 use crate::shard::header::TensorShape;
 use bytes::Bytes;
-use candle_core::{DType, Device, Tensor, WithDType};
+use candle_core::{Device, Tensor, WithDType};
 use half::{bf16, f16};
 use safetensors::Dtype;
 
@@ -20,11 +20,13 @@ pub struct RawTensor {
     pub bytes: Bytes,
 }
 
+/// Whether weights may be stored in elements of `dtype`.
+pub(super) fn is_weight(dtype: Dtype) -> bool {
+    matches!(dtype, Dtype::F64 | Dtype::F32 | Dtype::F16 | Dtype::BF16)
+}
+
 /// Where weights come from: a shard, a model's folder.
 pub trait TensorSource: Sync {
-    /// Whether there is a tensor called `name`.
-    fn contains(&self, name: &str) -> bool;
-
     /// The tensor called `name`.
     ///
     /// # Errors
@@ -58,8 +60,6 @@ pub trait TensorSource: Sync {
 pub(super) struct Loader<'a> {
     pub source: &'a dyn TensorSource,
     pub device: &'a Device,
-    /// What stands before every name.
-    pub prefix: &'a str,
 }
 
 impl Loader<'_> {
@@ -80,59 +80,43 @@ impl Loader<'_> {
         Ok(Linear { weight: self.stacked(&named("weight"), *depth)?, bias })
     }
 
-    /// Matrices of `width`, one above the other: in the type that they are stored in on the CPU, whose matmul widens them
-    /// on its way; as f32 elsewhere, where each product would widen them anew.
+    /// Matrices of `width`, one above the other: in the type that all are stored in on the CPU, whose matmul widens them
+    /// on its way; as f32 where they differ, which changes no bit, and on other devices, where each product would widen
+    /// them anew.
     fn stacked(&self, parts: &[(String, usize)], width: usize) -> Result<Tensor, Fault> {
         let raw = self.read(parts, |rows| vec![rows, width])?;
         let rows = parts.iter().map(|(_, rows)| rows).sum();
         let shape = [rows, width];
-        let widen = !self.device.is_cpu();
+        let is_one = raw.iter().all(|one| one.dtype == raw[0].dtype);
         match raw[0].dtype {
-            Dtype::F32 => self.place(&raw, &shape, f32::from_le_bytes),
-            Dtype::BF16 if widen => self.place(&raw, &shape, |bytes| f32::from(bf16::from_le_bytes(bytes))),
-            Dtype::F16 if widen => self.place(&raw, &shape, |bytes| f32::from(f16::from_le_bytes(bytes))),
-            Dtype::BF16 => self.place(&raw, &shape, bf16::from_le_bytes),
-            _ => self.place(&raw, &shape, f16::from_le_bytes),
+            Dtype::BF16 if is_one && self.device.is_cpu() => self.place(&raw, &shape, bf16::from_le_bytes),
+            Dtype::F16 if is_one && self.device.is_cpu() => self.place(&raw, &shape, f16::from_le_bytes),
+            _ => self.widened(&raw, &shape),
         }
     }
 
     /// Vectors, one after the other, as `f32`.
     fn joined(&self, parts: &[(String, usize)]) -> Result<Tensor, Fault> {
         let raw = self.read(parts, |count| vec![count])?;
-        let shape = [parts.iter().map(|(_, count)| count).sum()];
-        let stored = match raw[0].dtype {
-            Dtype::F32 => self.place(&raw, &shape, f32::from_le_bytes),
-            Dtype::BF16 => self.place(&raw, &shape, bf16::from_le_bytes),
-            _ => self.place(&raw, &shape, f16::from_le_bytes),
-        };
-        stored?.to_dtype(DType::F32).map_err(|e| Fault::device(format!("cannot widen {}: {e}", parts[0].0)))
+        self.widened(&raw, &[parts.iter().map(|(_, count)| count).sum()])
     }
 
-    /// Reads tensors that must have one type and the shapes that the model's configuration asks for.
+    /// Reads tensors that must have the shapes that the model's configuration asks for.
     fn read(&self, parts: &[(String, usize)], shape: impl Fn(usize) -> Vec<usize>) -> Result<Vec<RawTensor>, Fault> {
         let mut all: Vec<RawTensor> = Vec::with_capacity(parts.len());
         for (name, size) in parts {
-            let name = format!("{}{name}", self.prefix);
-            let raw = self.source.tensor(&name)?;
+            let raw = self.source.tensor(name)?;
             let want = shape(*size);
             if raw.shape != want {
                 let message = format!("tensor {name} has shape {:?}, but config.json asks for {want:?}", raw.shape);
                 return Err(Fault::invalid(message));
             }
-            let element_bytes = match raw.dtype {
-                Dtype::F32 => 4,
-                Dtype::BF16 | Dtype::F16 => 2,
-                other => {
-                    let message = format!("tensor {name} is stored as {other:?}; weights must be F32, F16 or BF16");
-                    return Err(Fault::invalid(message));
-                }
-            };
-            if raw.bytes.len() != want.iter().product::<usize>() * element_bytes {
-                let message = format!("tensor {name} has {} bytes, which do not fit its shape", raw.bytes.len());
-                return Err(Fault::invalid(message));
+            if !is_weight(raw.dtype) {
+                let accepted = "weights must be F32, F16, BF16 or F64";
+                return Err(Fault::invalid(format!("tensor {name} is stored as {:?}; {accepted}", raw.dtype)));
             }
-            if all.first().is_some_and(|first| first.dtype != raw.dtype) {
-                let message = format!("tensor {name} is stored in another type than {}", parts[0].0);
+            if raw.bytes.len() != want.iter().product::<usize>() * (raw.dtype.bitsize() / 8) {
+                let message = format!("tensor {name} has {} bytes, which do not fit its shape", raw.bytes.len());
                 return Err(Fault::invalid(message));
             }
             all.push(raw);
@@ -140,19 +124,43 @@ impl Loader<'_> {
         Ok(all)
     }
 
-    /// Decodes tensors into one, on the device.
+    /// Decodes tensors of one type into one, on the device.
     fn place<T: WithDType, const N: usize>(
         &self,
         raw: &[RawTensor],
         shape: &[usize],
         decode: impl Fn([u8; N]) -> T,
     ) -> Result<Tensor, Fault> {
-        let mut elements = Vec::with_capacity(shape.iter().product());
-        advise_huge_pages(elements.spare_capacity_mut());
+        let mut elements = room(shape);
         for raw in raw {
             elements.extend(raw.bytes.as_chunks::<N>().0.iter().map(|bytes| decode(*bytes)));
         }
+        self.send(elements, shape)
+    }
+
+    /// Decodes tensors of any types into one of `f32`, on the device. Only F64 is rounded.
+    fn widened(&self, raw: &[RawTensor], shape: &[usize]) -> Result<Tensor, Fault> {
+        let mut elements = room(shape);
+        for RawTensor { dtype, bytes, .. } in raw {
+            match dtype {
+                Dtype::F64 => elements.extend(bytes.as_chunks().0.iter().map(|b| f64::from_le_bytes(*b) as f32)),
+                Dtype::F32 => elements.extend(bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b))),
+                Dtype::BF16 => elements.extend(bytes.as_chunks().0.iter().map(|b| f32::from(bf16::from_le_bytes(*b)))),
+                _ => elements.extend(bytes.as_chunks().0.iter().map(|b| f32::from(f16::from_le_bytes(*b)))),
+            }
+        }
+        self.send(elements, shape)
+    }
+
+    fn send<T: WithDType>(&self, elements: Vec<T>, shape: &[usize]) -> Result<Tensor, Fault> {
         Tensor::from_vec(elements, shape, self.device)
             .map_err(|e| Fault::device(format!("cannot place a tensor of shape {shape:?} on the device: {e}")))
     }
+}
+
+/// Room for the elements of a tensor.
+fn room<T>(shape: &[usize]) -> Vec<T> {
+    let mut elements = Vec::with_capacity(shape.iter().product());
+    advise_huge_pages(elements.spare_capacity_mut());
+    elements
 }

@@ -5,6 +5,7 @@ pub mod checkpoint;
 pub mod kv_cache;
 pub mod llama;
 pub mod load;
+mod naming;
 mod sources;
 pub mod spec;
 pub mod split;

@@ -12,20 +12,12 @@ impl From<TensorBytes> for RawTensor {
 }
 
 impl TensorSource for ShardFile {
-    fn contains(&self, name: &str) -> bool {
-        self.header().tensors.contains_key(name)
-    }
-
     fn tensor(&self, name: &str) -> Result<RawTensor, Fault> {
         ShardFile::tensor(self, name).map(RawTensor::from)
     }
 }
 
 impl TensorSource for ShardOnDisk {
-    fn contains(&self, name: &str) -> bool {
-        self.header().tensors.contains_key(name)
-    }
-
     fn tensor(&self, name: &str) -> Result<RawTensor, Fault> {
         ShardOnDisk::tensor(self, name).map(RawTensor::from)
     }
@@ -40,21 +32,17 @@ impl TensorSource for ShardOnDisk {
 }
 
 impl TensorSource for Checkpoint {
-    fn contains(&self, name: &str) -> bool {
-        self.folder().entry(&self.source_name(name)).is_some()
-    }
-
     fn tensor(&self, name: &str) -> Result<RawTensor, Fault> {
         Checkpoint::tensor(self, name).map(RawTensor::from)
     }
 
     fn stored(&self, name: &str) -> Result<TensorShape, Fault> {
-        let entry = self.folder().entry(&self.source_name(name));
+        let entry = self.folder().entry(self.source_name(name));
         let entry = entry.ok_or_else(|| Fault::invalid(format!("tensor {name:?} is missing")))?;
         Ok(entry.shape.clone())
     }
 
     fn read(&self, name: &str, at: usize, out: &mut [u8]) -> Result<(), Fault> {
-        self.folder().read(&self.source_name(name), at as u64, out)
+        self.folder().read(self.source_name(name), at as u64, out)
     }
 }

@@ -128,7 +128,7 @@ fn build(
     for (k, stage) in plan.cut.stages.iter().enumerate() {
         let needs = checkpoint.spec.stage_tensors(&stage.layers).into_iter();
         let pieces: Vec<Piece> =
-            needs.map(|need| Piece { source: checkpoint.source_name(&need.name), name: need.name }).collect();
+            needs.map(|need| Piece { source: checkpoint.source_name(&need.name).into(), name: need.name }).collect();
         let name = shard_name(k, plan.cut.stages.len());
         shards.push(write_shard(checkpoint.folder(), &pieces, dir, &name, &mut |bytes| {
             done += bytes;
@@ -211,8 +211,7 @@ fn prove(checkpoint: &Checkpoint, dir: &Path, shards: &[WrittenShard]) -> Result
         }
     }
     for (source, entry) in checkpoint.folder().tensors() {
-        let name = source.strip_prefix(checkpoint.source_name("").as_str()).unwrap_or(source);
-        match found.remove(name) {
+        match checkpoint.model_name(source).and_then(|name| found.remove(name)) {
             Some((_, digest)) if digest.shape == entry.shape => {}
             None if checkpoint.left_out.iter().any(|left_out| left_out == source) => {}
             _ => return Err(Fault::internal(format!("tensor {source} of the model is in no shard as it was"))),

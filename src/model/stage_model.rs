@@ -46,7 +46,7 @@ impl StageModel {
         if range.is_empty() || range.end > spec.layers() {
             return Err(Fault::invalid(format!("a model of {} layers has no layers {range:?}", spec.layers())));
         }
-        let loader = Loader { source, device, prefix: "" };
+        let loader = Loader { source, device };
         Ok(match spec {
             ModelSpec::Llama(spec) => {
                 let cache = KvCache::new(shape, range.len(), LlamaStage::kv_width(spec), device)?;

@@ -68,16 +68,38 @@ impl ModelSpec {
         }
     }
 
-    /// Whether a checkpoint's tensor that the model does not need is known to play no part in what is computed: counters
-    /// and tables that are computed here, and heads of other tasks.
-    pub fn leaves_out(&self, name: &str) -> bool {
+    /// The other name that a checkpoint may have for the tensor `name`: a tied matrix may go by either end's, and the norms
+    /// of encoders that were converted from TensorFlow have names of their own.
+    pub fn other_name(&self, name: &str) -> Option<String> {
         match self {
-            Self::Llama(spec) => name.ends_with(".rotary_emb.inv_freq") || (spec.tied && name == LLAMA_HEAD),
+            Self::Llama(spec) => (spec.tied && name == LLAMA_EMBEDDING).then(|| LLAMA_HEAD.into()),
             Self::Bert(_) => {
-                name == "embeddings.position_ids" || name.starts_with("pooler.") || name.starts_with("cls.")
+                let (norm, end) = name.rsplit_once('.').filter(|(norm, _)| norm.ends_with("LayerNorm"))?;
+                Some(format!("{norm}.{}", if end == "weight" { "gamma" } else { "beta" }))
             }
         }
     }
+
+    /// Whether a checkpoint's tensor that the model does not need, called `name` but for what stands in front of every name,
+    /// is known to play no part in what is computed: heads of other tasks, and tables that are computed here.
+    pub fn leaves_out(&self, name: &str) -> bool {
+        let heads: &[&str] = match self {
+            Self::Llama(_) => &["score.", "v_head.", "value_head.", "classifier.", "qa_outputs."],
+            Self::Bert(_) => &["pooler.", "cls.", "classifier.", "qa_outputs.", "lm_head."],
+        };
+        let tables = ["embeddings.position_ids", "embeddings.token_type_ids"];
+        heads.iter().any(|head| name.starts_with(head)) || tables.contains(&name)
+    }
+}
+
+/// Whether a tensor called `name` plays no part in any model: tables and masks that are computed here, and what training
+/// left behind.
+pub fn plays_no_part(name: &str) -> bool {
+    let tables = ["inv_freq", "cos_cached", "sin_cached", "masked_bias"];
+    let training = ["adam_m", "adam_v", "exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer", "global_step"];
+    let begun = ["optimizer.", "optimizer_state.", "lr_scheduler.", "scheduler."];
+    let last = name.rsplit(['.', '/']).next().unwrap_or_default();
+    tables.contains(&last) || training.contains(&last) || begun.iter().any(|begin| name.starts_with(begin))
 }
 
 /// Collects needs of one part.

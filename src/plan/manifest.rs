@@ -18,7 +18,7 @@ pub struct Manifest {
     pub name: String,
     /// The model's config.json, whole.
     pub config: serde_json::Value,
-    /// Type of the weights as they are stored and kept in memory: `f32`, `f16` or `bf16`.
+    /// Type of most of the weights as they are kept in memory: `f32`, `f16` or `bf16`. A shard's header says each tensor's.
     pub dtype: String,
     /// How the cut was balanced: `cost` or `params`.
     pub balance: String,

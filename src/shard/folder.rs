@@ -20,6 +20,8 @@ const MAX_FILES: usize = 4096;
 pub struct ModelFolder {
     files: Vec<(PathBuf, File)>,
     tensors: BTreeMap<String, (usize, TensorEntry)>,
+    /// Tensors that the index names and no file holds, with the file where they should be.
+    absent: BTreeMap<String, String>,
 }
 
 #[derive(Deserialize)]
@@ -29,15 +31,16 @@ struct Index {
 
 impl ModelFolder {
     /// Opens `model.safetensors`, or else the files that `model.safetensors.index.json` names, and checks every header.
+    /// Which tensors a file holds is what its header says: an index may be older than its files.
     ///
     /// # Errors
-    /// `InvalidRequest` if neither is there, a header is wrong, the index points outside the folder, or it and the files
-    /// do not agree on which tensor is where.
+    /// `InvalidRequest` if neither is there, a header is wrong, the index names a file that is not in the folder, or two files
+    /// hold tensors of one name that differ.
     pub fn open(dir: &Path) -> Result<Self, Fault> {
-        let mut folder = Self { files: Vec::new(), tensors: BTreeMap::new() };
+        let mut folder = Self { files: Vec::new(), tensors: BTreeMap::new(), absent: BTreeMap::new() };
         let present = |name: &str| dir.join(name).symlink_metadata().is_ok();
         if present(WEIGHTS) {
-            folder.add(dir, WEIGHTS, None)?;
+            folder.add(dir, WEIGHTS)?;
             return Ok(folder);
         }
         if !present(WEIGHTS_INDEX) {
@@ -46,10 +49,7 @@ impl ModelFolder {
         let path = inside(dir, WEIGHTS_INDEX)?;
         let index: Index = serde_json::from_slice(&read_whole(&path, MAX_CONFIG_BYTES)?)
             .map_err(|error| Fault::invalid(format!("{}: {error}", path.display())))?;
-        let mut files: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
-        for (tensor, file) in &index.weight_map {
-            files.entry(file).or_default().insert(tensor);
-        }
+        let files: BTreeSet<&str> = index.weight_map.values().map(String::as_str).collect();
         if files.len() > MAX_FILES {
             return Err(Fault::invalid(format!(
                 "{} names {} files, more than {MAX_FILES}",
@@ -57,31 +57,72 @@ impl ModelFolder {
                 files.len()
             )));
         }
-        for (file, tensors) in files {
-            folder.add(dir, file, Some(tensors))?;
+        for file in files {
+            folder.add(dir, file)?;
         }
+        folder.absent = index.weight_map;
+        folder.absent.retain(|tensor, _| !folder.tensors.contains_key(tensor));
         Ok(folder)
     }
 
-    /// Adds a file, which must hold just the tensors that the index expects in it.
-    fn add(&mut self, dir: &Path, name: &str, expected: Option<BTreeSet<&str>>) -> Result<(), Fault> {
+    /// Adds a file.
+    fn add(&mut self, dir: &Path, name: &str) -> Result<(), Fault> {
         let path = inside(dir, name)?;
         let open = OpenFile::open(&path)?;
         let header = Header::read(&open)?;
-        if let Some(expected) = expected {
-            let at = |problem: String| Fault::invalid(format!("{}: {problem}", path.display()));
-            if let Some(absent) = expected.iter().find(|name| !header.tensors.contains_key(**name)) {
-                return Err(at(format!("tensor {absent:?} is missing: the index names it here")));
-            }
-            if let Some(extra) = header.tensors.keys().find(|name| !expected.contains(name.as_str())) {
-                return Err(at(format!("tensor {extra:?} is not in the index")));
+        let (number, file) = (self.files.len(), open.file);
+        self.files.push((path, file));
+        for (name, entry) in header.tensors {
+            let new = (number, entry);
+            match self.tensors.get(&name) {
+                None => drop(self.tensors.insert(name, new)),
+                Some(old) if self.equal(old, &new)? => {}
+                Some((old, _)) => {
+                    let [one, other] = [*old, number].map(|file| self.files[file].0.display());
+                    return Err(Fault::invalid(format!(
+                        "tensor {name:?} is in {one} and in {other}, and differs: fetch both files again"
+                    )));
+                }
             }
         }
-        let file = open.file;
-        let number = self.files.len();
-        self.tensors.extend(header.tensors.into_iter().map(|(name, entry)| (name, (number, entry))));
-        self.files.push((path, file));
         Ok(())
+    }
+
+    /// The file in which the index says that tensor `name` is, if no file holds it.
+    pub fn promised(&self, name: &str) -> Option<&str> {
+        self.absent.get(name).map(String::as_str)
+    }
+
+    /// Whether tensors `one` and `other` have the same type, shape and bytes.
+    ///
+    /// # Errors
+    /// `InvalidRequest` if either is missing or cannot be read.
+    pub fn same(&self, one: &str, other: &str) -> Result<bool, Fault> {
+        let [one, other] = [self.find(one)?, self.find(other)?].map(|(file, entry)| (file, entry.clone()));
+        self.equal(&one, &other)
+    }
+
+    fn equal(
+        &self,
+        (one, first): &(usize, TensorEntry),
+        (other, second): &(usize, TensorEntry),
+    ) -> Result<bool, Fault> {
+        if first.shape != second.shape {
+            return Ok(false);
+        }
+        let (mut blocks, mut at) = ([vec![0; BLOCK_BYTES], vec![0; BLOCK_BYTES]], 0);
+        let bytes = first.bytes.end - first.bytes.start;
+        while at < bytes {
+            let len = (bytes - at).min(BLOCK_BYTES as u64) as usize;
+            let [left, right] = &mut blocks;
+            self.read_at(*one, &mut left[..len], first.bytes.start + at)?;
+            self.read_at(*other, &mut right[..len], second.bytes.start + at)?;
+            if left[..len] != right[..len] {
+                return Ok(false);
+            }
+            at += len as u64;
+        }
+        Ok(true)
     }
 
     /// Every tensor: its name and what its header says.

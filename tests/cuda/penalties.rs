@@ -89,10 +89,6 @@ fn histories_that_are_more_than_there_is_room_for_are_left_to_the_cpu() {
 struct TooLarge(Random);
 
 impl TensorSource for TooLarge {
-    fn contains(&self, name: &str) -> bool {
-        self.0.contains(name)
-    }
-
     fn tensor(&self, name: &str) -> Result<RawTensor, Fault> {
         let mut tensor = self.0.tensor(name)?;
         if name.ends_with("up_proj.weight") {

@@ -24,10 +24,6 @@ impl Weights {
 }
 
 impl TensorSource for Weights {
-    fn contains(&self, name: &str) -> bool {
-        self.metadata.info(name).is_some()
-    }
-
     fn tensor(&self, name: &str) -> Result<RawTensor, Fault> {
         let found = self.metadata.info(name).ok_or_else(|| Fault::invalid(format!("no tensor {name}")))?;
         let (start, end) = found.data_offsets;

@@ -11,6 +11,7 @@ mod public;
 mod random;
 #[path = "../support/real_models.rs"]
 mod real_models;
+mod types;
 
 use files::{Weights, minilm, smollm2};
 use pipeline::{Answer, Job, KV, Pipeline, Variant, blocks_of, member};

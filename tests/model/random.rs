@@ -28,10 +28,6 @@ impl Random {
 }
 
 impl TensorSource for Random {
-    fn contains(&self, name: &str) -> bool {
-        self.0.contains_key(name)
-    }
-
     fn tensor(&self, name: &str) -> Result<RawTensor, Fault> {
         let shape = self.0.get(name).ok_or_else(|| Fault::invalid(format!("no tensor {name}")))?.clone();
         let seed = name.bytes().fold(5u64, |seed, byte| seed.wrapping_mul(31).wrapping_add(byte.into()));

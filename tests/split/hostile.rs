@@ -29,7 +29,7 @@ fn fails(root: &Path, said: &str) {
 #[test]
 fn weights_that_do_not_fit_the_configuration() {
     type Break = fn(&mut tiny::Tensors);
-    let breaks: [(Break, &str); 8] = [
+    let breaks: [(Break, &str); 7] = [
         (
             |t| drop(t.remove("model.layers.2.mlp.up_proj.weight")),
             "tensor model.layers.2.mlp.up_proj.weight is missing",
@@ -45,10 +45,6 @@ fn weights_that_do_not_fit_the_configuration() {
             "model.layers.4.input_layernorm.weight is not known",
         ),
         (|t| tiny::add(t, "lm_head.weight", &[40, 8]), "lm_head.weight is there and differs"),
-        (
-            |t| drop(t.insert("model.norm.weight".into(), ("BF16".into(), vec![8], vec![0; 16]))),
-            "all weights must be of one type",
-        ),
         (|t| t.values_mut().for_each(|tensor| tensor.0 = "I32".into()), "weights can be F32, F16 or BF16"),
     ];
     for (wrong, said) in breaks {
@@ -142,14 +138,14 @@ fn an_index_is_followed_inside_its_folder_only() {
         ("deeper", "is not a file"),
         ("absent.safetensors", "No such file"),
         ("", "is not the name of a file in this folder"),
-        ("model-2.safetensors", "is missing: the index names it here"),
+        ("model-2.safetensors", "is missing: the index names it in model-2.safetensors"),
     ] {
         let mut map = map.clone();
         for (_, file) in map.as_object_mut().unwrap().iter_mut().filter(|(_, file)| **file == "model-1.safetensors") {
             *file = json!(place);
         }
         write_index(&model, &map);
-        let fault = ModelFolder::open(&model).unwrap_err();
+        let fault = Checkpoint::open(&model).unwrap_err();
         assert!(fault.message.contains(said), "{place}: {fault}");
         tiny::run(&tiny::order(&model, &out, 2)).unwrap_err();
         assert_eq!(tiny::names(root.path()), ["model", "outside.safetensors"]);
@@ -157,8 +153,7 @@ fn an_index_is_followed_inside_its_folder_only() {
     let mut less = map.clone();
     less.as_object_mut().unwrap().remove("model.norm.weight");
     write_index(&model, &less);
-    let fault = ModelFolder::open(&model).unwrap_err();
-    assert!(fault.message.contains(r#"tensor "model.norm.weight" is not in the index"#), "{fault}");
+    assert!(Checkpoint::open(&model).is_ok(), "an index may be older than its files");
     fs::write(model.join("model.safetensors.index.json"), "[]").unwrap();
     assert!(ModelFolder::open(&model).is_err());
 }

@@ -5,6 +5,7 @@
 mod real_models;
 
 mod disk;
+mod forms;
 mod headers;
 mod hostile;
 mod largest;

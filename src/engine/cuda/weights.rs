@@ -304,15 +304,17 @@ impl Ring {
     ) -> Result<(), Fault> {
         let decode: Option<fn(&[u8]) -> f32> = match dtype {
             same if same == T::DTYPE => None,
+            Dtype::F64 => Some(|b| f64::from_le_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]) as f32),
             Dtype::F32 => Some(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])),
             Dtype::BF16 => Some(|b| f32::from(bf16::from_le_bytes([b[0], b[1]]))),
             Dtype::F16 => Some(|b| f32::from(f16::from_le_bytes([b[0], b[1]]))),
             other => {
-                let message = format!("tensor {} is stored as {other:?}; weights must be F32, F16 or BF16", piece.name);
+                let message =
+                    format!("tensor {} is stored as {other:?}; weights must be F32, F16, BF16 or F64", piece.name);
                 return Err(Fault::invalid(message));
             }
         };
-        let stored_bytes = if dtype == Dtype::F32 { 4 } else { 2 };
+        let stored_bytes = dtype.bitsize() / 8;
         let mut raw = std::mem::take(&mut self.raw);
         let most = BLOCK_BYTES / size_of::<T>();
         for first in (0..piece.to.len()).step_by(most) {
