@@ -1,5 +1,6 @@
 //! From the text of one value to what it means. An error says what is allowed.
 
+use crate::shard::stranger::no_folder;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -138,7 +139,17 @@ pub fn name(text: &str) -> Parsed<String> {
 /// A folder that is there.
 pub fn folder(text: &str) -> Parsed<PathBuf> {
     let path = PathBuf::from(text);
-    if path.is_dir() { Ok(path) } else { Err("there is no such folder".into()) }
+    let is_word = |part: &str| part.starts_with(|c: char| c.is_ascii_alphanumeric()) && !part.contains('/');
+    if path.is_dir() {
+        Ok(path)
+    } else if path.is_file() {
+        Err(format!("it {}", no_folder(&path)))
+    } else if text.split_once('/').is_some_and(|(owner, name)| is_word(owner) && is_word(name)) {
+        let fetch = format!("`hf download {text} --local-dir FOLDER`");
+        Err(format!("there is no such folder; if that is a model on a hub, fetch it first: {fetch}"))
+    } else {
+        Err("there is no such folder".into())
+    }
 }
 
 /// A file that is there.
@@ -164,6 +175,19 @@ pub fn log_rules(text: &str) -> Parsed<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_folder_that_is_none_is_told_what_it_is() {
+        let root = tempfile::tempdir().unwrap();
+        let file = root.path().join("m.gguf");
+        std::fs::write(&file, "GGUF").unwrap();
+        assert!(folder(root.path().to_str().unwrap()).is_ok());
+        assert!(folder(file.to_str().unwrap()).unwrap_err().starts_with("it is not a folder: it is a GGUF file"));
+        assert!(folder("no-such-org/model-1B").unwrap_err().contains("hf download no-such-org/model-1B"));
+        for bad in ["nowhere", "/no/such", "./no-such", "../no-such", "a/b/c"] {
+            assert_eq!(folder(bad).unwrap_err(), "there is no such folder", "{bad}");
+        }
+    }
 
     #[test]
     fn numbers_outside_their_range_are_refused() {

@@ -12,6 +12,7 @@ use crate::base::Fault;
 use crate::base::limits::MAX_CONFIG_BYTES;
 use crate::shard::names::inside;
 use crate::shard::read::read_whole;
+use crate::shard::stranger::check_model_dir;
 use family::Family;
 use serde_json::Value;
 use settings::{Settings, shown};
@@ -161,6 +162,7 @@ impl ModelSpec {
     /// # Errors
     /// As [`ModelSpec::parse`]; also if a file cannot be read or pools otherwise than by mean and L2 norm.
     pub fn from_dir(dir: &Path) -> Result<(Self, Value), Fault> {
+        check_model_dir(dir)?;
         let config = read_json(dir, "config.json")?;
         let spec = Self::parse(&config)
             .map_err(|fault| Fault { message: format!("{}: {}", dir.display(), fault.message), ..fault })?;

@@ -6,6 +6,7 @@ use crate::shard::header::{Header, TensorEntry};
 use crate::shard::load::TensorBytes;
 use crate::shard::names::{WEIGHTS, WEIGHTS_INDEX, inside};
 use crate::shard::read::{BLOCK_BYTES, OpenFile, filled, read_whole};
+use crate::shard::stranger::no_weights;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -44,7 +45,7 @@ impl ModelFolder {
             return Ok(folder);
         }
         if !present(WEIGHTS_INDEX) {
-            return Err(Fault::invalid(format!("{} holds neither {WEIGHTS} nor {WEIGHTS_INDEX}", dir.display())));
+            return Err(Fault::invalid(no_weights(dir)));
         }
         let path = inside(dir, WEIGHTS_INDEX)?;
         let index: Index = serde_json::from_slice(&read_whole(&path, MAX_CONFIG_BYTES)?)

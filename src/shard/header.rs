@@ -7,6 +7,7 @@
 use crate::base::Fault;
 use crate::base::limits::MAX_SAFETENSORS_HEADER_BYTES;
 use crate::shard::read::OpenFile;
+use crate::shard::stranger::foreign;
 use safetensors::Dtype;
 use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
@@ -16,6 +17,11 @@ use std::ops::Range;
 
 /// Most dimensions of a tensor.
 const MAX_RANK: usize = 8;
+/// How much of a file that is no safetensors file says what it is.
+const FIRST_BYTES: u64 = 64;
+/// What is said of a file that is shorter than it must be.
+const TRUNCATED: &str = "it is truncated, as a download is that did not end: fetch it again";
+const TRUNCATED_OR_LIES: &str = "it is truncated or lies; if a download did not end, fetch it again";
 /// Bytes in front of the header.
 pub(crate) const LENGTH_BYTES: u64 = 8;
 
@@ -80,10 +86,19 @@ pub struct Header {
 impl Header {
     /// Reads and checks the header of an open file.
     pub(crate) fn read(open: &OpenFile<'_>) -> Result<Self, Fault> {
+        Self::read_plain(open).map_err(|problem| {
+            // Another kind of file is told from a broken one: its first bytes make a length, if a strange one.
+            let mut first = vec![0; open.len.min(FIRST_BYTES) as usize];
+            let foreign = open.read_at(&mut first, 0).ok().and_then(|()| foreign(&first));
+            foreign.map_or(problem, |what| Fault::invalid(format!("{}: {what}", open.path.display())))
+        })
+    }
+
+    fn read_plain(open: &OpenFile<'_>) -> Result<Self, Fault> {
         let at = |problem: String| Fault::invalid(format!("{}: {problem}", open.path.display()));
         let mut length = [0; LENGTH_BYTES as usize];
         if open.len < LENGTH_BYTES {
-            return Err(at(format!("{} bytes are too few for a safetensors file: it is truncated", open.len)));
+            return Err(at(format!("{} bytes are too few for a safetensors file: {TRUNCATED}", open.len)));
         }
         open.read_at(&mut length, 0)?;
         let length = header_length(length, open.len).map_err(at)?;
@@ -98,7 +113,7 @@ impl Header {
     /// One line that says what is wrong with it.
     pub fn of_file(file: &[u8]) -> Result<Self, String> {
         let Some((length, rest)) = file.split_first_chunk() else {
-            return Err(format!("{} bytes are too few for a safetensors file: it is truncated", file.len()));
+            return Err(format!("{} bytes are too few for a safetensors file: {TRUNCATED}", file.len()));
         };
         let length = header_length(*length, file.len() as u64)?;
         let header = rest.get(..length).ok_or("its header is truncated")?;
@@ -122,7 +137,7 @@ impl Header {
             let shape = TensorShape { dtype: listed.dtype, shape: listed.shape.0 };
             let in_file = start <= end && end <= data_len;
             if !in_file {
-                return Err(format!("tensor {name:?} has bytes {start}..{end} of {data_len}: it is truncated or lies"));
+                return Err(format!("tensor {name:?} has bytes {start}..{end} of {data_len}: {TRUNCATED_OR_LIES}"));
             }
             if shape.bytes() != Some(end - start) {
                 return Err(format!("tensor {name:?} is {shape}, which does not make its {} bytes", end - start));
@@ -183,7 +198,7 @@ impl Header {
 fn header_length(length: [u8; LENGTH_BYTES as usize], file_len: u64) -> Result<usize, String> {
     let length = u64::from_le_bytes(length);
     if length > file_len.saturating_sub(LENGTH_BYTES) {
-        return Err(format!("its header claims {length} bytes, the file has {file_len}: it is truncated or lies"));
+        return Err(format!("its header claims {length} bytes, the file has {file_len}: {TRUNCATED_OR_LIES}"));
     }
     if length > MAX_SAFETENSORS_HEADER_BYTES {
         return Err(format!("its header claims {length} bytes, more than {MAX_SAFETENSORS_HEADER_BYTES}"));

@@ -10,6 +10,7 @@ pub mod load;
 pub mod names;
 pub mod pipeline;
 pub mod read;
+pub mod stranger;
 pub mod verify;
 pub mod write;
 

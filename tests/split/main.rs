@@ -11,4 +11,5 @@ mod hostile;
 mod largest;
 mod real;
 mod reference;
+mod strangers;
 mod tiny;
