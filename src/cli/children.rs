@@ -54,13 +54,15 @@ impl Children {
     /// # Errors
     /// If one of them ends before that.
     pub async fn ready(&mut self) -> anyhow::Result<()> {
+        // The stages are on this machine: a proxy of the environment has no part in it.
+        let client = reqwest::Client::builder().no_proxy().build()?;
         for stage in 0..self.children.len() {
             let url = format!("http://{}/_/ready", self.orders.http[stage]);
             loop {
                 if let Some(status) = self.children[stage].try_wait()? {
                     bail!("stage {stage} has ended while it started: {status}");
                 }
-                if reqwest::get(&url).await.is_ok_and(|answer| answer.status().is_success()) {
+                if client.get(&url).send().await.is_ok_and(|answer| answer.status().is_success()) {
                     break;
                 }
                 tokio::time::sleep(ASK_EVERY).await;

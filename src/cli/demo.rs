@@ -116,7 +116,7 @@ async fn distributed(
     let took = begun.elapsed();
     let mut pages = Vec::new();
     for (stage, address) in addresses.iter().enumerate() {
-        let page = reqwest::get(format!("http://{address}/metrics")).await?.text().await?;
+        let page = direct()?.get(format!("http://{address}/metrics")).send().await?.text().await?;
         pages.push(StagePage::read(&page, stage));
     }
     children.stop().await?;
@@ -133,10 +133,15 @@ async fn distributed(
     Ok(())
 }
 
+/// A client of this machine's own processes, which no proxy of the environment is asked to reach.
+fn direct() -> anyhow::Result<reqwest::Client> {
+    Ok(reqwest::Client::builder().no_proxy().build()?)
+}
+
 /// Sends a prompt to a function door and reads the answer as server-sent events; gives the number of tokens.
 async fn stream_answer(door: &str, prompt: &str, mut piece: impl FnMut(&str)) -> anyhow::Result<usize> {
     let body = json!({ "messages": [{ "role": "user", "content": prompt }], "max_tokens": MAX_TOKENS });
-    let request = reqwest::Client::new().post(door).header("Accept", "text/event-stream").json(&body);
+    let request = direct()?.post(door).header("Accept", "text/event-stream").json(&body);
     let answer = request.send().await?;
     ensure!(answer.status().is_success(), "the door answers {}: {}", answer.status(), answer.text().await?);
     let mut bytes = answer.bytes_stream();

@@ -162,6 +162,10 @@ impl Place {
                 Arc::new(embedded::EmbeddedTarget::new(reception))
             }
         };
+        if !run.metrics.is_empty() {
+            // Asked for by name: nobody should wait for a report without them. The target's own may be behind a gateway.
+            metrics.check().await.map_err(said)?;
+        }
         Ok(Self { target, metrics, serving })
     }
 

@@ -260,7 +260,11 @@ fn warm_up(text: &str) -> parse::Parsed<Option<Amount>> {
 }
 
 fn urls(text: &str) -> parse::Parsed<Vec<String>> {
-    let one = |url: &str| url.starts_with("http://").then(|| url.to_owned());
+    let one = |url: &str| {
+        let place = url.strip_prefix("http://")?.trim_end_matches('/');
+        let page = if place.contains('/') { url.to_owned() } else { format!("http://{place}/metrics") };
+        (!place.is_empty()).then_some(page)
+    };
     let all: Option<Vec<String>> = text.split(',').map(|url| one(url.trim())).collect();
     all.ok_or_else(|| "URLs of metrics pages are expected, as in http://host:8080/metrics".into())
 }

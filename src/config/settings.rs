@@ -258,7 +258,7 @@ pub const KNEE: Setting =
 pub const METRICS: Setting = Setting::value(
     "metrics",
     "URL,...",
-    "Metrics pages of every stage's process (default: the target's own, over http:// and grpc://)",
+    "Metrics of every stage's process, as in http://HOST:PORT (default: the target's own, over http:// and grpc://)",
 );
 pub const REPORT: Setting = Setting::value("out", "FILE", "Write the report as JSON");
 pub const HTML: Setting = Setting::value("html", "FILE", "Write the report as one page with plots");

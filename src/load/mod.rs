@@ -13,6 +13,7 @@ pub mod lengths;
 pub mod objective;
 pub mod pacer;
 pub mod page;
+pub mod proxy;
 pub mod record;
 pub mod replay;
 pub mod report;

@@ -1,6 +1,7 @@
 //! Where the time went inside the server: its metrics before and after a run.
 
-use crate::base::{Fault, FaultClass};
+use crate::base::{Fault, FaultClass, with_causes};
+use crate::load::proxy::Way;
 use crate::server::Metrics;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -81,16 +82,34 @@ impl Source {
         }
         Ok(Reading { at: Instant::now(), pages })
     }
+
+    /// Asserts that every page is there and is a stage's, before a run that needs them.
+    ///
+    /// # Errors
+    /// As [`Self::read`]; `InvalidRequest` naming the page that is another.
+    pub async fn check(&self) -> Result<(), Fault> {
+        let Self::Pages(urls) = self else { return Ok(()) };
+        let reading = self.read().await?;
+        match urls.iter().zip(&reading.pages).find(|(_, page)| page.stages().is_empty()) {
+            Some((url, _)) => Err(Fault::invalid(format!(
+                "{url} names no stage: give the page of a stageline process, as in http://HOST:PORT/metrics"
+            ))),
+            None => Ok(()),
+        }
+    }
 }
 
 async fn fetch(url: &str) -> Result<String, Fault> {
-    let fail = |why: String| Fault::new(FaultClass::Unavailable, format!("no metrics from {url}: {why}"));
-    let client = reqwest::Client::builder().timeout(Duration::from_secs(5)).build();
-    let answer = client.map_err(|e| fail(e.to_string()))?.get(url).send().await.map_err(|e| fail(e.to_string()))?;
+    let way = Way::to(url)?;
+    let words = way.words();
+    let fail = |why: String| Fault::new(FaultClass::Unavailable, format!("no metrics from {url}{words}: {why}"));
+    let broken = |error: reqwest::Error| fail(with_causes(&error));
+    let client = way.clients().timeout(Duration::from_secs(5)).build();
+    let answer = client.map_err(broken)?.get(url).send().await.map_err(broken)?;
     if !answer.status().is_success() {
         return Err(fail(format!("it answers {}", answer.status())));
     }
-    let page = answer.bytes().await.map_err(|e| fail(e.to_string()))?;
+    let page = answer.bytes().await.map_err(broken)?;
     if page.len() > MAX_PAGE {
         return Err(fail(format!("it is longer than {MAX_PAGE} bytes")));
     }

@@ -9,8 +9,19 @@ use std::process::Output;
 
 /// The program with these arguments, in `folder`.
 async fn load(folder: &Path, arguments: &[&str]) -> Output {
+    load_in(&[], folder, arguments).await
+}
+
+/// As [`load`], with these in its environment, too.
+async fn load_in(more: &[(&str, &str)], folder: &Path, arguments: &[&str]) -> Output {
     let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_stageline"));
-    command.env_clear().envs(environment::kept()).current_dir(folder).arg("load").args(arguments);
+    command
+        .env_clear()
+        .envs(environment::kept())
+        .envs(more.iter().copied())
+        .current_dir(folder)
+        .arg("load")
+        .args(arguments);
     command.output().await.expect("the program starts")
 }
 
@@ -72,13 +83,29 @@ async fn the_exit_status_is_1_if_nothing_was_answered_and_says_why() {
     for (arguments, want) in [
         (&["--target", "http://127.0.0.1:1"][..], "http://127.0.0.1:1 cannot be reached"),
         (&["--target", &url, "--out", "no/such/folder.json"], "cannot write no/such/folder.json"),
-        (&["--target", &url, "--metrics", "http://127.0.0.1:1/metrics"], ""),
+        (&["--target", &url, "--metrics", "http://127.0.0.1:1"], "no metrics from http://127.0.0.1:1/metrics"),
+        (&["--target", &url, "--metrics", &format!("{url}/_/ready")], "/_/ready names no stage"),
     ] {
         let output = load(folder.path(), arguments).await;
         assert!(text(&output.stderr).contains(want), "{arguments:?}: {}", text(&output.stderr));
-        // Metrics that are not there cost the view inside, not the run.
-        assert_eq!(output.status.code(), Some(i32::from(!want.is_empty())), "{arguments:?}");
+        // Before the run: nothing is reported.
+        assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0), "{arguments:?}");
     }
+    let output = load(folder.path(), &["--target", &url, "--requests", "3", "--metrics", &url]).await;
+    assert!(output.status.success() && !text(&output.stdout).contains("no metrics"), "{}", text(&output.stdout));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_proxy_of_the_environment_has_no_part_in_reaching_this_machine() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = doors::http().await;
+    let nobody = [("http_proxy", "http://127.0.0.1:9"), ("ALL_PROXY", "http://127.0.0.1:9")];
+    let output = load_in(&nobody, folder.path(), &["--target", &url, "--requests", "3"]).await;
+    assert!(output.status.success() && !text(&output.stdout).contains("no metrics"), "{}", text(&output.stdout));
+    // Another host is asked of it, and the message says so.
+    let output = load_in(&nobody, folder.path(), &["--target", "http://far.test", "--requests", "3"]).await;
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("through the proxy http://127.0.0.1:9"), "{}", text(&output.stderr));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -3,6 +3,7 @@
 use super::body::{self, Form};
 use super::{Failure, Progress, Target, unreachable};
 use crate::base::{Fault, FaultClass, with_causes};
+use crate::load::proxy::Way;
 use crate::load::workload::Ask;
 use futures::StreamExt;
 use futures::future::BoxFuture;
@@ -24,12 +25,17 @@ impl HttpTarget {
     /// # Errors
     /// `Unavailable` if it cannot be reached or is not ready, with what to do about it.
     pub async fn connect(url: &str, form: (bool, bool)) -> Result<Self, Fault> {
-        let build = reqwest::Client::builder().tcp_nodelay(true).http1_only().pool_max_idle_per_host(usize::MAX);
+        let way = Way::to(url)?;
+        let words = way.words();
+        if let Some(proxy) = &way.proxy {
+            tracing::warn!(%url, %proxy, "requests go through a proxy, which is measured too: NO_PROXY leaves it out");
+        }
+        let build = way.clients().tcp_nodelay(true).http1_only().pool_max_idle_per_host(usize::MAX);
         let client = build.build().map_err(|error| Fault::internal(with_causes(&error)))?;
         let url = url.trim_end_matches('/').to_owned();
         let advice = "start it with `stageline up`, or give the address that it listens on";
         let ready = client.get(format!("{url}/_/ready")).timeout(Duration::from_secs(5)).send().await;
-        let ready = ready.map_err(|error| unreachable(&url, with_causes(&error), advice))?;
+        let ready = ready.map_err(|error| unreachable(&format!("{url}{words}"), with_causes(&error), advice))?;
         let status = ready.status().as_u16();
         // Another server than ours, or a gateway before it, knows no /_/ready: the first requests will show.
         if status == 503 || status == 429 {
