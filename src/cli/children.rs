@@ -1,7 +1,7 @@
 //! A process a stage, started and watched by this one: what `up --nats` and `demo --nats` stand on.
 
 use crate::base::StageIndex;
-use crate::config::{BatchingConfig, DeviceConfig, DeviceName, DoorConfig, LogFormat, LoggingConfig, NatsConfig};
+use crate::config::{BatchingConfig, DeviceConfig, DoorConfig, LogFormat, LoggingConfig, NatsConfig};
 use crate::transport::HopKind;
 use anyhow::{Context, bail};
 use std::net::SocketAddr;
@@ -164,10 +164,8 @@ fn arguments(orders: &Orders, stage: usize) -> Vec<std::ffi::OsString> {
     if let Some(numbers) = orders.device.numbers {
         add("--dtype", &numbers.to_string());
     }
-    if orders.device.device != DeviceName::Cpu {
-        // All of them are on it.
-        add("--device-share", &(orders.device.share / orders.http.len() as f32).to_string());
-    }
+    // All of them are on it.
+    add("--device-share", &(orders.device.share / orders.http.len() as f32).to_string());
     let micros = |time: Duration| format!("{}us", time.as_micros());
     add("--device-timeout", &micros(orders.device.timeout.unwrap_or_default()));
     let batching = &orders.batching;
@@ -175,7 +173,7 @@ fn arguments(orders: &Orders, stage: usize) -> Vec<std::ffi::OsString> {
         ("--threads", orders.device.threads.map(|n| n as u64)),
         ("--max-num-seqs", Some(batching.max_num_seqs.into())),
         ("--max-model-len", batching.max_model_len.map(u64::from)),
-        ("--max-batch-tokens", Some(batching.max_batch_tokens.into())),
+        ("--max-batch-tokens", batching.max_batch_tokens.map(u64::from)),
         ("--block-size", Some(batching.block_size.into())),
         ("--kv-blocks", batching.kv_blocks.map(u64::from)),
         ("--microbatches", batching.microbatches.map(u64::from)),

@@ -14,6 +14,7 @@ use crate::server::{self, Blueprint, Broker, Metrics, Options, Pipeline, Serving
 use crate::transport::HopSettings;
 use anyhow::{Context, bail, ensure};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,6 +29,8 @@ pub struct Site {
     pub pipeline: Pipeline,
     /// Where its replicas in this process count.
     pub metrics: Arc<Metrics>,
+    /// The stages that this process runs.
+    here: Range<StageIndex>,
     device: DeviceConfig,
     runner: Runner,
     /// The process's threads: all its stages share them.
@@ -53,8 +56,9 @@ impl Site {
         let blueprint = Blueprint::open_stage(&config.pipeline, config.stage).map_err(said)?;
         let devices = blueprint.stages.len() as u32;
         let site = Self::new(blueprint, &config.batching, &config.device, Some(&config.door), devices)?;
-        let metrics = Metrics::new(site.pipeline.name.clone(), config.stage..config.stage + 1);
-        Ok(Self { metrics: Arc::new(metrics), ..site })
+        let here = config.stage..config.stage + 1;
+        let metrics = Metrics::new(site.pipeline.name.clone(), here.clone());
+        Ok(Self { metrics: Arc::new(metrics), here, ..site })
     }
 
     fn new(
@@ -72,16 +76,15 @@ impl Site {
         });
         let runner = runner.map_err(said)?;
         let limits = batching.for_model(blueprint.spec.max_positions())?;
-        // The CPU's memory is everybody's: there a stage takes what it was told. A GPU's is its own.
-        let (least_kv_blocks, kv_blocks) = match runner {
-            Runner::Engine(_) => limits.fitting_kv_blocks,
-            Runner::Candle | Runner::Fake => (limits.kv_blocks, limits.kv_blocks),
+        let (least_kv_blocks, kv_blocks) = match (runner, device.device) {
+            (Runner::Engine(_), _) | (Runner::Candle, DeviceName::Cpu) => limits.fitting_kv_blocks,
+            (Runner::Candle, DeviceName::Cuda(_)) | (Runner::Fake, _) => (limits.kv_blocks, limits.kv_blocks),
         };
         let microbatches = batching.microbatches.unwrap_or(devices);
         let options = Options {
             max_num_seqs: batching.max_num_seqs,
             max_model_len: limits.max_model_len,
-            max_batch_tokens: batching.max_batch_tokens,
+            max_batch_tokens: batching.max_batch_tokens.unwrap_or(device.device.usual_batch_tokens()),
             max_batch_delay: batching.max_batch_delay,
             block_size: batching.block_size,
             kv_blocks,
@@ -108,11 +111,12 @@ impl Site {
             embeds: blueprint.embeds(),
             options,
         };
-        let metrics = Arc::new(Metrics::new(pipeline.name.clone(), 0..pipeline.stages));
+        let here = 0..pipeline.stages;
+        let metrics = Arc::new(Metrics::new(pipeline.name.clone(), here.clone()));
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
         let threads = Threads::new(device.threads.unwrap_or_else(cores)).map_err(said)?;
         tracing::info!(device = %device.device, "{runner}");
-        Ok(Self { blueprint, pipeline, metrics, device: device.clone(), runner, threads })
+        Ok(Self { blueprint, pipeline, metrics, here, device: device.clone(), runner, threads })
     }
 
     /// Loads every stage into this process and serves them.
@@ -157,6 +161,16 @@ impl Site {
         Ok(Arc::new(text))
     }
 
+    /// Part of the memory that `stage` may take. What a CPU has left looks the same to each stage, since memory is taken when
+    /// it is written to: so each is told its own part, by its layers, whose KV blocks are alike.
+    fn share(&self, stage: StageIndex) -> f32 {
+        let layers = |stage: StageIndex| self.pipeline.cut[usize::from(stage)].layers.len() as f32;
+        match self.device.device {
+            DeviceName::Cpu => self.device.share * layers(stage) / self.here.clone().map(layers).sum::<f32>(),
+            DeviceName::Cuda(_) => self.device.share,
+        }
+    }
+
     /// `to_come` stages are warmed up on the same device after this one.
     fn loader(&self, (stage, to_come): (StageIndex, usize), loading: &Loading) -> anyhow::Result<Loader> {
         let options = &self.pipeline.options;
@@ -186,7 +200,7 @@ impl Site {
             longest: options.max_model_len as usize,
             least_blocks: options.least_kv_blocks as usize,
             to_come,
-            share: self.device.share,
+            share: self.share(stage),
         };
         let bar = loading.bar(stage);
         Ok(self.blueprint.loader(stage, setup, move |bytes| bar.set_position(bytes)))

@@ -215,7 +215,7 @@ pub(super) fn batching(r: &mut Reader) -> BatchingConfig {
     let config = BatchingConfig {
         max_num_seqs: r.value(&s::MAX_NUM_SEQS, parse::count(1..=MANY)),
         max_model_len: r.optional(&s::MAX_MODEL_LEN, parse::count(1..=MAX_LEN)),
-        max_batch_tokens: r.value(&s::MAX_BATCH_TOKENS, parse::count(1..=MANY)),
+        max_batch_tokens: r.optional(&s::MAX_BATCH_TOKENS, parse::count(1..=MANY)),
         max_batch_delay: Duration::from_micros(delay),
         block_size: r.value(&s::BLOCK_SIZE, parse::count(1..=1024)),
         kv_blocks: r.optional(&s::KV_BLOCKS, parse::count(1..=u64::from(u32::MAX))),

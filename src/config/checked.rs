@@ -85,6 +85,16 @@ pub enum DeviceName {
     Cuda(usize),
 }
 
+impl DeviceName {
+    /// `max_batch_tokens`, if nobody says: a GPU reads its weights once for all rows of a batch, and is not full at a few.
+    pub fn usual_batch_tokens(self) -> u32 {
+        match self {
+            Self::Cpu => 256,
+            Self::Cuda(_) => 2048,
+        }
+    }
+}
+
 impl std::fmt::Display for DeviceName {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -137,8 +147,8 @@ pub struct BatchingConfig {
     pub max_num_seqs: u32,
     /// Longest sequence in tokens; `None` is the model's longest.
     pub max_model_len: Option<u32>,
-    /// Most rows of a batch.
-    pub max_batch_tokens: u32,
+    /// Most rows of a batch; `None` is [`DeviceName::usual_batch_tokens`].
+    pub max_batch_tokens: Option<u32>,
     /// How long to wait for a fuller batch.
     pub max_batch_delay: Duration,
     /// Tokens of a KV block.

@@ -51,7 +51,7 @@ pub const DTYPE: Setting = Setting::value(
 pub const DEVICE_SHARE: Setting = Setting::value(
     "device_share",
     "PART",
-    "Part of the device's memory that this process may take, with executor cuda, up to 1; `up` shares it out among its stages",
+    "Part of the memory that is there that this process may take for itself, up to 1: of the device's with executor cuda, of what is left for a KV cache on the CPU; `up` shares it out among its stages",
 )
 .or("1");
 pub const DEVICE_TIMEOUT: Setting = Setting::value(
@@ -65,16 +65,20 @@ pub const MAX_NUM_SEQS: Setting =
     Setting::value("max_num_seqs", "N", "Most sequences that are live at once on a stage").or("64");
 pub const MAX_MODEL_LEN: Setting =
     Setting::value("max_model_len", "TOKENS", "Longest sequence, prompt and answer together (default: the model's)");
-pub const MAX_BATCH_TOKENS: Setting =
-    Setting::value("max_batch_tokens", "TOKENS", "Most rows of a batch; a longer prompt goes in chunks").or("256");
+pub const MAX_BATCH_TOKENS: Setting = Setting::value(
+    "max_batch_tokens",
+    "TOKENS",
+    "Most rows of a batch; a longer prompt goes in chunks (default: 256, and 2048 on a CUDA device)",
+);
 pub const MAX_BATCH_DELAY_US: Setting =
     Setting::value("max_batch_delay_us", "MICROSECONDS", "How long a stage waits for a fuller batch").or("0");
 pub const BLOCK_SIZE: Setting = Setting::value("block_size", "TOKENS", "Tokens of a KV cache block").or("16");
 pub const KV_BLOCKS: Setting = Setting::value(
     "kv_blocks",
     "N",
-    "KV cache blocks of a stage (default: enough for max_num_seqs sequences of 2048 tokens, or shorter where \
-     max_model_len is; with executor cuda as many as there is room for, up to max_num_seqs sequences of the longest)",
+    "KV cache blocks of a stage (default: as many as there is room for beside the weights, up to max_num_seqs sequences of \
+     the longest: on the CPU within the process's memory limits, or half of what the machine has free; with executor candle \
+     on a CUDA device, enough for sequences of 2048 tokens)",
 );
 pub const MICROBATCHES: Setting =
     Setting::value("microbatches", "N", "Decode batches under way at once (default: one for each device on the path)");

@@ -2,11 +2,14 @@
 
 use crate::base::{Fault, HostTensor};
 use crate::core::{Emission, Member, Microbatch, Output};
+use crate::engine::kv_room::Wish;
+use crate::engine::memory_left::MemoryLeft;
 use crate::engine::part::{StagePart, packed, token, vector};
 use crate::engine::{Executor, Ready, Runner};
 use crate::model::{KvShape, LayerRange, Made, ModelSpec, StageModel, TensorSource};
 use crate::ops::{Isa, Ops, Threads};
 use candle_core::{Device, Storage, Tensor};
+use std::path::Path;
 
 /// Which device a stage runs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,13 +29,14 @@ pub struct Setup {
     pub runner: Runner,
     /// The process's threads; all its stages share them.
     pub threads: Threads,
-    /// The KV cache; unused by encoders. Executor cuda makes it smaller where the device has not the memory.
+    /// The KV cache; unused by encoders. It is made smaller where the device has not the memory and `least_blocks` are fewer.
     pub kv: KvShape,
     /// Blocks of it without which there is no serving.
     pub least_blocks: usize,
     /// Executors of the same device that are warmed up after this one, and need memory then.
     pub to_come: usize,
-    /// Part of the device's memory that all executors of this process may take, where one takes what is free.
+    /// Part of the device's memory that all executors of this process may take, where one takes what is free. On the CPU, of
+    /// what is left to the process, and of this executor alone.
     pub share: f32,
     /// Longest sequence.
     pub longest: usize,
@@ -43,6 +47,11 @@ pub struct Setup {
 }
 
 impl Setup {
+    /// Whether the KV cache is to be as large as there is room for on the CPU.
+    fn is_fitted(&self) -> bool {
+        matches!(self.device, DeviceChoice::Cpu(_)) && self.least_blocks < self.kv.blocks
+    }
+
     /// Does `work` with the process's threads at hand, where the device is the CPU. On a CUDA device this thread does it
     /// alone: candle gives every thread a stream of its own, and nothing orders what two of them do.
     fn work<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
@@ -72,13 +81,29 @@ impl CandleExecutor {
             DeviceChoice::Cpu(isa) => (Device::Cpu, Ops::rows(isa)),
             DeviceChoice::Cuda(number) => (cuda(number)?, Ops::candle()),
         };
-        let load = || StageModel::load(source, spec, range.clone(), setup.kv, (ops, &device));
+        // Room to warm up with, until it is known what there is.
+        let few = setup.least_blocks.min(setup.max_rows.div_ceil(setup.kv.block_size));
+        let blocks = if setup.is_fitted() { few } else { setup.kv.blocks };
+        let kv = KvShape { blocks, ..setup.kv };
+        let load = || StageModel::load(source, spec, range.clone(), kv, (ops, &device));
         let model = setup.work(load)?;
         Ok(Self { model, spec: spec.clone(), range, device, setup })
     }
 
     fn part(&self) -> StagePart<'_> {
-        StagePart { spec: &self.spec, range: &self.range, kv: self.setup.kv, max_rows: self.setup.max_rows }
+        let kv = self.model.kv().unwrap_or(self.setup.kv);
+        StagePart { spec: &self.spec, range: &self.range, kv, max_rows: self.setup.max_rows }
+    }
+
+    /// The KV blocks that there is room for, beside the weights and what warming up has shown to be needed.
+    fn fitting_blocks(&self) -> Result<usize, Fault> {
+        let Setup { kv, least_blocks, share, .. } = self.setup;
+        // A system that does not say what is left gets what one sequence needs.
+        let (Some(left), Some(block_bytes)) = (MemoryLeft::read(Path::new("/")), self.model.kv_block_bytes()) else {
+            return Ok(least_blocks);
+        };
+        let wish = Wish { blocks: (least_blocks, kv.blocks), block_bytes, block_size: kv.block_size, share };
+        wish.granted(&left)
     }
 
     fn run_here(&self, batch: &Microbatch, inputs: &[HostTensor]) -> Result<Output, Fault> {
@@ -120,7 +145,16 @@ impl Executor for CandleExecutor {
             let (batch, input) = self.part().warm_up_batch(rows);
             self.run(&batch, &[input])?;
         }
-        Ok(Ready { kv_blocks: self.setup.kv.blocks as u32, refused_recordings: 0 })
+        Ok(Ready { kv_blocks: self.part().kv.blocks as u32, refused_recordings: 0 })
+    }
+
+    fn settle(&mut self, ready: Ready) -> Result<Ready, Fault> {
+        if !self.setup.is_fitted() || self.model.kv().is_none() {
+            return Ok(ready);
+        }
+        let blocks = self.fitting_blocks()?;
+        self.model.resize_kv(blocks, &self.device)?;
+        Ok(Ready { kv_blocks: blocks as u32, ..ready })
     }
 
     fn run(&mut self, batch: &Microbatch, inputs: &[HostTensor]) -> Result<Output, Fault> {

@@ -24,6 +24,15 @@ pub trait Executor: Send {
     /// `DeviceFailed` if the device cannot run the stage at all, or has not the memory.
     fn warm_up(&mut self) -> Result<Ready, Fault>;
 
+    /// Takes the memory that is left, where that is the process's own: once, after [`Executor::warm_up`], which gave `ready`,
+    /// when all that share it are warmed up, so that each sees what the others have shown to need.
+    ///
+    /// # Errors
+    /// `InvalidRequest` if that is too little to serve with, saying what to do.
+    fn settle(&mut self, ready: Ready) -> Result<Ready, Fault> {
+        Ok(ready)
+    }
+
     /// Hands `batch` to a device that works by itself, while the batches started before it still run: its inputs are there
     /// when its turn comes. At most [`DEVICE_DEPTH`](crate::core::machine::DEVICE_DEPTH) may be started and not yet run,
     /// and [`Executor::run`] follows for each of them, in the same order. Where this thread does the work there is nothing to

@@ -6,7 +6,9 @@ pub mod choice;
 pub mod cuda;
 pub mod executor;
 pub mod fake;
+pub mod kv_room;
 pub mod load;
+pub mod memory_left;
 pub mod part;
 pub mod thread;
 

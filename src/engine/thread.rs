@@ -169,7 +169,8 @@ type Warm = (Box<dyn Executor>, Ready);
 fn made(loaders: Vec<Loader>) -> Result<Vec<Warm>, Fault> {
     let executors = loaders.into_iter().map(|load| load()).collect::<Result<Vec<_>, Fault>>()?;
     let warm = executors.into_iter().map(|mut executor| executor.warm_up().map(|ready| (executor, ready)));
-    warm.collect()
+    let warm = warm.collect::<Result<Vec<Warm>, Fault>>()?;
+    warm.into_iter().map(|(mut executor, ready)| executor.settle(ready).map(|ready| (executor, ready))).collect()
 }
 
 /// A batch that was handed to its executor.

@@ -28,6 +28,8 @@ pub struct KvCache {
     /// Keys and values of each layer: `[blocks * block_size, width]` each. Position `p` of a sequence is in row
     /// `block[p / block_size] * block_size + p % block_size`.
     pub layers: Vec<(Tensor, Tensor)>,
+    /// Numbers of a position's keys.
+    pub width: usize,
     /// Where it lies.
     pub device: Device,
 }
@@ -52,6 +54,6 @@ impl KvCache {
             })
         };
         let layers = (0..layers).map(|_| Ok((table()?, table()?))).collect::<Result<_, Fault>>()?;
-        Ok(Self { shape, layers, device: device.clone() })
+        Ok(Self { shape, layers, width, device: device.clone() })
     }
 }

@@ -56,6 +56,37 @@ impl StageModel {
         })
     }
 
+    /// The KV cache's shape; an encoder has none.
+    pub fn kv(&self) -> Option<KvShape> {
+        match self {
+            Self::Llama(_, cache) => Some(cache.shape),
+            Self::Bert(_) => None,
+        }
+    }
+
+    /// Bytes of one block of it, in all layers.
+    pub fn kv_block_bytes(&self) -> Option<usize> {
+        match self {
+            Self::Llama(_, cache) => Some(KvShape { blocks: 1, ..cache.shape }.bytes(cache.layers.len(), cache.width)),
+            Self::Bert(_) => None,
+        }
+    }
+
+    /// Gives it another number of blocks. What they held is lost.
+    ///
+    /// # Errors
+    /// As [`KvCache::new`].
+    pub fn resize_kv(&mut self, blocks: usize, device: &Device) -> Result<(), Fault> {
+        if let Self::Llama(_, cache) = self {
+            let (layers, width) = (cache.layers.len(), cache.width);
+            let shape = KvShape { blocks, ..cache.shape };
+            // The old one's memory first: there may not be room for both.
+            cache.layers.clear();
+            *cache = KvCache::new(shape, layers, width, device)?;
+        }
+        Ok(())
+    }
+
     /// Lays a batch out: see [`Step::decode`] and [`Step::encode`].
     ///
     /// # Errors
