@@ -1,5 +1,6 @@
 //! A load's report for people.
 
+use crate::base::FaultClass;
 use crate::cli::table::{Table, percent};
 use crate::load::compare::Pair;
 use crate::load::histogram::Summary;
@@ -43,6 +44,7 @@ pub(crate) fn document(document: &Document) -> String {
             "tokens/s",
             "p50 ms",
             "p99 ms",
+            "refused",
             "failed",
             "harness",
         ]);
@@ -58,7 +60,8 @@ pub(crate) fn document(document: &Document) -> String {
                 format!("{:.0}", run.tokens_per_second),
                 at(|s| s.p50_ms),
                 at(|s| s.p99_ms),
-                (run.requests - run.answered).to_string(),
+                run.refused_and_failed().0.to_string(),
+                run.refused_and_failed().1.to_string(),
                 if run.harness.was_bottleneck { "LIMITED" } else { "ok" }.into(),
             ]);
         }
@@ -87,6 +90,7 @@ fn report(run: &Report) -> String {
         ("end to end", &run.end_to_end),
         ("first token", &run.time_to_first_token),
         ("between tokens", &run.between_tokens),
+        ("refused", &run.refusals),
         ("send lag", &run.lag),
     ] {
         let Some(s) = summary else { continue };
@@ -109,7 +113,8 @@ fn report(run: &Report) -> String {
         text += "interrupted: the run is not whole, and what was out then counts as unfinished\n";
     }
     for (class, errors) in &run.errors {
-        text += &format!("failed: {} {class}: {}\n", errors.count, errors.example);
+        let how = if class == FaultClass::Overloaded.row().name { "refused" } else { "failed" };
+        text += &format!("{how}: {} {class}: {}\n", errors.count, errors.example);
     }
     text += &format!("{}\n", run.harness.verdict);
     if run.one_in > 1 {

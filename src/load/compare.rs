@@ -83,7 +83,8 @@ fn pair(a: &Report, b: &Report) -> Pair {
     line("tokens/s", Some(true), &|r| Some(r.tokens_per_second));
     line("good requests/s", Some(true), &|r| Some(r.goodput_per_second));
     line("good %", Some(true), &|r| Some(100.0 * r.goodput_share));
-    line("failed requests", Some(false), &|r| Some((r.requests - r.answered) as f64));
+    line("refused requests", Some(false), &|r| Some(r.refused_and_failed().0 as f64));
+    line("failed requests", Some(false), &|r| Some(r.refused_and_failed().1 as f64));
     type Of = fn(&Report) -> Option<&Summary>;
     let times: [(&str, Of); 3] = [
         ("end to end", |r| r.end_to_end.as_ref()),
@@ -95,6 +96,7 @@ fn pair(a: &Report, b: &Report) -> Pair {
         line(&format!("{name} p99 ms"), Some(false), &|r| of(r).map(|s| s.p99_ms));
         line(&format!("{name} p99.9 ms"), Some(false), &|r| of(r).map(|s| s.p999_ms));
     }
+    line("refused p99 ms", Some(false), &|r| r.refusals.as_ref().map(|s| s.p99_ms));
     line("send lag p99 ms", Some(false), &|r| r.lag.as_ref().map(|s| s.p99_ms));
     for stage in 0..a.stages.len().max(b.stages.len()) {
         line(&format!("stage {stage} busy %"), None, &|r| r.stages.get(stage).map(|s| 100.0 * s.busy));

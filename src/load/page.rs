@@ -65,7 +65,8 @@ fn sweep(document: &Document) -> String {
         text += &format!("<p>Knee: {level}{more}: {}.</p>", escape(&knee.rule));
     }
     text += &plot.svg();
-    let head = ["load", "answered/s", "good/s", "good %", "tokens/s", "p50 ms", "p99 ms", "failed", "harness"];
+    let head =
+        ["load", "answered/s", "good/s", "good %", "tokens/s", "p50 ms", "p99 ms", "refused", "failed", "harness"];
     let rows = runs.iter().map(|run| {
         let at = |of: fn(&Summary) -> f64| run.end_to_end.as_ref().map_or("-".into(), |s| short(of(s)));
         vec![
@@ -76,7 +77,8 @@ fn sweep(document: &Document) -> String {
             short(run.tokens_per_second),
             at(|s| s.p50_ms),
             at(|s| s.p99_ms),
-            (run.requests - run.answered).to_string(),
+            run.refused_and_failed().0.to_string(),
+            run.refused_and_failed().1.to_string(),
             if run.harness.was_bottleneck { "<b>limited it</b>" } else { "ok" }.into(),
         ]
     });
@@ -111,7 +113,7 @@ fn run(run: &Report) -> String {
     text += &table(&["ms", "mean", "p50", "p90", "p95", "p99", "p99.9", "max", "of"], rows.collect());
     if !run.errors.is_empty() {
         let rows = run.errors.iter().map(|(class, e)| vec![escape(class), e.count.to_string(), escape(&e.example)]);
-        text += &table(&["failed", "requests", "the first one said"], rows.collect());
+        text += &table(&["not answered", "requests", "the first one said"], rows.collect());
     }
     text += &over_time(run);
     text += &shares(run);
@@ -125,6 +127,7 @@ fn times(run: &Report) -> Vec<(&'static str, &Summary)> {
         ("end to end", &run.end_to_end),
         ("first token", &run.time_to_first_token),
         ("between tokens", &run.between_tokens),
+        ("refused", &run.refusals),
         ("send lag", &run.lag),
     ];
     all.into_iter().filter_map(|(name, summary)| Some((name, summary.as_ref()?))).collect()
@@ -149,8 +152,8 @@ fn over_time(run: &Report) -> String {
 
 fn shares(run: &Report) -> String {
     let all = times(run);
-    // The lag has its line in the table; three lines are enough for an eye.
-    let shown: Vec<_> = all.iter().filter(|(name, _)| *name != "send lag").collect();
+    // Lag and refusals have their lines in the table; three lines are enough for an eye.
+    let shown: Vec<_> = all.iter().filter(|(name, _)| !["send lag", "refused"].contains(name)).collect();
     let values = shown.iter().flat_map(|(_, s)| s.distribution.iter().map(|p| p.0));
     let x = Scale::powers(values.collect::<Vec<_>>().into_iter());
     let (x_name, y_name) = ("ms (logarithmic)", "% not longer");

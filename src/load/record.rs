@@ -64,6 +64,8 @@ pub struct Recorder {
     pub itl: Times,
     /// From schedule to the moment it went out, of all.
     pub lag: Times,
+    /// From schedule to the word that there is no room, of requests that were refused.
+    pub refused: Times,
     /// Requests that ended.
     pub requests: u64,
     /// Of these, answered.
@@ -93,6 +95,7 @@ impl Recorder {
             ttft: Times::new(),
             itl: Times::new(),
             lag: Times::new(),
+            refused: Times::new(),
             requests: 0,
             answered: 0,
             good: 0,
@@ -124,7 +127,12 @@ impl Recorder {
                 let kept = self.objective.kept(record.ttft(), progress.mean_gap(), record.e2e(), tokens);
                 self.good += u64::from(kept);
             }
-            Err(failure) => self.failed(failure),
+            Err(failure) => {
+                if failure.is_refusal() {
+                    self.refused.add(record.e2e());
+                }
+                self.failed(failure);
+            }
         }
         self.keep(record);
     }
@@ -173,6 +181,17 @@ mod tests {
         let near = |time: Duration, ms: f64| (time.as_secs_f64() * 1e3 / ms - 1.0).abs() < 0.002;
         assert!(near(recorder.e2e.quantile(0.5), 80.0) && near(recorder.lag.quantile(1.0), 60.0));
         assert_eq!((recorder.requests, recorder.answered, recorder.good), (2, 2, 1));
+    }
+
+    #[test]
+    fn refusals_are_told_apart_from_failures_and_have_times() {
+        let mut recorder = Recorder::new(Objective::default());
+        for (index, class) in [(0, "overloaded"), (1, "internal"), (2, "overloaded")] {
+            recorder.add(record(index, 0, 5), &Progress::default(), &Err(Failure::new(class, "why")));
+        }
+        assert_eq!((recorder.requests, recorder.answered, recorder.refused.count()), (3, 0, 2));
+        assert_eq!(recorder.errors["overloaded"].count, 2);
+        assert!((recorder.refused.quantile(0.99).as_secs_f64() - 0.005).abs() < 1e-5);
     }
 
     #[test]

@@ -66,7 +66,10 @@ pub struct Report {
     pub between_tokens: Option<Summary>,
     /// From schedule to the send: the harness's own part of every latency.
     pub lag: Option<Summary>,
-    /// What failed, by class.
+    /// From schedule to the word that there is no room: of requests that were refused (class `overloaded`).
+    #[serde(default)]
+    pub refusals: Option<Summary>,
+    /// What was not answered, by class: refusals too.
     pub errors: BTreeMap<String, ErrorReport>,
     /// What the harness did besides.
     pub harness: Harness,
@@ -153,6 +156,7 @@ impl Report {
             time_to_first_token: r.ttft.summary(),
             between_tokens: r.itl.summary(),
             lag: r.lag.summary(),
+            refusals: r.refused.summary(),
             errors: errors
                 .map(|(class, e)| (class.clone(), ErrorReport { count: e.count, example: e.example.clone() }))
                 .collect(),
@@ -164,6 +168,12 @@ impl Report {
             one_in: r.stride,
             scenario,
         }
+    }
+
+    /// Requests that were refused for want of room, and those that failed otherwise.
+    pub fn refused_and_failed(&self) -> (u64, u64) {
+        let refused = self.refusals.as_ref().map_or(0, |refusals| refusals.count);
+        (refused, (self.requests - self.answered).saturating_sub(refused))
     }
 
     /// Rate or concurrency that was asked for.

@@ -37,6 +37,11 @@ impl Failure {
         Self { class: class.into(), message: message.into() }
     }
 
+    /// Whether the server said that it is full: it has done no work for the request, and asks for it later.
+    pub fn is_refusal(&self) -> bool {
+        self.class == FaultClass::Overloaded.row().name
+    }
+
     /// An answer that ended before its end.
     pub fn broken_off(message: impl Into<String>) -> Self {
         Self::new("broken_off", message)

@@ -79,7 +79,7 @@ async fn the_exit_status_is_1_if_nothing_was_answered_and_says_why() {
     let ids = format!("{REFUSED}..{}", REFUSED + 1);
     let output = load(folder.path(), &["--target", &url, "--requests", "5", "--token-ids", &ids]).await;
     assert_eq!(output.status.code(), Some(1));
-    assert!(text(&output.stdout).contains("failed: 5 overloaded: no room"), "{}", text(&output.stdout));
+    assert!(text(&output.stdout).contains("refused: 5 overloaded: no room"), "{}", text(&output.stdout));
     for (arguments, want) in [
         (&["--target", "http://127.0.0.1:1"][..], "http://127.0.0.1:1 cannot be reached"),
         (&["--target", &url, "--out", "no/such/folder.json"], "cannot write no/such/folder.json"),
