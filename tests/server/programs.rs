@@ -14,9 +14,9 @@ pub type Environment<'a> = &'a [(&'a str, &'a str)];
 /// A running program. Killed when dropped; what it has started ends with it.
 pub struct Program {
     child: Child,
-    pid: u32,
-    /// Its standard error so far.
-    lines: watch::Receiver<Vec<String>>,
+    pub pid: u32,
+    /// Its standard error so far; it closes when the program has ended.
+    pub lines: watch::Receiver<Vec<String>>,
 }
 
 /// See [`Program::belongings`].
@@ -67,13 +67,8 @@ impl Program {
 
     /// The address that `stage` serves HTTP on, when it has said for the `time`th time (from 1) that it is ready.
     pub async fn ready(&self, stage: usize, time: usize) -> String {
-        let ready = |line: &String| {
-            let line: Value = serde_json::from_str(line).ok()?;
-            let it = line["message"] == "ready" && line["stage"] == stage;
-            it.then(|| line["address"].as_str().expect("an address").to_owned())
-        };
         let what = format!("stage {stage} to be ready");
-        self.logged(&what, |lines| lines.iter().filter_map(ready).nth(time - 1)).await
+        self.logged(&what, |lines| lines.iter().filter_map(|line| address(line, stage)).nth(time - 1)).await
     }
 
     /// Kills it, as a power cut would.
@@ -120,6 +115,13 @@ impl Program {
     }
 }
 
+/// The address of a line of the log that says that `stage` is ready.
+pub fn address(line: &str, stage: usize) -> Option<String> {
+    let line: Value = serde_json::from_str(line).ok()?;
+    let it = line["message"] == "ready" && line["stage"] == stage;
+    it.then(|| line["address"].as_str().expect("an address").to_owned())
+}
+
 impl Drop for Program {
     fn drop(&mut self) {
         kill(self.pid);
@@ -138,7 +140,7 @@ pub fn runs(pid: u32) -> bool {
 }
 
 /// Sends a signal to a process, or to a group (`-ID`). The shell does: the standard library sends none but SIGKILL.
-fn signal(name: &str, to: &str) {
+pub fn signal(name: &str, to: &str) {
     let script = format!("kill -s {name} -- {to}");
     // Whoever is gone already needs no signal.
     let _ = std::process::Command::new("sh").args(["-c", &script]).stderr(Stdio::null()).status();
