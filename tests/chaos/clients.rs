@@ -122,8 +122,8 @@ fn judge(end: &End, right: &Given, life: &Life, took: Duration) -> Verdict {
         End::Done(given) if given == right => Verdict::Right,
         End::Done(given) => Verdict::Wrong(difference(given, right)),
         End::Left => Verdict::Left,
-        _ if life.killed.load(SeqCst) => Verdict::Died,
         End::Refused(why) if took < REFUSED_WITHIN => Verdict::Refused(brief(why)),
+        _ if life.killed.load(SeqCst) => Verdict::Died,
         // As its port closed.
         End::Broken(why, false) if told.is_some() && took < REFUSED_WITHIN => Verdict::Refused(brief(why)),
         End::Refused(_) | End::Failed(_) if told.is_some_and(|told| (DRAINED_AFTER..LIMIT).contains(&told)) => {
