@@ -11,5 +11,6 @@ pub mod reception;
 pub mod request;
 pub mod stages;
 pub mod text;
+mod workroom;
 
 pub use request::{Answer, AnswerEvent, ChatMessage, FinishReason, Input, Intake, Readiness, Request};

@@ -6,8 +6,9 @@ use crate::core::Work;
 use crate::core::requests::NewRequest;
 use crate::door::check;
 use crate::door::desk::Submission;
-use crate::door::request::{Answer, Intake, Readiness, Request};
+use crate::door::request::{Answer, Input, Intake, Readiness, Request};
 use crate::door::text::TextModel;
+use crate::door::workroom::Workroom;
 use futures::future::BoxFuture;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -34,6 +35,16 @@ pub struct Reception {
     readiness: watch::Receiver<Readiness>,
     started: Instant,
     seeds: Mutex<Prng>,
+    workroom: Workroom,
+}
+
+/// Bytes of text, or of ids, that are to be read.
+fn size(input: &Input) -> usize {
+    match input {
+        Input::Text(text) => text.len(),
+        Input::Chat(messages) => messages.iter().map(|message| message.role.len() + message.content.len()).sum(),
+        Input::Tokens(ids) => ids.len() * size_of::<TokenId>(),
+    }
 }
 
 impl Reception {
@@ -46,13 +57,14 @@ impl Reception {
         (started, seed): (Instant, u64),
     ) -> Self {
         let seeds = Mutex::new(Prng::new(seed));
-        Self { terms, text, desk, readiness, started, seeds }
+        Self { terms, text, desk, readiness, started, seeds, workroom: Workroom::new() }
     }
 
-    async fn checked(&self, request: &Arc<Request>) -> Result<NewRequest, Fault> {
+    async fn checked(&self, request: &Arc<Request>, deadline: Tick) -> Result<NewRequest, Fault> {
         check::check(request)?;
-        let prompt = self.tokenized(request.clone()).await?;
         let longest = self.terms.max_model_len;
+        self.text.fits(&request.input, longest as usize)?;
+        let prompt = self.tokenized(request.clone()).await?;
         let length = u32::try_from(prompt.len()).unwrap_or(u32::MAX);
         let room = longest.saturating_sub(length);
         if length > longest || (room == 0 && !self.terms.embeds) {
@@ -69,16 +81,13 @@ impl Reception {
             }
             asked => asked.unwrap_or(self.terms.default_max_tokens.min(room)),
         };
-        let time = request.deadline.unwrap_or(self.terms.longest).min(self.terms.longest);
-        let now = Tick(self.started.elapsed().as_micros() as u64);
-        Ok(NewRequest { call_id: request.call_id.clone(), work, prompt, max_tokens, deadline: now + time })
+        Ok(NewRequest { call_id: request.call_id.clone(), work, prompt, max_tokens, deadline })
     }
 
     /// The prompt's tokens. A long text takes a second or more, in which this thread's other connections would stand still.
     async fn tokenized(&self, request: Arc<Request>) -> Result<Vec<TokenId>, Fault> {
-        let text = self.text.clone();
-        let encoded = tokio::task::spawn_blocking(move || text.encode(&request.input)).await;
-        encoded.unwrap_or_else(|error| Err(Fault::internal(format!("the tokenizer failed: {error}"))))
+        let (text, most) = (self.text.clone(), self.terms.max_model_len as usize);
+        self.workroom.done(size(&request.input), move || text.encode(&request.input, most)).await?
     }
 
     /// A seed for a request that names none.
@@ -90,8 +99,11 @@ impl Reception {
         if let Readiness::NotReady(why) = &*self.readiness.borrow() {
             return Err(Fault::new(FaultClass::Unavailable, why.clone()));
         }
+        let time = request.deadline.unwrap_or(self.terms.longest).min(self.terms.longest);
+        let deadline = Tick(self.started.elapsed().as_micros() as u64) + time;
         let request = Arc::new(request);
-        let checked = self.checked(&request).await?;
+        let late = || Fault::new(FaultClass::DeadlineExceeded, "the deadline passed before the prompt was read");
+        let checked = tokio::time::timeout(time, self.checked(&request, deadline)).await.map_err(|_| late())??;
         let prompt_tokens = checked.prompt.len() as u32;
         let (events, answer) = mpsc::channel(checked.max_tokens as usize + 2);
         let (admitted, decision) = oneshot::channel();
@@ -121,7 +133,7 @@ impl Intake for Reception {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::door::Input;
+    use crate::door::ChatMessage;
     use crate::model::{BertSpec, ModelSpec};
 
     const TOKENIZER: &str = r#"{"version": "1.0", "pre_tokenizer": {"type": "Whitespace"}, "added_tokens": [],
@@ -153,5 +165,44 @@ mod tests {
         };
         let (answer, prompt) = tokio::join!(submitting, desk);
         assert_eq!((answer.unwrap_err().message.as_str(), prompt), ("seen", vec![0, 1, 0]));
+    }
+
+    /// A reception of a model of 8 tokens.
+    fn reception(desk: mpsc::Sender<(Submission, oneshot::Receiver<()>)>) -> Reception {
+        let (_ready, readiness) = watch::channel(Readiness::Ready);
+        let terms = Terms { max_model_len: 8, default_max_tokens: 1, longest: Duration::from_secs(60), embeds: true };
+        Reception::new(terms, text(), desk, readiness, (Instant::now(), 1))
+    }
+
+    #[tokio::test]
+    async fn what_is_too_long_is_refused_before_it_is_read() {
+        let (desk, _submissions) = mpsc::channel(1);
+        let reception = reception(desk);
+        let long = "a ".repeat(1 << 20);
+        let chat = vec![ChatMessage { role: "user".into(), content: long.repeat(2) }];
+        for input in [Input::Text(long), Input::Chat(chat)] {
+            let mut submitting = reception.submit(Request::new("id", input));
+            // At once: it never got to the workroom.
+            let std::task::Poll::Ready(Err(fault)) = futures::poll!(&mut submitting) else { panic!("it was read") };
+            assert!(fault.message.contains("shorten it"), "{fault}");
+        }
+        let tokens = Request::new("id", Input::Tokens(vec![0; 9]));
+        assert!(reception.submit(tokens).await.unwrap_err().message.contains("9 tokens"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_deadline_ends_the_wait_to_be_read() {
+        let (desk, _submissions) = mpsc::channel(1);
+        let reception = reception(desk);
+        let (end, ends) = std::sync::mpsc::sync_channel::<()>(1);
+        let mut held = Box::pin(reception.workroom.done(1, move || ends.recv()));
+        let other = Arc::new(Mutex::new(()));
+        let locked = other.lock().unwrap();
+        let also = Arc::clone(&other);
+        let mut held_too = Box::pin(reception.workroom.done(1, move || drop(also.lock())));
+        assert!(futures::poll!(&mut held).is_pending() && futures::poll!(&mut held_too).is_pending());
+        let request = Request { deadline: Some(Duration::from_secs(2)), ..Request::new("id", Input::Text("a".into())) };
+        assert_eq!(reception.submit(request).await.unwrap_err().class, FaultClass::DeadlineExceeded);
+        drop((locked, end));
     }
 }

@@ -5,6 +5,7 @@ use crate::base::{Fault, FaultClass, TokenId};
 use crate::door::Input;
 use crate::door::chat::ChatTemplate;
 use crate::model::ModelSpec;
+use bound::Bound;
 use pieces::{Pieces, Unfolding};
 use serde_json::{Map, Value};
 use std::io::Read;
@@ -13,15 +14,20 @@ use std::sync::Arc;
 use stops::Stops;
 use tokenizers::Tokenizer;
 
+mod bound;
 mod pieces;
 mod stops;
 
 pub use stops::Piece;
 
+/// How many times longer than its layout a conversation may be.
+const MAY_BE_LEFT_OUT: usize = 16;
+
 /// A model's text side.
 #[derive(Debug)]
 pub struct TextModel {
     tokenizer: Tokenizer,
+    bound: Bound,
     /// Absent where the model has no template: then a conversation is refused.
     template: Option<ChatTemplate>,
     /// Absent where the model encodes: then there is no text to make.
@@ -50,25 +56,29 @@ impl TextModel {
             }
             ModelSpec::Bert(_) => (None, Vec::new()),
         };
-        Ok(Self { tokenizer, template: open_template(dir)?, pieces, eos, vocab: spec.vocab() })
+        let bound = Bound::of(&tokenizer);
+        Ok(Self { tokenizer, bound, template: open_template(dir)?, pieces, eos, vocab: spec.vocab() })
     }
 
-    /// The tokens of `input`. Text gets the special tokens that tokenizer.json adds; a conversation those of the template
-    /// alone. It may take milliseconds for long texts: not on a thread that serves others.
+    /// The tokens of `input`, if they can be no more than `most`; a little more than that may come back all the same. Text gets
+    /// the special tokens that tokenizer.json adds; a conversation those of the template alone. It may take a second for long
+    /// texts: not on a thread that serves others.
     ///
     /// # Errors
-    /// `InvalidRequest` if there is nothing to encode, a token is not the model's, or the template refuses the conversation.
-    pub fn encode(&self, input: &Input) -> Result<Vec<TokenId>, Fault> {
-        let encode = |text: &str, add_special_tokens| {
-            let encoding = self.tokenizer.encode_fast(text, add_special_tokens);
-            encoding.map(|e| e.get_ids().to_vec()).map_err(|e| Fault::internal(format!("the tokenizer failed: {e}")))
-        };
+    /// `InvalidRequest` if there is nothing to encode, far too much, a token is not the model's, or the template refuses the
+    /// conversation.
+    pub fn encode(&self, input: &Input, most: usize) -> Result<Vec<TokenId>, Fault> {
         let ids = match input {
-            Input::Text(text) => encode(text, true)?,
+            Input::Text(text) => self.encode_text(text, most, true)?,
             Input::Chat(messages) => {
                 let without = "this model has no chat template: send `prompt` instead of `messages`";
                 let template = self.template.as_ref().ok_or_else(|| Fault::invalid(without))?;
-                encode(&template.render(messages)?, false)?
+                self.encode_text(&template.render(messages)?, most, false)?
+            }
+            Input::Tokens(ids) if ids.len() > most => {
+                let count = ids.len();
+                let words = format!("the prompt has {count} tokens and the pipeline takes {most} in all: shorten it");
+                return Err(Fault::invalid(words));
             }
             Input::Tokens(ids) => ids.clone(),
         };
@@ -81,6 +91,32 @@ impl TextModel {
                 let (id, vocab) = (ids[i], self.vocab);
                 Err(Fault::invalid(format!("token {id} at place {i} is not one of the model's {vocab} tokens")))
             }
+        }
+    }
+
+    fn encode_text(&self, text: &str, most: usize, add_special_tokens: bool) -> Result<Vec<TokenId>, Fault> {
+        self.bound.check(text.len(), most)?;
+        let encode = |text: &str, special| {
+            let encoding = self.tokenizer.encode_fast(text, special);
+            encoding.map_err(|e| Fault::internal(format!("the tokenizer failed: {e}")))
+        };
+        Bound::count(text, most, |piece| encode(piece, false).map(|encoding| encoding.len()))?;
+        encode(text, add_special_tokens).map(|encoding| encoding.get_ids().to_vec())
+    }
+
+    /// Refuses what is longer than any prompt of `most` tokens, at no cost.
+    ///
+    /// # Errors
+    /// `InvalidRequest`, with the longest that a text may be.
+    pub fn fits(&self, input: &Input, most: usize) -> Result<(), Fault> {
+        match input {
+            Input::Text(text) => self.bound.check(text.len(), most),
+            // A template may leave some of a conversation out: it is measured again once it is laid out.
+            Input::Chat(messages) => {
+                let bytes: usize = messages.iter().map(|message| message.content.len()).sum();
+                self.bound.check(bytes / MAY_BE_LEFT_OUT, most)
+            }
+            Input::Tokens(_) => Ok(()),
         }
     }
 
