@@ -22,3 +22,5 @@ pub const MAX_PROMPT_BYTES: usize = 16 << 20;
 pub const MAX_TEMPLATE_STEPS: u64 = 1_000_000;
 /// Highest temperature.
 pub const MAX_TEMPERATURE: f32 = 100.0;
+/// Repetition penalties: beyond these nothing of the model's logits would be left.
+pub const PENALTIES: std::ops::RangeInclusive<f32> = 0.01..=100.0;

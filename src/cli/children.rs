@@ -199,6 +199,15 @@ fn arguments(orders: &Orders, stage: usize) -> Vec<std::ffi::OsString> {
         add("--exec-timeout", &micros(door.exec_timeout.unwrap_or_default()));
         add("--max-inflight", &door.max_inflight.unwrap_or_default().to_string());
         add("--max-body-bytes", &door.max_body_bytes.to_string());
+        add("--max-connections", &door.max_connections.to_string());
+        add("--max-connections-per-peer", &door.max_connections_per_peer.to_string());
+        if let Some(admin) = door.admin {
+            // One address is one stage's: the others have any free one, which their log says.
+            add("--admin", &if stage == 0 { admin } else { ([127, 0, 0, 1], 0).into() }.to_string());
+        }
+        if door.unready_when_full {
+            list.push("--unready-when-full".into());
+        }
     }
     list
 }

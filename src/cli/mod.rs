@@ -12,6 +12,7 @@ mod lobby;
 mod logging;
 mod page;
 mod pipeline;
+mod ports;
 pub mod run;
 pub mod serve;
 pub mod split;

@@ -3,11 +3,12 @@
 use crate::base::StageIndex;
 use crate::cli::lobby::Lobby;
 use crate::cli::pipeline::Site;
+use crate::cli::ports::Ports;
 use crate::cli::split::said;
 use crate::config::{DoorConfig, ServeConfig};
 use crate::door;
 use crate::door::Intake;
-use crate::door::http::{self, HttpLimits, HttpState};
+use crate::door::http::HttpState;
 use crate::door::stages::Overview;
 use crate::server::{Pipeline, Serving};
 use crate::shard::write::hex;
@@ -54,30 +55,22 @@ pub async fn answer_http(
     start: impl Future<Output = anyhow::Result<Serving>>,
 ) -> anyhow::Result<ExitCode> {
     // Before the weights: whoever probes must find the function alive while it loads.
-    let listener = tokio::net::TcpListener::bind(door.http).await;
-    let listener = listener.with_context(|| format!("cannot listen on {}", door.http))?;
-    let address = listener.local_addr()?;
+    let ports = Ports::bind(door, site.pipeline.options.longest).await?;
+    let address = ports.address()?;
     let lobby = Arc::new(lobby(&site.pipeline));
-    let limits = HttpLimits {
-        max_body_bytes: door.max_body_bytes,
-        max_inflight: door.max_inflight.map_or(0, |most| most as usize),
-        default_deadline: site.pipeline.options.longest,
-        max_deadline: site.pipeline.options.longest,
-        ..HttpLimits::default()
-    };
     let readiness = lobby.clone();
     let intake: Option<Arc<dyn Intake>> = if stage == 0 { Some(lobby.clone()) } else { None };
-    let router = http::router(HttpState {
+    let state = HttpState {
         intake,
         readiness: Arc::new(move || readiness.readiness()),
         metrics: site.metrics.clone(),
-        limits: limits.clone(),
+        limits: ports.limits().clone(),
         pipeline: site.pipeline.name.clone(),
         stage,
         stages: lobby.clone(),
-    });
-    let (closing, closing_nats) = (CancellationToken::new(), CancellationToken::new());
-    let answering = tokio::spawn(http::serve(listener, router.clone(), limits, closing.clone().cancelled_owned()));
+    };
+    let closing_nats = CancellationToken::new();
+    let answering = ports.serve(state);
     let mut stop = std::pin::pin!(until_told_to_stop());
     let started = tokio::select! {
         serving = start => serving.map(Some),
@@ -87,8 +80,7 @@ pub async fn answer_http(
         Ok(Some(serving)) => serving,
         not_serving => {
             lobby.fail("the stage does not start: send the request to another replica");
-            closing.cancel();
-            delivered(answering).await;
+            answering.end(DELIVERY).await;
             return not_serving.map(|_| ExitCode::SUCCESS);
         }
     };
@@ -96,7 +88,7 @@ pub async fn answer_http(
     tracing::info!(stage, %address, pipeline = site.pipeline.name, "ready");
     let on_nats = serving.net.clone().filter(|_| stage == 0).map(|net| {
         let (client, subject) = (net.client().clone(), net.subjects().ask());
-        tokio::spawn(door::nats::serve(client, subject, router, closing_nats.clone()))
+        tokio::spawn(door::nats::serve(client, subject, answering.router.clone(), closing_nats.clone()))
     });
     tokio::select! {
         () = &mut stop => {}
@@ -126,8 +118,7 @@ pub async fn answer_http(
         Ok(done) => done.context("the pump's thread has gone")?.map_err(said)?,
         Err(_) => tracing::warn!(stage, "the device is still at work: it ends with the process"),
     }
-    closing.cancel();
-    delivered(answering).await;
+    answering.end(DELIVERY).await;
     if let Some(answering) = on_nats {
         // With the broker away it would wait for it.
         delivered(answering).await;

@@ -1,6 +1,6 @@
 //! From settings as text to settings as the program uses them.
 
-use crate::base::limits::{MAX_STAGES, MAX_STOP_BYTES, MAX_STOP_STRINGS, MAX_TOP_LOGITS};
+use crate::base::limits::{MAX_STAGES, MAX_STOP_BYTES, MAX_STOP_STRINGS, MAX_TOP_LOGITS, PENALTIES};
 use crate::config::checked::*;
 use crate::config::load::load;
 use crate::config::parse;
@@ -278,7 +278,11 @@ fn door(r: &mut Reader) -> DoorConfig {
     DoorConfig {
         http: r.optional(&s::HTTP, parse::address).unwrap_or_else(|| ([0, 0, 0, 0], 0).into()),
         name: r.optional(&s::NAME, parse::name),
+        admin: r.optional(&s::ADMIN, parse::address),
         max_inflight: (inflight > 0).then_some(inflight),
+        unready_when_full: r.switch(&s::UNREADY_WHEN_FULL),
+        max_connections: r.value(&s::MAX_CONNECTIONS, parse::count(1..=MANY)),
+        max_connections_per_peer: r.value(&s::MAX_CONNECTIONS_PER_PEER, parse::count(0..=MANY)),
         exec_timeout: (!timeout.is_zero()).then_some(timeout),
         max_body_bytes: r.value(&s::MAX_BODY_BYTES, body),
         healthcheck_interval: r.value(&s::HEALTHCHECK_INTERVAL, parse::duration),
@@ -334,7 +338,7 @@ fn answer(r: &mut Reader) -> AnswerConfig {
         temperature: r.value(&s::TEMPERATURE, parse::real(0.0..=100.0)),
         top_k: r.value(&s::TOP_K, parse::count(0..=u64::from(u32::MAX))),
         top_p: r.value(&s::TOP_P, parse::real(f32::MIN_POSITIVE..=1.0)),
-        repetition_penalty: r.value(&s::REPETITION_PENALTY, parse::real(0.01..=100.0)),
+        repetition_penalty: r.value(&s::REPETITION_PENALTY, parse::real(PENALTIES)),
         seed: r.optional(&s::SEED, parse::count(0..=u64::MAX)),
         stop,
         top_logits: r.value(&s::TOP_LOGITS, parse::count(0..=u64::from(MAX_TOP_LOGITS))),

@@ -182,8 +182,16 @@ pub struct DoorConfig {
     pub http: SocketAddr,
     /// Name of the pipeline; `None` is the manifest's.
     pub name: Option<String>,
+    /// Where operators' calls and metrics are; `None` is at `http`.
+    pub admin: Option<SocketAddr>,
     /// Most requests at once; `None` is no limit.
     pub max_inflight: Option<u32>,
+    /// Whether `/_/ready` says no while there are so many.
+    pub unready_when_full: bool,
+    /// Most connections at once.
+    pub max_connections: usize,
+    /// Most connections at once from one address; 0 is no limit.
+    pub max_connections_per_peer: usize,
     /// Deadline of a request that names none, and the longest that one may name; `None` is no limit.
     pub exec_timeout: Option<Duration>,
     /// Largest request body in bytes.

@@ -106,6 +106,27 @@ pub const MAX_INFLIGHT: Setting =
     Setting::value("max_inflight", "N", "Most requests at once, 0 for no limit; more are refused with 429")
         .or("0")
         .also("max_inflight");
+pub const UNREADY_WHEN_FULL: Setting = Setting::switch(
+    "unready_when_full",
+    "Say 429 at /_/ready while there are max_inflight requests, so that whoever routes goes to another replica",
+);
+pub const MAX_CONNECTIONS: Setting = Setting::value(
+    "max_connections",
+    "N",
+    "Most connections at once; for one more, the one that has waited longest for a request is closed",
+)
+.or("4096");
+pub const MAX_CONNECTIONS_PER_PEER: Setting = Setting::value(
+    "max_connections_per_peer",
+    "N",
+    "Most connections at once from one address, 0 for no limit (behind a gateway all clients have one address)",
+)
+.or("0");
+pub const ADMIN: Setting = Setting::value(
+    "admin",
+    "ADDR",
+    "Address for Run, Status, reflection and metrics, which are then no longer at the HTTP address (default: all are there)",
+);
 pub const EXEC_TIMEOUT: Setting = Setting::value(
     "exec_timeout",
     "DURATION",
@@ -298,8 +319,12 @@ pub const DOOR: Group = Group {
     heading: "Door",
     settings: &[
         HTTP,
+        ADMIN,
         NAME,
         MAX_INFLIGHT,
+        UNREADY_WHEN_FULL,
+        MAX_CONNECTIONS,
+        MAX_CONNECTIONS_PER_PEER,
         EXEC_TIMEOUT,
         MAX_BODY_BYTES,
         HEALTHCHECK_INTERVAL,

@@ -37,7 +37,7 @@ Examples:
     stageline serve --stage 1 --http 127.0.0.1:8081
     stageline serve --stage 2 --http 127.0.0.1:8082
   Then ask stage 0:
-    curl -d '{\"prompt\": \"The capital of France is\"}' http://127.0.0.1:8080/",
+    curl -H 'Content-Type: application/json' -d '{\"prompt\": \"The capital of France is\"}' http://127.0.0.1:8080/",
     groups: &[Group { heading: "Stage", settings: &[PIPELINE, STAGE] }, BROKER, HOPS, DOOR, DEVICES, BATCHING, LOGGING],
 };
 

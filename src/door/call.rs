@@ -1,4 +1,4 @@
-//! One request from its arrival to its end: its id, its log lines, its place among those at once, its count.
+//! One request from its arrival to its end: its id, its log lines, its count.
 
 use crate::base::limits::MAX_CALL_ID_BYTES;
 use crate::base::{FaultClass, prng};
@@ -8,7 +8,6 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
-use tokio::sync::OwnedSemaphorePermit;
 use tracing::{Span, info, info_span};
 
 /// The header that carries a request's id.
@@ -48,20 +47,13 @@ pub(super) struct Call {
     began: Instant,
     /// How it ended: well, or by a fault of that class.
     end: Option<Option<FaultClass>>,
-    /// Its place among the requests at once.
-    room: Option<OwnedSemaphorePermit>,
 }
 
 impl Call {
     pub(super) fn new(id: String, metrics: Arc<Metrics>) -> Self {
         let span = info_span!("request", call_id = %id);
         metrics.door.in_flight.rise();
-        Self { id, span, prompt_tokens: 0, answer_tokens: 0, metrics, began: Instant::now(), end: None, room: None }
-    }
-
-    /// Takes its place among the requests at once.
-    pub(super) fn takes(&mut self, room: OwnedSemaphorePermit) {
-        self.room = Some(room);
+        Self { id, span, prompt_tokens: 0, answer_tokens: 0, metrics, began: Instant::now(), end: None }
     }
 
     /// It was admitted with that many tokens of prompt.

@@ -1,7 +1,7 @@
 //! The ranges of a request's numbers, whichever way it came. Every refusal names the field, what it may be and what it is.
 
 use crate::base::Fault;
-use crate::base::limits::{MAX_STOP_BYTES, MAX_STOP_STRINGS, MAX_TEMPERATURE, MAX_TOP_LOGITS};
+use crate::base::limits::{MAX_STOP_BYTES, MAX_STOP_STRINGS, MAX_TEMPERATURE, MAX_TOP_LOGITS, PENALTIES};
 use crate::core::Sampling;
 use crate::door::Request;
 
@@ -17,8 +17,8 @@ pub fn check(request: &Request) -> Result<(), Fault> {
     let hot = format!("from 0 (greedy) to {MAX_TEMPERATURE}");
     within("temperature", request.temperature, hot, |t| (0.0..=MAX_TEMPERATURE).contains(&t))?;
     within("top_p", request.top_p, "above 0 and up to 1".into(), |p| p > 0.0 && p <= 1.0)?;
-    let penalty = "any number above 0 (1 is no penalty)".into();
-    within("repetition_penalty", request.repetition_penalty, penalty, |p| p > 0.0 && p.is_finite())?;
+    let penalty = format!("from {} to {} (1 is no penalty)", PENALTIES.start(), PENALTIES.end());
+    within("repetition_penalty", request.repetition_penalty, penalty, |p| PENALTIES.contains(&p))?;
     if request.max_tokens == Some(0) {
         return Err(Fault::invalid("`max_tokens` may be 1 or more, not 0"));
     }
@@ -71,7 +71,7 @@ mod tests {
             ask(|r| {
                 r.temperature = Some(if low { 0.0 } else { 100.0 });
                 r.top_p = Some(if low { f32::MIN_POSITIVE } else { 1.0 });
-                r.repetition_penalty = Some(if low { f32::MIN_POSITIVE } else { f32::MAX });
+                r.repetition_penalty = Some(if low { 0.01 } else { 100.0 });
                 r.max_tokens = Some(if low { 1 } else { u32::MAX });
                 r.top_logits = if low { 0 } else { 20 };
                 r.stop = vec!["x".repeat(if low { 1 } else { 256 }); if low { 0 } else { 16 }];
@@ -94,6 +94,10 @@ mod tests {
         refused("`top_p`", |r| r.top_p = Some(f32::NAN));
         refused("`repetition_penalty`", |r| r.repetition_penalty = Some(0.0));
         refused("`repetition_penalty`", |r| r.repetition_penalty = Some(f32::INFINITY));
+        refused("`repetition_penalty`", |r| r.repetition_penalty = Some(f32::NAN));
+        refused("`repetition_penalty`", |r| r.repetition_penalty = Some(1e-45));
+        refused("`repetition_penalty`", |r| r.repetition_penalty = Some(0.0099));
+        refused("`repetition_penalty`", |r| r.repetition_penalty = Some(100.1));
         refused("`max_tokens`", |r| r.max_tokens = Some(0));
         refused("deadline", |r| r.deadline = Some(Duration::ZERO));
         refused("`top_logits`", |r| r.top_logits = 21);

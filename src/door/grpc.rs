@@ -9,7 +9,7 @@ mod requests;
 mod service;
 mod status;
 
-use crate::door::http::Shared;
+use crate::door::http::{Port, Shared};
 use axum::Router;
 use axum::middleware::from_fn_with_state;
 use pb::inference_server::InferenceServer;
@@ -31,10 +31,11 @@ pub mod pb {
     pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/inference.bin"));
 }
 
-/// The gRPC services of a stage.
-pub(super) fn routes(shared: Arc<Shared>) -> Router {
-    let inference = InferenceServer::new(service::Service::new(Arc::clone(&shared)))
-        .max_decoding_message_size(shared.state.limits.max_body_bytes)
+/// The gRPC services of a stage, as far as they are to be had at `port`.
+pub(super) fn routes(shared: Arc<Shared>, port: Port) -> Router {
+    // What is too large is refused before it gets here: see `body`.
+    let inference = InferenceServer::new(service::Service::new(Arc::clone(&shared), port))
+        .max_decoding_message_size(MAX_ANSWER_BYTES)
         .max_encoding_message_size(MAX_ANSWER_BYTES);
     let health = HealthServer::new(health::Health::new(Arc::clone(&shared)));
     let mut routes = Routes::new(inference).add_service(health);
@@ -44,9 +45,11 @@ pub(super) fn routes(shared: Arc<Shared>) -> Router {
             .register_encoded_file_descriptor_set(HEALTH_DESCRIPTORS)
     };
     // Descriptors of the build: that they can be read is a test's to say, and no reason for a stage not to serve.
-    if let (Ok(v1), Ok(v1alpha)) = (reflection().build_v1(), reflection().build_v1alpha()) {
+    if port != Port::Clients
+        && let (Ok(v1), Ok(v1alpha)) = (reflection().build_v1(), reflection().build_v1alpha())
+    {
         routes = routes.add_service(v1).add_service(v1alpha);
     }
     // A path of no service is the HTTP door's to answer.
-    routes.into_axum_router().reset_fallback().layer(from_fn_with_state(shared, body::timed))
+    routes.into_axum_router().reset_fallback().layer(from_fn_with_state(shared, body::gathered))
 }

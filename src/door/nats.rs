@@ -6,24 +6,29 @@
 //! one of a stream carries `Stageline-Event`, the event's name (`token`, `done` or `error`; `done` and `error` are the last), and
 //! the event's data as payload.
 //!
-//! Nobody tells a door that a requester has gone: what bounds such a request is its deadline.
+//! Nobody tells a door that a requester has gone: what bounds such a request, and the sending of its answer, is its deadline.
 
 use crate::base::{Fault, FaultClass};
 use crate::door::http::fault_body;
+use crate::door::http::visit::attended;
 use async_nats::{Client, HeaderMap, Message};
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::http::{self, header};
 use futures::StreamExt;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 use tracing::{debug, error, warn};
 
-/// Requests that a door serves at once from NATS; more wait at the broker's side of the subscription.
+/// Requests that a door serves at once from NATS; more are refused with 429.
 const MOST_AT_ONCE: usize = 1024;
+/// How long a refusal may take to be sent: a broker that is away holds nobody up.
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 /// The queue group of a pipeline's doors.
 const GROUP: &str = "door";
 /// Headers of a message that are the HTTP request's.
@@ -42,11 +47,6 @@ pub async fn serve(client: Client, subject: String, router: Router, stop: Cancel
     let mut serving = JoinSet::new();
     let mut draining = false;
     loop {
-        let next = async {
-            // The semaphore is never closed.
-            let permit = Arc::clone(&room).acquire_owned().await.ok()?;
-            Some((requests.next().await?, permit))
-        };
         tokio::select! {
             // Stopping first: a flood of requests must not delay it.
             biased;
@@ -58,11 +58,19 @@ pub async fn serve(client: Client, subject: String, router: Router, stop: Cancel
                 }
             }
             Some(ended) = serving.join_next() => report(ended),
-            next = next => {
-                let Some((message, permit)) = next else { break };
+            next = requests.next() => {
+                let Some(message) = next else { break };
+                let Ok(permit) = Arc::clone(&room).try_acquire_owned() else {
+                    // Whoever comes to a full door is told at once; to wait would take as long as the others' deadlines.
+                    let _ = timeout(REFUSAL_TIMEOUT, refuse(&client, message)).await;
+                    continue;
+                };
                 let (client, router) = (client.clone(), router.clone());
                 serving.spawn(async move {
-                    answer(&client, router, message).await;
+                    let answering = answer(&client, router, message);
+                    if attended(answering, Arc::default(), CancellationToken::new()).await.is_none() {
+                        debug!("an answer could not be sent to NATS in time");
+                    }
                     drop(permit);
                 });
             }
@@ -79,6 +87,13 @@ fn report(ended: Result<(), tokio::task::JoinError>) {
     if let Err(defect) = ended {
         error!(%defect, "a request from NATS broke");
     }
+}
+
+async fn refuse(client: &Client, message: Message) {
+    let Some(reply) = message.reply else { return };
+    let fault =
+        Fault::new(FaultClass::Overloaded, format!("there is no room: {MOST_AT_ONCE} requests are being served"));
+    send(client, &reply, ("Stageline-Status", "429"), fault_body(&fault).into()).await;
 }
 
 async fn answer(client: &Client, router: Router, message: Message) {

@@ -17,6 +17,7 @@ pub use error::WireError;
 pub use fragment::{Assembler, Fragment, FragmentError, Pieces};
 pub use limits::*;
 pub use parcel::{Encoded, MAGIC, TRAILER_BYTES, decode, decode_parts, encode, encode_parts, room_for};
+pub use scan::entries;
 pub use status::{Phase, Status};
 pub use subject::{Plane, Subjects, ask_subject};
 

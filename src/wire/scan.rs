@@ -25,21 +25,21 @@ const ENTRIES: [Entries; 4] = [
 /// Refuses a header that holds more entries than legal ones could fit into it.
 pub(super) fn check(header: &[u8]) -> Result<(), WireError> {
     for Entries { path, min_bytes } in ENTRIES {
-        if count(header, path).saturating_mul(min_bytes) > header.len() {
+        if entries(header, path).saturating_mul(min_bytes) > header.len() {
             return Err(WireError::Illegal("a list of the header has more entries than fit into it"));
         }
     }
     Ok(())
 }
 
-/// How many length-delimited fields `path` leads to. Stops at what is not well formed: prost will refuse it.
-fn count(mut message: &[u8], path: &[u32]) -> usize {
+/// How many length-delimited fields of an encoded message `path`, a list of field numbers, leads to. Stops at what is not well formed: prost will refuse it.
+pub fn entries(mut message: &[u8], path: &[u32]) -> usize {
     let Some((field, rest)) = path.split_first() else { return 1 };
     let mut found = 0usize;
     while let Some((key, after)) = varint(message) {
         let Some((value, after)) = value(key & 7, after) else { return found };
         if key >> 3 == u64::from(*field) && key & 7 == 2 {
-            found = found.saturating_add(count(value, rest));
+            found = found.saturating_add(entries(value, rest));
         }
         message = after;
     }
@@ -87,8 +87,8 @@ mod tests {
         let open = pb::Opening { path: vec!["a".into(), "b".into()], ..Default::default() };
         let load = Some(pb::frame::Load::Open(open));
         let bytes = header(pb::header::Body::Frame(pb::Frame { epoch: 1, number: 300, load }));
-        assert_eq!(count(&bytes, &[4, 3, 3]), 2);
-        assert_eq!(count(&bytes, &[4, 4, 3]), 0);
+        assert_eq!(entries(&bytes, &[4, 3, 3]), 2);
+        assert_eq!(entries(&bytes, &[4, 4, 3]), 0);
     }
 
     #[test]

@@ -191,7 +191,9 @@ async fn a_connection_that_does_not_say_what_it_speaks_is_closed() {
         assert!(connection.read_to_end().await.is_empty(), "{bytes:?}");
     }
     // The preface and no settings, and no HTTP/2 at all behind the first word.
-    for bytes in ["PRI * HTTP/2.0\r\n\r\nSM\r\n\r\ngarbage garbage garbage", "PRI / HTTP/1.1\r\n\r\n"] {
+    for bytes in
+        ["PRI * HTTP/2.0\r\n\r\nSM\r\n\r\ngarbage garbage garbage", "PRI / HTTP/1.1\r\nconnection: close\r\n\r\n"]
+    {
         let mut connection = Connection::open(door.address).await;
         connection.send(bytes).await;
         connection.read_to_end().await;

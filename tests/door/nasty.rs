@@ -69,21 +69,21 @@ async fn broken_chunks_are_refused_in_json() {
 }
 
 #[tokio::test]
-async fn a_client_that_breaks_off_in_its_body_leaves_nothing_behind() {
+async fn a_body_that_is_slow_to_arrive_holds_no_place_and_leaves_nothing_behind() {
     let limits = HttpLimits { max_inflight: 1, ..HttpLimits::default() };
     let door = Door::open(door_that_answers(limits)).await;
     let mut connection = Connection::open(door.address).await;
     connection.send("POST / HTTP/1.1\r\ncontent-length: 10\r\nexpect: 100-continue\r\n\r\n").await;
-    // Asked to go on, it is known to be served: it holds the only place.
+    // Asked to go on, it is known to be served.
     connection.read_until("\r\n\r\n").await;
-    assert_eq!(door.get("/_/ready").await.status, 429);
     connection.send("abc").await;
+    assert_eq!(door.post(r#"{"prompt": "x"}"#).await.status, 200);
+    assert_eq!(door.metrics.door.in_flight.get(), 1);
     drop(connection);
     while door.metrics.door.in_flight.get() > 0 {
         tokio::task::yield_now().await;
     }
-    assert_eq!(door.metrics.door.ends(None), 0);
-    assert_eq!(door.post(r#"{"prompt": "x"}"#).await.status, 200);
+    assert_eq!(door.metrics.door.ends(None), 1);
 }
 
 #[tokio::test]
@@ -114,16 +114,83 @@ async fn a_body_that_does_not_end_is_refused() {
 }
 
 #[tokio::test]
-async fn more_connections_than_allowed_wait_their_turn() {
+async fn a_length_that_is_far_too_long_is_refused_before_any_of_it_has_come() {
+    // No time bound may be what ends these.
+    let body_timeout = Duration::from_secs(3600);
+    let door = Door::open(door_that_answers(HttpLimits { body_timeout, ..HttpLimits::default() })).await;
+    let stage = Door::open(Setup {
+        limits: HttpLimits { body_timeout, ..HttpLimits::default() },
+        stage: 1,
+        ..Setup::default()
+    })
+    .await;
+    for head in [
+        "content-length: 100000000000000000\r\n\r\n",
+        "content-length: 9223372036854775807\r\n\r\nabc",
+        "content-length: 5000000\r\n\r\n",
+        "transfer-encoding: chunked\r\n\r\nffffffffffffffff\r\n",
+        "transfer-encoding: chunked\r\n\r\n3\r\nabc\r\n7fffffffffffffff\r\nabc",
+    ] {
+        for (door, path, status) in [(&door, "/", 413), (&stage, "/", 421), (&door, "/x", 404)] {
+            let mut connection = Connection::open(door.address).await;
+            connection.send(format!("POST {path} HTTP/1.1\r\n{head}")).await;
+            let reply = connection.reply().await;
+            assert_eq!((reply.status, reply.header("connection")), (status, Some("close")), "{path} {head:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_refused_request_leaves_a_connection_that_goes_on() {
+    let limits = HttpLimits { max_body_bytes: 1000, ..HttpLimits::default() };
+    let door = Door::open(door_that_answers(limits.clone())).await;
+    let stage = Door::open(Setup { limits, stage: 1, ..Setup::default() }).await;
+    for (door, path, length, status) in [(&door, "/", 1500, 413), (&stage, "/", 100, 421), (&door, "/x", 100, 404)] {
+        let mut connection = Connection::open(door.address).await;
+        for _ in 0..2 {
+            connection
+                .send(format!("POST {path} HTTP/1.1\r\ncontent-length: {length}\r\n\r\n{}", "x".repeat(length)))
+                .await;
+            let reply = connection.reply().await;
+            assert_eq!((reply.status, reply.header("connection")), (status, None), "{path}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_connection_that_has_waited_longest_makes_room() {
+    let limits = HttpLimits { max_connections: 2, ..HttpLimits::default() };
+    let mut door = Door::open(Setup { limits, ..Setup::default() }).await;
+    let mut serving = Connection::open(door.address).await;
+    serving.send("POST / HTTP/1.1\r\ncontent-length: 1\r\n\r\nx").await;
+    let served = door.served().await;
+    let mut waiting = Connection::open(door.address).await;
+    for start in ["", "POST / HTTP/1.1\r\nhost:", "POST / HTTP/1.1\r\ncontent-length: 9\r\n\r\nx"] {
+        waiting.send("GET /_/health HTTP/1.1\r\n\r\n").await;
+        assert_eq!(waiting.reply().await.status, 200);
+        waiting.send(start).await;
+        let mut next = Connection::open(door.address).await;
+        next.send("GET /_/health HTTP/1.1\r\n\r\n").await;
+        assert_eq!(next.reply().await.status, 200, "after {start:?}");
+        assert!(waiting.read_to_end().await.is_empty());
+        waiting = next;
+    }
+    served.send(AnswerEvent::Finished { reason: FinishReason::Stop, text: "ok".into() }).await;
+    assert_eq!(serving.reply().await.status, 200);
+}
+
+#[tokio::test]
+async fn where_all_connections_serve_health_is_answered_and_prompts_are_refused() {
     let limits = HttpLimits { max_connections: 1, ..HttpLimits::default() };
-    let door = Door::open(door_that_answers(limits)).await;
-    let mut first = Connection::open(door.address).await;
-    first.send("GET /_/health HTTP/1.1\r\n\r\n").await;
-    assert_eq!(first.reply().await.status, 200);
-    let mut second = Connection::open(door.address).await;
-    second.send("GET /_/health HTTP/1.1\r\n\r\n").await;
-    first.send("GET /_/health HTTP/1.1\r\n\r\n").await;
-    assert_eq!(first.reply().await.status, 200);
-    drop(first);
-    assert_eq!(second.reply().await.status, 200);
+    let mut door = Door::open(Setup { limits, ..Setup::default() }).await;
+    let mut serving = Connection::open(door.address).await;
+    serving.send("POST / HTTP/1.1\r\ncontent-length: 1\r\n\r\nx").await;
+    let served = door.served().await;
+    for path in ["/_/health", "/_/ready", "/metrics"] {
+        assert_eq!(door.get(path).await.status, 200, "{path}");
+    }
+    let refused = door.post(r#"{"prompt": "x"}"#).await;
+    assert_eq!((refused.status, refused.error().0.as_str()), (429, "overloaded"));
+    served.send(AnswerEvent::Finished { reason: FinishReason::Stop, text: "ok".into() }).await;
+    assert_eq!(serving.reply().await.status, 200);
 }

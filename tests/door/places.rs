@@ -34,19 +34,25 @@ async fn a_draining_door_still_serves() {
 
 #[tokio::test]
 async fn a_full_door_says_so_and_has_room_again_when_a_request_ends() {
-    let limits = HttpLimits { max_inflight: 1, ..HttpLimits::default() };
-    let mut door = Door::open(Setup { limits, ..Setup::default() }).await;
-    let first = tokio::spawn(exchange(door.address, b"POST / HTTP/1.1\r\ncontent-length: 1\r\n\r\nx"));
-    let served = door.served().await;
-    for reply in [door.post(r#"{"prompt": "x"}"#).await, door.get("/_/ready").await] {
-        assert_eq!(reply.status, 429);
-        assert_eq!(reply.error().0, "overloaded");
-        assert_eq!((reply.header("retry-after"), reply.header("x-openfaas-internal")), (Some("1"), Some("stageline")));
+    for unready_when_full in [false, true] {
+        let limits = HttpLimits { max_inflight: 1, unready_when_full, ..HttpLimits::default() };
+        let mut door = Door::open(Setup { limits, ..Setup::default() }).await;
+        let first = tokio::spawn(exchange(door.address, b"POST / HTTP/1.1\r\ncontent-length: 1\r\n\r\nx"));
+        let served = door.served().await;
+        let ready = door.get("/_/ready").await;
+        assert_eq!(ready.status, if unready_when_full { 429 } else { 200 });
+        let refused = door.post(r#"{"prompt": "x"}"#).await;
+        for reply in [Some(refused), unready_when_full.then_some(ready)].into_iter().flatten() {
+            assert_eq!(reply.status, 429);
+            assert_eq!(reply.error().0, "overloaded");
+            let said = (reply.header("retry-after"), reply.header("x-openfaas-internal"));
+            assert_eq!(said, (Some("1"), Some("stageline")));
+        }
+        assert_eq!(door.get("/_/health").await.status, 200);
+        served.send(AnswerEvent::Finished { reason: FinishReason::Stop, text: String::new() }).await;
+        assert_eq!(first.await.unwrap().status, 200);
+        assert_eq!(door.get("/_/ready").await.status, 200);
     }
-    assert_eq!(door.get("/_/health").await.status, 200);
-    served.send(AnswerEvent::Finished { reason: FinishReason::Stop, text: String::new() }).await;
-    assert_eq!(first.await.unwrap().status, 200);
-    assert_eq!(door.get("/_/ready").await.status, 200);
 }
 
 #[tokio::test]
@@ -86,6 +92,58 @@ async fn other_methods_and_paths_are_refused_in_json() {
     }
     let query = door.send(post("", "x").replace("POST / ", "GET /?q=1 ")).await;
     assert_eq!(query.status, 405);
+}
+
+#[tokio::test]
+async fn every_whole_answer_says_how_long_it_took() {
+    let done = AnswerEvent::Finished { reason: FinishReason::Stop, text: "bye".into() };
+    let door = Door::open(Setup { script: Script::Answer(vec![done]), ..Setup::default() }).await;
+    let stage = Door::open(Setup { stage: 1, ..Setup::default() }).await;
+    let events = door.send(post("accept: text/event-stream\r\n", "x")).await;
+    assert_eq!((events.status, events.header("x-duration-seconds")), (200, None));
+    let replies = [
+        (200, door.post(r#"{"prompt": "x"}"#).await),
+        (400, door.post("{").await),
+        (404, door.get("/x").await),
+        (405, door.get("/").await),
+        (421, stage.post(r#"{"prompt": "x"}"#).await),
+    ];
+    for (status, reply) in replies {
+        assert_eq!(reply.status, status);
+        assert!(reply.header("x-duration-seconds").unwrap().parse::<f64>().unwrap() >= 0.0, "{reply:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_id_that_a_gateway_sends_is_on_a_stream_once() {
+    let done = AnswerEvent::Finished { reason: FinishReason::Stop, text: "bye".into() };
+    let door = Door::open(Setup { script: Script::Answer(vec![done]), ..Setup::default() }).await;
+    // The gateway adds its own to what we send where it accepts a stream, and replaces ours elsewhere.
+    for (headers, status, ours) in [
+        ("accept: text/event-stream\r\nx-call-id: theirs\r\n", 200, None),
+        ("accept: text/event-stream\r\nx-call-id: theirs\r\nx-timeout: soon\r\n", 400, None),
+        ("x-call-id: theirs\r\n", 200, Some("theirs")),
+    ] {
+        let reply = door.send(post(headers, "x")).await;
+        assert_eq!((reply.status, reply.header("x-call-id")), (status, ours), "{headers}");
+        assert!(reply.body.contains("theirs"), "{reply:?}");
+    }
+    let made = door.send(post("accept: text/event-stream\r\n", "x")).await;
+    assert_eq!(made.header("x-call-id").map(str::len), Some(32));
+}
+
+#[tokio::test]
+async fn what_operators_need_may_have_a_port_of_its_own() {
+    let done = AnswerEvent::Finished { reason: FinishReason::Stop, text: "bye".into() };
+    let door = Door::open(Setup { script: Script::Answer(vec![done]), apart: true, ..Setup::default() }).await;
+    let admin = door.admin.unwrap();
+    let get = |path: &str| format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    for (path, here, there) in [("/_/health", 200, 200), ("/_/ready", 200, 200), ("/metrics", 404, 200)] {
+        assert_eq!(door.get(path).await.status, here, "{path}");
+        assert_eq!(exchange(admin, get(path).as_bytes()).await.status, there, "{path}");
+    }
+    assert_eq!(door.post(r#"{"prompt": "x"}"#).await.status, 200);
+    assert_eq!(exchange(admin, post("", "x").as_bytes()).await.status, 404);
 }
 
 #[tokio::test]

@@ -101,6 +101,13 @@ impl Program {
         Belongings { files: count("fd"), threads: count("task"), shared }
     }
 
+    /// The most memory that it has had, in bytes.
+    pub fn peak_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).expect("the program runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
+        line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") << 10
+    }
+
     /// The process that it has started for `stage`.
     pub fn child(&self, stage: usize) -> Option<u32> {
         let parent = format!("PPid:\t{}", self.pid);

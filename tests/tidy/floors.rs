@@ -125,7 +125,7 @@ const AT_HOME: [(&str, &[&str]); 9] = [
     ("cudarc", &["ops", "model", "engine"]),
     ("prost", &["wire"]),
     ("pb", &["wire", "door", "load", "cli"]),
-    ("axum", &["door", "server"]),
+    ("axum", &["door", "server", "cli"]),
     ("clap", &["cli"]),
     ("anyhow", &["cli", "config"]),
 ];

@@ -1,40 +1,69 @@
-//! The body of a call must arrive in time: a client that sends slowly would hold its place for ever.
+//! The message of a call, gathered whole before the call begins: one that is slow to arrive holds no place, and one that is too
+//! large is refused in our words.
 
-use crate::door::http::Shared;
+use super::status;
+use crate::base::limits::MAX_STOP_STRINGS;
+use crate::base::{Fault, FaultClass};
+use crate::door::http::{Shared, body};
+use crate::wire::entries;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
-use futures::{StreamExt, stream};
 use std::sync::Arc;
-use std::time::Duration;
-use tokio::time::{Instant, timeout_at};
-use tonic::Status;
 
-/// Bounds how long the body of each call may take.
-pub(super) async fn timed(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
+/// In front of a message: whether it is compressed, and its length.
+const PREFIX_BYTES: usize = 5;
+/// The fewest bytes that a message of a conversation takes: keys, lengths and a role.
+const MESSAGE_BYTES: usize = 8;
+
+/// Gathers the message of each call of ours.
+pub(super) async fn gathered(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
     // Reflection and health calls live as long as their client likes; they carry next to nothing.
     if !request.uri().path().starts_with("/stageline.v1.") {
         return next.run(request).await;
     }
-    let limit = shared.state.limits.body_timeout;
-    next.run(request.map(|body| within(limit, body))).await
+    let generates = request.uri().path().ends_with("/Generate");
+    let (head, body) = request.into_parts();
+    let most = shared.state.limits.max_body_bytes;
+    let arrived = body::read(&shared, &head.headers, body, |bytes| not_too_large(bytes, most)).await;
+    let arrived = arrived.map_err(|refusal| refusal.fault).and_then(|arrived| {
+        if generates {
+            not_too_many(arrived.bytes.get(PREFIX_BYTES..).unwrap_or_default())?;
+        }
+        Ok(arrived)
+    });
+    match arrived {
+        Ok(arrived) => {
+            let answered = next.run(Request::from_parts(head, Body::from(arrived.bytes))).await;
+            drop(arrived.share);
+            answered
+        }
+        Err(fault) => status::of(&fault).into_http(),
+    }
 }
 
-/// The same body, which ends in a status where it breaks off or has not come within `limit`.
-fn within(limit: Duration, body: Body) -> Body {
-    let deadline = Instant::now() + limit;
-    let chunks = stream::unfold(Some(body.into_data_stream()), move |chunks| async move {
-        let mut chunks = chunks?;
-        match timeout_at(deadline, chunks.next()).await {
-            Ok(Some(Ok(chunk))) => Some((Ok(chunk), Some(chunks))),
-            Ok(Some(Err(_))) => Some((Err(Status::invalid_argument("the request broke off: send it whole")), None)),
-            Ok(None) => None,
-            Err(_) => {
-                let words = format!("the request took longer than {} s to arrive", limit.as_secs_f64());
-                Some((Err(Status::invalid_argument(words)), None))
-            }
-        }
-    });
-    Body::from_stream(chunks)
+/// Refuses a message by the length that it says it has.
+fn not_too_large(bytes: &[u8], most: usize) -> Result<(), Fault> {
+    let Some(&[_, a, b, c, d]) = bytes.first_chunk::<PREFIX_BYTES>() else { return Ok(()) };
+    let length = u32::from_be_bytes([a, b, c, d]) as usize;
+    if length.saturating_add(PREFIX_BYTES) <= most {
+        return Ok(());
+    }
+    let words = format!("the message has {length} bytes and may have {} at most", most.saturating_sub(PREFIX_BYTES));
+    Err(Fault::new(FaultClass::TooLarge, words))
+}
+
+/// Refuses what would take many times its bytes once it is read: entries of next to no bytes.
+fn not_too_many(message: &[u8]) -> Result<(), Fault> {
+    if entries(message, &[2, 1]).saturating_mul(MESSAGE_BYTES) > message.len() {
+        return Err(Fault::invalid(
+            "`chat` holds messages without a role: each must be `system`, `user` or `assistant`",
+        ));
+    }
+    let stops = entries(message, &[9]);
+    if stops > MAX_STOP_STRINGS {
+        return Err(Fault::invalid(format!("`stop` may hold at most {MAX_STOP_STRINGS} texts, not {stops}")));
+    }
+    Ok(())
 }

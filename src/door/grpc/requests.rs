@@ -76,7 +76,16 @@ pub(super) fn run(asked: pb::RunRequest, call_id: &str) -> Result<DirectRun, Fau
         return Err(Fault::invalid(words));
     }
     let input = HostTensor { dtype, shape: [rows, columns], bytes: tensor.data };
+    all_numbers(&input).map_err(|at| Fault::invalid(format!("`data` of `input` holds no number at element {at}")))?;
     Ok(DirectRun { call_id: call_id.to_owned(), input, top_logits: asked.top_logits })
+}
+
+/// Whether every element is a number, which NaN and infinities are not; where the first is that is none, if not.
+pub(super) fn all_numbers(tensor: &HostTensor) -> Result<(), usize> {
+    let (elements, _) = tensor.bytes.as_chunks::<4>();
+    let is_none = |bytes: &[u8; 4]| !f32::from_le_bytes(*bytes).is_finite();
+    let none = elements.iter().position(is_none).filter(|_| tensor.dtype == HostDType::F32);
+    none.map_or(Ok(()), Err)
 }
 
 /// A tensor as a message.

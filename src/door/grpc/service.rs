@@ -3,13 +3,15 @@
 use super::{deadline, pb, requests, status};
 use crate::base::{Fault, FaultClass, StageIndex};
 use crate::door::call::{CALL_ID, Call};
-use crate::door::http::Shared;
+use crate::door::http::visit::Visit;
+use crate::door::http::{Port, Shared};
 use crate::door::{Answer, AnswerEvent, FinishReason};
 use crate::wire::Phase;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::Instant;
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Extensions, Request, Response, Status};
 use tracing::{Instrument, warn};
@@ -17,6 +19,7 @@ use tracing::{Instrument, warn};
 /// See the module.
 pub(super) struct Service {
     shared: Arc<Shared>,
+    port: Port,
 }
 
 /// What a call brings beside its message.
@@ -26,8 +29,26 @@ struct Arrived {
 }
 
 impl Service {
-    pub(super) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared }
+    pub(super) fn new(shared: Arc<Shared>, port: Port) -> Self {
+        Self { shared, port }
+    }
+
+    /// Refuses a call that is not to be had at this port but at `other`.
+    fn not_at(&self, other: Port) -> Result<(), Status> {
+        match (self.port, other) {
+            (Port::Clients, Port::Admin) => {
+                Err(Status::unimplemented("this call is for the admin address of the stage"))
+            }
+            (Port::Admin, Port::Clients) => {
+                Err(Status::unimplemented("prompts are for the stage's address for clients"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Gives the call its place, until its answer is delivered or its deadline.
+    fn takes_place(&self, deadline: Duration) -> Result<(), Fault> {
+        Visit::current().stays(Instant::now() + deadline, self.shared.place()?)
     }
 
     fn arrived<T>(&self, request: Request<T>) -> (Arrived, T) {
@@ -49,21 +70,22 @@ impl Service {
         request: Result<crate::door::Request, Fault>,
     ) -> Result<Answer, Fault> {
         let intake = self.shared.intake()?;
-        self.shared.take_room(call)?;
+        let deadline = deadline.clone()?;
+        self.takes_place(deadline)?;
         match (embeds, intake.embeds()) {
             (true, false) => return Err(Fault::invalid("this pipeline generates: call Generate")),
             (false, true) => return Err(Fault::invalid("this pipeline embeds: call Embed")),
             _ => {}
         }
-        let request = crate::door::Request { deadline: Some(deadline.clone()?), ..request? };
+        let request = crate::door::Request { deadline: Some(deadline), ..request? };
         let answer = intake.submit(request).await?;
         call.admitted(answer.prompt_tokens);
         Ok(answer)
     }
 
     async fn run_rows(&self, arrived: &mut Arrived, asked: pb::RunRequest) -> Result<pb::RunReply, Fault> {
-        self.shared.take_room(&mut arrived.call)?;
         let time = arrived.deadline.clone()?;
+        self.takes_place(time)?;
         let stage = match asked.stage {
             Some(stage) => Some(StageIndex::try_from(stage).map_err(|_| Fault::invalid("`stage` is none"))?),
             None => None,
@@ -72,6 +94,8 @@ impl Service {
         let late = || Fault::new(FaultClass::DeadlineExceeded, "the rows were not run in time");
         let outcome = tokio::time::timeout(time, self.shared.state.stages.run(stage, run)).await;
         let outcome = outcome.map_err(|_| late())??;
+        requests::all_numbers(&outcome.output)
+            .map_err(|_| Fault::invalid("the rows overflow in this stage's layers"))?;
         Ok(pb::RunReply { output: Some(requests::tensor(outcome.output)), top: outcome.observed.map(requests::top) })
     }
 
@@ -231,6 +255,7 @@ impl pb::inference_server::Inference for Service {
     type GenerateStream = BoxStream<'static, Result<pb::GenerateEvent, Status>>;
 
     async fn generate(&self, request: Request<pb::GenerateRequest>) -> Result<Response<Self::GenerateStream>, Status> {
+        self.not_at(Port::Clients)?;
         let (mut arrived, asked) = self.arrived(request);
         let span = arrived.call.span.clone();
         let asked = requests::generate(asked, &arrived.call.id);
@@ -249,6 +274,7 @@ impl pb::inference_server::Inference for Service {
     }
 
     async fn embed(&self, request: Request<pb::EmbedRequest>) -> Result<Response<pb::EmbedReply>, Status> {
+        self.not_at(Port::Clients)?;
         let (mut arrived, asked) = self.arrived(request);
         let span = arrived.call.span.clone();
         let asked = requests::embed(asked, &arrived.call.id);
@@ -258,6 +284,7 @@ impl pb::inference_server::Inference for Service {
     }
 
     async fn run(&self, request: Request<pb::RunRequest>) -> Result<Response<pb::RunReply>, Status> {
+        self.not_at(Port::Admin)?;
         let (mut arrived, asked) = self.arrived(request);
         let span = arrived.call.span.clone();
         let outcome = self.run_rows(&mut arrived, asked).instrument(span).await;
@@ -265,6 +292,7 @@ impl pb::inference_server::Inference for Service {
     }
 
     async fn status(&self, _: Request<pb::StatusRequest>) -> Result<Response<pb::StatusReply>, Status> {
+        self.not_at(Port::Admin)?;
         Ok(Response::new(self.status_now()))
     }
 }

@@ -54,12 +54,7 @@ pub(super) async fn whole(mut answer: Answer, mut call: Call) -> Result<Response
     body.insert("prompt_tokens".into(), json!(answer.prompt_tokens));
     body.insert("call_id".into(), json!(call.id));
     call.ends(None);
-    let seconds = HeaderValue::from_str(&format!("{:.6}", call.took().as_secs_f64()));
-    let mut response = ([(header::CONTENT_TYPE, JSON)], Value::from(body).to_string()).into_response();
-    if let Ok(seconds) = seconds {
-        response.headers_mut().insert(HeaderName::from_static("x-duration-seconds"), seconds);
-    }
-    Ok(response)
+    Ok(([(header::CONTENT_TYPE, JSON)], Value::from(body).to_string()).into_response())
 }
 
 /// The answer as a stream of events, one a token as it comes, then `done` or `error`.

@@ -1,56 +1,103 @@
 //! `POST /`: one request, from its head to the answer.
 
-use super::answer;
-use super::parse::{Model, Parsed, parse};
+use super::bodies::Share;
+use super::body::{self, Arrived};
+use super::parse::{Model, Parsed, accepts_events, longest, parse};
 use super::refusal::Refusal;
-use super::{Shared, body};
+use super::visit::Visit;
+use super::{Shared, answer};
+use crate::base::{Fault, FaultClass};
 use crate::door::call::{CALL_ID, Call};
+use crate::door::workroom::SHORT_BYTES;
 use crate::door::{Intake, Request};
 use axum::extract::State;
-use axum::http::HeaderValue;
+use axum::http::{HeaderMap, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use std::sync::Arc;
+use tokio::time::{Instant, timeout_at};
 use tracing::{Instrument, warn};
 
 /// Answers, and sends the call id back whatever the answer is.
 pub(super) async fn ask(State(shared): State<Arc<Shared>>, request: axum::extract::Request) -> Response {
     let call_id = shared.call_ids.of(request.headers());
-    let mut call = Call::new(call_id.clone(), Arc::clone(&shared.state.metrics));
+    let echoes = echoes(request.headers());
+    let call = Call::new(call_id.clone(), Arc::clone(&shared.state.metrics));
     let span = call.span.clone();
     let serving = async {
         // The call goes with a streamed answer, which outlives this function.
-        let answered = match admit(&shared, &mut call, request).await {
-            Ok((intake, parsed)) => return answer_of(intake, parsed, call).await,
-            Err(refusal) => refusal,
-        };
-        refuse(answered, call)
+        match admit(&shared, request).await {
+            Ok(asked) => answer_of(asked, call).await,
+            Err(refusal) => refuse(refusal, call),
+        }
     };
     let mut response = serving.instrument(span).await;
-    if let Ok(value) = HeaderValue::from_str(&call_id) {
+    if let (true, Ok(value)) = (echoes, HeaderValue::from_str(&call_id)) {
         response.headers_mut().insert(CALL_ID, value);
     }
     response
 }
 
-/// Everything before the pipeline is asked: is this the place, is there room, what is asked.
-async fn admit<'a>(
-    shared: &'a Shared,
-    call: &mut Call,
-    request: axum::extract::Request,
-) -> Result<(&'a dyn Intake, Parsed), Refusal> {
-    let state = &shared.state;
-    let intake = shared.intake()?;
-    shared.take_room(call)?;
-    let (head, body) = request.into_parts();
-    let body = body::read(&head.headers, body, &state.limits).await?;
-    let model = if intake.embeds() { Model::Embeds } else { Model::Generates };
-    let parsed = parse(&head.headers, &body, model, &state.limits)?;
-    Ok((intake, parsed))
+/// Whether the answer is to carry the call's id as a header. OpenFaaS' gateway puts the id that it sent on the answer itself, and
+/// where a stream is accepted it adds our headers to its own rather than replacing them: the id would be there twice.
+fn echoes(headers: &HeaderMap) -> bool {
+    !(headers.contains_key(CALL_ID) && accepts_events(headers))
 }
 
-async fn answer_of(intake: &dyn Intake, parsed: Parsed, mut call: Call) -> Response {
+/// A request that was taken in.
+struct Asked<'a> {
+    intake: &'a dyn Intake,
+    parsed: Parsed,
+    /// The memory that its body, or the prompt that was read from it, takes.
+    share: Share,
+}
+
+/// Everything before the pipeline is asked: is this the place, is there room, what is asked.
+async fn admit(shared: &Shared, request: axum::extract::Request) -> Result<Asked<'_>, Refusal> {
+    let limits = &shared.state.limits;
+    let (head, body) = request.into_parts();
+    let intake = match shared.intake() {
+        Ok(intake) => intake,
+        Err(fault) => return Err(body::unwanted(fault.into(), &head.headers, body, limits).await),
+    };
+    let Arrived { bytes, share } = body::read(shared, &head.headers, body, |_| Ok(())).await?;
+    // Only now it takes a place, whose time is bounded: a body that is slow to arrive holds none.
+    let begun = Instant::now();
+    let until = begun + longest(&head.headers, limits)?;
+    let visit = Visit::current();
+    visit.stays(until, shared.place()?)?;
+    let model = if intake.embeds() { Model::Embeds } else { Model::Generates };
+    let mut parsed = read(shared, (&head.headers, model), bytes, until).await?;
+    if let Some(deadline) = &mut parsed.request.deadline {
+        visit.stays_until(begun + *deadline);
+        *deadline = deadline.saturating_sub(parsed.spent);
+    }
+    Ok(Asked { intake, parsed, share })
+}
+
+/// What the body asks for; a long one is read beside this task.
+async fn read(
+    shared: &Shared,
+    (headers, model): (&HeaderMap, Model),
+    bytes: Vec<u8>,
+    until: Instant,
+) -> Result<Parsed, Fault> {
+    let limits = &shared.state.limits;
+    if bytes.len() <= SHORT_BYTES {
+        return parse(headers, &bytes, model, limits);
+    }
+    let begun = Instant::now();
+    let (headers, of) = (headers.clone(), limits.clone());
+    let late = || Fault::new(FaultClass::DeadlineExceeded, "the deadline passed before the request was read");
+    let reading = shared.workroom.done(bytes.len(), move || parse(&headers, &bytes, model, &of));
+    let parsed = timeout_at(until, reading).await.map_err(|_| late())???;
+    Ok(Parsed { spent: begun.elapsed(), ..parsed })
+}
+
+async fn answer_of(Asked { intake, parsed, share }: Asked<'_>, mut call: Call) -> Response {
     let request = Request { call_id: call.id.clone(), ..parsed.request };
-    match intake.submit(request).await {
+    let submitted = intake.submit(request).await;
+    drop(share);
+    match submitted {
         Err(fault) => refuse(fault.into(), call),
         Ok(answer) => {
             call.admitted(answer.prompt_tokens);

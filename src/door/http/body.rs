@@ -1,61 +1,142 @@
 //! The body of a request, read within its limits.
 
-use super::HttpLimits;
+use super::bodies::{Bodies, Share};
 use super::refusal::Refusal;
+use super::visit::Visit;
+use super::{HttpLimits, Shared};
 use crate::base::{Fault, FaultClass};
 use axum::body::{Body, BodyDataStream};
 use axum::http::{HeaderMap, StatusCode, header};
 use futures::StreamExt;
+use std::sync::Arc;
+use std::time::Duration;
 use tokio::time::timeout;
 
-/// The whole of `body`, however it arrives: OpenFaaS' gateway sends chunks without a length.
+/// How long what nobody wants is read on, and how long without any of it.
+const DISCARD: Duration = Duration::from_secs(5);
+const DISCARD_PAUSE: Duration = Duration::from_millis(200);
+
+/// A body, and its share of the memory that bodies may take together.
+pub(in crate::door) struct Arrived {
+    pub bytes: Vec<u8>,
+    pub share: Share,
+}
+
+/// The whole of `body`, however it arrives: OpenFaaS' gateway sends chunks without a length. `legal` looks at what there is each
+/// time that there is more.
 ///
 /// # Errors
-/// 413 as soon as it is too long, 408 if it takes too long, 400 if it breaks off.
-pub(super) async fn read(headers: &HeaderMap, body: Body, limits: &HttpLimits) -> Result<Vec<u8>, Refusal> {
+/// 413 as soon as it is or says that it will be too long, 408 if it takes too long, 400 if it breaks off, 429 if bodies take too
+/// much memory together.
+pub(in crate::door) async fn read(
+    shared: &Shared,
+    headers: &HeaderMap,
+    body: Body,
+    legal: impl FnMut(&[u8]) -> Result<(), Fault>,
+) -> Result<Arrived, Refusal> {
+    let limits = &shared.state.limits;
+    let declared = declared(headers);
+    // Far too long: it would never be read to its end, so nothing is waited for.
+    if declared.is_some_and(|bytes| bytes > limits.max_body_bytes as u64 * 2) {
+        return Err(Refusal::from(too_large(limits)).closing());
+    }
     let mut chunks = body.into_data_stream();
     let reading = async {
-        let whole = collect(headers, &mut chunks, limits.max_body_bytes).await;
-        // Closed in the middle of its sending, a client may lose the answer: read on a little and keep nothing. One that asks
-        // first (Expect: 100-continue) need not send what is refused.
-        if whole.is_err() && !headers.contains_key(header::EXPECT) {
-            discard(&mut chunks, limits.max_body_bytes.saturating_mul(2)).await;
+        match declared.is_some_and(|bytes| bytes > limits.max_body_bytes as u64) {
+            true => Err(too_large(limits)),
+            false => collect(&mut chunks, limits, &shared.bodies, legal).await,
         }
-        whole
     };
-    match timeout(limits.body_timeout, reading).await {
-        Ok(read) => read.map_err(Refusal::from),
+    let visit = Visit::current();
+    let read = tokio::select! {
+        // What has arrived counts before what is only announced.
+        biased;
+        read = timeout(limits.body_timeout, reading) => read,
+        () = visit.too_large() => return Err(Refusal::from(too_large(limits)).closing()),
+    };
+    match read {
+        Ok(Ok(arrived)) => Ok(arrived),
+        Ok(Err(fault)) => Err(after_the_rest(fault.into(), headers, chunks, limits).await),
         Err(_) => {
             let seconds = limits.body_timeout.as_secs_f64();
             let message = format!("the body took longer than {seconds} s to arrive");
-            Err(Refusal::with_status(StatusCode::REQUEST_TIMEOUT, message))
+            Err(Refusal::with_status(StatusCode::REQUEST_TIMEOUT, message).closing())
         }
     }
 }
 
-async fn collect(headers: &HeaderMap, chunks: &mut BodyDataStream, most: usize) -> Result<Vec<u8>, Fault> {
-    let too_large = || Fault::new(FaultClass::TooLarge, format!("the body may be at most {most} bytes long"));
-    let declared = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
-    if declared.is_some_and(|bytes| bytes > most as u64) {
-        return Err(too_large());
+/// `refusal` of a request whose body nobody wants.
+pub(super) async fn unwanted(refusal: Refusal, headers: &HeaderMap, body: Body, limits: &HttpLimits) -> Refusal {
+    if declared(headers).is_some_and(|bytes| bytes > limits.max_body_bytes as u64 * 2) {
+        return refusal.closing();
     }
-    let mut whole = Vec::new();
-    while let Some(chunk) = chunks.next().await {
+    after_the_rest(refusal, headers, body.into_data_stream(), limits).await
+}
+
+/// `refusal`, once the rest of the body has been read or has shown to be long in coming: in the middle of its sending, a client
+/// may lose the answer, and a gateway between makes it another one. One that asks first (Expect: 100-continue) need not send what
+/// is refused.
+async fn after_the_rest(
+    refusal: Refusal,
+    headers: &HeaderMap,
+    mut chunks: BodyDataStream,
+    limits: &HttpLimits,
+) -> Refusal {
+    if headers.contains_key(header::EXPECT) {
+        return refusal.closing();
+    }
+    let most = limits.max_body_bytes.saturating_mul(2);
+    let discarding = async {
+        let mut discarded = 0;
+        loop {
+            match timeout(DISCARD_PAUSE, chunks.next()).await {
+                Ok(None) => return true,
+                Ok(Some(Ok(chunk))) if discarded < most => discarded += chunk.len(),
+                _ => return false,
+            }
+        }
+    };
+    let visit = Visit::current();
+    let whole = tokio::select! {
+        // The end of the body counts before what is only announced.
+        biased;
+        whole = timeout(DISCARD.min(limits.body_timeout), discarding) => whole.unwrap_or(false),
+        () = visit.too_large() => false,
+    };
+    if whole { refusal } else { refusal.closing() }
+}
+
+fn too_large(limits: &HttpLimits) -> Fault {
+    let most = limits.max_body_bytes;
+    Fault::new(FaultClass::TooLarge, format!("the body may be at most {most} bytes long"))
+}
+
+fn declared(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+async fn collect(
+    chunks: &mut BodyDataStream,
+    limits: &HttpLimits,
+    bodies: &Arc<Bodies>,
+    mut legal: impl FnMut(&[u8]) -> Result<(), Fault>,
+) -> Result<Arrived, Fault> {
+    let mut bytes = Vec::new();
+    let mut share = bodies.share();
+    loop {
+        let chunk = tokio::select! {
+            chunk = chunks.next() => chunk,
+            () = share.shed() => return Err(share.refusal()),
+        };
+        let Some(chunk) = chunk else { break };
         let chunk = chunk.map_err(|_| Fault::invalid("the body broke off: send it whole"))?;
-        if whole.len() + chunk.len() > most {
-            return Err(too_large());
+        if bytes.len() + chunk.len() > limits.max_body_bytes {
+            return Err(too_large(limits));
         }
-        whole.extend_from_slice(&chunk);
+        share.grow(chunk.len())?;
+        bytes.extend_from_slice(&chunk);
+        legal(&bytes)?;
     }
-    Ok(whole)
-}
-
-async fn discard(chunks: &mut BodyDataStream, most: usize) {
-    let mut discarded = 0;
-    while let Some(Ok(chunk)) = chunks.next().await {
-        discarded += chunk.len();
-        if discarded > most {
-            break;
-        }
-    }
+    share.is_whole();
+    Ok(Arrived { bytes, share })
 }

@@ -6,7 +6,7 @@ use crate::base::Fault;
 use crate::base::TokenId;
 use crate::base::limits::MAX_STOP_STRINGS;
 use crate::door::ChatMessage;
-use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::error::Category;
 use std::cell::RefCell;
 use std::fmt;
@@ -71,6 +71,35 @@ pub(super) fn read(body: &[u8]) -> Result<Fields, Fault> {
             _ => format!("the body is not valid JSON (line {line}, column {column})"),
         })
     })
+}
+
+/// Whether `body` is a JSON object that has one of our fields, whatever else is in it.
+pub(super) fn names_one(body: &[u8]) -> bool {
+    if body.trim_ascii_start().first() != Some(&b'{') {
+        return false;
+    }
+    let mut json = serde_json::Deserializer::from_slice(body);
+    json.deserialize_map(Names).is_ok_and(|known| known && json.end().is_ok())
+}
+
+/// Reads an object; says whether one of its names is a field's.
+struct Names;
+
+impl<'de> Visitor<'de> for Names {
+    type Value = bool;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<bool, A::Error> {
+        let mut known = false;
+        while let Some(name) = map.next_key::<String>()? {
+            known |= EXPECTED.iter().any(|(field, _)| *field == name);
+            map.next_value::<IgnoredAny>()?;
+        }
+        Ok(known)
+    }
 }
 
 /// Reads the object; says in `wrong` what is wrong with the field that it is at.

@@ -6,8 +6,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, join};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-/// How an HTTP/2 connection without TLS begins (RFC 9113, section 3.4). No method of HTTP/1.1 begins so.
-const PREFACE: &[u8; 4] = b"PRI ";
+/// How an HTTP/2 connection without TLS begins (RFC 9113, section 3.4). No message of HTTP/1.1 begins so.
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// What a client speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,6 +12,8 @@ use std::time::Duration;
 pub(super) struct Parsed {
     pub request: Request,
     pub stream: bool,
+    /// How long it waited to be read, of its deadline.
+    pub spent: Duration,
 }
 
 /// What a pipeline's model does, which decides what fields a request may have.
@@ -21,12 +23,14 @@ pub(super) enum Model {
     Embeds,
 }
 
-/// The request that `body` holds: JSON if the Content-Type says so; otherwise all of it is the text.
+/// The request that `body` holds: JSON if the Content-Type says so, or if it is an object with a field of ours (`curl -d` calls
+/// everything a form, `faas-cli invoke` a plain text); otherwise all of it is the text.
 ///
 /// # Errors
 /// `InvalidRequest`, naming the field or header that is wrong and what it may be.
 pub(super) fn parse(headers: &HeaderMap, body: &[u8], model: Model, limits: &HttpLimits) -> Result<Parsed, Fault> {
-    let mut fields = if is_json(headers) { fields::read(body)? } else { plain(body, model)? };
+    let json = is_json(headers) || fields::names_one(body);
+    let mut fields = if json { fields::read(body)? } else { plain(body, model)? };
     let stream = fields.stream == Some(true) || accepts_events(headers);
     let input = input(&mut fields, model)?;
     let deadline = deadline(headers, fields.deadline_ms, limits)?;
@@ -44,7 +48,7 @@ pub(super) fn parse(headers: &HeaderMap, body: &[u8], model: Model, limits: &Htt
         // The caller knows the call id.
         ..Request::new("", input)
     };
-    Ok(Parsed { request, stream })
+    Ok(Parsed { request, stream, spent: Duration::ZERO })
 }
 
 /// `application/json` or `application/…+json`, whatever parameters follow.
@@ -54,7 +58,8 @@ fn is_json(headers: &HeaderMap) -> bool {
     kind == "application/json" || kind.starts_with("application/") && kind.ends_with("+json")
 }
 
-fn accepts_events(headers: &HeaderMap) -> bool {
+/// Whether the client takes a stream of events.
+pub(super) fn accepts_events(headers: &HeaderMap) -> bool {
     let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(','));
     let mut kinds = accepted.map(|kind| kind.split(';').next().unwrap_or("").trim());
     kinds.any(|kind| kind.eq_ignore_ascii_case("text/event-stream"))
@@ -100,6 +105,14 @@ fn input(fields: &mut Fields, model: Model) -> Result<Input, Fault> {
     }
 }
 
+/// How long the answer may take as far as the head says: the longest that a body may ask for, and no longer than `X-Timeout`.
+///
+/// # Errors
+/// `InvalidRequest` if the header is no duration.
+pub(super) fn longest(headers: &HeaderMap, limits: &HttpLimits) -> Result<Duration, Fault> {
+    deadline(headers, Some(limits.max_deadline.as_millis() as u64), limits)
+}
+
 /// How long the answer may take: what the body asks for or the default, and no longer than `X-Timeout`.
 fn deadline(headers: &HeaderMap, asked_ms: Option<u64>, limits: &HttpLimits) -> Result<Duration, Fault> {
     let asked = asked_ms.map_or(limits.default_deadline, Duration::from_millis);
@@ -134,16 +147,28 @@ mod tests {
     const JSON: (&str, &str) = ("content-type", "application/json");
 
     #[test]
-    fn a_body_is_json_only_if_its_type_says_so() {
-        let input = |kind: Option<&str>| {
+    fn a_body_is_json_if_its_type_says_so_or_if_it_is_a_request() {
+        let input = |kind: Option<&str>, body: &str| {
             let lines: Vec<_> = kind.map(|kind| ("content-type", kind)).into_iter().collect();
-            read(&lines, "{\"prompt\": \"x\"}", Model::Generates).unwrap().request.input
+            read(&lines, body, Model::Generates).map(|parsed| parsed.request.input)
         };
-        for kind in ["application/json", "Application/JSON; charset=utf-8", "application/vnd.x+json"] {
-            assert_eq!(input(Some(kind)), Input::Text("x".into()), "{kind}");
+        let text = |text: &str| Ok(Input::Text(text.into()));
+        let json = ["application/json", "Application/JSON; charset=utf-8", "application/vnd.x+json"];
+        let others = ["text/plain", "application/x-www-form-urlencoded", "application/jsonx"];
+        for kind in json.into_iter().chain(others).map(Some).chain([None]) {
+            assert_eq!(input(kind, " {\"prompt\": \"x\"}\n"), text("x"), "{kind:?}");
+            let unknown = input(kind, "{\"prompt\": \"x\", \"promt\": 1}").unwrap_err();
+            assert!(unknown.starts_with("there is no field `promt`"), "{kind:?}");
+            assert_eq!(input(kind, r#"{"prompt": "{\"prompt\": 1}"}"#), text("{\"prompt\": 1}"), "{kind:?}");
         }
-        for kind in [None, Some("text/plain"), Some("application/x-www-form-urlencoded"), Some("application/jsonx")] {
-            assert_eq!(input(kind), Input::Text("{\"prompt\": \"x\"}".into()), "{kind:?}");
+        let deep = format!("{{\"prompt\": {}1{}}}", "[".repeat(1000), "]".repeat(1000));
+        for body in
+            [r#"{"question": "x"}"#, "{\"prompt\": \"x\"", "{\"prompt\": \"x\"} x", "[{\"prompt\": 1}]", "{}", &deep]
+        {
+            for kind in others.map(Some).into_iter().chain([None]) {
+                assert_eq!(input(kind, body), text(body), "{kind:?}");
+            }
+            assert!(input(Some(json[0]), body).is_err(), "{body}");
         }
         assert!(read(&[], "", Model::Generates).unwrap_err().contains("empty"));
         let broken = parse(&HeaderMap::new(), b"ab\xff", Model::Embeds, &HttpLimits::default()).unwrap_err();

@@ -11,24 +11,31 @@ const AGAIN: Duration = Duration::from_secs(1);
 
 /// An answer that says why there is none: a fault, and its status where HTTP has one that faults have not.
 #[derive(Debug)]
-pub(super) struct Refusal {
+pub(in crate::door) struct Refusal {
     pub fault: Fault,
     status: StatusCode,
     /// For the request that is refused, if it got so far as to have one.
     pub call_id: Option<String>,
+    /// The connection is closed after it: the rest of the request is not read.
+    closes: bool,
 }
 
 impl From<Fault> for Refusal {
     fn from(fault: Fault) -> Self {
         let status = StatusCode::from_u16(fault.class.row().http).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        Self { fault, status, call_id: None }
+        Self { fault, status, call_id: None, closes: false }
     }
 }
 
 impl Refusal {
     /// A request that is invalid in a way for which HTTP has a status of its own.
     pub(super) fn with_status(status: StatusCode, message: impl Into<String>) -> Self {
-        Self { fault: Fault::invalid(message), status, call_id: None }
+        Self { fault: Fault::invalid(message), status, call_id: None, closes: false }
+    }
+
+    /// The same, after which the connection closes.
+    pub(super) fn closing(self) -> Self {
+        Self { closes: true, ..self }
     }
 }
 
@@ -76,6 +83,9 @@ impl IntoResponse for Refusal {
             // By this name OpenFaaS' queue worker knows that the function is full, not broken.
             let name = HeaderName::from_static("x-openfaas-internal");
             headers.insert(name, HeaderValue::from_static("stageline"));
+        }
+        if self.closes {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         response
     }

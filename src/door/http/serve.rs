@@ -1,12 +1,21 @@
 //! Accepts connections and serves each, HTTP/1.1 or HTTP/2, within limits, until told to stop.
 
 use super::HttpLimits;
+use super::delivery::Delivery;
 use super::opening::{Protocol, opening};
+use super::roster::{Roster, SPARE, Seat};
 use super::stall::Stalling;
+use super::visit::{Visit, attended};
+use super::watched::Watched;
 use axum::Router;
+use axum::body::Body;
+use axum::http::{Request, Response, Version};
+use hyper::body::Incoming;
+use hyper::rt::Executor;
 use hyper::server::conn::{http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
+use hyper::service::{HttpService, service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use std::convert::Infallible;
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -15,35 +24,46 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
 use tracing::{debug, error, warn};
 
 /// How long to wait after the system had no room for one more connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Connections that were told to go and are not gone yet, at most.
+const GOING: usize = 64;
 /// Calls that one HTTP/2 connection may have at once; a client that opens more waits by itself.
 const MAX_STREAMS: u32 = 256;
 /// Largest head of an HTTP/2 call, in bytes.
 const MAX_HEAD_BYTES: u32 = 16 << 10;
+/// What an HTTP/1 connection keeps of what arrives and of what is to be sent, in bytes; no head is larger.
+const MAX_BUFFER_BYTES: usize = 64 << 10;
 /// What a client may send ahead, each call and each connection, in bytes.
-const WINDOW_BYTES: (u32, u32) = (1 << 20, 4 << 20);
+const WINDOW_BYTES: (u32, u32) = (256 << 10, 1 << 20);
 /// What waits to be sent of one call, in bytes.
 const SEND_BYTES: usize = 64 << 10;
 /// How often a connection that carries nothing is asked whether its client is there, and how long the answer may take.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 
+/// Descriptors that connections may take beside those that serve requests.
+pub const SPARE_CONNECTIONS: usize = SPARE + GOING;
+
 /// Serves `router` on `listener` until `shutdown`; then takes no more connections, lets those that are serving a request
 /// finish it, and returns. Dropped, it cuts all connections.
 ///
-/// A client that closes its side of a connection is gone, even if it would still read.
+/// A client that closes its side of a connection is gone, even if it would still read. Where there is no room for one more
+/// connection, the one that has waited longest goes: see [`HttpLimits::max_connections`].
 pub async fn serve(listener: TcpListener, router: Router, limits: HttpLimits, shutdown: impl Future<Output = ()>) {
     let mut connections = JoinSet::new();
-    let room = Arc::new(Semaphore::new(limits.max_connections.clamp(1, Semaphore::MAX_PERMITS)));
+    let roster = Roster::new(limits.max_connections, limits.max_connections_per_peer);
+    let most = limits.max_connections.clamp(1, Semaphore::MAX_PERMITS - SPARE_CONNECTIONS) + SPARE_CONNECTIONS;
+    let room = Arc::new(Semaphore::new(most));
     let stop = CancellationToken::new();
     let mut shutdown = pin!(shutdown);
     loop {
         let accept = async {
-            // The semaphore is never closed, and there is always a permit to wait for.
+            // The semaphore is never closed. Those that were told to go leave soon.
             let permit = Arc::clone(&room).acquire_owned().await.map_err(io::Error::other)?;
-            Ok((listener.accept().await?.0, permit))
+            Ok((listener.accept().await?, permit))
         };
         tokio::select! {
             // Stopping first: a flood of connections must not delay it.
@@ -51,13 +71,16 @@ pub async fn serve(listener: TcpListener, router: Router, limits: HttpLimits, sh
             () = &mut shutdown => break,
             Some(ended) = connections.join_next() => report(ended),
             accepted = accept => match accepted {
-                Ok((stream, permit)) => {
-                    let serving = connection(stream, router.clone(), limits.clone(), stop.clone());
-                    connections.spawn(async move {
-                        serving.await;
-                        drop(permit);
-                    });
-                }
+                Ok(((stream, peer), permit)) => match roster.seat(peer.ip()) {
+                    Some(seat) => {
+                        let serving = connection(stream, router.clone(), limits.clone(), (seat, stop.clone()));
+                        connections.spawn(async move {
+                            serving.await;
+                            drop(permit);
+                        });
+                    }
+                    None => debug!(%peer, "a peer has too many connections: one is refused"),
+                },
                 Err(error) => pause_after(&error).await,
             },
         }
@@ -76,23 +99,42 @@ fn report(ended: Result<(), JoinError>) {
     }
 }
 
-async fn connection(stream: TcpStream, router: Router, limits: HttpLimits, stop: CancellationToken) {
+async fn connection(stream: TcpStream, router: Router, limits: HttpLimits, (seat, stop): (Seat, CancellationToken)) {
     // Tokens are small and each is sent at once.
     if let Err(error) = stream.set_nodelay(true) {
         debug!(%error, "connection refuses TCP_NODELAY");
     }
-    let Some((protocol, stream)) = opening(stream, limits.head_timeout).await else { return };
-    let stream = TokioIo::new(Stalling::new(stream, limits.write_timeout));
-    let service = TowerToHyperService::new(router);
+    let seat = Arc::new(seat);
+    tokio::select! {
+        // Whoever has to go goes, whatever arrives.
+        biased;
+        () = seat.shed() => debug!("a connection had to make room"),
+        () = converse(stream, router, limits, (Arc::clone(&seat), stop)) => {}
+    }
+}
+
+async fn converse(stream: TcpStream, router: Router, limits: HttpLimits, (seat, stop): (Arc<Seat>, CancellationToken)) {
+    let opened = tokio::select! {
+        opened = opening(stream, limits.head_timeout) => opened,
+        () = stop.cancelled() => return,
+    };
+    let Some((protocol, stream)) = opened else { return };
+    let stream = Stalling::new(stream, limits.write_timeout);
     let ended = match protocol {
         Protocol::Http1 => {
+            let visit = Visit::new(seat);
+            let stream = Watched::new(stream, Arc::clone(&visit), (limits.max_body_bytes, limits.head_timeout));
             let mut http = http1::Builder::new();
-            http.timer(TokioTimer::new()).header_read_timeout(limits.head_timeout);
-            let serving = http.serve_connection(stream, service);
-            until_stopped(serving, &stop, |serving| serving.graceful_shutdown()).await
+            http.timer(TokioTimer::new()).header_read_timeout(limits.idle_timeout).max_buf_size(MAX_BUFFER_BYTES);
+            let serving = http.serve_connection(TokioIo::new(stream), answering(router));
+            let serving = until_stopped(serving, &stop, |serving| serving.graceful_shutdown());
+            match attended(serving, visit, stop.clone()).await {
+                Some(ended) => ended,
+                None => return debug!("a client took no answer, or sent no request, in time: its connection is cut"),
+            }
         }
         Protocol::Http2 => {
-            let mut http = http2::Builder::new(TokioExecutor::new());
+            let mut http = http2::Builder::new(Streams { seat, stop: stop.clone() });
             http.timer(TokioTimer::new())
                 .max_concurrent_streams(MAX_STREAMS)
                 .max_header_list_size(MAX_HEAD_BYTES)
@@ -101,12 +143,42 @@ async fn connection(stream: TcpStream, router: Router, limits: HttpLimits, stop:
                 .max_send_buf_size(SEND_BYTES)
                 .keep_alive_interval(KEEP_ALIVE)
                 .keep_alive_timeout(KEEP_ALIVE);
-            let serving = http.serve_connection(stream, service);
+            let serving = http.serve_connection(TokioIo::new(stream), answering(router));
             until_stopped(serving, &stop, |serving| serving.graceful_shutdown()).await
         }
     };
     if let Err(error) = ended {
         debug!(%error, "connection ended");
+    }
+}
+
+/// The service of a connection: each answer ends its visit.
+fn answering(
+    router: Router,
+) -> impl HttpService<Incoming, ResBody = Delivery, Error = Infallible, Future: Send + 'static> {
+    service_fn(move |request: Request<Incoming>| {
+        let router = router.clone();
+        async move {
+            let visit = Visit::current();
+            visit.request_begins();
+            let by_window = request.version() == Version::HTTP_2;
+            // Routing cannot fail.
+            let Ok(response) = router.oneshot(request.map(Body::new)).await;
+            Ok::<Response<Delivery>, Infallible>(response.map(|body| Delivery::new(body, visit, by_window)))
+        }
+    })
+}
+
+/// Runs each call of an HTTP/2 connection as a visit of its own. One that lasts too long is dropped, which resets its stream.
+#[derive(Clone)]
+struct Streams {
+    seat: Arc<Seat>,
+    stop: CancellationToken,
+}
+
+impl<F: Future<Output: Send> + Send + 'static> Executor<F> for Streams {
+    fn execute(&self, stream: F) {
+        tokio::spawn(attended(stream, Visit::new(Arc::clone(&self.seat)), self.stop.clone()));
     }
 }
 

@@ -10,7 +10,7 @@ use futures::future::BoxFuture;
 use stageline::base::{Fault, FaultClass, StageIndex};
 use stageline::core::{DirectOutput, DirectRun, Observed};
 use stageline::door::grpc::pb::inference_client::InferenceClient;
-use stageline::door::http::{HttpLimits, HttpState, router, serve};
+use stageline::door::http::{HttpLimits, HttpState, router, routers_apart, serve};
 use stageline::door::stages::{Here, Overview, Stages};
 use stageline::door::{Answer, AnswerEvent, Intake, Readiness, Request};
 use stageline::server::StageFacts;
@@ -128,17 +128,20 @@ pub struct Setup {
     pub embeds: bool,
     /// The stage; only stage 0 takes prompts.
     pub stage: u16,
+    /// Whether operators have a port of their own.
+    pub apart: bool,
 }
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { limits: HttpLimits::default(), script: Script::Hand, embeds: false, stage: 0 }
+        Self { limits: HttpLimits::default(), script: Script::Hand, embeds: false, stage: 0, apart: false }
     }
 }
 
 /// A door that is being served.
 pub struct Door {
     pub address: SocketAddr,
+    pub admin: Option<SocketAddr>,
     pub metrics: Arc<Metrics>,
     pub readiness: Arc<Mutex<Readiness>>,
     pub serving: JoinHandle<()>,
@@ -174,8 +177,24 @@ impl Door {
                 std::future::pending::<()>().await;
             }
         };
-        let serving = tokio::spawn(serve(listener, router(state), setup.limits, shutdown));
-        Self { address, metrics, readiness, serving, pipeline, served, stop: Some(stop) }
+        let (router, operators) = match setup.apart {
+            false => (router(state), None),
+            true => {
+                let (clients, operators) = routers_apart(state);
+                (clients, Some(operators))
+            }
+        };
+        let admin = match operators {
+            Some(operators) => {
+                let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+                let address = listener.local_addr().unwrap();
+                tokio::spawn(serve(listener, operators, setup.limits.clone(), std::future::pending()));
+                Some(address)
+            }
+            None => None,
+        };
+        let serving = tokio::spawn(serve(listener, router, setup.limits, shutdown));
+        Self { address, admin, metrics, readiness, serving, pipeline, served, stop: Some(stop) }
     }
 
     /// What the pipeline does with the requests from now on.

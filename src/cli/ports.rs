@@ -1,0 +1,125 @@
+//! Where a stage answers HTTP and gRPC: one address, or one for clients and one for operators.
+
+use crate::config::DoorConfig;
+use crate::door::http::{self, HttpLimits, HttpState, SPARE_CONNECTIONS};
+use anyhow::Context;
+use axum::Router;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use std::net::SocketAddr;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// Descriptors that are kept for all else: shards, the broker, hops, the log.
+const RESERVED_FILES: usize = 256;
+/// Most connections of operators.
+const ADMIN_CONNECTIONS: usize = 64;
+
+/// Addresses that are bound, before anything is answered there.
+pub struct Ports {
+    clients: TcpListener,
+    admin: Option<TcpListener>,
+    limits: HttpLimits,
+}
+
+/// Addresses that are being served. Dropped, they cut all connections.
+pub struct Served {
+    /// What answers clients.
+    pub router: Router,
+    closing: CancellationToken,
+    serving: JoinSet<()>,
+}
+
+impl Ports {
+    /// Binds the addresses of `door`, whose requests have `longest`.
+    ///
+    /// # Errors
+    /// If one of them cannot be had.
+    pub async fn bind(door: &DoorConfig, longest: Duration) -> anyhow::Result<Self> {
+        let limits = HttpLimits {
+            max_body_bytes: door.max_body_bytes,
+            max_inflight: door.max_inflight.map_or(0, |most| most as usize),
+            unready_when_full: door.unready_when_full,
+            max_connections: most_connections(door.max_connections),
+            max_connections_per_peer: door.max_connections_per_peer,
+            default_deadline: longest,
+            max_deadline: longest,
+            ..HttpLimits::default()
+        };
+        let admin = match door.admin {
+            Some(address) => {
+                let listener = listen(address).await?;
+                tracing::info!(address = %listener.local_addr()?, "operators are served");
+                Some(listener)
+            }
+            None => None,
+        };
+        Ok(Self { clients: listen(door.http).await?, admin, limits })
+    }
+
+    /// What clients may take.
+    pub fn limits(&self) -> &HttpLimits {
+        &self.limits
+    }
+
+    /// Where clients connect.
+    ///
+    /// # Errors
+    /// If the system does not say.
+    pub fn address(&self) -> std::io::Result<SocketAddr> {
+        self.clients.local_addr()
+    }
+
+    /// Answers at all addresses from now on.
+    pub fn serve(self, state: HttpState) -> Served {
+        let closing = CancellationToken::new();
+        let mut serving = JoinSet::new();
+        let router = match self.admin {
+            None => http::router(state),
+            Some(listener) => {
+                let (clients, admin) = http::routers_apart(state);
+                let limits = HttpLimits { max_connections: ADMIN_CONNECTIONS, ..self.limits.clone() };
+                serving.spawn(http::serve(listener, admin, limits, closing.clone().cancelled_owned()));
+                clients
+            }
+        };
+        let shutdown = closing.clone().cancelled_owned();
+        serving.spawn(http::serve(self.clients, router.clone(), self.limits, shutdown));
+        Served { router, closing, serving }
+    }
+}
+
+impl Served {
+    /// Takes no more connections, and waits until those that there are have ended; after `most` they are cut.
+    pub async fn end(mut self, most: Duration) {
+        self.closing.cancel();
+        let ending = async {
+            while let Some(ended) = self.serving.join_next().await {
+                if let Err(defect) = ended {
+                    tracing::error!(%defect, "a server broke");
+                }
+            }
+        };
+        // Dropped, they cut what is left.
+        let _ = tokio::time::timeout(most, ending).await;
+    }
+}
+
+async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
+}
+
+/// `asked` connections, or as many as this process may have files for. The system's usual 1024 are raised to what it allows.
+fn most_connections(asked: usize) -> usize {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    // A limit that cannot be raised stays.
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).is_ok();
+    let files = if raised { maximum } else { current };
+    let room = files.map_or(usize::MAX, |files| usize::try_from(files).unwrap_or(usize::MAX));
+    let most = room.saturating_sub(RESERVED_FILES + ADMIN_CONNECTIONS + 2 * SPARE_CONNECTIONS).max(1);
+    if most < asked {
+        tracing::warn!("max_connections is {asked}, but the limit on open files ({room}) leaves {most}");
+    }
+    most.min(asked)
+}

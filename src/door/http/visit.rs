@@ -1,0 +1,202 @@
+//! One request and its answer on a connection: what it holds, and until when.
+//!
+//! The deadline of a request ends the delivery of its answer too: a client that takes nothing, be it by its socket or by its
+//! HTTP/2 window, would hold a place among the requests at once for as long as it likes.
+
+use super::roster::Seat;
+use crate::base::Fault;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::{Notify, OwnedSemaphorePermit};
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+/// How long an answer's last bytes, which may say that the deadline has passed, have after it.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How long what has no deadline may take once the server has been told to stop.
+const STOP_GRACE: Duration = Duration::from_secs(2);
+
+/// See the module. On HTTP/1, one request after the other of the same connection.
+#[derive(Debug)]
+pub(in crate::door) struct Visit {
+    seat: Option<Arc<Seat>>,
+    stay: Mutex<Stay>,
+    changed: Notify,
+    /// Requests that have begun on an HTTP/1 connection, as its bytes and as its server tell them.
+    announced: AtomicU64,
+    begun: AtomicU64,
+    /// The announced request that has a chunk larger than any body may be.
+    too_large: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Stay {
+    until: Option<Instant>,
+    place: Option<OwnedSemaphorePermit>,
+    serving: bool,
+}
+
+tokio::task_local! {
+    static HERE: Arc<Visit>;
+}
+
+impl Default for Visit {
+    /// On no connection.
+    fn default() -> Self {
+        Self::on(None)
+    }
+}
+
+impl Visit {
+    fn on(seat: Option<Arc<Seat>>) -> Self {
+        Self {
+            seat,
+            stay: Mutex::default(),
+            changed: Notify::new(),
+            announced: AtomicU64::new(0),
+            begun: AtomicU64::new(0),
+            too_large: AtomicU64::new(0),
+        }
+    }
+
+    /// A visit on the connection that has `seat`.
+    pub(super) fn new(seat: Arc<Seat>) -> Arc<Self> {
+        Arc::new(Self::on(Some(seat)))
+    }
+
+    /// The visit that the running task [serves](attended), or one that belongs to no connection.
+    pub(in crate::door) fn current() -> Arc<Self> {
+        HERE.try_with(Arc::clone).unwrap_or_default()
+    }
+
+    /// Its request holds `place` from now on, until its answer is delivered or `until`, whichever is first.
+    ///
+    /// # Errors
+    /// `Overloaded` if all connections that may serve requests do.
+    pub(in crate::door) fn stays(&self, until: Instant, place: Option<OwnedSemaphorePermit>) -> Result<(), Fault> {
+        let mut stay = self.lock();
+        if !stay.serving {
+            self.seat.as_ref().map_or(Ok(()), |seat| seat.serves())?;
+        }
+        *stay = Stay { until: Some(until), place, serving: true };
+        drop(stay);
+        self.changed.notify_waiters();
+        Ok(())
+    }
+
+    /// Another deadline than was thought.
+    pub(in crate::door) fn stays_until(&self, until: Instant) {
+        self.lock().until = Some(until);
+        self.changed.notify_waiters();
+    }
+
+    /// The answer is delivered, or nobody waits for it any more.
+    pub(in crate::door) fn ends(&self) {
+        let stay = std::mem::take(&mut *self.lock());
+        if let (true, Some(seat)) = (stay.serving, &self.seat) {
+            seat.rests();
+        }
+        self.changed.notify_waiters();
+    }
+
+    /// A head begins to arrive, which must be whole `within` this time.
+    pub(super) fn head_begins(&self, within: Duration) {
+        self.announced.fetch_add(1, Ordering::Relaxed);
+        // While an answer is under way, that has its own deadline.
+        let mut stay = self.lock();
+        if !stay.serving {
+            stay.until = Some(Instant::now() + within);
+            drop(stay);
+            self.changed.notify_waiters();
+        }
+    }
+
+    /// A head is whole.
+    pub(super) fn request_begins(&self) {
+        self.begun.fetch_add(1, Ordering::Relaxed);
+        self.lock().until = None;
+        self.changed.notify_waiters();
+        if let Some(seat) = &self.seat {
+            seat.moves();
+        }
+    }
+
+    /// The newest request that its bytes announce has a chunk that is larger than any body may be.
+    pub(super) fn chunk_too_large(&self) {
+        self.too_large.store(self.announced.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.changed.notify_waiters();
+    }
+
+    /// Resolves when the request that has begun turns out to have such a chunk.
+    pub(super) async fn too_large(&self) {
+        loop {
+            let changed = self.changed.notified();
+            let begun = self.begun.load(Ordering::Relaxed);
+            if begun > 0 && self.too_large.load(Ordering::Relaxed) == begun {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    /// Resolves when the visit has lasted too long. The place is given back at the deadline.
+    async fn overstays(&self, stop: &CancellationToken) {
+        let mut stopped = None;
+        loop {
+            let changed = self.changed.notified();
+            let (until, serving) = {
+                let stay = self.lock();
+                (stay.until, stay.serving)
+            };
+            let end = match (until, serving) {
+                (Some(until), true) => Some(until + LAST_WORDS),
+                (Some(until), false) => Some(stopped.map_or(until, |stopped| until.min(stopped))),
+                (None, _) => stopped,
+            };
+            let held = async {
+                match until.filter(|until| serving && Instant::now() < *until) {
+                    Some(until) => sleep_until(until).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let over = async {
+                match end {
+                    Some(end) => sleep_until(end).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = changed => {}
+                () = stop.cancelled(), if stopped.is_none() => stopped = Some(Instant::now() + STOP_GRACE),
+                () = held => drop(self.lock().place.take()),
+                () = over => return,
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Stay> {
+        self.stay.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Visit {
+    fn drop(&mut self) {
+        self.ends();
+    }
+}
+
+/// Does `work`, which serves `visit`; drops it, with all that it holds, when that has lasted too long.
+pub(in crate::door) async fn attended<F: Future>(
+    work: F,
+    visit: Arc<Visit>,
+    stop: CancellationToken,
+) -> Option<F::Output> {
+    let overstays = Arc::clone(&visit);
+    tokio::select! {
+        // The work first: what is done in time is done.
+        biased;
+        done = HERE.scope(visit, work) => Some(done),
+        () = overstays.overstays(&stop) => None,
+    }
+}
