@@ -194,15 +194,14 @@ mod tests {
     async fn a_deadline_ends_the_wait_to_be_read() {
         let (desk, _submissions) = mpsc::channel(1);
         let reception = reception(desk);
-        let (end, ends) = std::sync::mpsc::sync_channel::<()>(1);
-        let mut held = Box::pin(reception.workroom.done(1, move || ends.recv()));
-        let other = Arc::new(Mutex::new(()));
-        let locked = other.lock().unwrap();
-        let also = Arc::clone(&other);
-        let mut held_too = Box::pin(reception.workroom.done(1, move || drop(also.lock())));
+        // Both threads are held until the test lets go of the other ends.
+        let hold = || {
+            let (end, ends) = std::sync::mpsc::sync_channel::<()>(1);
+            (end, Box::pin(reception.workroom.done(1, move || ends.recv())))
+        };
+        let ((_end, mut held), (_other_end, mut held_too)) = (hold(), hold());
         assert!(futures::poll!(&mut held).is_pending() && futures::poll!(&mut held_too).is_pending());
         let request = Request { deadline: Some(Duration::from_secs(2)), ..Request::new("id", Input::Text("a".into())) };
         assert_eq!(reception.submit(request).await.unwrap_err().class, FaultClass::DeadlineExceeded);
-        drop((locked, end));
     }
 }

@@ -11,6 +11,7 @@ mod patience;
 #[allow(dead_code, reason = "tests/server does more with processes")]
 mod programs;
 #[path = "../support/real_models.rs"]
+#[allow(dead_code, reason = "no answer is held against the reference's here")]
 mod real_models;
 #[path = "../door/support/mod.rs"]
 #[allow(dead_code, unused_imports, reason = "tests/door does more with doors")]

@@ -2,7 +2,7 @@
 
 use crate::patience::soon;
 use crate::programs::Program;
-use crate::real_models::model_dir;
+use crate::real_models::{SMOLLM2, model_dir};
 use crate::support::{Connection, Door, Script, Setup, post};
 use stageline::base::FaultClass;
 use stageline::door::http::HttpLimits;
@@ -137,7 +137,7 @@ async fn a_client_that_leaves_takes_its_request_along() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_process_ends_whoever_takes_nothing() {
-    let model = model_dir("smollm2-135m-instruct");
+    let model = model_dir(SMOLLM2);
     let arguments = ["up", model.to_str().unwrap(), "--executor", "fake", "--http", "127.0.0.1:0"];
     let limits = ["--exec-timeout", "1s", "--healthcheck-interval", "0s"];
     let mut program = Program::start(&[&arguments[..], &limits[..]].concat());

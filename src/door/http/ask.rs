@@ -69,9 +69,15 @@ async fn admit(shared: &Shared, request: axum::extract::Request) -> Result<Asked
     let mut parsed = read(shared, (&head.headers, model), bytes, until).await?;
     if let Some(deadline) = &mut parsed.request.deadline {
         visit.stays_until(begun + *deadline);
-        *deadline = deadline.saturating_sub(parsed.spent);
+        if !parsed.spent.is_zero() {
+            *deadline = deadline.checked_sub(parsed.spent).filter(|left| !left.is_zero()).ok_or_else(late)?;
+        }
     }
     Ok(Asked { intake, parsed, share })
+}
+
+fn late() -> Fault {
+    Fault::new(FaultClass::DeadlineExceeded, "the deadline passed before the request was read")
 }
 
 /// What the body asks for; a long one is read beside this task.
@@ -87,7 +93,6 @@ async fn read(
     }
     let begun = Instant::now();
     let (headers, of) = (headers.clone(), limits.clone());
-    let late = || Fault::new(FaultClass::DeadlineExceeded, "the deadline passed before the request was read");
     let reading = shared.workroom.done(bytes.len(), move || parse(&headers, &bytes, model, &of));
     let parsed = timeout_at(until, reading).await.map_err(|_| late())???;
     Ok(Parsed { spent: begun.elapsed(), ..parsed })
