@@ -198,6 +198,8 @@ fn record(stage: u16, hop: Option<&str>) -> Status {
         block_size: 1,
         max_model_len: 1,
         live_sequences: 0,
+        link_epochs: 1024,
+        join: None,
         hop: hop.map(str::to_owned),
     }
 }

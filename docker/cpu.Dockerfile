@@ -26,6 +26,9 @@ COPY LICENSE /usr/share/doc/stageline/LICENSE
 COPY --from=build /out/stageline /usr/local/bin/stageline
 # A folder that `stageline split` has written: mounted here, or copied by docker/pipeline.Dockerfile.
 ENV STAGELINE_PIPELINE=/pipeline
+# A container's own addresses: without these the program listens on its loopback, where nobody reaches it.
+ENV STAGELINE_HTTP=0.0.0.0:8080 \
+    STAGELINE_HOP_LISTEN=0.0.0.0:0
 # A number, or Kubernetes cannot tell that it is not root; this one is OpenFaaS' own for functions that may not be root.
 USER 12000:12000
 EXPOSE 8080

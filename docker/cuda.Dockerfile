@@ -52,6 +52,9 @@ ENV NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_REQUIRE_CUDA="cuda>=13.0" \
     STAGELINE_DEVICE=cuda:0 \
     STAGELINE_PIPELINE=/pipeline
+# A container's own addresses: without these the program listens on its loopback, where nobody reaches it.
+ENV STAGELINE_HTTP=0.0.0.0:8080 \
+    STAGELINE_HOP_LISTEN=0.0.0.0:0
 # A number, or Kubernetes cannot tell that it is not root; this one is OpenFaaS' own for functions that may not be root.
 USER 12000:12000
 EXPOSE 8080

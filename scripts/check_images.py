@@ -77,6 +77,29 @@ def check_dockerfile(path, known):
     demand(words.get("EXPOSE") == "8080", where, "a function serves on port 8080, which EXPOSE has to say")
     demand(json.loads(words.get("ENTRYPOINT", "[]")) == ["stageline"], where, "the program must be process 1")
     demand("STAGELINE_PIPELINE" in variables(last), where, "STAGELINE_PIPELINE is not set, which compose.yaml mounts")
+    check_reachable(where, variables(last))
+
+
+def check_reachable(where, environment):
+    """The program listens on the loopback unless it is told: in a container nobody would reach it there."""
+    for name in ("STAGELINE_HTTP", "STAGELINE_HOP_LISTEN"):
+        demand(environment.get(name, "").startswith("0.0.0.0:"), where, f"{name} does not say 0.0.0.0")
+
+
+def users():
+    """The users of nats.conf, each with the variable that its password is in, and the pipeline's name that it is for."""
+    text = (ROOT / "docker" / "nats.conf").read_text()
+    demand(not re.search(r"password: [^$]", text), "docker/nats.conf", "a password is a constant")
+    names = set(re.findall(r"stageline\.v1\.([\w-]+)\.", text)) - {"<pipeline>"}
+    demand(len(names) == 1, "docker/nats.conf", f"it is for one pipeline, not {sorted(names)}")
+    return dict(re.findall(r"user: ([\w-]+)\s+password: \$(\w+)", text)), names.pop()
+
+
+def check_user(where, user, stage, name):
+    known, pipeline = users()
+    demand(user == ("door" if stage == 0 else f"stage-{stage}"), where, f"{user} is not its stage's user")
+    demand(user in known, where, f"nats.conf has no user {user}")
+    demand(name == pipeline, where, f"STAGELINE_NAME is {name}, and nats.conf is for {pipeline}")
 
 
 def check_stages(where, numbers):
@@ -98,14 +121,22 @@ def check_compose(compose, known):
         demand(set(service) <= SERVICE, where, f"unknown: {sorted(set(service) - SERVICE)}")
         if service["image"].startswith("nats:"):
             demand("--jetstream" in service["command"], where, "stages keep their leases in JetStream")
+            mounted = f'./nats.conf:{service["command"][-1]}:ro'
+            demand(service["volumes"] == [mounted], where, "nats.conf is not mounted where the command looks for it")
+            demand(set(service["environment"]) == set(users()[0].values()), where, "its users' passwords are not all told")
+            demand(all(v.startswith("${") for v in service["environment"].values()), where, "a password is a constant")
             continue
         image = re.fullmatch(r"stageline:(\w+)", service["image"])
         demand(image and (ROOT / "docker" / f"{image[1]}.Dockerfile").is_file(), where, "no Dockerfile is for its image")
         environment = service["environment"]
         check_environment(where, environment, known)
-        broker = re.fullmatch(r"nats://([\w-]+):4222", environment["STAGELINE_NATS"])
-        demand(broker and broker[1] in services and broker[1] in service["depends_on"], where, "its broker is no service")
+        check_reachable(where, environment)
+        broker = re.fullmatch(r"nats://([\w-]+):\$\{(\w+)\}@([\w-]+):4222", environment["STAGELINE_NATS"])
+        demand(broker and broker[3] in services and broker[3] in service["depends_on"], where, "its broker is no service")
         stage = int(environment["STAGELINE_STAGE"])
+        if broker:
+            check_user(where, broker[1], stage, environment["STAGELINE_NAME"])
+            demand(users()[0].get(broker[1]) == broker[2], where, f"{broker[2]} is not the password of {broker[1]}")
         stages.append(stage)
         demand(service["ports"] == (["8080:8080"] if stage == 0 else []), where, "the door, and it alone, has a port")
         demand(service["read_only"] is True and service["tmpfs"] == ["/tmp"], where, "its root can be written to")
@@ -130,6 +161,11 @@ def check_stack(stack, known):
         stage = function["environment"]["STAGELINE_STAGE"]
         demand(name.endswith(f"-{stage}"), where, f"it serves stage {stage}")
         stages.append(int(stage))
+        environment = function["environment"]
+        check_reachable(where, environment)
+        check_user(where, environment["STAGELINE_NATS_USER"], int(stage), environment["STAGELINE_NAME"])
+        secret = environment["STAGELINE_NATS_PASSWORD_FILE"].removeprefix("/var/openfaas/secrets/")
+        demand(function["secrets"] == [secret], where, f"the secret {secret} is not given to it")
     check_stages("docker/stack.yaml", stages)
 
 

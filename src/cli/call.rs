@@ -84,6 +84,7 @@ async fn generate(client: &mut Client, prompt: &str, config: &CallConfig) -> any
         seed: answer.seed,
         stop: answer.stop.clone(),
         top_logits: answer.top_logits,
+        ..Default::default()
     };
     let mut events = client.generate(timed(asked, config)).await.map_err(said)?.into_inner();
     let mut out = std::io::stdout();
@@ -120,7 +121,7 @@ async fn generate(client: &mut Client, prompt: &str, config: &CallConfig) -> any
 }
 
 async fn embed(client: &mut Client, text: &str, config: &CallConfig) -> anyhow::Result<()> {
-    let asked = pb::EmbedRequest { input: Some(pb::embed_request::Input::Text(text.to_owned())) };
+    let asked = pb::EmbedRequest { input: Some(pb::embed_request::Input::Text(text.to_owned())), ..Default::default() };
     let reply = client.embed(timed(asked, config)).await.map_err(said)?.into_inner();
     let outcome = Outcome { vector: reply.vector, prompt_tokens: reply.prompt_tokens, ..Outcome::default() };
     print_vector(&outcome, config.json, &mut std::io::stdout())

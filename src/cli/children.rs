@@ -154,6 +154,10 @@ fn arguments(orders: &Orders, stage: usize) -> Vec<std::ffi::OsString> {
         // All stages are on this host.
         add("--hop-listen", &"127.0.0.1:0");
     }
+    if let Some((user, password)) = &orders.nats.user {
+        add("--nats-user", user);
+        add("--nats-password-file", password);
+    }
     if let Some(creds) = &orders.nats.creds {
         add("--nats-creds", creds);
     }

@@ -10,7 +10,7 @@ use crate::engine::fake::{FakeExecutor, FakeSetup};
 use crate::engine::{DeviceChoice, Executor, Loader, Runner, Setup, Wishes, choose};
 use crate::model::KvShape;
 use crate::ops::{Isa, Threads};
-use crate::server::{self, Blueprint, Broker, Metrics, Options, Pipeline, Serving};
+use crate::server::{self, Blueprint, Broker, BrokerAccess, Metrics, Options, Pipeline, Serving};
 use crate::transport::HopSettings;
 use anyhow::{Context, bail, ensure};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
@@ -132,8 +132,10 @@ impl Site {
     }
 
     /// Reaches the broker that joins the stages.
-    pub async fn reach(&self, nats: &NatsConfig) -> anyhow::Result<Broker> {
-        server::reach(&self.pipeline, nats.urls.join(","), nats.creds.clone()).await.map_err(said)
+    pub async fn reach(&self, stage: StageIndex, nats: &NatsConfig) -> anyhow::Result<Broker> {
+        let access =
+            BrokerAccess { urls: nats.urls.join(","), credentials: nats.creds.clone(), user: nats.user.clone() };
+        server::reach(&self.pipeline, stage, access).await.map_err(said)
     }
 
     /// Loads one stage and serves it on NATS.

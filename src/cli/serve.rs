@@ -36,7 +36,7 @@ pub async fn serve(config: ServeConfig) -> anyhow::Result<ExitCode> {
     match &config.nats {
         Some(nats) => {
             // Before the port is open: where only /_/health is asked, an open port takes all requests from the replica before.
-            let broker = site.reach(nats).await?;
+            let broker = site.reach(config.stage, nats).await?;
             let start = site.start_stage(config.stage, broker, &config.hop);
             answer_http(&site, config.stage, &config.door, start).await
         }
@@ -87,8 +87,11 @@ pub async fn answer_http(
     lobby.open(serving.reception.clone().map(|reception| reception as Arc<dyn Intake>), serving.access.clone());
     tracing::info!(stage, %address, pipeline = site.pipeline.name, "ready");
     let on_nats = serving.net.clone().filter(|_| stage == 0).map(|net| {
-        let (client, subject) = (net.client().clone(), net.subjects().ask());
-        tokio::spawn(door::nats::serve(client, subject, answering.router.clone(), closing_nats.clone()))
+        let subjects = [net.subjects().ask(), net.subjects().ask_digest()];
+        let doors = subjects.map(|subject| {
+            door::nats::serve(net.client().clone(), subject, answering.router.clone(), closing_nats.clone())
+        });
+        tokio::spawn(futures::future::try_join_all(doors))
     });
     tokio::select! {
         () = &mut stop => {}

@@ -79,6 +79,10 @@ fn serve(r: &mut Reader) -> ServeConfig {
         listen: r.optional(&s::HOP_LISTEN, parse::address),
         advertise: r.optional(&s::HOP_ADVERTISE, parse::text),
     };
+    if let Some(nats) = nats.as_ref().filter(|_| hop.hop == HopKind::Grpc && is_loopback_hop(&hop)) {
+        let setting = if hop.advertise.is_some() { &s::HOP_ADVERTISE } else { &s::HOP_LISTEN };
+        refuse_loopback_hop(r, nats, setting);
+    }
     if hop.advertise.is_some() && hop.port().is_none() {
         let origin = r.origin(&s::HOP_ADVERTISE);
         r.problems
@@ -96,9 +100,33 @@ fn serve(r: &mut Reader) -> ServeConfig {
     }
 }
 
+/// Whether others would be told to join this stage by an address that means themselves.
+fn is_loopback_hop(hop: &HopSettings) -> bool {
+    match &hop.advertise {
+        Some(told) => parse::is_loopback(told),
+        None => hop.port().is_some_and(|listen| listen.ip().is_loopback()),
+    }
+}
+
+/// With a broker of another host, stages of other hosts are likely, and none could join this one.
+fn refuse_loopback_hop(r: &mut Reader, nats: &NatsConfig, setting: &crate::config::setting::Setting) {
+    if nats.urls.iter().all(|url| parse::is_loopback(parse::nats_host(url))) {
+        return;
+    }
+    let origin = r.origin(setting);
+    r.problems.0.push(format!(
+        "{origin}: the hop port is on the loopback, where no stage of another host reaches it, and the broker is not: with \
+         --hop grpc, say --hop-listen ADDR (0.0.0.0:0 is a free port of every address; keep it inside the cluster)"
+    ));
+}
+
 fn up(r: &mut Reader) -> UpConfig {
     let nats = nats(r);
     let hop = hop(r, nats.is_some());
+    // The stages of `up` join each other on the loopback, which `serve` would refuse.
+    if let Some(nats) = nats.as_ref().filter(|_| hop == HopKind::Grpc) {
+        refuse_loopback_hop(r, nats, &s::HOP);
+    }
     UpConfig { source: source(r), nats, hop, door: door(r), device: device(r), batching: batching(r) }
 }
 
@@ -276,7 +304,7 @@ fn door(r: &mut Reader) -> DoorConfig {
     let inflight: u32 = r.value(&s::MAX_INFLIGHT, parse::count(0..=MANY));
     let body = |text: &str| parse::bytes(text).and_then(|n| usize::try_from(n).map_err(|_| "less is expected".into()));
     DoorConfig {
-        http: r.optional(&s::HTTP, parse::address).unwrap_or_else(|| ([0, 0, 0, 0], 0).into()),
+        http: r.optional(&s::HTTP, parse::address).unwrap_or_else(|| ([127, 0, 0, 1], 0).into()),
         name: r.optional(&s::NAME, parse::name),
         admin: r.optional(&s::ADMIN, parse::address),
         max_inflight: (inflight > 0).then_some(inflight),
@@ -294,7 +322,15 @@ fn door(r: &mut Reader) -> DoorConfig {
 
 fn nats(r: &mut Reader) -> Option<NatsConfig> {
     let creds = r.optional(&s::NATS_CREDS, parse::file);
-    r.optional(&s::NATS, parse::nats_urls).map(|urls| NatsConfig { urls, creds })
+    let name = r.optional(&s::NATS_USER, parse::text);
+    let password = r.optional(&s::NATS_PASSWORD_FILE, parse::file);
+    if name.is_some() != password.is_some() {
+        let given = if name.is_some() { &s::NATS_USER } else { &s::NATS_PASSWORD_FILE };
+        let origin = r.origin(given);
+        r.problems.0.push(format!("{origin}: --nats-user and --nats-password-file are given together"));
+    }
+    let user = name.zip(password);
+    r.optional(&s::NATS, parse::nats_urls).map(|urls| NatsConfig { urls, creds, user })
 }
 
 fn hop(r: &mut Reader, nats: bool) -> HopKind {

@@ -213,6 +213,8 @@ pub struct NatsConfig {
     pub urls: Vec<String>,
     /// Credentials file.
     pub creds: Option<PathBuf>,
+    /// A user, and the file with its password.
+    pub user: Option<(String, PathBuf)>,
 }
 
 /// What to run a pipeline from, in one process.

@@ -125,6 +125,22 @@ pub fn nats_urls(text: &str) -> Parsed<Vec<String>> {
     all.ok_or_else(|| "URLs of NATS servers are expected, as in nats://host:4222 or tls://host:4222".into())
 }
 
+/// The host, with its port if there is one, of a URL that [`nats_urls`] has read.
+pub fn nats_host(url: &str) -> &str {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    rest.rsplit('@').next().unwrap_or(rest)
+}
+
+/// Whether a host, with a port or without, means this host by the loopback.
+pub fn is_loopback(host: &str) -> bool {
+    let bare = match host.rsplit_once(':') {
+        Some((name, port)) if port.parse::<u16>().is_ok() && (name.ends_with(']') || !name.contains(':')) => name,
+        _ => host,
+    };
+    let bare = bare.trim_start_matches('[').trim_end_matches(']');
+    bare.eq_ignore_ascii_case("localhost") || bare.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
 /// A name that OpenFaaS and Kubernetes take for a function, as a manifest's must be.
 pub fn name(text: &str) -> Parsed<String> {
     let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
@@ -238,6 +254,19 @@ mod tests {
         assert_eq!(urls, ["nats://a:4222", "tls://user:pw@b", "nats://[::1]:4222"]);
         for bad in ["", "http://a", "nats://", "a:port", "nats://a/b", ":4222", "a,,b"] {
             assert!(nats_urls(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_loopback_is_told_from_other_hosts() {
+        for here in ["localhost", "LOCALHOST:1", "127.0.0.1", "127.1.2.3:4222", "[::1]:4222", "::1"] {
+            assert!(is_loopback(here), "{here}");
+        }
+        for there in ["nats", "nats:4222", "10.0.0.1:4222", "0.0.0.0:0", "[::]:1", "localhost.example:1", ""] {
+            assert!(!is_loopback(there), "{there}");
+        }
+        for (url, host) in [("nats://a:4222", "a:4222"), ("tls://user:p@w@[::1]:1", "[::1]:1")] {
+            assert_eq!(nats_host(url), host);
         }
     }
 

@@ -101,7 +101,7 @@ pub const STAGE_TIMEOUT: Setting = Setting::value(
 .or("30s");
 
 pub const HTTP: Setting =
-    Setting::value("http", "ADDR", "Address of the HTTP door, health and metrics").or("0.0.0.0:8080");
+    Setting::value("http", "ADDR", "Address of the HTTP door, health and metrics").or("127.0.0.1:8080");
 pub const MAX_INFLIGHT: Setting =
     Setting::value("max_inflight", "N", "Most requests at once, 0 for no limit; more are refused with 429")
         .or("0")
@@ -159,6 +159,13 @@ pub const NATS: Setting = Setting::value(
     "NATS server, with JetStream, that joins the stages (without it all stages share this process)",
 );
 pub const NATS_CREDS: Setting = Setting::value("nats_creds", "FILE", "Credentials file for NATS");
+pub const NATS_USER: Setting = Setting::value(
+    "nats_user",
+    "NAME",
+    "User for NATS, with --nats-password-file; a URL may hold both instead, nats://user:password@host:4222",
+);
+pub const NATS_PASSWORD_FILE: Setting =
+    Setting::value("nats_password_file", "FILE", "File with that user's password, as a platform mounts a secret");
 
 pub const HOP: Setting = Setting::value(
     "hop",
@@ -169,7 +176,7 @@ pub const HOP: Setting = Setting::value(
 pub const HOP_LISTEN: Setting = Setting::value(
     "hop_listen",
     "ADDR",
-    "Address at which the stage before joins this one for grpc and shm (default: a free port where --hop is one of them)",
+    "Address at which the stage before joins this one for grpc and shm (default: a free port of the loopback where --hop is one of them)",
 );
 pub const HOP_ADVERTISE: Setting = Setting::value(
     "hop_advertise",
@@ -333,7 +340,7 @@ pub const DOOR: Group = Group {
         STAGE_TIMEOUT,
     ],
 };
-pub const BROKER: Group = Group { heading: "NATS", settings: &[NATS, NATS_CREDS] };
+pub const BROKER: Group = Group { heading: "NATS", settings: &[NATS, NATS_CREDS, NATS_USER, NATS_PASSWORD_FILE] };
 pub const HOPS: Group = Group { heading: "Hop to the next stage", settings: &[HOP, HOP_LISTEN, HOP_ADVERTISE] };
 pub const HOPS_OF_ALL: Group = Group { heading: HOPS.heading, settings: &[HOP] };
 pub const SOURCE: Group = Group { heading: "Model", settings: &[FOLDER, STAGES_OR_ONE, BALANCE] };

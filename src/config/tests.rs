@@ -202,6 +202,42 @@ fn a_hop_between_processes_needs_processes_and_an_advertised_port_a_port() {
     ] {
         assert_eq!(serve(flags).unwrap_err(), [want]);
     }
+    // With a broker of another host, an address that means the host itself is none to be joined at.
+    let (far, grpc) = (("nats", "nats://door:pw@broker:4222,127.0.0.1"), ("hop", "grpc"));
+    for (flags, setting) in [
+        (&[far, grpc][..], "--hop-listen"),
+        (&[far, grpc, ("hop_listen", "127.0.0.1:7000")], "--hop-listen"),
+        (&[far, grpc, ("hop_listen", ":7000"), ("hop_advertise", "localhost")], "--hop-advertise"),
+    ] {
+        let problems = serve(flags).unwrap_err();
+        assert!(
+            problems.len() == 1 && problems[0].starts_with(&format!("{setting}: the hop port is on")),
+            "{problems:?}"
+        );
+        assert!(!problems[0].contains("pw"), "{problems:?}");
+    }
+    for fine in [
+        &[far, grpc, ("hop_listen", ":7000")][..],
+        &[far, grpc, ("hop_advertise", "pod-1:7000")],
+        &[far, ("hop", "shm")],
+        &[far, ("hop_listen", "127.0.0.1:0")],
+        &[("nats", "127.0.0.1,localhost:1,[::1]"), grpc],
+    ] {
+        assert!(serve(fine).is_ok(), "{fine:?}");
+    }
+    let user = serve(&[nats, ("nats_user", "door")]).unwrap_err();
+    assert_eq!(user, ["--nats-user: --nats-user and --nats-password-file are given together"]);
+}
+
+#[test]
+fn nobody_is_listened_to_from_outside_unless_it_is_said() {
+    let door = |flags: &[(&str, &str)]| match check("serve", &written(flags, &[], "")).unwrap().verb {
+        VerbConfig::Serve(config) => config,
+        other => panic!("not serve: {other:?}"),
+    };
+    let config = door(&[("pipeline", "."), ("stage", "0"), ("nats", "localhost"), ("hop", "grpc")]);
+    assert_eq!(config.door.http.to_string(), "127.0.0.1:8080");
+    assert!(config.hop.port().unwrap().ip().is_loopback());
 }
 
 #[test]

@@ -18,6 +18,9 @@ const HELLO_AGAIN: Duration = Duration::from_millis(100);
 /// Longest wait between two Hellos.
 const HELLO_MOST: Duration = Duration::from_millis(1000);
 
+/// Most epochs that a sender skips when a receiver says that it has fallen behind.
+const CATCH_UP: u32 = 256;
+
 /// Room for rows and their bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Room {
@@ -204,6 +207,12 @@ impl LinkSender {
                 self.returned = Room::default();
                 self.phase = Phase::Live { probe_at: now + PROBE_AFTER, unanswered: 0 };
             }
+            LinkReply::State { epoch, .. } if epoch > self.epoch && !self.is_live() => {
+                // In steps, so that a reply that lies takes it no further than its next lease record makes up for.
+                self.epoch = epoch.min(self.epoch.saturating_add(CATCH_UP - 1)).saturating_add(1);
+                self.phase = Phase::Greeting { since: now, next: now, wait: HELLO_AGAIN };
+                self.poll(now, news);
+            }
             LinkReply::State { epoch, got, returned_rows, returned_bytes, broken } => {
                 let Phase::Live { probe_at, unanswered } = &mut self.phase else { return };
                 if epoch != self.epoch {
@@ -259,7 +268,7 @@ impl LinkSender {
     }
 
     fn new_epoch(&mut self, now: Tick) {
-        self.epoch += 1;
+        self.epoch = self.epoch.saturating_add(1);
         self.phase = Phase::Greeting { since: now, next: now, wait: HELLO_AGAIN };
     }
 }
@@ -314,7 +323,9 @@ impl LinkReceiver {
         match *mail {
             LinkMail::Hello { epoch } => {
                 if epoch < self.epoch {
-                    return Receipt::Drop;
+                    // Late, or its sender has fallen behind, since somebody else has spoken in its name: then it must hear.
+                    let told = self.planted != Planted::LeaveBehind;
+                    return if told { Receipt::Answer(self.state()) } else { Receipt::Drop };
                 }
                 if epoch > self.epoch {
                     let credit = self.window.less(self.queued);
@@ -369,6 +380,11 @@ impl LinkReceiver {
     /// Rows that are queued here.
     pub fn queued(&self) -> Room {
         self.queued
+    }
+
+    /// The epoch that it is in; 0 before the first Hello.
+    pub fn epoch(&self) -> u32 {
+        self.epoch
     }
 
     /// How the epoch stands.

@@ -3,6 +3,12 @@
 mod arrivals;
 mod batches;
 mod links;
+mod peers;
+mod planted;
+mod tombstones;
+
+pub use peers::FIRST_EPOCHS;
+pub use planted::Planted;
 
 use crate::base::{Attempt, Fault, FaultClass, ReplicaId, SequenceId, StageIndex, Tick};
 use crate::core::batcher::Batcher;
@@ -11,11 +17,14 @@ use crate::core::link::{LinkReceiver, Room};
 use crate::core::message::{Body, LinkMail, LinkReply, Report, Segment};
 use crate::core::out_link::OutLink;
 use crate::core::outbox::Outbox;
+use crate::core::refusal::Refusals;
 use crate::core::{BatchId, Emission, Member, Microbatch, Opening, Ticket};
+use peers::Roll;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
+use tombstones::Tombstones;
 
 /// Batches handed to the device and not back: one runs, one is prefetched.
 pub const DEVICE_DEPTH: usize = 2;
@@ -43,6 +52,10 @@ pub struct StageSetup {
     pub microbatches: u32,
     /// How long a batch that is not full waits for company.
     pub max_batch_delay: Duration,
+    /// Tokens of the model: ids are below this.
+    pub vocab: u32,
+    /// Who runs rows past the door in this process, if anybody does: at once upstream, downstream and door.
+    pub direct: Option<ReplicaId>,
     /// What each sender may have queued here.
     pub window: Room,
     /// Bytes of a row that arrives.
@@ -55,38 +68,6 @@ pub struct StageSetup {
     pub idle_limit: Duration,
     /// Defects planted by tests, which prove that the checkers see them.
     pub planted: Planted,
-}
-
-/// Defects that a test can plant: each breaks one rule of the protocol, and a checker must turn red.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Planted {
-    /// None.
-    #[default]
-    None,
-    /// Blocks are freed although a batch with the sequence's rows is still on the device.
-    FreeWhileBusy,
-    /// A closed sequence is forgotten at once, so that a late Open brings it back.
-    ForgetTombstone,
-    /// Neither a hole in a link's numbers nor a gap in a sequence's rows is noticed.
-    IgnoreGap,
-    /// A sender never asks what became of its frames.
-    NeverProbe,
-    /// Nobody minds that a replica of a request's path is dead.
-    IgnoreDeath,
-    /// The credit of dropped rows is not given back.
-    KeepCredit,
-    /// A failed batch is not run again and nobody is told.
-    SwallowFailure,
-    /// A Close is not passed on.
-    StopClose,
-    /// Feedback is sent once and forgotten.
-    ForgetFeedback,
-    /// The door takes a token at any position.
-    AcceptAnyPosition,
-    /// The door opens new attempts at a replica that is about to end.
-    OpenAtDraining,
-    /// A stage that is told to give its sequences back keeps them.
-    KeepWhenToldToGiveBack,
 }
 
 /// What happens to a stage.
@@ -131,6 +112,15 @@ pub enum Event {
     },
     /// The connection to the broker was lost and is back.
     Reconnected,
+    /// A replica's lease was seen: for the first time, or with a higher ceiling.
+    Lives {
+        /// Whose.
+        replica: ReplicaId,
+        /// The stage that it serves.
+        stage: StageIndex,
+        /// The epochs of its links are at most this for now: what its own [`StageMachine::epoch_ceiling`] says.
+        epochs: u32,
+    },
     /// A replica's lease is over.
     Gone {
         /// Whose.
@@ -240,6 +230,8 @@ pub struct StageCounts {
     pub faults: [u64; FaultClass::ALL.len()],
     /// Sequences dropped since no row came for so long: the last resort, which a working pipeline never needs.
     pub idle: u64,
+    /// What peers sent and was refused, and what doors were not told.
+    pub refused: Refusals,
 }
 
 /// See the module.
@@ -248,8 +240,11 @@ pub struct StageMachine {
     sequences: BTreeMap<SequenceId, Held>,
     /// Blocks of closed attempts whose rows are still on the device: members left there, and the blocks.
     lingering: HashMap<(SequenceId, Attempt), Lingering>,
-    tombstones: HashMap<SequenceId, (Attempt, Tick)>,
+    tombstones: Tombstones,
     kv: KvBlocks,
+    roll: Roll,
+    /// Opens that came before their door's lease was seen, and until when they wait for it.
+    early: Vec<(Tick, Arc<Opening>)>,
     upstream: BTreeMap<ReplicaId, LinkReceiver>,
     /// Upstream links that have something new to say.
     unsaid: BTreeSet<ReplicaId>,
@@ -257,7 +252,8 @@ pub struct StageMachine {
     /// Epoch that a new link begins with: above those of all links that ended.
     new_epoch: u32,
     doors: BTreeMap<ReplicaId, Outbox<Vec<Report>>>,
-    /// Doors whose lease is over, and how long they are still told: one of them may live, its renewal only late.
+    /// Doors whose lease is over, and how long they are still told: one of them may live, its renewal only late. All
+    /// others without a lease are told nothing.
     gone_doors: BTreeMap<ReplicaId, Tick>,
     /// Reports of this event, by door.
     reports: BTreeMap<ReplicaId, Vec<Report>>,
@@ -277,10 +273,12 @@ impl StageMachine {
     pub fn new(setup: StageSetup) -> Self {
         Self {
             kv: KvBlocks::new(setup.kv_blocks, setup.block_size),
+            roll: Roll::new(&setup),
+            tombstones: Tombstones::new(setup.lease, setup.planted),
+            early: Vec::new(),
             setup,
             sequences: BTreeMap::new(),
             lingering: HashMap::new(),
-            tombstones: HashMap::new(),
             upstream: BTreeMap::new(),
             unsaid: BTreeSet::new(),
             downstream: BTreeMap::new(),
@@ -307,17 +305,11 @@ impl StageMachine {
                 self.with_link(now, &from, out, |link, news| link.on_reply(now, reply, news))
             }
             Event::FeedbackAck { from, number } => {
-                self.gone_doors.remove(&from);
                 if let Some(outbox) = self.doors.get_mut(&from) {
                     outbox.acknowledged(number);
                 }
             }
-            Event::CloseNow { from, number, closes } => {
-                for (sequence, attempt) in closes {
-                    self.close(now, sequence, attempt, out);
-                }
-                out.push(Action::Send { stage: 0, to: from, body: Body::CloseAck { number } });
-            }
+            Event::CloseNow { from, number, closes } => self.on_close_now(now, from, (number, closes), out),
             Event::Unreachable { peer } => {
                 self.with_link(now, &peer, out, |link, news| link.on_unreachable(now, news));
             }
@@ -327,6 +319,7 @@ impl StageMachine {
                     self.with_link(now, &peer, out, |link, news| link.on_reconnect(now, news));
                 }
             }
+            Event::Lives { replica, stage, epochs } => self.on_lives(now, (replica, stage), epochs, out),
             Event::Gone { replica } => self.on_gone(now, &replica, out),
             Event::Drain => self.draining = true,
             Event::GiveBack => self.give_back_all(now, out),
@@ -343,8 +336,8 @@ impl StageMachine {
         let links = self.downstream.values().filter_map(OutLink::next_deadline);
         let feedback = self.doors.values().filter_map(Outbox::next_deadline);
         let greeting = self.downstream.values().any(|link| link.greets_since().is_some());
-        let sweep =
-            greeting || !(self.sequences.is_empty() && self.tombstones.is_empty() && self.gone_doors.is_empty());
+        let kept = [self.sequences.is_empty(), self.tombstones.is_empty(), self.gone_doors.is_empty()];
+        let sweep = greeting || !self.early.is_empty() || kept.contains(&false);
         links.chain(feedback).chain(sweep.then_some(self.sweep_at)).chain(self.delay_until).min()
     }
 
@@ -391,6 +384,11 @@ impl StageMachine {
     pub fn unsettled(&self) -> (usize, Room) {
         let queued = self.upstream.values().fold(Room::default(), |sum, link| sum.plus(link.queued()));
         (self.tickets.len(), queued)
+    }
+
+    /// Sequences, doors and senders that it remembers: bounded by who holds a lease, whatever arrives.
+    pub fn remembered(&self) -> usize {
+        self.tombstones.len() + self.early.len() + self.doors.len() + self.upstream.len()
     }
 
     fn is_last(&self) -> bool {

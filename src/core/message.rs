@@ -9,6 +9,8 @@ use std::sync::Arc;
 pub struct Mail {
     /// The sender.
     pub from: ReplicaId,
+    /// The stage that it serves.
+    pub stage: StageIndex,
     /// What it says.
     pub body: Body,
 }

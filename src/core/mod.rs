@@ -12,9 +12,11 @@ pub mod message;
 pub mod opening;
 pub mod out_link;
 pub mod outbox;
+pub mod refusal;
 pub mod requests;
 
 pub use batch::{BatchId, Emission, Member, Microbatch, Observed, Output, Ticket};
 pub use direct::{DirectOutput, DirectRun};
 pub use message::{Body, Feedback, LinkLoad, LinkMail, LinkReply, Mail, Report, Segment};
 pub use opening::{Opening, Sampling, Work};
+pub use refusal::{Refusal, Refusals};

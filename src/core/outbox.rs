@@ -46,6 +46,11 @@ impl<T: Clone> Outbox<T> {
         self.entries.is_empty()
     }
 
+    /// Messages that have not been acknowledged.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
     /// When something is due to be sent again.
     pub fn next_deadline(&self) -> Option<Tick> {
         self.entries.values().map(|e| e.next).min()

@@ -15,9 +15,10 @@ use crate::base::{Attempt, Fault, FaultClass, Position, ReplicaId, SequenceId, S
 use crate::core::Work;
 use crate::core::groups::Groups;
 use crate::core::link::{Item, SenderNews};
-use crate::core::message::{Body, Feedback};
+use crate::core::message::Body;
 use crate::core::out_link::OutLink;
 use crate::core::outbox::Outbox;
+use crate::core::refusal::Refusals;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 #[derive(Clone, Debug, PartialEq)]
@@ -80,6 +81,8 @@ pub struct DoorCounts {
     pub refusals: u64,
     /// Tokens dropped since their attempt or position was not the current one.
     pub stale_tokens: u64,
+    /// Reports and tokens refused.
+    pub refused: Refusals,
 }
 
 /// What one CloseNow ends.
@@ -175,12 +178,7 @@ impl DoorMachine {
                 let fault = Fault::new(FaultClass::Cancelled, "the client went away");
                 self.end(now, sequence, Err(fault), out);
             }
-            DoorEvent::Feedback { from, feedback: Feedback { stage, number, reports } } => {
-                for report in reports {
-                    self.on_report(now, report, judge, out);
-                }
-                out.push(DoorAction::Send { stage, to: from, body: Body::FeedbackAck { number } });
-            }
+            DoorEvent::Feedback { from, feedback } => self.on_feedback(now, from, feedback, judge, out),
             DoorEvent::Reply(reply) => self.with_link(now, out, |link, news| link.on_reply(now, reply, news)),
             DoorEvent::CloseAck { from, number } => {
                 for ((_, replica), outbox) in &mut self.closes {

@@ -1,7 +1,7 @@
 //! The ranges of a request's numbers, whichever way it came. Every refusal names the field, what it may be and what it is.
 
-use crate::base::Fault;
 use crate::base::limits::{MAX_STOP_BYTES, MAX_STOP_STRINGS, MAX_TEMPERATURE, MAX_TOP_LOGITS, PENALTIES};
+use crate::base::{Fault, FaultClass};
 use crate::core::Sampling;
 use crate::door::Request;
 
@@ -38,6 +38,24 @@ pub fn check(request: &Request) -> Result<(), Fault> {
         return Err(Fault::invalid(format!("a text of `stop` may be 1 to {MAX_STOP_BYTES} bytes long, not {bytes}")));
     }
     Ok(())
+}
+
+/// Checks that a request that names a digest is meant for this one, the manifest's that is `served`.
+///
+/// # Errors
+/// `InvalidRequest` for what is no beginning of a digest, `Misdirected` for another digest's.
+pub fn check_manifest(named: Option<&str>, served: &str) -> Result<(), Fault> {
+    let Some(named) = named else { return Ok(()) };
+    let digit = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+    if !(8..=64).contains(&named.len()) || !named.bytes().all(digit) {
+        return Err(Fault::invalid("`manifest` may be the first 8 to 64 digits, 0-9 and a-f, of a manifest's SHA-256"));
+    }
+    if served.starts_with(named) {
+        return Ok(());
+    }
+    let words =
+        format!("manifest {named} is asked for, and {served} is served here: ask for that, or leave `manifest` out");
+    Err(Fault::new(FaultClass::Misdirected, words))
 }
 
 /// How `request`, once checked, wants its tokens drawn; `seed` is used if it names none.
@@ -78,6 +96,23 @@ mod tests {
             })
         };
         assert_eq!((edges(true), edges(false)), (Ok(()), Ok(())));
+    }
+
+    #[test]
+    fn a_digest_is_known_by_its_beginning() {
+        let served = "00112233aa".to_owned() + &"f".repeat(54);
+        let class = |named: &str| check_manifest(Some(named), &served).map_err(|fault| fault.class);
+        for right in ["00112233", "00112233aaff", served.as_str()] {
+            assert_eq!(class(right), Ok(()), "{right}");
+        }
+        assert_eq!(check_manifest(None, &served), Ok(()));
+        for other in ["10112233", "00112233ab"] {
+            assert_eq!(class(other), Err(FaultClass::Misdirected), "{other}");
+        }
+        assert!(check_manifest(Some("10112233"), &served).unwrap_err().message.contains(&served));
+        for none in ["", "0011223", "0011223G", "00112233AA", &"0".repeat(65)] {
+            assert_eq!(class(none), Err(FaultClass::InvalidRequest), "{none}");
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The door on NATS: a request's body as a message, its answer as one reply, or as a reply each event.
 //!
-//! Requests go to [`Subjects::ask`](crate::wire::Subjects::ask), which all doors of a pipeline share as one queue group: NATS
-//! picks a door. The message's headers are those of HTTP (`Content-Type`, without which the payload is JSON; `Accept`,
+//! Requests go to [`Subjects::ask`](crate::wire::Subjects::ask), which all doors of a pipeline's name share as one queue group:
+//! NATS picks a door; or to [`Subjects::ask_digest`](crate::wire::Subjects::ask_digest), where only doors of that digest are. The message's headers are those of HTTP (`Content-Type`, without which the payload is JSON; `Accept`,
 //! `X-Call-Id`, `X-Timeout`), and so is its payload; the HTTP router answers it. A reply carries `Stageline-Status`, HTTP's status;
 //! one of a stream carries `Stageline-Event`, the event's name (`token`, `done` or `error`; `done` and `error` are the last), and
 //! the event's data as payload.
@@ -11,6 +11,7 @@
 use crate::base::{Fault, FaultClass};
 use crate::door::http::fault_body;
 use crate::door::http::visit::attended;
+use crate::transport::INBOX_PREFIX;
 use async_nats::{Client, HeaderMap, Message};
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -101,6 +102,11 @@ async fn answer(client: &Client, router: Router, message: Message) {
         warn!("a request from NATS names no subject for its answer: it is dropped");
         return;
     };
+    // What only this program's own users may write to, a requester must not have a door write to.
+    if ["$", "stageline.", INBOX_PREFIX].iter().any(|ours| reply.starts_with(ours)) {
+        warn!(subject = %reply, "a request from NATS wants its answer where no client listens: it is dropped");
+        return;
+    }
     let mut request = http::Request::post("/");
     for name in HEADERS {
         if let Some(value) = header_of(&message, name) {

@@ -25,6 +25,8 @@ pub struct Terms {
     pub longest: Duration,
     /// Whether the model encodes.
     pub embeds: bool,
+    /// The manifest's digest: 64 lower-case hexadecimal digits.
+    pub manifest: String,
 }
 
 /// See the module.
@@ -62,6 +64,7 @@ impl Reception {
 
     async fn checked(&self, request: &Arc<Request>, deadline: Tick) -> Result<NewRequest, Fault> {
         check::check(request)?;
+        check::check_manifest(request.manifest.as_deref(), &self.terms.manifest)?;
         let longest = self.terms.max_model_len;
         self.text.fits(&request.input, longest as usize)?;
         let prompt = self.tokenized(request.clone()).await?;
@@ -153,7 +156,7 @@ mod tests {
         let (desk, mut submissions) = mpsc::channel(1);
         let (_ready, readiness) = watch::channel(Readiness::Ready);
         let longest = Duration::from_secs(60);
-        let terms = Terms { max_model_len: 8, default_max_tokens: 1, longest, embeds: true };
+        let terms = Terms { max_model_len: 8, default_max_tokens: 1, longest, embeds: true, manifest: "0".repeat(64) };
         let reception = Reception::new(terms, text(), desk, readiness, (Instant::now(), 1));
         let mut submitting = reception.submit(Request::new("id", Input::Text("a b a".into())));
         assert!(futures::poll!(&mut submitting).is_pending());

@@ -52,6 +52,8 @@ pub struct Request {
     pub deadline: Option<Duration>,
     /// How many of the largest logits to report beside each token.
     pub top_logits: u32,
+    /// The beginning of the manifest's digest that is to answer.
+    pub manifest: Option<String>,
 }
 
 impl Request {
@@ -69,6 +71,7 @@ impl Request {
             stop: Vec::new(),
             deadline: None,
             top_logits: 0,
+            manifest: None,
         }
     }
 }

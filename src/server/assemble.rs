@@ -2,7 +2,8 @@
 
 use crate::base::{Fault, FaultClass, ReplicaId, StageIndex, Tick};
 use crate::core::direct::{DirectMachine, DirectSetup};
-use crate::core::machine::{StageMachine, StageSetup};
+use crate::core::machine::{FIRST_EPOCHS, StageMachine, StageSetup};
+use crate::core::requests::DoorSetup;
 use crate::door::desk::Desk;
 use crate::door::reception::{Reception, Terms};
 use crate::door::request::Readiness;
@@ -16,8 +17,8 @@ use crate::server::options::Options;
 use crate::server::pump::{DoorParts, Drain, Pump, PumpParts};
 use crate::shard::write::hex;
 use crate::transport::{
-    Doorbell, HopCounters, HopKind, HopSettings, HopSite, Hops, LeaseBoard, LeaseKeeper, Mailbox, MemoryNet,
-    NatsLeases, NatsNet, NatsSettings, Peer, Post, TransportError,
+    Doorbell, HopCounters, HopKind, HopSettings, HopSite, Hops, INBOX_PREFIX, LeaseBoard, LeaseKeeper, Mailbox,
+    MemoryNet, NatsLeases, NatsNet, NatsSettings, Peer, Post, TransportError,
 };
 use crate::wire::{Phase, Status, Subjects, WIRE_VERSION};
 use std::sync::Arc;
@@ -120,18 +121,26 @@ pub struct Broker {
     leases: NatsLeases,
 }
 
-/// Reaches the broker at `urls`, servers of one NATS cluster separated by commas, as whoever the credentials file says.
+/// Where the broker is, and who we say we are there.
+#[derive(Clone, Debug, Default)]
+pub struct BrokerAccess {
+    /// Servers of one NATS cluster, separated by commas.
+    pub urls: String,
+    /// Credentials file.
+    pub credentials: Option<std::path::PathBuf>,
+    /// A user, and the file with its password.
+    pub user: Option<(String, std::path::PathBuf)>,
+}
+
+/// Reaches the broker, for a process that serves `stage`.
 ///
 /// # Errors
 /// `Unavailable` if it cannot be reached, or has no JetStream.
-pub async fn reach(
-    pipeline: &Pipeline,
-    urls: String,
-    credentials: Option<std::path::PathBuf>,
-) -> Result<Broker, Fault> {
+pub async fn reach(pipeline: &Pipeline, stage: StageIndex, access: BrokerAccess) -> Result<Broker, Fault> {
     let subjects = Subjects::new(&pipeline.name, &hex(&pipeline.digest)).map_err(|e| Fault::invalid(e.to_string()))?;
-    let mut settings = NatsSettings::new(urls, subjects);
-    settings.credentials = credentials;
+    let BrokerAccess { urls, credentials, user } = access;
+    let inbox_prefix = format!("{INBOX_PREFIX}.s{stage}");
+    let settings = NatsSettings { credentials, user, inbox_prefix, ..NatsSettings::new(urls, subjects) };
     let net = NatsNet::connect_within(settings, BROKER_PATIENCE).await.map_err(unreachable)?;
     let leases = NatsLeases::open(&net).await.map_err(unreachable)?;
     Ok(Broker { net, leases })
@@ -166,11 +175,17 @@ pub async fn on_nats(
     let (hop, counters) = (hops.hop(), hops.counters().clone());
     tracing::info!(stage, replica = %me, %hop, port = hops.address(), "sends to the next stage by this hop");
     let mut assembly = Assembly::new(pipeline, metrics, device.usage(), hop);
-    let status = Status { hop: hops.address().map(str::to_owned), ..assembly.status(stage, &me, handle.ready()) };
+    let status = Status {
+        hop: hops.address().map(str::to_owned),
+        join: Some(hops.join_hash().to_owned()),
+        ..assembly.status(stage, &me, handle.ready())
+    };
     let lease = leases.keep(status).await.map_err(unreachable)?;
     seen(replicas.clone(), |live| live.iter().any(|status| status.replica == me)).await?;
     let watch = Box::new((view, leases));
     assembly.report_hop(stage, counters);
+    // Set once only: a process has one connection.
+    let _ = assembly.metrics.broker.set(hops.net().counters().clone());
     let net = hops.net().clone();
     let wiring = Wiring { mailbox, post: Arc::new(hops), lease, replicas, _watch: watch };
     assembly.add((stage, me), handle, wiring, text);
@@ -252,6 +267,8 @@ impl<'a> Assembly<'a> {
             block_size: options.block_size,
             max_model_len: options.max_model_len,
             live_sequences: 0,
+            link_epochs: FIRST_EPOCHS,
+            join: None,
             hop: None,
         }
     }
@@ -271,6 +288,7 @@ impl<'a> Assembly<'a> {
                 default_max_tokens: options.default_max_tokens,
                 longest: options.longest,
                 embeds: self.pipeline.embeds,
+                manifest: hex(&self.pipeline.digest),
             };
             let (ready_end, readiness) = watch::channel(Readiness::Ready);
             let draining = self.drain.begin.clone();
@@ -282,7 +300,8 @@ impl<'a> Assembly<'a> {
             let clock = (self.started, me.boot());
             self.reception = Some(Arc::new(Reception::new(terms, text.clone(), desk_end, readiness, clock)));
             let now = Tick(self.started.elapsed().as_micros() as u64);
-            let desk = Desk::new(now, options.door(&me, self.hop == HopKind::Memory), text);
+            let wanted = options.door(&me, self.hop == HopKind::Memory);
+            let desk = Desk::new(now, DoorSetup { vocab: self.pipeline.vocab, ..wanted }, text);
             DoorParts { desk, submissions }
         });
         let ready = device.ready();
@@ -290,12 +309,13 @@ impl<'a> Assembly<'a> {
             stage.refused_recordings.add(ready.refused_recordings.into());
         }
         let wanted = options.stage(&me, (stage, self.pipeline.stages), self.pipeline.hidden);
-        let setup = StageSetup { kv_blocks: ready.kv_blocks, ..wanted };
+        let (vocab, direct) = (self.pipeline.vocab, new_replica());
+        let setup = StageSetup { kv_blocks: ready.kv_blocks, vocab, direct: Some(direct.clone()), ..wanted };
         let (calls, direct_calls) = mpsc::channel(SUBMISSIONS);
         let direct = DirectMachine::new(DirectSetup {
-            me: new_replica(),
+            me: direct,
             stage: setup.clone(),
-            vocab: self.pipeline.vocab,
+            vocab,
             embeds: self.pipeline.embeds,
             max_rows: options.max_model_len,
         });

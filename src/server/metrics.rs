@@ -4,13 +4,15 @@
 //! since one process may run several.
 
 use crate::base::{FaultClass, StageIndex};
-use crate::transport::{HopCounters, HopKind};
+use crate::core::Refusal;
+use crate::transport::{Counters as BrokerCounters, HopCounters, HopKind};
 use std::fmt::Write;
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 mod instruments;
+mod peers;
 
 pub use instruments::{Counter, Gauge, Histogram, Seconds};
 
@@ -26,6 +28,8 @@ const ROWS: [u64; 10] = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512];
 pub struct Metrics {
     /// What the door counts; all zero where there is none.
     pub door: DoorMetrics,
+    /// What the connection to the broker counts, where there is one.
+    pub broker: OnceLock<Arc<BrokerCounters>>,
     pipeline: String,
     stages: Vec<StageMetrics>,
 }
@@ -107,6 +111,8 @@ pub struct StageMetrics {
     pub device_bubble: Seconds,
     /// Opens and rows that the link to the next stage lost.
     pub link_lost: Counter,
+    /// What peers sent and was refused, and what doors were not told, in the order of [`Refusal::ALL`].
+    pub refused: [Counter; Refusal::ALL.len()],
     /// How it sends to the next stage, once that is known, and what the hops beside NATS count.
     pub hop: OnceLock<(HopKind, Arc<HopCounters>)>,
 }
@@ -128,6 +134,7 @@ impl StageMetrics {
             device_busy: Seconds::default(),
             device_bubble: Seconds::default(),
             link_lost: Counter::default(),
+            refused: Default::default(),
             hop: OnceLock::new(),
         }
     }
@@ -137,7 +144,7 @@ impl Metrics {
     /// Of a process that runs `stages` of `pipeline`.
     pub fn new(pipeline: impl Into<String>, stages: Range<StageIndex>) -> Self {
         let stages = stages.map(StageMetrics::new).collect();
-        Self { door: DoorMetrics::new(), pipeline: pipeline.into(), stages }
+        Self { door: DoorMetrics::new(), broker: OnceLock::new(), pipeline: pipeline.into(), stages }
     }
 
     /// The metrics of `stage`, if this process runs it.
@@ -150,6 +157,7 @@ impl Metrics {
         let mut page = Page { pipeline: &self.pipeline, text: String::new() };
         self.render_door(&mut page);
         self.render_stages(&mut page);
+        peers::render(self, &mut page);
         page.text
     }
 

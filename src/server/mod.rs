@@ -8,7 +8,7 @@ pub mod options;
 pub mod pump;
 
 pub use access::StageAccess;
-pub use assemble::{Broker, Pipeline, Serving, embedded, on_nats, reach};
+pub use assemble::{Broker, BrokerAccess, Pipeline, Serving, embedded, on_nats, reach};
 pub use blueprint::{Blueprint, StageFacts};
 pub use metrics::Metrics;
 pub use options::Options;

@@ -55,7 +55,7 @@ impl Options {
         (self.max_batch_tokens.max(longest) + self.max_num_seqs) as usize
     }
 
-    /// The stage's machine's, if it has all the KV blocks that it wants. `hidden` is the width of an activation row.
+    /// The stage's machine's, if it has all the KV blocks that it wants, whatever the model's vocabulary. `hidden` is the width of an activation row.
     pub fn stage(&self, me: &ReplicaId, (stage, stages): (StageIndex, StageIndex), hidden: usize) -> StageSetup {
         let row_bytes = hidden as u64 * 4;
         let row_bytes_in = if stage == 0 { 4 } else { row_bytes };
@@ -72,6 +72,8 @@ impl Options {
             max_batch_tokens: self.max_batch_tokens,
             microbatches: self.microbatches,
             max_batch_delay: self.max_batch_delay,
+            vocab: u32::MAX,
+            direct: None,
             window: Room { rows, bytes: rows * row_bytes_in },
             row_bytes_in,
             row_bytes_out: row_bytes,
@@ -81,7 +83,8 @@ impl Options {
         }
     }
 
-    /// The door's machine's; `alone` if all stages share its process, so that none can go without it.
+    /// The door's machine's, whatever the model's vocabulary; `alone` if all stages share its process, so that none can go
+    /// without it.
     pub fn door(&self, me: &ReplicaId, alone: bool) -> DoorSetup {
         DoorSetup {
             me: me.clone(),
@@ -94,6 +97,7 @@ impl Options {
             microbatches: self.microbatches,
             microbatches_away: self.microbatches_away,
             lease: LEASE,
+            vocab: u32::MAX,
             row_bytes: 4,
             planted: Planted::None,
         }

@@ -5,7 +5,7 @@ mod direct;
 mod figures;
 mod mail;
 
-use crate::base::{Fault, HostTensor, SequenceId, StageIndex, Tick};
+use crate::base::{Fault, HostTensor, ReplicaId, SequenceId, StageIndex, Tick};
 use crate::core::direct::DirectMachine;
 use crate::core::machine::{Action, Event, StageMachine};
 use crate::core::message::{Body, LinkLoad, LinkMail};
@@ -109,6 +109,8 @@ pub struct Pump {
     local: VecDeque<Body>,
     actions: Vec<Action>,
     live: Vec<Peer>,
+    /// What the records of the living say of their links' epochs, as the stage was told.
+    epochs: HashMap<ReplicaId, u32>,
     failed: Option<Fault>,
 }
 
@@ -144,6 +146,7 @@ impl Pump {
             local: VecDeque::new(),
             actions: Vec::new(),
             live: Vec::new(),
+            epochs: HashMap::new(),
             failed: None,
         }
     }
@@ -271,6 +274,14 @@ impl Pump {
         for peer in now.iter().filter(|peer| !self.live.contains(peer)) {
             tracing::info!(stage = peer.stage, replica = %peer.replica, "a replica is there");
         }
+        for status in &list {
+            let peer = Peer { stage: status.stage, replica: status.replica.clone() };
+            if !self.live.contains(&peer) || self.epochs.get(&peer.replica) != Some(&status.link_epochs) {
+                self.epochs.insert(peer.replica.clone(), status.link_epochs);
+                self.stage_event(Event::Lives { replica: peer.replica, stage: peer.stage, epochs: status.link_epochs });
+            }
+        }
+        self.epochs.retain(|replica, _| now.iter().any(|peer| peer.replica == *replica));
         let mut by_stage = vec![Vec::new(); usize::from(self.stages)];
         for status in list {
             let draining = status.phase == Phase::Draining;

@@ -36,7 +36,7 @@ pub enum TransportError {
         cause: String,
     },
     /// The credentials file cannot be used.
-    #[error("cannot use the NATS credentials file {path}: {cause}")]
+    #[error("cannot use the NATS credentials or password file {path}: {cause}")]
     Credentials {
         /// Which file.
         path: String,
@@ -64,6 +64,12 @@ pub enum TransportError {
     HopPort {
         /// Where.
         listen: std::net::SocketAddr,
+        /// The system's words.
+        cause: String,
+    },
+    /// There are no random numbers.
+    #[error("cannot draw what this stage shows where it joins others, from /dev/urandom: {cause}")]
+    Secret {
         /// The system's words.
         cause: String,
     },

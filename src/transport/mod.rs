@@ -13,6 +13,7 @@ mod error;
 mod hop;
 mod inbox;
 mod lease;
+mod lease_register;
 mod memory;
 mod nats;
 mod nats_lease;
@@ -28,7 +29,7 @@ pub use hop::{HopCounters, HopKind, HopSettings, HopSite, Hops};
 pub use inbox::Inbox;
 pub use lease::{LEASE, LeaseEvent, LeaseKeeper, LeaseView, RENEWAL};
 pub use memory::MemoryNet;
-pub use nats::{Counters, NatsNet, NatsSettings};
+pub use nats::{Counters, INBOX_PREFIX, NatsNet, NatsSettings, connect_client};
 pub use nats_lease::NatsLeases;
 
 use crate::base::{ReplicaId, StageIndex};

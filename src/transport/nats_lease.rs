@@ -7,11 +7,10 @@
 //! - The bucket is in memory: leases are worth nothing after a restart of the broker, and renewals need no disk. A restart
 //!   forgets it without a word; whoever misses it makes it anew.
 
-use super::lease::{KeeperEnds, LEASE, LeaseKeeper, LeaseView, RENEWAL, peer};
-use super::nats::{Broker, NatsNet};
-use super::roster::Roster;
-use super::{Peer, TransportError};
-use crate::base::Tick;
+use super::TransportError;
+use super::lease::{KeeperEnds, LEASE, LeaseKeeper, LeaseView, RENEWAL};
+use super::lease_register::{Register, judge};
+use super::nats::NatsNet;
 use crate::wire::{MAX_STATUS_BYTES, Phase, Status};
 use async_nats::jetstream::context::{Context, ContextBuilder, PublishErrorKind};
 use async_nats::jetstream::kv::{Config, Entry, Operation, Store, Watch};
@@ -19,7 +18,6 @@ use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::stream::StorageType;
 use bytes::Bytes;
 use futures::StreamExt;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -70,7 +68,8 @@ impl NatsLeases {
         let (entries, news) = mpsc::channel(64);
         let stop = CancellationToken::new();
         tokio::spawn(stop.clone().run_until_cancelled_owned(self.clone().listen(entries)));
-        let judge = judge(self.net.subjects().digest().to_owned(), self.net.broker(), news, replicas);
+        let register = Register::new(self.net.subjects().clone(), self.net.counters().clone());
+        let judge = judge(register, self.net.broker(), news, replicas);
         tokio::spawn(stop.clone().run_until_cancelled_owned(judge));
         LeaseView::new(view, stop.drop_guard())
     }
@@ -229,8 +228,10 @@ impl Lease {
             {
                 Ok(revision)
             }
-            Some(Entry { operation: Operation::Put, .. }) => {
-                Err(net.broker_error("renew the lease", "its key holds a record of somebody else"))
+            // The key is derived from our id, so whoever else writes there does harm: it is taken back.
+            Some(Entry { operation: Operation::Put, revision, .. }) => {
+                tracing::warn!(key = self.key, "somebody else has written to this replica's lease: it is written anew");
+                Ok(revision)
             }
             // A marker: it ran out, or was deleted. What this replica is, it still is: take it anew.
             Some(Entry { revision, .. }) => Ok(revision),
@@ -247,62 +248,4 @@ impl Lease {
 /// Waits until the record's phase is not `phase`; `false` when its keeper is gone.
 async fn another_phase(status: &mut watch::Receiver<Status>, phase: Phase) -> bool {
     status.wait_for(|status| status.phase != phase).await.is_ok()
-}
-
-/// Turns the bucket's entries into the list of living replicas, whose manifest is `digest`.
-async fn judge(
-    digest: String,
-    mut broker: watch::Receiver<Broker>,
-    mut news: mpsc::Receiver<Entry>,
-    replicas: watch::Sender<Vec<Status>>,
-) {
-    let start = Instant::now();
-    let now = || Tick(start.elapsed().as_micros() as u64);
-    let mut roster = Roster::default();
-    // Whose key is whose, for markers carry no record.
-    let mut keys: BTreeMap<String, Peer> = BTreeMap::new();
-    loop {
-        let due = roster.next_deadline().map(|tick| start + Duration::from_micros(tick.0));
-        tokio::select! {
-            // What the broker is and says first: it may keep somebody alive whose time is up.
-            biased;
-            changed = broker.changed() => {
-                if changed.is_err() {
-                    return;
-                }
-                match broker.borrow_and_update().up {
-                    true => roster.broker_back(now()),
-                    false => roster.broker_lost(),
-                }
-            }
-            entry = news.recv() => match entry {
-                Some(entry) => note(&mut roster, &mut keys, &digest, (now(), entry)),
-                None => return,
-            },
-            () = tokio::time::sleep_until(due.unwrap_or(start)), if due.is_some() => roster.judge(now()),
-        }
-        let living = roster.replicas();
-        keys.retain(|_, peer| living.iter().any(|status| status.replica == peer.replica));
-        replicas.send_if_modified(|before| {
-            let differs = *before != living;
-            *before = living;
-            differs
-        });
-    }
-}
-
-/// Takes one entry of the bucket in.
-fn note(roster: &mut Roster, keys: &mut BTreeMap<String, Peer>, digest: &str, (now, entry): (Tick, Entry)) {
-    match entry.operation {
-        Operation::Put => match Status::from_json(&entry.value) {
-            Ok(status) if status.manifest == digest => {
-                keys.insert(entry.key, peer(&status));
-                roster.renewed(now, status);
-            }
-            Ok(status) => tracing::debug!(replica = %status.replica, "a replica serves another manifest"),
-            Err(error) => tracing::debug!(%error, "a lease record is refused"),
-        },
-        Operation::Delete => drop(keys.get(&entry.key).map(|peer| roster.withdrawn(peer))),
-        Operation::Purge => drop(keys.get(&entry.key).map(|peer| roster.ran_out(now, peer))),
-    }
 }

@@ -99,6 +99,8 @@ mod tests {
             block_size: 16,
             max_model_len: 64,
             live_sequences: 0,
+            link_epochs: 1024,
+            join: None,
             hop: None,
         }
     }

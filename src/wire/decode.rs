@@ -201,7 +201,7 @@ fn observed_of(message: pb::Observed) -> Checked<Observed> {
     Ok(Observed { digest: message.digest, top: message.ids.into_iter().zip(message.logits).collect() })
 }
 
-fn stage(index: u32) -> Checked<StageIndex> {
+pub(super) fn stage(index: u32) -> Checked<StageIndex> {
     check((index as usize) < MAX_STAGES, "a stage is beyond the last one possible")?;
     Ok(index as StageIndex)
 }

@@ -30,7 +30,7 @@ pub(super) fn header(mail: Mail) -> (pb::Header, Bytes) {
         Body::CloseAck { number } => (Wire::CloseAck(number), Bytes::new()),
         Body::Ping => (Wire::Ping(pb::Ping {}), Bytes::new()),
     };
-    (pb::Header { from: mail.from.as_str().to_owned(), body: Some(body) }, payload)
+    (pb::Header { from: mail.from.as_str().to_owned(), from_stage: mail.stage.into(), body: Some(body) }, payload)
 }
 
 fn of(sequence: SequenceId, attempt: Attempt) -> pb::SequenceAttempt {

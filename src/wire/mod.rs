@@ -19,10 +19,10 @@ pub use limits::*;
 pub use parcel::{Encoded, MAGIC, TRAILER_BYTES, decode, decode_parts, encode, encode_parts, room_for};
 pub use scan::entries;
 pub use status::{Phase, Status};
-pub use subject::{Plane, Subjects, ask_subject};
+pub use subject::{Place, Plane, Subjects, ask_subject, lease_key};
 
 /// Version of everything in this module. Replicas of different versions do not talk to each other.
-pub const WIRE_VERSION: u32 = 1;
+pub const WIRE_VERSION: u32 = 2;
 
 /// What prost makes of `hop.proto`. Stays in here.
 mod pb {

@@ -116,5 +116,6 @@ fn read(header: &[u8], payload: Bytes) -> Result<Mail, WireError> {
     let header = pb::Header::decode(header)?;
     let from = ReplicaId::parse(&header.from).ok_or(WireError::Illegal("the sender's id is not a replica id"))?;
     let body = from_wire::body(header.body, payload)?;
-    Ok(Mail { from, body })
+    let stage = from_wire::stage(header.from_stage)?;
+    Ok(Mail { from, stage, body })
 }

@@ -79,7 +79,7 @@ mod tests {
     use prost::Message;
 
     fn header(body: pb::header::Body) -> Vec<u8> {
-        pb::Header { from: String::new(), body: Some(body) }.encode_to_vec()
+        pb::Header { body: Some(body), ..Default::default() }.encode_to_vec()
     }
 
     #[test]

@@ -44,6 +44,11 @@ pub struct Status {
     pub max_model_len: u32,
     /// Sequences that it holds.
     pub live_sequences: u32,
+    /// The epochs of its links are at most this; it is raised before they are.
+    pub link_epochs: u32,
+    /// SHA-256 of what it shows where it joins a hop port, 64 lower-case hexadecimal digits, if it joins any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub join: Option<String>,
     /// Host and port at which the stage before can join it, if it has a hop port.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hop: Option<String>,
@@ -111,6 +116,8 @@ mod tests {
             block_size: 16,
             max_model_len: 2048,
             live_sequences: 3,
+            link_epochs: 1024,
+            join: Some("cd".repeat(32)),
             hop: Some("10.0.0.1:7000".into()),
         }
     }
@@ -126,7 +133,7 @@ mod tests {
         let changes = [
             ("\"stage\":2", "\"stage\":1024"),
             ("\"stage\":2", "\"stage\":-1"),
-            ("\"wire_version\":1", "\"wire_version\":2"),
+            ("\"wire_version\":2", "\"wire_version\":1"),
             ("pod-", "p.d-"),
             ("abab", "ABAB"),
             ("ready", "asleep"),

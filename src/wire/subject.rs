@@ -38,7 +38,11 @@ impl Plane {
     }
 }
 
-/// The subjects of one pipeline: `stageline.v1.<pipeline>.<manifest digest, 8 digits>.s<stage>.<replica>.<plane>`.
+/// A replica and its stage.
+pub type Place<'a> = (StageIndex, &'a ReplicaId);
+
+/// The subjects of one pipeline: `stageline.v1.<pipeline>.<manifest digest, 8 digits>.s<stage>.<replica>.<plane>`, and
+/// behind it the sender's `s<stage>.<replica>`, so that a user's permissions bind who may say what.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subjects {
     pipeline: String,
@@ -70,15 +74,39 @@ impl Subjects {
         &self.digest
     }
 
-    /// Where `replica` of `stage` hears `plane`.
-    pub fn subject(&self, stage: StageIndex, replica: &ReplicaId, plane: Plane) -> String {
+    /// The pipeline's name.
+    pub fn pipeline(&self) -> &str {
+        &self.pipeline
+    }
+
+    /// Where `to` hears what `from` says on `plane`.
+    pub fn subject(&self, to: Place, plane: Plane, from: Place) -> String {
+        let (Self { pipeline, digest }, (stage, replica), (from_stage, from)) = (self, to, from);
+        format!("stageline.v1.{pipeline}.{}.s{stage}.{replica}.{}.s{from_stage}.{from}", &digest[..8], plane.suffix())
+    }
+
+    /// Where a replica hears what anybody says on `plane`.
+    pub fn all_of(&self, (stage, replica): Place, plane: Plane) -> String {
         let Self { pipeline, digest } = self;
-        format!("stageline.v1.{pipeline}.{}.s{stage}.{replica}.{}", &digest[..8], plane.suffix())
+        format!("stageline.v1.{pipeline}.{}.s{stage}.{replica}.{}.*.*", &digest[..8], plane.suffix())
+    }
+
+    /// The sender that a subject names.
+    pub fn sender(subject: &str) -> Option<(StageIndex, ReplicaId)> {
+        let mut tokens = subject.rsplit('.');
+        let replica = ReplicaId::parse(tokens.next()?)?;
+        let stage = tokens.next()?.strip_prefix('s')?.parse().ok()?;
+        Some((stage, replica))
     }
 
     /// Where the pipeline's doors take requests. One for all digests: whoever asks need not know how the model is cut.
     pub fn ask(&self) -> String {
         ask_subject(&self.pipeline)
+    }
+
+    /// Where only this digest's doors take requests.
+    pub fn ask_digest(&self) -> String {
+        format!("stageline.v1.{}.{}.ask", self.pipeline, &self.digest[..8])
     }
 
     /// The KV bucket of the pipeline's leases. One for all digests, so that a stage that waits can say that replicas of
@@ -87,15 +115,20 @@ impl Subjects {
         format!("stageline-v1-{}", self.pipeline)
     }
 
-    /// The key of a replica's lease.
+    /// The key of a replica's lease: its stage stands in it, so that a stage's user can be kept to its own.
     pub fn lease_key(&self, stage: StageIndex, replica: &ReplicaId) -> String {
-        format!("{}.s{stage}.{replica}", &self.digest[..8])
+        lease_key(&self.digest, stage, replica)
     }
 }
 
 /// Where the doors of `pipeline` take requests, for whoever knows no more of it than its name.
 pub fn ask_subject(pipeline: &str) -> String {
     format!("stageline.v1.{pipeline}.ask")
+}
+
+/// The key of the lease of a replica that serves the manifest of `digest`, which is one.
+pub fn lease_key(digest: &str, stage: StageIndex, replica: &ReplicaId) -> String {
+    format!("{}.s{stage}.{replica}", &digest[..8])
 }
 
 /// Whether `text` is a SHA-256 as 64 lower-case hexadecimal digits.
@@ -113,8 +146,16 @@ mod tests {
     fn subjects_and_keys_hold_ids_only() {
         let subjects = Subjects::new("smollm2", DIGEST).unwrap();
         let replica = ReplicaId::new("pod.1", 0xabc);
-        let subject = subjects.subject(3, &replica, Plane::Control);
-        assert_eq!(subject, "stageline.v1.smollm2.00112233.s3.pod_1-0000000000000abc.ctl");
+        let sender = ReplicaId::new("pod.2", 0xdef);
+        let subject = subjects.subject((3, &replica), Plane::Control, (0, &sender));
+        let place = "stageline.v1.smollm2.00112233.s3.pod_1-0000000000000abc.ctl";
+        assert_eq!(subject, format!("{place}.s0.pod_2-0000000000000def"));
+        assert_eq!(subjects.all_of((3, &replica), Plane::Control), format!("{place}.*.*"));
+        assert_eq!(Subjects::sender(&subject), Some((0, sender)));
+        for nobody in ["", "a.b", "s0", "x.s0.pod", "x.0.pod_2-0000000000000def", "x.s70000.pod_2-0000000000000def"] {
+            assert_eq!(Subjects::sender(nobody), None, "{nobody}");
+        }
+        assert_eq!(subjects.ask_digest(), "stageline.v1.smollm2.00112233.ask");
         assert_eq!(subjects.lease_key(3, &replica), "00112233.s3.pod_1-0000000000000abc");
         assert_eq!(subjects.lease_bucket(), "stageline-v1-smollm2");
     }

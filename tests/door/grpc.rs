@@ -137,7 +137,7 @@ async fn a_call_in_the_wrong_place_is_told_where_to_go() {
     let status = events(&later, prompt("x")).await.unwrap_err();
     assert_eq!(status.code(), Code::FailedPrecondition);
     assert!(status.message().contains("stage 0 of pipeline tiny"), "{status}");
-    let text = || pb::EmbedRequest { input: Some(pb::embed_request::Input::Text("a".into())) };
+    let text = || pb::EmbedRequest { input: Some(pb::embed_request::Input::Text("a".into())), ..Default::default() };
     let pieces = vec![AnswerEvent::Vector(vec![0.5, -1.0]), done("")];
     let encoder = Door::open(Setup { embeds: true, script: Script::Answer(pieces), ..Setup::default() }).await;
     let reply = encoder.client().await.embed(text()).await.unwrap().into_inner();

@@ -50,7 +50,11 @@ fn right() -> Vec<(&'static str, Vec<u8>)> {
         ("Generate", generate(Input::Prompt("Once upon a time, é".into())).encode_to_vec()),
         ("Generate", generate(Input::Chat(chat)).encode_to_vec()),
         ("Generate", generate(Input::Tokens(pb::TokenIds { ids: (0..64).collect() })).encode_to_vec()),
-        ("Embed", pb::EmbedRequest { input: Some(pb::embed_request::Input::Text("a text".into())) }.encode_to_vec()),
+        (
+            "Embed",
+            pb::EmbedRequest { input: Some(pb::embed_request::Input::Text("a text".into())), ..Default::default() }
+                .encode_to_vec(),
+        ),
         ("Run", run.encode_to_vec()),
         ("Status", Vec::new()),
     ]

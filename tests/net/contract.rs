@@ -29,11 +29,11 @@ pub fn peer(stage: u16, n: u64) -> Peer {
 
 /// A control message that counts.
 pub fn ack(from: &Peer, number: u64) -> Mail {
-    Mail { from: from.replica.clone(), body: Body::FeedbackAck { number } }
+    Mail { from: from.replica.clone(), stage: from.stage, body: Body::FeedbackAck { number } }
 }
 
 fn close_ack(from: &Peer, number: u64) -> Mail {
-    Mail { from: from.replica.clone(), body: Body::CloseAck { number } }
+    Mail { from: from.replica.clone(), stage: from.stage, body: Body::CloseAck { number } }
 }
 
 /// The next mail on a plane.
@@ -97,7 +97,7 @@ fn every_message_goes_to_its_plane_and_to_its_peer_only() {
             ];
             for body in bodies {
                 let plane = Plane::of(&body);
-                hop.a().post(&to, Mail { from: from.replica.clone(), body: body.clone() }).unwrap();
+                hop.a().post(&to, Mail { from: from.replica.clone(), stage: from.stage, body: body.clone() }).unwrap();
                 let receiver = match plane {
                     Plane::Control => &mut mailbox.control,
                     Plane::Feedback => &mut mailbox.feedback,
@@ -260,7 +260,8 @@ async fn what_strangers_send_is_refused_and_does_no_harm() {
     let (from, to) = (peer(0, 1), peer(1, 1));
     let mut mailbox = net.register(to.clone()).await.unwrap();
     let stranger = async_nats::connect(server.url()).await.unwrap();
-    let subject = subjects().subject(to.stage, &to.replica, Plane::Stream);
+    let (place, sender) = ((to.stage, &to.replica), (from.stage, &from.replica));
+    let subject = subjects().subject(place, Plane::Stream, sender);
     let mut headers = async_nats::HeaderMap::new();
     headers.insert("Stageline-Fragment", "no fragment");
     stranger.publish(subject.clone(), "no parcel".into()).await.unwrap();
@@ -268,9 +269,19 @@ async fn what_strangers_send_is_refused_and_does_no_harm() {
     let wrong_plane = stageline::wire::encode(ack(&from, 1)).bytes;
     stranger.publish(subject.clone(), wrong_plane).await.unwrap();
     let good = stageline::wire::encode(frame(&from.replica, 5, 4)).bytes;
+    // In another's name than its subject's, of another stage than its subject's, and on a subject that names nobody.
+    for other in [(0, &peer(0, 2).replica), (1, &from.replica)] {
+        stranger.publish(subjects().subject(place, Plane::Stream, other), good.clone()).await.unwrap();
+    }
+    let nobody = subjects().all_of(place, Plane::Stream).replace('*', "x");
+    stranger.publish(nobody, good.clone()).await.unwrap();
+    // Pieces of a parcel count for their subject's sender alone.
+    let mut headers = async_nats::HeaderMap::new();
+    headers.insert("Stageline-Fragment", "0000000000000007.1.0.2.8");
+    stranger.publish_with_headers(subject.clone(), headers, "1234".into()).await.unwrap();
     stranger.publish(subject, good).await.unwrap();
     assert_eq!(number(&mail(&mut mailbox.stream).await), 5);
-    assert_eq!(net.counters().refused(), 3);
+    assert_eq!(net.counters().refused(), 7);
 }
 
 #[test]

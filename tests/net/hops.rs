@@ -29,7 +29,8 @@ pub async fn open(
     let settings = HopSettings { hop, listen: Some(([127, 0, 0, 1], 0).into()), advertise: None };
     let site = HopSite { me: me.clone(), window_bytes: WINDOW, replicas, doorbell };
     let (hops, mailbox) = Hops::open(net.clone(), site, &settings).await.unwrap();
-    let record = Status { hop: hops.address().map(str::to_owned), ..status(me) };
+    let (hop, join) = (hops.address().map(str::to_owned), Some(hops.join_hash().to_owned()));
+    let record = Status { hop, join, ..status(me) };
     assert_eq!(record.manifest, DIGEST);
     (hops, mailbox, record)
 }
@@ -111,7 +112,8 @@ impl Own {
     async fn new(hop: HopKind, doorbell: &Doorbell) -> Self {
         let server = NatsServer::start().await;
         let (records, replicas) = watch::channel(Vec::new());
-        let (a, mailbox, _) = open(&connect(&server).await, (&peer(0, 1), hop), replicas, doorbell).await;
+        let (a, mailbox, record) = open(&connect(&server).await, (&peer(0, 1), hop), replicas, doorbell).await;
+        records.send_modify(|records| records.push(record));
         let b = connect(&server).await;
         let (a_mailbox, opened) = (RefCell::new(Some(mailbox)), RefCell::default());
         Self { doorbell: doorbell.clone(), a, a_mailbox, b, opened, records, _server: server }

@@ -10,10 +10,12 @@ use futures::StreamExt;
 use join::hop_client::HopClient;
 use join::hop_server::{Hop, HopServer};
 use join::{FromReceiver, FromSender, JoinHello, JoinWelcome, Ring, from_receiver, from_sender};
+use sha2::{Digest, Sha256};
 use stageline::core::{Body, LinkMail, Mail};
 use stageline::transport::{Arrived, Doorbell, HopKind, Hops, Mailbox, Peer, Post};
 use stageline::wire::{Status, WIRE_VERSION, encode};
 use std::pin::Pin;
+use tokio::io::AsyncReadExt;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::transport::Channel;
@@ -30,16 +32,18 @@ struct Receiver {
     hops: Hops,
     mailbox: Mailbox,
     record: Status,
+    records: watch::Sender<Vec<Status>>,
     _server: NatsServer,
 }
 
 impl Receiver {
     async fn open(doorbell: &Doorbell) -> Self {
         let server = NatsServer::start().await;
-        let (_, replicas) = watch::channel(Vec::new());
+        let records = (1..=300).map(|n| record(&peer(0, n))).collect();
+        let (records, replicas) = watch::channel(records);
         let me = (&peer(1, 1), HopKind::Nats);
         let (hops, mailbox, record) = open(&connect(&server).await, me, replicas, doorbell).await;
-        Self { hops, mailbox, record, _server: server }
+        Self { hops, mailbox, record, records, _server: server }
     }
 
     async fn client(&self) -> HopClient<Channel> {
@@ -82,7 +86,19 @@ fn hello(from: &Peer) -> JoinHello {
         from_stage: from.stage.into(),
         to: peer(1, 1).replica.to_string(),
         shm: false,
+        secret: secret(from).into(),
     }
+}
+
+/// What a replica of these tests shows.
+fn secret(of: &Peer) -> Vec<u8> {
+    Sha256::digest(of.replica.as_str()).to_vec()
+}
+
+/// Its record.
+fn record(of: &Peer) -> Status {
+    let hash = Sha256::digest(secret(of)).iter().map(|byte| format!("{byte:02x}")).collect();
+    Status { join: Some(hash), ..status(of) }
 }
 
 #[test]
@@ -97,6 +113,10 @@ fn who_says_something_wrong_at_the_door_is_refused() {
             (JoinHello { from_stage: 1, ..good.clone() }, Code::NotFound),
             (JoinHello { from_stage: u32::MAX, ..good.clone() }, Code::NotFound),
             (JoinHello { from: "x.y>".into(), ..good.clone() }, Code::InvalidArgument),
+            (JoinHello { secret: Vec::new().into(), ..good.clone() }, Code::Unauthenticated),
+            (JoinHello { secret: secret(&peer(0, 2)).into(), ..good.clone() }, Code::Unauthenticated),
+            // Nobody has seen its lease.
+            (hello(&peer(0, 999)), Code::Unavailable),
         ];
         for (lie, code) in lies {
             let refused = receiver.join(from_sender::What::Hello(lie.clone())).await.err().unwrap();
@@ -104,7 +124,7 @@ fn who_says_something_wrong_at_the_door_is_refused() {
         }
         let no_hello = receiver.join(from_sender::What::Parcel(b"x"[..].into())).await.err().unwrap();
         assert_eq!(no_hello.code(), Code::InvalidArgument);
-        assert_eq!(receiver.hops.counters().refused(), 7);
+        assert_eq!(receiver.hops.counters().refused(), 10);
         receiver.join(from_sender::What::Hello(good)).await.unwrap();
     });
 }
@@ -116,7 +136,7 @@ fn parcels_that_are_not_their_senders_or_no_parcels_are_left_out() {
         let from = peer(0, 1);
         let joined = receiver.join(from_sender::What::Hello(hello(&from))).await.unwrap();
         let other_sender = frame(&peer(0, 2).replica, 1, 4);
-        let other_plane = Mail { from: from.replica.clone(), body: Body::FeedbackAck { number: 1 } };
+        let other_plane = Mail { from: from.replica.clone(), stage: 0, body: Body::FeedbackAck { number: 1 } };
         joined.parcel(b"no parcel"[..].into()).await;
         joined.parcel(encode(other_sender).bytes).await;
         joined.parcel(encode(other_plane).bytes).await;
@@ -178,7 +198,7 @@ async fn sender(hop: HopKind, record: Status, doorbell: &Doorbell) -> (Hops, Mai
 /// Posts a Hello and asserts that it comes back.
 async fn assert_unreachable(hops: &Hops, mailbox: &mut Mailbox) {
     let body = Body::Link(LinkMail::Hello { epoch: 1 });
-    hops.post(&peer(1, 1), Mail { from: peer(0, 1).replica, body }).unwrap();
+    hops.post(&peer(1, 1), Mail { from: peer(0, 1).replica, stage: 0, body }).unwrap();
     match soon("news of the hop", mailbox.control.recv()).await {
         Some(Arrived::Unreachable { peer: who }) => assert_eq!(who, peer(1, 1)),
         other => panic!("{other:?}"),
@@ -280,18 +300,47 @@ fn a_stream_that_ends_is_told_of_at_once_and_the_next_mail_opens_another() {
             let mut receiver = Receiver::open(doorbell).await;
             let (hops, mut mailbox, _server) = sender(hop, receiver.record.clone(), doorbell).await;
             let from = peer(0, 1).replica;
+            let own = Status { join: Some(hops.join_hash().to_owned()), ..status(&peer(0, 1)) };
             for turn in 1..=20 {
+                receiver.records.send_replace(vec![own.clone()]);
                 hops.post(&peer(1, 1), frame(&from, turn, 400)).unwrap();
                 assert_eq!(number(&mail(&mut receiver.mailbox.stream).await), turn);
                 assert_eq!(hops.counters().opened(), turn);
-                // Whoever takes its seat ends its stream.
-                let thief = receiver.join(from_sender::What::Hello(hello(&peer(0, 1)))).await.unwrap();
+                // Who cannot show what the record says takes nobody's seat.
+                let refused = receiver.join(from_sender::What::Hello(hello(&peer(0, 1)))).await.err().unwrap();
+                assert_eq!(refused.code(), Code::Unauthenticated, "{refused}");
+                hops.post(&peer(1, 1), frame(&from, 1000 + turn, 400)).unwrap();
+                assert_eq!(number(&mail(&mut receiver.mailbox.stream).await), 1000 + turn);
+                assert_eq!(hops.counters().opened(), turn);
+                // Who can ends its stream.
+                receiver.records.send_replace(vec![record(&peer(0, 1))]);
+                let heir = receiver.join(from_sender::What::Hello(hello(&peer(0, 1)))).await.unwrap();
                 match soon("news of the stream", mailbox.control.recv()).await {
                     Some(Arrived::Unreachable { peer: who }) => assert_eq!(who, peer(1, 1)),
                     other => panic!("{other:?}"),
                 }
-                drop(thief);
+                drop(heir);
             }
         }
+    });
+}
+
+#[test]
+fn who_does_not_join_keeps_no_connection() {
+    on_doorbell(async |doorbell| {
+        let receiver = Receiver::open(doorbell).await;
+        let address = receiver.hops.address().unwrap();
+        // More than one address may have: what is over is closed at once, the rest as soon as nobody has joined by it.
+        let mut all = Vec::new();
+        for _ in 0..300 {
+            all.push(tokio::net::TcpStream::connect(address).await.unwrap());
+        }
+        for mut stream in all {
+            let mut rest = Vec::new();
+            // A reset is an end, too.
+            let _ = soon("the end of a connection", stream.read_to_end(&mut rest)).await;
+        }
+        assert!(receiver.hops.counters().refused() >= 44);
+        receiver.join(from_sender::What::Hello(hello(&peer(0, 1)))).await.unwrap();
     });
 }

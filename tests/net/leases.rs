@@ -22,6 +22,8 @@ pub fn status(peer: &Peer) -> Status {
         block_size: 16,
         max_model_len: 64,
         live_sequences: 0,
+        link_epochs: 1024,
+        join: None,
         hop: None,
     }
 }

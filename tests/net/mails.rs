@@ -123,10 +123,10 @@ pub fn mail() -> impl Strategy<Value = Mail> {
             .prop_map(|(number, closes)| Body::CloseNow { number, closes }),
         1 => any::<u64>().prop_map(|number| Body::CloseAck { number }),
     ];
-    (replica(), body).prop_map(|(from, body)| Mail { from, body })
+    (replica(), 0..1024u16, body).prop_map(|(from, stage, body)| Mail { from, stage, body })
 }
 
-/// A frame of one segment whose payload is `bytes` long (a multiple of 4, at least 4), numbered.
+/// A frame from a replica of stage 0, of one segment whose payload is `bytes` long (a multiple of 4, at least 4), numbered.
 pub fn frame(from: &ReplicaId, number: u64, bytes: usize) -> Mail {
     let segment = Segment {
         sequence: SequenceId { boot: 1, counter: 1 },
@@ -139,5 +139,5 @@ pub fn frame(from: &ReplicaId, number: u64, bytes: usize) -> Mail {
     let payload: Vec<u8> = (0..bytes).map(|i| (i as u64).wrapping_mul(number) as u8).collect();
     let payload = HostTensor { dtype: HostDType::F32, shape: [bytes / 4, 1], bytes: payload.into() };
     let load = LinkLoad::Rows { segments: vec![segment], payload };
-    Mail { from: from.clone(), body: Body::Link(LinkMail::Frame { epoch: 1, number, load }) }
+    Mail { from: from.clone(), stage: 0, body: Body::Link(LinkMail::Frame { epoch: 1, number, load }) }
 }

@@ -133,7 +133,7 @@ fn rows_of(payload: HostTensor, segments: u32) -> Mail {
         emit: true,
     });
     let load = LinkLoad::Rows { segments: segments.collect(), payload };
-    Mail { from, body: Body::Link(LinkMail::Frame { epoch: u32::MAX, number: u64::MAX, load }) }
+    Mail { from, stage: 0, body: Body::Link(LinkMail::Frame { epoch: u32::MAX, number: u64::MAX, load }) }
 }
 
 fn mail(rows: usize) -> Mail {
@@ -171,7 +171,7 @@ fn a_text_that_is_too_long_is_cut_by_its_sender() {
     let sequence = SequenceId { boot: 1, counter: 1 };
     let report = stageline::core::Report::Refused { sequence, attempt: 1, fault };
     let feedback = stageline::core::Feedback { stage: 0, number: 1, reports: vec![report] };
-    let mail = Mail { from: ReplicaId::new("pod", 1), body: Body::Feedback(feedback) };
+    let mail = Mail { from: ReplicaId::new("pod", 1), stage: 0, body: Body::Feedback(feedback) };
     let Body::Feedback(read) = decode(encode(mail).bytes).unwrap().body else { panic!() };
     let stageline::core::Report::Refused { fault, .. } = &read.reports[0] else { panic!() };
     assert_eq!(fault.message, "ä".repeat(512));

@@ -20,6 +20,7 @@ mod tiny;
 mod calls;
 mod deaths;
 mod drains;
+mod forged;
 mod golden;
 mod kills;
 mod looking;

@@ -91,6 +91,8 @@ pub fn right_ids(tokens: u32) -> Vec<u32> {
 pub struct Cluster {
     pub pipeline: Pipeline,
     pub broker: NatsServer,
+    /// Whether the broker has the users that are shipped.
+    users: bool,
     stages: Vec<(Program, Place)>,
 }
 
@@ -98,7 +100,16 @@ impl Cluster {
     /// Three `stageline serve`, all ready.
     pub async fn start(pipeline: Pipeline) -> Self {
         let broker = NatsServer::start().await;
-        let mut cluster = Self { pipeline, broker, stages: Vec::new() };
+        Self::start_on(broker, false, pipeline).await
+    }
+
+    /// As [`Self::start`], each stage as its own user of a broker that has the users that are shipped.
+    pub async fn start_with_users(pipeline: Pipeline, broker: NatsServer) -> Self {
+        Self::start_on(broker, true, pipeline.with(&["--name", "smollm2"])).await
+    }
+
+    async fn start_on(broker: NatsServer, users: bool, pipeline: Pipeline) -> Self {
+        let mut cluster = Self { pipeline, broker, users, stages: Vec::new() };
         let programs: Vec<Program> = (0..STAGES).map(|stage| cluster.serve(&[], stage)).collect();
         for (stage, program) in programs.into_iter().enumerate() {
             let place = Place::new(stage, program.ready(stage, 1).await);
@@ -108,7 +119,9 @@ impl Cluster {
     }
 
     fn serve(&self, environment: Environment, stage: usize) -> Program {
-        let (stage, url) = (stage.to_string(), self.broker.url());
+        let user = ["door", "stage-1", "stage-2"][stage];
+        let url = if self.users { self.broker.url_of(user) } else { self.broker.url() };
+        let stage = stage.to_string();
         self.pipeline.program_in(environment, &["serve"], &["--stage", &stage, "--nats", &url])
     }
 

@@ -13,7 +13,7 @@ use stageline::engine::{DeviceChoice, Runner, Setup};
 use stageline::model::KvShape;
 use stageline::ops::{Isa, Threads};
 use stageline::plan::Balance;
-use stageline::server::{Blueprint, Metrics, Options, Pipeline, Serving, embedded, on_nats, reach};
+use stageline::server::{Blueprint, BrokerAccess, Metrics, Options, Pipeline, Serving, embedded, on_nats, reach};
 use stageline::transport::{HopKind, HopSettings};
 use std::fmt;
 use std::sync::Arc;
@@ -138,7 +138,8 @@ impl Served {
                     // Every stage can be joined, whatever the one before it sends by.
                     let listen = Some(([127, 0, 0, 1], 0).into());
                     let hop = HopSettings { hop: hops.of(stage), listen, advertise: None };
-                    let broker = reach(&plan, server.url(), None).await.unwrap();
+                    let access = BrokerAccess { urls: server.url(), ..BrokerAccess::default() };
+                    let broker = reach(&plan, stage, access).await.unwrap();
                     let text = (stage == 0).then(|| text.clone());
                     let serving = on_nats(&plan, (stage, loader(stage)), (broker, &hop), text, metrics.clone()).await;
                     let serving = serving.expect("the stage starts");

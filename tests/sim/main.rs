@@ -77,6 +77,17 @@ fn planted_defects_are_caught() {
         Planted::AcceptAnyPosition,
         Planted::OpenAtDraining,
         Planted::KeepWhenToldToGiveBack,
+        Planted::HearStrangers,
+        Planted::TakeAnyEpoch,
+        Planted::LeaveBehind,
+        Planted::OpenForAnyDoor,
+        Planted::ForgetEarlyOpen,
+        Planted::TakeAnyRows,
+        Planted::CloseForAnyone,
+        Planted::TellAnyone,
+        Planted::KeepTombstones,
+        Planted::BelieveAnyone,
+        Planted::TakeAnyId,
     ];
     let blind: Vec<Planted> = planted
         .into_iter()

@@ -12,6 +12,7 @@ pub struct NatsServer {
     child: Child,
     port: u16,
     arguments: Vec<String>,
+    environment: Vec<(&'static str, &'static str)>,
     folder: tempfile::TempDir,
 }
 
@@ -23,11 +24,31 @@ impl NatsServer {
 
     /// A server with these arguments beside those for its address and folder.
     pub async fn with(arguments: &[&str]) -> Self {
+        Self::with_in(Vec::new(), arguments).await
+    }
+
+    /// A server with these in its environment, too.
+    async fn with_in(environment: Vec<(&'static str, &'static str)>, arguments: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a folder for the server");
         let arguments: Vec<String> = arguments.iter().map(|text| text.to_string()).collect();
-        let mut child = spawn(&folder, &arguments, -1);
+        let mut child = spawn(&folder, &arguments, &environment, -1);
         let port = wait_for_port(folder.path(), &mut child).await;
-        Self { child, port, arguments, folder }
+        Self { child, port, arguments, environment, folder }
+    }
+
+    /// A server with the users that are shipped, for a pipeline called smollm2.
+    #[allow(dead_code, reason = "not every test binary looks at users")]
+    pub async fn with_users() -> Self {
+        let conf = concat!(env!("CARGO_MANIFEST_DIR"), "/docker/nats.conf");
+        let passwords = USERS.map(|(_, variable, password)| (variable, password));
+        Self::with_in(passwords.to_vec(), &["-js", "-c", conf]).await
+    }
+
+    /// Where a user that is shipped reaches it.
+    #[allow(dead_code, reason = "not every test binary looks at users")]
+    pub fn url_of(&self, user: &str) -> String {
+        let (_, _, password) = USERS.iter().find(|(name, ..)| *name == user).expect("a user of nats.conf");
+        format!("nats://{user}:{password}@127.0.0.1:{}", self.port)
     }
 
     /// A server with JetStream and this `max_payload`.
@@ -52,7 +73,7 @@ impl NatsServer {
     /// Starts it again on the same port, after [`NatsServer::kill`].
     pub async fn start_again(&mut self) {
         remove_ports_files(self.folder.path());
-        self.child = spawn(&self.folder, &self.arguments, i32::from(self.port));
+        self.child = spawn(&self.folder, &self.arguments, &self.environment, i32::from(self.port));
         assert_eq!(wait_for_port(self.folder.path(), &mut self.child).await, self.port);
     }
 }
@@ -76,12 +97,26 @@ fn binary() -> PathBuf {
     path
 }
 
-fn spawn(folder: &tempfile::TempDir, arguments: &[String], port: i32) -> Child {
+/// The users of docker/nats.conf: the variable of each one's password, and the password that it has here.
+const USERS: [(&str, &str, &str); 4] = [
+    ("door", "STAGELINE_DOOR_PASSWORD", "d00r"),
+    ("stage-1", "STAGELINE_STAGE_1_PASSWORD", "one"),
+    ("stage-2", "STAGELINE_STAGE_2_PASSWORD", "two"),
+    ("client", "STAGELINE_CLIENT_PASSWORD", "ask"),
+];
+
+fn spawn(
+    folder: &tempfile::TempDir,
+    arguments: &[String],
+    environment: &[(&'static str, &'static str)],
+    port: i32,
+) -> Child {
     let folder = folder.path().to_str().expect("a plain path");
     Command::new(binary())
         .args(["-a", "127.0.0.1", "-p", &port.to_string(), "--ports_file_dir", folder, "-sd", folder])
         .args(["-l", &format!("{folder}/log")])
         .args(arguments)
+        .envs(environment.iter().copied())
         .stdin(Stdio::null())
         .spawn()
         .expect("nats-server starts")

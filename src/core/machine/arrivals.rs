@@ -1,11 +1,12 @@
 //! What arrives at a stage: Opens, rows and Closes.
 
 use super::{Action, Held, Planted, StageMachine};
-use crate::base::{Attempt, Fault, FaultClass, HostTensor, ReplicaId, SequenceId, Tick};
+use crate::base::{Attempt, Fault, FaultClass, HostDType, HostTensor, ReplicaId, SequenceId, Tick};
 use crate::core::batcher::Queued;
 use crate::core::link::{ItemKind, LinkReceiver, Receipt, Room};
 use crate::core::message::{Body, Cause, LinkLoad, LinkMail, Report, Segment};
 use crate::core::out_link::{OutLink, item};
+use crate::core::refusal::Refusal;
 use crate::core::{Opening, Ticket, Work};
 use std::sync::Arc;
 
@@ -22,6 +23,10 @@ impl StageMachine {
             LinkMail::Frame { load: LinkLoad::Rows { payload, .. }, .. } => Some(self.room_of(payload)),
             _ => None,
         };
+        if !self.hears(&from, &mail) {
+            out.extend(payload.map(|_| Action::Release(ticket)));
+            return;
+        }
         let link = self
             .upstream
             .entry(from.clone())
@@ -43,17 +48,25 @@ impl StageMachine {
         }
     }
 
-    /// What a payload takes of the window; one of the wrong width takes more than there is, and so breaks the link.
+    /// What a payload takes of the window; one of the wrong width or type takes more than there is, and so breaks the link.
     fn room_of(&self, payload: &HostTensor) -> Room {
         let room = Room { rows: payload.rows() as u64, bytes: payload.bytes.len() as u64 };
         let width_is_right = room.rows.checked_mul(self.setup.row_bytes_in) == Some(room.bytes);
-        if width_is_right { room } else { Room { rows: u64::MAX, bytes: u64::MAX } }
+        let dtype = if self.setup.stage == 0 { HostDType::U32 } else { HostDType::F32 };
+        if width_is_right && payload.dtype == dtype { room } else { Room { rows: u64::MAX, bytes: u64::MAX } }
     }
 
     fn take(&mut self, now: Tick, from: ReplicaId, load: LinkLoad, ticket: Ticket, out: &mut Vec<Action>) {
         match load {
-            LinkLoad::Open(opening) => self.open(now, opening, out),
+            LinkLoad::Open(opening) => {
+                if self.may_open(now, &from, &opening) {
+                    self.open(now, opening, out);
+                }
+            }
             LinkLoad::Close { sequence, attempt } => {
+                if !self.may_close(&from, sequence, attempt) {
+                    return;
+                }
                 self.pass_close_on(now, sequence, attempt, out);
                 self.close(now, sequence, attempt, out);
             }
@@ -76,17 +89,38 @@ impl StageMachine {
                         credited: false,
                         arrived: now,
                     };
+                    let ids_are_known = self.knows_ids(&payload, ticket_row, segment.rows);
                     ticket_row += segment.rows;
-                    if self.admit(now, &segment) { self.queue.push(rows) } else { self.discard(rows, out) }
+                    if self.admit(now, &from, &segment, ids_are_known) {
+                        self.queue.push(rows)
+                    } else {
+                        self.discard(rows, out)
+                    }
                 }
             }
         }
     }
 
+    /// Whether the rows are what the model can embed. Only stage 0 is given ids.
+    fn knows_ids(&self, payload: &HostTensor, from: u32, rows: u32) -> bool {
+        if self.setup.stage > 0 || self.setup.planted == Planted::TakeAnyId {
+            return true;
+        }
+        payload.slice_rows(from as usize, rows as usize).words().all(|id| id < self.setup.vocab)
+    }
+
     /// Whether the segment's rows are the ones that come next; tells the door if they cannot.
-    fn admit(&mut self, now: Tick, segment: &Segment) -> bool {
+    fn admit(&mut self, now: Tick, from: &ReplicaId, segment: &Segment, ids_are_known: bool) -> bool {
         let stage = self.setup.stage;
-        let closed = self.tombstones.get(&segment.sequence).is_some_and(|(attempt, _)| *attempt >= segment.attempt);
+        let closed = self.tombstones.holds(segment.sequence, segment.attempt);
+        let foreign = match self.sequences.get(&segment.sequence) {
+            Some(held) if held.opening.attempt >= segment.attempt => !self.comes_from(from, &held.opening),
+            _ => segment.sequence.boot != segment.door.boot(),
+        };
+        if foreign && self.setup.planted != Planted::TakeAnyRows {
+            self.refuse(Refusal::Foreign);
+            return false;
+        }
         let (cause, what) = match self.sequences.get_mut(&segment.sequence) {
             _ if closed => return false,
             Some(held) if segment.attempt < held.opening.attempt => return false,
@@ -96,6 +130,14 @@ impl StageMachine {
                 }
                 let end = segment.start.checked_add(segment.rows);
                 let gap = segment.start > held.next && self.setup.planted != Planted::IgnoreGap;
+                if !ids_are_known {
+                    held.failed = true;
+                    self.counts.refused[Refusal::Token as usize] += 1;
+                    let fault = Fault::invalid("rows hold a token that the model has not").at_stage(stage);
+                    let (sequence, attempt, cause) = (segment.sequence, segment.attempt, Cause::Device);
+                    self.report(&segment.door, Report::Failed { sequence, attempt, cause, stage, fault });
+                    return false;
+                }
                 if !gap && end.is_some_and(|end| end <= held.opening.capacity_tokens) {
                     held.next = segment.start + segment.rows;
                     held.decoding |= segment.emit && held.opening.work != Work::Embed;
@@ -109,14 +151,13 @@ impl StageMachine {
         };
         let fault = Fault::new(FaultClass::Unavailable, what).at_stage(stage);
         let report = Report::Failed { sequence: segment.sequence, attempt: segment.attempt, cause, stage, fault };
-        self.reports.entry(segment.door.clone()).or_default().push(report);
+        self.report(&segment.door, report);
         false
     }
 
-    fn open(&mut self, now: Tick, opening: Arc<Opening>, out: &mut Vec<Action>) {
+    pub(super) fn open(&mut self, now: Tick, opening: Arc<Opening>, out: &mut Vec<Action>) {
         let (sequence, attempt) = (opening.sequence, opening.attempt);
-        self.gone_doors.remove(&opening.door);
-        let closed = self.tombstones.get(&sequence).is_some_and(|(closed, _)| *closed >= attempt);
+        let closed = self.tombstones.holds(sequence, attempt);
         let known = self.sequences.get(&sequence).map(|held| held.opening.attempt);
         if closed || known.is_some_and(|held| held >= attempt) {
             return;
@@ -128,7 +169,7 @@ impl StageMachine {
             Ok(blocks) => blocks,
             Err(fault) => {
                 let report = Report::Refused { sequence, attempt, fault: fault.at_stage(self.setup.stage) };
-                self.reports.entry(opening.door.clone()).or_default().push(report);
+                self.report(&opening.door, report);
                 return;
             }
         };
@@ -145,7 +186,7 @@ impl StageMachine {
         };
         self.sequences.insert(sequence, held);
         if self.is_last() {
-            self.reports.entry(opening.door.clone()).or_default().push(Report::Opened { sequence, attempt });
+            self.report(&opening.door, Report::Opened { sequence, attempt });
             return;
         }
         let next = opening.path[usize::from(self.setup.stage) + 1].clone();
@@ -167,6 +208,11 @@ impl StageMachine {
                 FaultClass::Overloaded,
                 "this replica is shutting down: another one serves the stage soon",
             ));
+        }
+        let vocab = self.setup.vocab;
+        if opening.known.iter().any(|id| *id >= vocab) && self.setup.planted != Planted::TakeAnyId {
+            self.refuse(Refusal::Token);
+            return Err(Fault::invalid(format!("the Open holds a token that the model of {vocab} tokens has not")));
         }
         let takes_kv = opening.work != Work::Embed;
         if takes_kv && !self.kv.could_ever_hold(opening.capacity_tokens) {
@@ -203,9 +249,8 @@ impl StageMachine {
         if self.setup.planted == Planted::ForgetTombstone {
             return self.drop_sequence(sequence, attempt, out);
         }
-        let until = now + self.setup.lease;
-        let tombstone = self.tombstones.entry(sequence).or_insert((attempt, until));
-        *tombstone = (tombstone.0.max(attempt), until);
+        self.tombstones.add(now, sequence, attempt);
+        self.early.retain(|(_, opening)| opening.sequence != sequence || opening.attempt > attempt);
         self.drop_sequence(sequence, attempt, out);
     }
 

@@ -202,7 +202,7 @@ impl StageMachine {
                 }
                 let (sequence, attempt) = (member.sequence, member.attempt);
                 let report = Report::Emitted { sequence, attempt, position, emission };
-                self.reports.entry(member.opening.door.clone()).or_default().push(report);
+                self.report(&member.opening.door, report);
             } else if let Some(next) = member.opening.path.get(stage + 1) {
                 let outgoing = outgoing.entry(next.clone()).or_default();
                 outgoing.rows += u64::from(member.rows);
@@ -260,7 +260,7 @@ impl StageMachine {
                     stage: self.setup.stage,
                     fault: fault.clone().at_stage(self.setup.stage),
                 };
-                self.reports.entry(member.opening.door.clone()).or_default().push(report);
+                self.report(&member.opening.door, report);
                 self.settle_ticket(member.ticket, member.rows, out);
             } else {
                 held.retrying += 1;

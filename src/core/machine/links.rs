@@ -53,18 +53,19 @@ impl StageMachine {
                 stage: next,
                 fault: Fault::new(FaultClass::Unavailable, words).at_stage(next),
             };
-            self.reports.entry(item.door).or_default().push(report);
+            self.report(&item.door, report);
         }
     }
 
     /// A replica is taken for dead. It may live, its lease only renewed late, and others may not have noticed: whatever had to
     /// do with it fails here, and its doors are told, itself too if it is one.
     pub(super) fn on_gone(&mut self, now: Tick, replica: &ReplicaId, out: &mut Vec<Action>) {
+        self.strike_off(now, replica);
         self.end_link(replica);
         self.upstream.remove(replica);
         self.unsaid.remove(replica);
         let (here, next) = (self.setup.stage, self.setup.stage + 1);
-        let mut orphans = Vec::new();
+        let (mut orphans, mut reports) = (Vec::new(), Vec::new());
         for (sequence, held) in &mut self.sequences {
             let opening = &held.opening;
             let (stage, words) = if opening.door == *replica {
@@ -82,13 +83,13 @@ impl StageMachine {
             let (attempt, cause) = (opening.attempt, Cause::Lost);
             let fault = Fault::new(FaultClass::Unavailable, words).at_stage(stage);
             let report = Report::Failed { sequence: *sequence, attempt, cause, stage, fault };
-            self.reports.entry(opening.door.clone()).or_default().push(report);
+            reports.push((opening.door.clone(), report));
+        }
+        for (door, report) in reports {
+            self.report(&door, report);
         }
         for (sequence, attempt) in orphans {
             self.close(now, sequence, attempt, out);
-        }
-        if self.doors.contains_key(replica) || self.reports.contains_key(replica) {
-            self.gone_doors.insert(replica.clone(), now + self.setup.lease);
         }
     }
 
@@ -99,7 +100,7 @@ impl StageMachine {
             return;
         }
         let stage = self.setup.stage;
-        let mut given = Vec::new();
+        let (mut given, mut reports) = (Vec::new(), Vec::new());
         for (sequence, held) in self.sequences.iter_mut().filter(|(_, held)| held.opening.door != self.setup.me) {
             let attempt = held.opening.attempt;
             given.push((*sequence, attempt));
@@ -108,7 +109,10 @@ impl StageMachine {
             }
             let fault = Fault::new(FaultClass::Unavailable, "the stage's replica is shutting down").at_stage(stage);
             let report = Report::Failed { sequence: *sequence, attempt, cause: Cause::Lost, stage, fault };
-            self.reports.entry(held.opening.door.clone()).or_default().push(report);
+            reports.push((held.opening.door.clone(), report));
+        }
+        for (door, report) in reports {
+            self.report(&door, report);
         }
         for (sequence, attempt) in given {
             self.pass_close_on(now, sequence, attempt, out);
@@ -152,9 +156,8 @@ impl StageMachine {
         if self.sweep_at <= now {
             self.sweep_at = now + SWEEP;
             self.end_unanswered_links(now);
-            self.tombstones.retain(|_, (_, until)| *until > now);
-            self.doors.retain(|door, _| self.gone_doors.get(door).is_none_or(|until| *until > now));
-            self.gone_doors.retain(|_, until| *until > now);
+            self.tombstones.sweep(now);
+            self.forget_the_gone(now);
             let idle: Vec<_> = self
                 .sequences
                 .iter()

@@ -1,10 +1,11 @@
 //! What the stages report.
 
 use super::{DoorAction, DoorMachine, FinishReason, Judge, Phase};
-use crate::base::{Attempt, Fault, FaultClass, SequenceId, Tick};
+use crate::base::{Attempt, Fault, FaultClass, ReplicaId, SequenceId, StageIndex, Tick};
 use crate::core::Emission;
 use crate::core::machine::Planted;
-use crate::core::message::{Cause, Report};
+use crate::core::message::{Body, Cause, Feedback, Report};
+use crate::core::refusal::Refusal;
 use std::time::Duration;
 
 /// Replays caused by a request's own failed rows, without a new token, after which it ends.
@@ -17,6 +18,50 @@ const BACKOFF_MOST: Duration = Duration::from_secs(1);
 const TRY_AGAIN: Duration = Duration::from_millis(50);
 
 impl DoorMachine {
+    /// Takes in what a stage says of requests that went to it, and acknowledges what no stranger says.
+    pub(super) fn on_feedback(
+        &mut self,
+        now: Tick,
+        from: ReplicaId,
+        Feedback { stage, number, reports }: Feedback,
+        judge: &mut dyn Judge,
+        out: &mut Vec<DoorAction>,
+    ) {
+        let lives = self.lives(stage, &from);
+        let place = (stage, from);
+        let believed = self.setup.planted == Planted::BelieveAnyone;
+        if !(lives || place.1 == self.setup.me || self.went_to(&place) || believed) {
+            self.counts.refused[Refusal::Report as usize] += reports.len() as u64;
+            return;
+        }
+        for report in reports {
+            if believed || self.may_report(&place, &report) {
+                self.on_report(now, report, judge, out);
+            }
+        }
+        let (stage, to) = place;
+        out.push(DoorAction::Send { stage, to, body: Body::FeedbackAck { number } });
+    }
+
+    /// Whether an attempt of a request that is remembered went there.
+    fn went_to(&self, place: &(StageIndex, ReplicaId)) -> bool {
+        self.live.values().any(|live| live.used.contains(place))
+            || self.ended.iter().any(|ended| ended.used.contains(place))
+    }
+
+    /// Whether an attempt of the report's sequence went to the replica that says it, at that stage; only the last stage
+    /// opens and emits. What is said of a request that has ended can only have it closed once more.
+    fn may_report(&mut self, place: &(StageIndex, ReplicaId), report: &Report) -> bool {
+        let (sequence, of_the_last) = match report {
+            Report::Opened { sequence, .. } | Report::Emitted { sequence, .. } => (sequence, true),
+            Report::Refused { sequence, .. } | Report::Failed { sequence, .. } => (sequence, false),
+        };
+        let Some(live) = self.live.get(sequence) else { return true };
+        let may = live.used.contains(place) && (!of_the_last || usize::from(place.0) + 1 == live.path.len());
+        self.counts.refused[Refusal::Report as usize] += u64::from(!may);
+        may
+    }
+
     pub(super) fn on_report(&mut self, now: Tick, report: Report, judge: &mut dyn Judge, out: &mut Vec<DoorAction>) {
         match report {
             Report::Opened { sequence, attempt } => {
@@ -28,6 +73,17 @@ impl DoorMachine {
                 }
             }
             Report::Refused { sequence, attempt, fault } => self.on_refused(now, (sequence, attempt), fault, out),
+            Report::Emitted { sequence, attempt, emission: Emission::Token { id, .. }, .. }
+                if id >= self.setup.vocab && self.setup.planted != Planted::TakeAnyId =>
+            {
+                self.counts.refused[Refusal::Token as usize] += 1;
+                let vocab = self.setup.vocab;
+                let words =
+                    format!("the last stage made token {id}, and the model has {vocab}: the attempt is given up");
+                let (cause, stage) = (Cause::Device, self.replicas.len().saturating_sub(1) as StageIndex);
+                let fault = Fault::device(words).at_stage(stage);
+                self.on_report(now, Report::Failed { sequence, attempt, cause, stage, fault }, judge, out);
+            }
             Report::Emitted { sequence, attempt, position, emission } => {
                 let live = self.live.get_mut(&sequence);
                 let current = live.filter(|live| {

@@ -15,7 +15,7 @@ use std::collections::BTreeSet;
 pub(super) struct Ended {
     sequence: SequenceId,
     attempt: Attempt,
-    used: BTreeSet<(StageIndex, ReplicaId)>,
+    pub(super) used: BTreeSet<(StageIndex, ReplicaId)>,
     until: Tick,
 }
 

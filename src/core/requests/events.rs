@@ -48,6 +48,8 @@ pub struct DoorSetup {
     pub microbatches_away: u32,
     /// How long a lease lasts.
     pub lease: Duration,
+    /// Tokens of the model: ids are below this.
+    pub vocab: u32,
     /// Bytes of a token row on the link to stage 0.
     pub row_bytes: u64,
     /// A defect planted by a test.
@@ -93,7 +95,8 @@ pub enum DoorEvent {
     Cancel(SequenceId),
     /// A stage reports.
     Feedback {
-        /// The stage's replica. Its lease does not matter: what it says is judged by attempt and position.
+        /// The stage's replica. Its lease does not matter: what it says is judged by whether the request went to it, by
+        /// attempt and by position.
         from: ReplicaId,
         /// What it says, to be acknowledged.
         feedback: Feedback,

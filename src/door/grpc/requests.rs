@@ -30,8 +30,14 @@ pub(super) fn generate(asked: pb::GenerateRequest, call_id: &str) -> Result<Requ
         seed: asked.seed,
         stop: asked.stop,
         top_logits: asked.top_logits,
+        manifest: named(asked.manifest),
         ..Request::new(call_id, input)
     })
+}
+
+/// A text that is absent where it is empty.
+fn named(text: String) -> Option<String> {
+    (!text.is_empty()).then_some(text)
 }
 
 fn message(pb::ChatMessage { role, content }: pb::ChatMessage) -> Result<ChatMessage, Fault> {
@@ -52,7 +58,7 @@ pub(super) fn embed(asked: pb::EmbedRequest, call_id: &str) -> Result<Request, F
         Some(Asked::Tokens(tokens)) => Input::Tokens(tokens.ids),
         None => return Err(Fault::invalid("there is nothing to embed: send one of `text` or `tokens`")),
     };
-    Ok(Request::new(call_id, input))
+    Ok(Request { manifest: named(asked.manifest), ..Request::new(call_id, input) })
 }
 
 /// What a Run asks for.

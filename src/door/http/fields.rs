@@ -30,6 +30,7 @@ pub(super) struct Fields {
     pub deadline_ms: Option<u64>,
     pub top_logits: Option<u32>,
     pub stream: Option<bool>,
+    pub manifest: Option<String>,
 }
 
 const A_TEXT: &str = "a text";
@@ -38,7 +39,7 @@ const A_NUMBER: &str = "a number";
 const AN_INTEGER: &str = "an integer from 0 to 18446744073709551615";
 
 /// Every field with what it must be.
-const EXPECTED: [(&str, &str); 14] = [
+const EXPECTED: [(&str, &str); 15] = [
     ("prompt", A_TEXT),
     ("messages", r#"a list of {"role": "system", "user" or "assistant", "content": a text}"#),
     ("tokens", "a list of token ids"),
@@ -53,6 +54,7 @@ const EXPECTED: [(&str, &str); 14] = [
     ("deadline_ms", AN_INTEGER),
     ("top_logits", A_COUNT),
     ("stream", "true or false"),
+    ("manifest", A_TEXT),
 ];
 
 /// Reads `body`.
@@ -176,6 +178,7 @@ impl Fields {
             "deadline_ms" => value(&mut self.deadline_ms, map),
             "top_logits" => value(&mut self.top_logits, map),
             "stream" => value(&mut self.stream, map),
+            "manifest" => value(&mut self.manifest, map),
             _ => Err(A::Error::custom("a field without a place")),
         }
     }
@@ -254,7 +257,7 @@ mod tests {
         let fields = read(
             br#" {"prompt": "p\u00e9", "messages": [{"content": "c", "role": "user"}], "tokens": [1, 4294967295], "input": "",
             "max_tokens": 3, "temperature": 1, "top_k": 0, "top_p": 0.5, "repetition_penalty": 1.25,
-            "seed": 18446744073709551615, "stop": ["a", "b"], "deadline_ms": 10, "top_logits": 2, "stream": false} "#,
+            "seed": 18446744073709551615, "stop": ["a", "b"], "deadline_ms": 10, "top_logits": 2, "stream": false, "manifest": "0011aabb"} "#,
         )
         .unwrap();
         assert_eq!(fields.given.as_slice(), EXPECTED.map(|(name, _)| name));

@@ -45,6 +45,7 @@ pub(super) fn parse(headers: &HeaderMap, body: &[u8], model: Model, limits: &Htt
         stop: fields.stop.unwrap_or_default(),
         deadline: Some(deadline),
         top_logits: fields.top_logits.unwrap_or(0),
+        manifest: fields.manifest,
         // The caller knows the call id.
         ..Request::new("", input)
     };
@@ -82,7 +83,7 @@ fn plain(body: &[u8], model: Model) -> Result<Fields, Fault> {
 
 /// What the model is given: exactly one of the fields that it knows.
 fn input(fields: &mut Fields, model: Model) -> Result<Input, Fault> {
-    const EMBED_FIELDS: [&str; 4] = ["input", "tokens", "deadline_ms", "stream"];
+    const EMBED_FIELDS: [&str; 5] = ["input", "tokens", "deadline_ms", "stream", "manifest"];
     let (inputs, stray) = match model {
         Model::Generates => ("`prompt`, `messages` or `tokens`", fields.given.iter().find(|name| **name == "input")),
         Model::Embeds => ("`input` or `tokens`", fields.given.iter().find(|name| !EMBED_FIELDS.contains(name))),

@@ -87,7 +87,7 @@ impl GrpcTarget {
             Prompt::Text(text) => embed_request::Input::Text(text.clone()),
             Prompt::Tokens(ids) => embed_request::Input::Tokens(pb::TokenIds { ids: ids.clone() }),
         };
-        let request = pb::EmbedRequest { input: Some(input) };
+        let request = pb::EmbedRequest { input: Some(input), ..Default::default() };
         let answer = self.channels.client().embed(within(request, ask)).await;
         progress.prompt(answer.map_err(|status| failure(&status))?.into_inner().prompt_tokens);
         Ok(())

@@ -1,9 +1,10 @@
 //! The NATS door: a request on `stageline.v1.<pipeline>.ask`, its answer on the reply subject.
 
 use super::body::{self, Form};
-use super::{Failure, Progress, Target, unreachable};
+use super::{Failure, Progress, Target};
 use crate::base::Fault;
 use crate::load::workload::Ask;
+use crate::transport::connect_client;
 use crate::wire::ask_subject;
 use async_nats::{Client, HeaderMap, Message, StatusCode};
 use futures::StreamExt;
@@ -29,13 +30,7 @@ impl NatsTarget {
         credentials: Option<&Path>,
         form: (bool, bool),
     ) -> Result<Self, Fault> {
-        let mut options = async_nats::ConnectOptions::new().name("stageline load");
-        if let Some(path) = credentials {
-            let read = options.credentials_file(path).await;
-            options = read.map_err(|error| Fault::invalid(format!("{} cannot be read: {error}", path.display())))?;
-        }
-        let advice = "start a nats-server there, or give the address of yours";
-        let client = options.connect(url).await.map_err(|error| unreachable(url, error, advice))?;
+        let client = connect_client("stageline load", url, credentials).await?;
         let form = Form { stream: form.0, embeds: form.1 };
         Ok(Self { client, subject: ask_subject(pipeline), form })
     }

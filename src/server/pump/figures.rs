@@ -3,7 +3,8 @@
 use super::Pump;
 use crate::base::Tick;
 use crate::core::machine::StageCounts;
-use crate::server::metrics::StageMetrics;
+use crate::core::{Refusal, Refusals};
+use crate::server::metrics::{Counter, StageMetrics};
 use std::time::Duration;
 
 /// What the metrics and the lease were told last.
@@ -18,6 +19,8 @@ pub(super) struct Told {
     free: u32,
     counts: StageCounts,
     replays: u64,
+    epochs: u32,
+    door_refused: Refusals,
 }
 
 impl Pump {
@@ -43,6 +46,7 @@ impl Pump {
             for ((metric, count), told) in stage.faults.iter().zip(counts.faults).zip(self.told.counts.faults) {
                 metric.add(count - told);
             }
+            count_more(&stage.refused, counts.refused, self.told.counts.refused);
             self.told.counts = counts;
             // While a sequence is held, time in which the device did nothing for this stage is its bubble. A batch's
             // time is known when it is back, so the two are only compared while none is on the device.
@@ -60,10 +64,20 @@ impl Pump {
             }
         }
         if let Some(desk) = &self.desk {
-            let replays = desk.machine().counts().replays;
+            let counts = desk.machine().counts();
+            if let Some(stage) = self.metrics.stage(self.me.stage) {
+                count_more(&stage.refused, counts.refused, self.told.door_refused);
+                self.told.door_refused = counts.refused;
+            }
+            let replays = counts.replays;
             self.metrics.door.waiting.set(desk.machine().waiting() as u64);
             self.metrics.door.replays.add(replays - self.told.replays);
             self.told.replays = replays;
+        }
+        let epochs = self.machine.epoch_ceiling();
+        if epochs != self.told.epochs {
+            self.lease.update(|status| status.link_epochs = epochs);
+            self.told.epochs = epochs;
         }
         if (free, live) != (self.told.free, self.told.live) {
             self.lease.update(|status| {
@@ -72,5 +86,12 @@ impl Pump {
             });
             (self.told.free, self.told.live) = (free, live);
         }
+    }
+}
+
+/// Counts what has been refused since `told`.
+fn count_more(metrics: &[Counter; Refusal::ALL.len()], counts: Refusals, told: Refusals) {
+    for ((metric, count), told) in metrics.iter().zip(counts).zip(told) {
+        metric.add(count - told);
     }
 }

@@ -5,13 +5,13 @@ use crate::base::{Fault, ReplicaId, StageIndex};
 use crate::core::machine::Event;
 use crate::core::message::{Body, LinkLoad, LinkMail};
 use crate::core::requests::DoorEvent;
-use crate::core::{Mail, Ticket};
+use crate::core::{Mail, Refusal, Ticket};
 use crate::transport::{Arrived, Peer, PostError};
 
 impl Pump {
     pub(super) fn arrived(&mut self, arrived: Option<Arrived>) -> Result<(), Fault> {
         match arrived.ok_or_else(|| Fault::internal("the transport has ended"))? {
-            Arrived::Mail(Mail { from, body }) => self.take(from, body),
+            Arrived::Mail(mail) => self.take_from_outside(mail),
             Arrived::Unreachable { peer } => {
                 self.stage_event(Event::Unreachable { peer: peer.replica.clone() });
                 self.door_event(DoorEvent::Unreachable(peer.replica));
@@ -19,6 +19,17 @@ impl Pump {
             Arrived::Reconnected => self.stage_event(Event::Reconnected),
         }
         Ok(())
+    }
+
+    /// Mail of another process. No such speaks in the name of this one, none serves two stages, and a stage reports for itself.
+    fn take_from_outside(&mut self, Mail { from, stage, body }: Mail) {
+        let ours = from == self.me.replica || self.direct.is(&from);
+        let elsewhere = self.live.iter().any(|peer| peer.replica == from && peer.stage != stage);
+        let for_another = matches!(&body, Body::Feedback(feedback) if feedback.stage != stage);
+        if ours || elsewhere || for_another {
+            return self.observe(|metrics| metrics.refused[Refusal::Name as usize].inc());
+        }
+        self.take(from, body);
     }
 
     pub(super) fn take(&mut self, from: ReplicaId, body: Body) {
@@ -62,7 +73,7 @@ impl Pump {
             self.direct.said.push_back(body);
             return;
         }
-        let mail = Mail { from: self.me.replica.clone(), body };
+        let mail = Mail { from: self.me.replica.clone(), stage: self.me.stage, body };
         match self.post.post(&Peer { stage, replica: to.clone() }, mail) {
             Ok(()) => {}
             Err(PostError::Closed) => self.failed = Some(Fault::internal("the transport has ended")),

@@ -43,17 +43,19 @@ fn status(me: &Peer) -> Status {
         block_size: 4,
         max_model_len: 16,
         live_sequences: 0,
+        link_epochs: 1024,
+        join: None,
         hop: None,
     }
 }
 
 fn direct_runs(stage: &ReplicaId) -> DirectMachine {
-    let stage = options().stage(stage, (0, 1), HIDDEN);
+    let stage = options().stage(stage, (1, 2), HIDDEN);
     let (me, max_rows) = (ReplicaId::new("direct", 1), 16);
     DirectMachine::new(DirectSetup { me, stage, vocab: 100, embeds: false, max_rows })
 }
 
-/// A door that the test plays, and the only stage of its pipeline.
+/// A door that the test plays, with stage 0 in its process, and the second stage of its pipeline.
 struct Pair {
     net: MemoryNet,
     door: Peer,
@@ -63,7 +65,7 @@ struct Pair {
 
 impl Pair {
     fn post(&self, body: Body) {
-        self.net.post(&self.stage, Mail { from: self.door.replica.clone(), body }).unwrap();
+        self.net.post(&self.stage, Mail { from: self.door.replica.clone(), stage: self.door.stage, body }).unwrap();
     }
 
     fn frame(&self, number: u64, load: LinkLoad) {
@@ -93,11 +95,11 @@ fn a_fault_that_a_door_is_told_of_is_counted() {
 
 async fn counts_a_fault() {
     let (net, leases) = (MemoryNet::new(), LeaseBoard::new());
-    let peer = |host| Peer { stage: 0, replica: ReplicaId::new(host, 1) };
-    let (door, stage) = (peer("door"), peer("stage"));
+    let peer = |stage, host| Peer { stage, replica: ReplicaId::new(host, 1) };
+    let (door, stage) = (peer(0, "door"), peer(1, "stage"));
     let poison = Some(POISON);
     let setup = FakeSetup {
-        stage: 0,
+        stage: 1,
         last: true,
         vocab: 5,
         kv_blocks: 8,
@@ -108,11 +110,11 @@ async fn counts_a_fault() {
     };
     let load: Loader = Box::new(|| Ok(Box::new(FakeExecutor::new(setup)) as Box<dyn Executor>));
     let mut device = Device::start("test", vec![load]).await.unwrap();
-    let metrics = Arc::new(Metrics::new("tiny", 0..1));
+    let metrics = Arc::new(Metrics::new("tiny", 1..2));
     let drain = Drain::default();
-    let (mail, view) = (net.register(stage.clone()), leases.watch());
+    let (mail, view, _door) = (net.register(stage.clone()), leases.watch(), leases.keep(status(&door)));
     let pump = Pump::new(PumpParts {
-        machine: StageMachine::new(options().stage(&stage.replica, (0, 1), HIDDEN)),
+        machine: StageMachine::new(options().stage(&stage.replica, (1, 2), 1)),
         device: device.handle(0).unwrap(),
         mailbox: mail,
         post: Arc::new(net.clone()),
@@ -136,7 +138,7 @@ async fn counts_a_fault() {
                 sequence,
                 attempt,
                 door: door.replica.clone(),
-                path: vec![stage.replica.clone()],
+                path: vec![door.replica.clone(), stage.replica.clone()],
                 call_id: String::new(),
                 work: Work::Generate(Sampling::GREEDY),
                 known: vec![POISON],
@@ -145,7 +147,8 @@ async fn counts_a_fault() {
         );
         assert!(matches!(pair.report().await, Report::Opened { .. }));
         let segment = Segment { sequence, attempt, door: door.replica.clone(), start: 0, rows: 1, emit: true };
-        pair.frame(2, LinkLoad::Rows { segments: vec![segment], payload: HostTensor::tokens(&[POISON]) });
+        let payload = HostTensor::activations(1, 1, POISON.to_le_bytes().to_vec().into()).unwrap();
+        pair.frame(2, LinkLoad::Rows { segments: vec![segment], payload });
         assert!(matches!(pair.report().await, Report::Failed { .. }));
         pair.post(Body::CloseNow { number: 1, closes: vec![(sequence, attempt)] });
         drain.begin.cancel();
@@ -154,8 +157,8 @@ async fn counts_a_fault() {
     ran.unwrap();
     let counted: Vec<FaultClass> = FaultClass::ALL
         .into_iter()
-        .filter(|class| metrics.stage(0).unwrap().faults[*class as usize].get() > 0)
+        .filter(|class| metrics.stage(1).unwrap().faults[*class as usize].get() > 0)
         .collect();
     assert_eq!(counted, [FaultClass::DeviceFailed]);
-    assert!(metrics.render().contains(r#"stageline_faults_total{pipeline="tiny",stage="0",class="device_failed"} 1"#));
+    assert!(metrics.render().contains(r#"stageline_faults_total{pipeline="tiny",stage="1",class="device_failed"} 1"#));
 }

@@ -9,6 +9,7 @@ mod join;
 mod outgoing;
 mod port;
 mod rings;
+mod secret;
 
 pub use counters::HopCounters;
 
@@ -74,7 +75,8 @@ impl fmt::Display for HopKind {
 pub struct HopSettings {
     /// How it sends.
     pub hop: HopKind,
-    /// Where its own hop port listens; `None` is a free port if its hop needs one (see [`HopSettings::port`]), else none.
+    /// Where its own hop port listens; `None` is a free port of the loopback if its hop needs one (see
+    /// [`HopSettings::port`]), else none.
     pub listen: Option<SocketAddr>,
     /// The host, or host and port, by which others reach the port; `None` is the address that it listens on, or the one by
     /// which this process reaches the broker.
@@ -87,8 +89,7 @@ impl HopSettings {
     pub fn port(&self) -> Option<SocketAddr> {
         self.listen.or(match self.hop {
             HopKind::Memory | HopKind::Nats => None,
-            HopKind::Grpc => Some(([0, 0, 0, 0], 0).into()),
-            HopKind::Shm => Some(([127, 0, 0, 1], 0).into()),
+            HopKind::Grpc | HopKind::Shm => Some(([127, 0, 0, 1], 0).into()),
         })
     }
 }
@@ -113,6 +114,8 @@ pub struct Hops {
     net: NatsNet,
     hop: HopKind,
     address: Option<String>,
+    /// What this replica's lease record says of what it shows where it joins.
+    join: String,
     guests: Arc<Guests>,
     outgoing: Arc<Outgoings>,
     counters: Arc<HopCounters>,
@@ -134,8 +137,12 @@ impl Hops {
         let stop = CancellationToken::new();
         let counters = Arc::new(HopCounters::default());
         let guests = Arc::new(Guests::default());
+        let secret = secret::Secret::draw().map_err(|error| TransportError::Secret { cause: error.to_string() })?;
+        let join = secret.hash();
         let identity = Identity {
             me,
+            secret,
+            replicas,
             manifest: net.subjects().digest().to_owned(),
             most_bytes: net.max_payload_bytes() + MAX_HEADER_BYTES,
         };
@@ -151,11 +158,12 @@ impl Hops {
             address = Some(port::advertised(local, settings.advertise.as_deref(), &net).await?);
         }
         let (told, running) = ((slots.control, counters.clone()), (doorbell.clone(), stop.clone()));
-        let outgoing = Outgoings::new(identity, settings.hop, replicas, told, running);
+        let outgoing = Outgoings::new(identity, settings.hop, told, running);
         let hops = Self {
             net,
             hop: settings.hop,
             address,
+            join,
             guests,
             outgoing: Arc::new(outgoing),
             counters,
@@ -172,6 +180,11 @@ impl Hops {
     /// Where others reach the hop port, if there is one.
     pub fn address(&self) -> Option<&str> {
         self.address.as_deref()
+    }
+
+    /// What this replica's lease record must hold for it to be let in where it joins.
+    pub fn join_hash(&self) -> &str {
+        &self.join
     }
 
     /// The connection to the broker.
@@ -203,7 +216,11 @@ impl Post for Hops {
 #[derive(Clone, Debug)]
 struct Identity {
     me: Peer,
+    /// What it shows where it joins.
+    secret: secret::Secret,
     manifest: String,
+    /// The living, and what their records say of where to join them and of what they show.
+    replicas: watch::Receiver<Vec<Status>>,
     /// Largest parcel.
     most_bytes: usize,
 }

@@ -8,7 +8,7 @@ use crate::core::{Body, Mail};
 use crate::transport::shm::{Outlet, PushError};
 use crate::transport::sockets::Socket;
 use crate::transport::{Arrived, Doorbell, Peer, PostError};
-use crate::wire::{Status as Record, WIRE_VERSION, decode, encode, encode_parts};
+use crate::wire::{WIRE_VERSION, decode, encode, encode_parts};
 use futures::FutureExt;
 use futures::stream::StreamExt;
 use hyper_util::rt::TokioIo;
@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -40,7 +40,6 @@ pub(super) struct Outgoings {
 struct Parts {
     identity: Identity,
     hop: HopKind,
-    replicas: watch::Receiver<Vec<Record>>,
     control: mpsc::Sender<Arrived>,
     counters: Arc<HopCounters>,
     ways: Mutex<HashMap<Peer, Way>>,
@@ -78,12 +77,11 @@ impl Outgoings {
     pub(super) fn new(
         identity: Identity,
         hop: HopKind,
-        replicas: watch::Receiver<Vec<Record>>,
         (control, counters): (mpsc::Sender<Arrived>, Arc<HopCounters>),
         (doorbell, stop): (Doorbell, CancellationToken),
     ) -> Self {
         let (ways, complained) = (Mutex::default(), Mutex::new(None));
-        let parts = Parts { identity, hop, replicas, control, counters, ways, complained };
+        let parts = Parts { identity, hop, control, counters, ways, complained };
         Self { parts: Arc::new(parts), doorbell, stop }
     }
 
@@ -230,7 +228,7 @@ impl Parts {
 
     /// Where `to` can be joined.
     fn address(&self, to: &Peer) -> Result<String, End> {
-        let replicas = self.replicas.borrow();
+        let replicas = self.identity.replicas.borrow();
         let record = replicas.iter().find(|record| record.replica == to.replica && record.stage == to.stage);
         let port = record.ok_or(End::Absent)?.hop.clone();
         port.ok_or_else(|| {
@@ -243,7 +241,7 @@ impl Parts {
     }
 
     fn hello(&self, to: &Peer) -> JoinHello {
-        let Identity { me, manifest, .. } = &self.identity;
+        let Identity { me, secret, manifest, .. } = &self.identity;
         JoinHello {
             wire_version: WIRE_VERSION,
             manifest: manifest.clone(),
@@ -251,6 +249,7 @@ impl Parts {
             from_stage: me.stage.into(),
             to: to.replica.to_string(),
             shm: self.hop == HopKind::Shm,
+            secret: secret.shown().into(),
         }
     }
 
@@ -283,7 +282,9 @@ impl Parts {
                 Err(status) => return End::Lost(format!("the stream has broken off: {}", status.message())),
             };
             match decode(parcel) {
-                Ok(mail) if mail.from == to.replica && matches!(mail.body, Body::Reply(_)) => {
+                Ok(mail)
+                    if (mail.stage, &mail.from) == (to.stage, &to.replica) && matches!(mail.body, Body::Reply(_)) =>
+                {
                     self.counters.add_received();
                     if self.control.send(Arrived::Mail(mail)).await.is_err() {
                         return End::Absent;

@@ -3,6 +3,7 @@
 use super::join::hop_server::{Hop, HopServer};
 use super::join::{FromReceiver, FromSender, JoinHello, JoinWelcome, Ring, from_receiver, from_sender};
 use super::rings::{Home, Stay};
+use super::secret;
 use super::{ANSWER_WITHIN, FRAME_BYTES, HopCounters, HopKind, Identity, PATIENCE, SIGN_OF_LIFE, WINDOW_BYTES};
 use crate::base::ReplicaId;
 use crate::core::{Body, Mail};
@@ -30,6 +31,8 @@ use tonic::{Request, Response, Status, Streaming};
 const MAX_GUESTS: usize = 256;
 /// Most connections at once; one that is over waits to be accepted.
 const MAX_CONNECTIONS: usize = 2 * MAX_GUESTS;
+/// Of these, how many may come from one address.
+const MAX_OF_ADDRESS: usize = MAX_CONNECTIONS / 2;
 /// Replies that wait for a stream. Each is cumulative, so a lost one is made up for by the next.
 const REPLIES: usize = 256;
 /// Pause after a connection that could not be accepted, as when there are no more file descriptors.
@@ -108,6 +111,8 @@ pub(super) struct Port {
     counters: Arc<HopCounters>,
     doorbell: Doorbell,
     stop: CancellationToken,
+    /// Cancelled when somebody has joined by this connection.
+    joined: CancellationToken,
 }
 
 impl Port {
@@ -118,7 +123,7 @@ impl Port {
         counters: Arc<HopCounters>,
         (doorbell, stop): (Doorbell, CancellationToken),
     ) -> Self {
-        Self { identity, guests, slots, home, counters, doorbell, stop }
+        Self { identity, guests, slots, home, counters, doorbell, stop, joined: CancellationToken::new() }
     }
 
     /// Listens until it is told to stop. Says where.
@@ -127,16 +132,14 @@ impl Port {
         let listener = TcpListener::bind(listen).await.map_err(failed)?;
         let local = listener.local_addr().map_err(failed)?;
         let (doorbell, stop) = (self.doorbell.clone(), self.stop.clone());
-        let most = self.identity.most_message_bytes();
-        let service = HopServer::new(self).max_decoding_message_size(most).max_encoding_message_size(most);
-        let accepting = accept(listener, service, (doorbell, stop.clone()));
+        let accepting = accept(listener, self, (doorbell, stop.clone()));
         tokio::spawn(stop.run_until_cancelled_owned(accepting));
         Ok(local)
     }
 
     /// Whether the sender of `hello` may join; who it is.
     fn judge(&self, hello: &JoinHello) -> Result<ReplicaId, Status> {
-        let Identity { me, manifest, .. } = &self.identity;
+        let Identity { me, manifest, replicas, .. } = &self.identity;
         if hello.wire_version != WIRE_VERSION || hello.manifest != *manifest {
             return Err(Status::failed_precondition(
                 "another wire version or manifest is served here: start all stages from the same build and pipeline",
@@ -145,7 +148,17 @@ impl Port {
         if hello.to != me.replica.as_str() || hello.from_stage.checked_add(1) != Some(u32::from(me.stage)) {
             return Err(Status::not_found(format!("this is {}, which serves stage {}", me.replica, me.stage)));
         }
-        ReplicaId::parse(&hello.from).ok_or_else(|| Status::invalid_argument("the sender's id is not a replica id"))
+        let from = ReplicaId::parse(&hello.from);
+        let from = from.ok_or_else(|| Status::invalid_argument("the sender's id is not a replica id"))?;
+        let replicas = replicas.borrow();
+        let record =
+            replicas.iter().find(|record| record.replica == from && u32::from(record.stage) == hello.from_stage);
+        // It may have begun a moment ago: it tries again.
+        let record = record.ok_or_else(|| Status::unavailable("the sender's lease has not been seen here"))?;
+        match record.join.as_deref().is_some_and(|hash| secret::is_right(&hello.secret, hash)) {
+            true => Ok(from),
+            false => Err(Status::unauthenticated("what the sender shows is not what its lease record says")),
+        }
     }
 
     /// A ring for mail of `from`.
@@ -197,7 +210,11 @@ impl Port {
 
     fn take(&self, parcel: Bytes, from: &ReplicaId) -> Option<Mail> {
         match decode(parcel) {
-            Ok(mail) if mail.from == *from && matches!(mail.body, Body::Link(_)) => {
+            Ok(mail)
+                if mail.from == *from
+                    && mail.stage + 1 == self.identity.me.stage
+                    && matches!(mail.body, Body::Link(_)) =>
+            {
                 self.counters.add_received();
                 Some(mail)
             }
@@ -237,6 +254,7 @@ impl Hop for Port {
         } else {
             (None, None)
         };
+        self.joined.cancel();
         let hop = if hello.shm { HopKind::Shm } else { HopKind::Grpc };
         tracing::info!(%from, to = %self.identity.me.replica, %hop, "a hop into this stage is up");
         self.doorbell.spawn(self.clone().read(inbound, seat, stay));
@@ -254,13 +272,18 @@ fn brief(words: &str) -> String {
 }
 
 /// Takes connections, a bounded number at once, and has each served on the pump's thread.
-async fn accept(listener: TcpListener, service: HopServer<Port>, (doorbell, stop): (Doorbell, CancellationToken)) {
+async fn accept(listener: TcpListener, port: Port, (doorbell, stop): (Doorbell, CancellationToken)) {
+    let addresses = Addresses::default();
+    let most = port.identity.most_message_bytes();
     let seats = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     // The semaphore is never closed.
     while let Ok(seat) = seats.clone().acquire_owned().await {
-        let stream = loop {
+        let (stream, place) = loop {
             match listener.accept().await {
-                Ok((stream, _)) => break stream,
+                Ok((stream, from)) => match addresses.enter(from.ip()) {
+                    Some(place) => break (stream, place),
+                    None => port.counters.add_refused(),
+                },
                 Err(error) => {
                     tracing::warn!(%error, "the hop port cannot accept a connection");
                     tokio::time::sleep(TRY_AGAIN).await;
@@ -285,13 +308,71 @@ async fn accept(listener: TcpListener, service: HopServer<Port>, (doorbell, stop
                 continue;
             }
         };
-        let served = http.serve_connection(socket, TowerToHyperService::new(service.clone()));
+        let joined = CancellationToken::new();
+        let service = HopServer::new(Port { joined: joined.clone(), ..port.clone() });
+        let service = service.max_decoding_message_size(most).max_encoding_message_size(most);
+        let served = http.serve_connection(socket, TowerToHyperService::new(service));
+        let served = async move {
+            let lonely = async {
+                if timeout(PATIENCE * 2, joined.cancelled()).await.is_ok() {
+                    std::future::pending::<()>().await;
+                }
+            };
+            tokio::select! {
+                ended = served => ended,
+                // Whoever does not join keeps no place of those who would.
+                () = lonely => Ok(()),
+            }
+        };
         doorbell.spawn(stop.clone().run_until_cancelled_owned(served).map(move |ended| {
+            drop(place);
             if let Some(Err(error)) = ended {
                 tracing::debug!(%error, "a connection to the hop port has ended");
             }
             drop(seat);
         }));
+    }
+}
+
+/// Connections by the address that they come from.
+#[derive(Clone, Default)]
+struct Addresses {
+    open: Arc<Mutex<HashMap<IpAddr, usize>>>,
+}
+
+/// One connection; dropped, it is not counted any more.
+struct AddressPlace {
+    addresses: Addresses,
+    address: IpAddr,
+}
+
+impl Addresses {
+    /// Counts a connection, unless there are too many of that address.
+    fn enter(&self, address: IpAddr) -> Option<AddressPlace> {
+        let mut open = self.lock();
+        let count = open.entry(address).or_default();
+        if *count >= MAX_OF_ADDRESS {
+            return None;
+        }
+        *count += 1;
+        Some(AddressPlace { addresses: self.clone(), address })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
+        // Nothing under this lock can leave the table half changed, so a panic elsewhere does not spoil it.
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for AddressPlace {
+    fn drop(&mut self) {
+        let mut open = self.addresses.lock();
+        if let Some(count) = open.get_mut(&self.address) {
+            *count -= 1;
+            if *count == 0 {
+                open.remove(&self.address);
+            }
+        }
     }
 }
 

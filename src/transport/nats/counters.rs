@@ -13,6 +13,19 @@ pub struct Counters {
     refused: AtomicU64,
     dropped: AtomicU64,
     unreachable: AtomicU64,
+    misplaced: AtomicU64,
+    other_digests: AtomicU64,
+}
+
+impl Counters {
+    /// Other digests that are served under the pipeline's name.
+    pub fn other_digests(&self) -> u64 {
+        self.other_digests.load(Relaxed)
+    }
+
+    pub(in crate::transport) fn set_other_digests(&self, n: usize) {
+        self.other_digests.store(n as u64, Relaxed);
+    }
 }
 
 /// A reader and a crate-private writer for each figure.
@@ -20,7 +33,7 @@ macro_rules! figures {
     ($($(#[$doc:meta])* $figure:ident, $add:ident;)*) => {
         impl Counters {
             $($(#[$doc])* pub fn $figure(&self) -> u64 { self.$figure.load(Relaxed) }
-            pub(super) fn $add(&self, n: usize) { self.$figure.fetch_add(n as u64, Relaxed); })*
+            pub(in crate::transport) fn $add(&self, n: usize) { self.$figure.fetch_add(n as u64, Relaxed); })*
         }
     };
 }
@@ -42,4 +55,6 @@ figures! {
     dropped, add_dropped;
     /// Messages sent that found nobody.
     unreachable, add_unreachable;
+    /// Lease records refused: malformed, or under a key that is not their own.
+    misplaced, add_misplaced;
 }

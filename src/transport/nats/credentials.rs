@@ -1,15 +1,23 @@
-//! Who we say we are: the URL's user and password or token, or a `.creds` file. (The library reads the file, but does not
+//! Who we say we are: the URL's user and password or token, a user whose password is in a file, or a `.creds` file. (The library reads the file, but does not
 //! look at a URL's user.)
 
 use crate::transport::TransportError;
 use async_nats::{ConnectOptions, ServerAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-/// Adds the credentials of the first server that has some, and those of `file`.
+/// What we show beside what the URL says.
+pub(super) struct Shown<'a> {
+    /// A user, and the file with its password.
+    pub(super) user: Option<&'a (String, PathBuf)>,
+    /// A `.creds` file.
+    pub(super) file: Option<&'a Path>,
+}
+
+/// Adds the credentials of the first server that has some, or the user's, and those of the file.
 pub(super) async fn add(
     mut options: ConnectOptions,
     servers: &[ServerAddr],
-    file: Option<&Path>,
+    shown: Shown<'_>,
 ) -> Result<ConnectOptions, TransportError> {
     let named = servers.iter().find_map(|server| Some((server.username()?, server.password())));
     options = match named {
@@ -17,11 +25,14 @@ pub(super) async fn add(
         Some((token, None)) => options.token(decoded(token)),
         None => options,
     };
-    let Some(path) = file else { return Ok(options) };
-    options
-        .credentials_file(path)
-        .await
-        .map_err(|error| TransportError::Credentials { path: path.display().to_string(), cause: error.to_string() })
+    let failed = |path: &Path, cause: String| TransportError::Credentials { path: path.display().to_string(), cause };
+    if let Some((user, path)) = shown.user {
+        let password = tokio::fs::read_to_string(path).await.map_err(|error| failed(path, error.to_string()))?;
+        // Editors and shells end a file with a line's end that is no part of the secret.
+        options = options.user_and_password(user.clone(), password.trim_end_matches(['\r', '\n']).to_owned());
+    }
+    let Some(path) = shown.file else { return Ok(options) };
+    options.credentials_file(path).await.map_err(|error| failed(path, error.to_string()))
 }
 
 /// The URL (or URLs) as it may be shown.

@@ -21,7 +21,7 @@ use crate::core::Mail;
 use crate::wire::{Assembler, MAX_HEADER_BYTES, Subjects};
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, ServerAddr};
 use routes::Routes;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
@@ -40,6 +40,9 @@ const QUEUE_CAPACITY: usize = 1024;
 /// Longest wait for a connection or for an answer of the server.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// What inboxes of stages begin with. Those of clients begin with `_INBOX`, as libraries have it.
+pub const INBOX_PREFIX: &str = "_STAGELINE";
+
 /// Between two tries to connect for the first time.
 const TRY_AGAIN: Duration = Duration::from_millis(250);
 
@@ -50,6 +53,11 @@ pub struct NatsSettings {
     pub url: String,
     /// A `.creds` file, if the server wants one.
     pub credentials: Option<PathBuf>,
+    /// A user, and the file with its password; they go before what the URL says.
+    pub user: Option<(String, PathBuf)>,
+    /// What the names of this connection's inboxes begin with: a prefix of its own, so that permissions can keep others from
+    /// listening there.
+    pub inbox_prefix: String,
     /// The pipeline's subjects.
     pub subjects: Subjects,
     /// Largest payload that is sent or taken, in bytes: the activations of the largest batch.
@@ -62,7 +70,38 @@ impl NatsSettings {
 
     /// Settings with every default.
     pub fn new(url: impl Into<String>, subjects: Subjects) -> Self {
-        Self { url: url.into(), credentials: None, subjects, max_payload_bytes: Self::DEFAULT_PAYLOAD_BYTES }
+        Self {
+            url: url.into(),
+            credentials: None,
+            user: None,
+            inbox_prefix: INBOX_PREFIX.to_owned(),
+            subjects,
+            max_payload_bytes: Self::DEFAULT_PAYLOAD_BYTES,
+        }
+    }
+}
+
+/// Connects somebody who is no stage to the server at `url`, which may hold user and password or a token; `file` is a `.creds`
+/// file.
+///
+/// # Errors
+/// No server answers, it refuses us, or what was given cannot be used.
+pub async fn connect_client(name: &str, url: &str, file: Option<&Path>) -> Result<Client, TransportError> {
+    let place = credentials::without(url);
+    let servers: Result<Vec<ServerAddr>, _> = url.split(',').map(|url| url.trim().parse()).collect();
+    let servers = servers.map_err(|error| TransportError::Url { url: place.clone(), cause: error.to_string() })?;
+    let shown = credentials::Shown { user: None, file };
+    let options = credentials::add(ConnectOptions::new().name(name), &servers, shown).await?;
+    options.connect(servers).await.map_err(|error| not_connected(place, &error))
+}
+
+fn not_connected(url: String, error: &async_nats::ConnectError) -> TransportError {
+    let cause = error.to_string();
+    match error.kind() {
+        ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication => {
+            TransportError::Refused { url, cause }
+        }
+        _ => TransportError::Connect { url, cause },
     }
 }
 
@@ -126,14 +165,10 @@ impl NatsNet {
         let servers = servers.map_err(|error| TransportError::Url { url: place.clone(), cause: error.to_string() })?;
         let (broker_end, broker) = watch::channel(Broker { up: true, reconnects: 0 });
         let counters = Arc::new(Counters::default());
-        let options = options(broker_end, counters.clone());
-        let options = credentials::add(options, &servers, settings.credentials.as_deref()).await?;
-        let client = options.connect(servers).await.map_err(|error| match error.kind() {
-            ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication => {
-                TransportError::Refused { url: place.clone(), cause: error.to_string() }
-            }
-            _ => TransportError::Connect { url: place.clone(), cause: error.to_string() },
-        })?;
+        let options = options(broker_end, counters.clone()).custom_inbox_prefix(&settings.inbox_prefix);
+        let shown = credentials::Shown { user: settings.user.as_ref(), file: settings.credentials.as_deref() };
+        let options = credentials::add(options, &servers, shown).await?;
+        let client = options.connect(servers).await.map_err(|error| not_connected(place.clone(), &error))?;
 
         let routes = Arc::new(Routes::new(settings.subjects.clone(), client.new_inbox()));
         let queued_bytes = Arc::new(AtomicUsize::new(0));
@@ -171,7 +206,7 @@ impl NatsNet {
         let Shared { settings, routes, counters, broker, stop, .. } = &*self.shared;
         let (slots, mailbox) = Slots::new();
         for plane in Plane::ALL {
-            let subject = settings.subjects.subject(peer.stage, &peer.replica, plane);
+            let subject = settings.subjects.all_of((peer.stage, &peer.replica), plane);
             let reader = read::Reader {
                 messages: self.subscribe(subject).await?,
                 mailbox: slots.of(plane).clone(),
@@ -204,7 +239,7 @@ impl NatsNet {
     }
 
     /// Figures of this connection.
-    pub fn counters(&self) -> &Counters {
+    pub fn counters(&self) -> &Arc<Counters> {
         &self.shared.counters
     }
 
@@ -278,7 +313,7 @@ impl Post for NatsNet {
             return Err(PostError::Full);
         }
         let plane = Plane::of(&mail.body);
-        let route = routes.to(&mail.from, to);
+        let route = routes.to((mail.stage, &mail.from), to);
         let order = Order::Send(Letter { route, plane, payload_bytes, mail });
         queues.of(plane).try_send(order).map_err(|error| {
             queued_bytes.fetch_sub(payload_bytes, Relaxed);

@@ -2,8 +2,9 @@
 
 use super::routes::Routes;
 use super::{Broker, Counters};
+use crate::base::ReplicaId;
 use crate::transport::Arrived;
-use crate::wire::{Assembler, Fragment, Plane, decode};
+use crate::wire::{Assembler, Fragment, Plane, Subjects, decode};
 use async_nats::{Message, StatusCode, Subscriber};
 use bytes::Bytes;
 use futures::StreamExt;
@@ -43,11 +44,17 @@ impl Reader {
     }
 
     fn take(&mut self, message: Message) -> Option<Arrived> {
+        let Some((stage, from)) = Subjects::sender(&message.subject) else {
+            return self.refuse(&"its subject names no sender");
+        };
         let parcel = match &message.headers {
-            Some(headers) => self.assemble(headers.get(Fragment::HEADER)?.as_str(), message.payload)?,
+            Some(headers) => self.assemble(headers.get(Fragment::HEADER)?.as_str(), &from, message.payload)?,
             None => message.payload,
         };
         match decode(parcel) {
+            Ok(mail) if (mail.stage, &mail.from) != (stage, &from) => {
+                self.refuse(&"it speaks in another name than its subject's")
+            }
             Ok(mail) if Plane::of(&mail.body) == self.plane => {
                 self.counters.add_received(1);
                 Some(Arrived::Mail(mail))
@@ -57,8 +64,11 @@ impl Reader {
         }
     }
 
-    fn assemble(&mut self, place: &str, piece: Bytes) -> Option<Bytes> {
-        let Some(fragment) = Fragment::parse(place) else { return self.refuse(&"its fragment header is malformed") };
+    fn assemble(&mut self, place: &str, from: &ReplicaId, piece: Bytes) -> Option<Bytes> {
+        let fragment = Fragment::parse(place).filter(|fragment| fragment.sender == from.boot());
+        let Some(fragment) = fragment else {
+            return self.refuse(&"its fragment header is malformed, or another sender's than its subject's");
+        };
         match self.assembler.accept(fragment, piece) {
             Ok(parcel) => parcel,
             Err(error) => self.refuse(&error),

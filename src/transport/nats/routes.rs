@@ -2,7 +2,7 @@
 
 use crate::base::ReplicaId;
 use crate::transport::{Arrived, Peer};
-use crate::wire::{Plane, Subjects};
+use crate::wire::{Place, Plane, Subjects};
 use async_nats::Subject;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -58,7 +58,7 @@ impl Routes {
     }
 
     /// The route from `from` to `to`, made if it is new.
-    pub(super) fn to(&self, from: &ReplicaId, to: &Peer) -> Arc<Route> {
+    pub(super) fn to(&self, (stage, from): Place, to: &Peer) -> Arc<Route> {
         let mut table = self.lock();
         if let Some(route) = table.routes.get(from).and_then(|routes| routes.get(to)) {
             return route.clone();
@@ -71,7 +71,7 @@ impl Routes {
         table.next_token += 1;
         let planes = [Plane::Control, Plane::Feedback, Plane::Stream];
         let route = Arc::new(Route {
-            subjects: planes.map(|plane| self.subjects.subject(to.stage, &to.replica, plane).into()),
+            subjects: planes.map(|plane| self.subjects.subject((to.stage, &to.replica), plane, (stage, from)).into()),
             reply: format!("{}.{token}", self.inbox).into(),
         });
         table.ends.insert(token, (from.clone(), to.clone()));

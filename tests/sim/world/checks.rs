@@ -11,6 +11,9 @@ use stageline::core::{Member, Work};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+/// Closed sequences of one door, of another, and a handful of peers.
+const MOST_REMEMBERED: usize = 8192 + 200;
+
 impl World {
     /// What is on the device must not be free: another sequence could be given it.
     pub fn check_blocks(&mut self, index: usize) {
@@ -20,6 +23,14 @@ impl World {
             members.flat_map(|member: &Member| member.blocks.iter()).find(|b| process.machine.block_is_free(**b));
         if let Some(block) = free {
             self.violations.push(format!("{}: block {block} is on the device and free", process.replica));
+        }
+    }
+
+    /// Whatever arrives, only so much of it is remembered.
+    pub fn check_memory(&mut self, index: usize) {
+        let (replica, remembered) = (&self.processes[index].replica, self.processes[index].machine.remembered());
+        if remembered > MOST_REMEMBERED {
+            self.violations.push(format!("{replica}: it remembers {remembered} sequences, doors and senders"));
         }
     }
 
@@ -60,6 +71,9 @@ impl World {
             }
             if machine.counts().idle > 0 {
                 wrong.push(format!("{}: only the idle limit freed a sequence", process.replica));
+            }
+            if machine.remembered() > self.processes.len() + 4 {
+                wrong.push(format!("{}: it still remembers {}", process.replica, machine.remembered()));
             }
             if !machine.is_quiet() {
                 wrong.push(format!("{}: it is not quiet", process.replica));

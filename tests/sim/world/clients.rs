@@ -21,6 +21,8 @@ pub struct Client {
     pub vector: Option<Vec<f32>>,
     pub outcomes: Vec<Result<FinishReason, Fault>>,
     pub device_failures: u32,
+    /// A token of it has been forged.
+    pub forged: bool,
 }
 
 /// Answers end with the end token.
@@ -65,6 +67,7 @@ impl World {
                 vector: None,
                 outcomes: Vec::new(),
                 device_failures: 0,
+                forged: false,
             });
             let at = Tick(self.random.below(6_000_000));
             self.later(at, Happening::Submit(index));

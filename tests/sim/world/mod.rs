@@ -2,27 +2,28 @@
 
 mod checks;
 mod clients;
+mod forger;
 pub mod model;
 mod network;
-mod outages;
 pub mod processes;
 
 use clients::Client;
 use model::Model;
 use processes::{Door, Process, Shape};
 use stageline::base::prng::Prng;
-use stageline::base::{ReplicaId, StageIndex, Tick, TokenId};
-use stageline::core::BatchId;
+use stageline::base::{Fault, FaultClass, ReplicaId, SequenceId, StageIndex, Tick, TokenId};
 use stageline::core::machine::{Event, Planted};
 use stageline::core::message::Body;
 use stageline::core::requests::{Candidate, DoorEvent, DoorSetup};
+use stageline::core::{BatchId, Opening};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Things that at least one of CI's seeds must have made happen.
-pub const MARKS: [&str; 24] = [
+pub const MARKS: [&str; 25] = [
     "lost",
     "duplicated",
     "delayed",
@@ -47,6 +48,7 @@ pub const MARKS: [&str; 24] = [
     "shared by two",
     "no room in time",
     "waited for a stage",
+    "forged",
 ];
 
 const LEASE: Duration = Duration::from_secs(3);
@@ -109,6 +111,13 @@ enum Happening {
     Renewal(ReplicaId),
     /// All records show how loaded their replicas are.
     Records,
+    /// A process sees the lease of a replica, and what it states.
+    Sees {
+        to: ReplicaId,
+        replica: ReplicaId,
+    },
+    /// Somebody speaks out of turn.
+    Forge,
 }
 
 pub struct World {
@@ -132,6 +141,9 @@ pub struct World {
     /// When the last message of an ordered stream arrives: (from, to, plane).
     streams: HashMap<(ReplicaId, ReplicaId, u8), Tick>,
     boots: u64,
+    /// The last Open of each sequence.
+    openings: HashMap<SequenceId, Arc<Opening>>,
+    forged_epochs: u32,
     marks: BTreeMap<&'static str, u64>,
     violations: Vec<String>,
     trace: u64,
@@ -156,6 +168,7 @@ impl World {
             microbatches,
             microbatches_away: 1 + random.below(microbatches.into()) as u32,
             lease: LEASE,
+            vocab: model.vocab(),
             row_bytes: 4,
             planted,
         };
@@ -185,6 +198,8 @@ impl World {
             clients: Vec::new(),
             streams: HashMap::new(),
             boots: 0,
+            openings: HashMap::new(),
+            forged_epochs: 0,
             marks: BTreeMap::new(),
             violations: Vec::new(),
             trace: 0,
@@ -200,8 +215,39 @@ impl World {
         world.make_clients(embeds, shape);
         if story == Story::Faults {
             world.plan_outages();
+            if world.random.chance(500) {
+                world.plan_forgeries();
+            }
         }
         world
+    }
+
+    fn plan_outages(&mut self) {
+        for _ in 0..self.random.below(4) {
+            // A door takes its requests with it: less often.
+            let first = u64::from(self.stages > 1 && self.random.chance(800));
+            let stage = (first + self.random.below(u64::from(self.stages) - first)) as StageIndex;
+            let at = Tick(self.random.below(7_000_000));
+            let wait = Duration::from_micros(1000 + self.random.below(6_000_000));
+            if self.random.chance(600) {
+                self.later(at, Happening::Kill(stage));
+            } else {
+                let time = Duration::from_micros(self.random.below(3_000_000));
+                self.later(at, Happening::Drain(stage, time));
+            }
+            // At times the next one is there before the last one goes.
+            let ahead = Duration::from_micros(if self.random.chance(300) { self.random.below(500_000) } else { 0 });
+            self.later(if ahead.is_zero() { at + wait } else { at - ahead }, Happening::Start(stage));
+        }
+        for _ in 0..8 {
+            let at = Tick(self.random.below(9_000_000));
+            self.later(at, Happening::Records);
+        }
+        for _ in 0..self.random.below(3) {
+            let stage = self.random.below(u64::from(self.stages)) as StageIndex;
+            let at = Tick(self.random.below(7_000_000));
+            self.later(at, Happening::Lapse(stage));
+        }
     }
 
     fn mark(&mut self, mark: &'static str) {
@@ -291,10 +337,13 @@ impl World {
             }
             Happening::LeaseOver(replica) => self.lease_over(&replica),
             Happening::Lapse(stage) => self.lapse(stage),
+            Happening::Forge => self.forge(),
+            Happening::Sees { to, replica } => self.sees(&to, &replica),
             Happening::Renewal(replica) => {
                 for process in &mut self.processes {
                     process.blind_to.remove(&replica);
                 }
+                self.show_lease(&replica);
                 self.tell_the_leases();
             }
             Happening::Records => {
@@ -304,6 +353,108 @@ impl World {
                 }
                 self.tell_the_leases();
             }
+        }
+    }
+
+    /// Of the living processes of `stage` that are not about to end, the one that was there first.
+    fn oldest(&self, stage: StageIndex) -> Option<usize> {
+        self.processes.iter().position(|p| p.alive && p.stage() == stage && p.drained_since.is_none())
+    }
+
+    /// A process is no more; the clients of its door hear nothing further.
+    fn die(&mut self, index: usize) {
+        self.processes[index].alive = false;
+        let replica = self.processes[index].replica.clone();
+        let orphans = |client: &&mut Client| client.door.as_ref() == Some(&replica) && client.outcomes.is_empty();
+        for client in self.clients.iter_mut().filter(orphans) {
+            client.outcomes.push(Err(Fault::new(FaultClass::Cancelled, "its door is dead")));
+            client.cancelled = true;
+        }
+    }
+
+    fn drain(&mut self, stage: StageIndex, time: Duration) {
+        let Some(index) = self.oldest(stage) else { return };
+        let replica = self.processes[index].replica.clone();
+        self.processes[index].drained_since = Some(self.now);
+        for candidate in self.leases[usize::from(stage)].iter_mut().filter(|c| c.replica == replica) {
+            candidate.draining = true;
+        }
+        self.door_event(&replica, DoorEvent::Drain);
+        self.stage_event(&replica, Event::Drain);
+        self.tell_the_leases();
+        self.later(self.now + time, Happening::GiveUp(replica));
+    }
+
+    /// A process ends by itself: it gives its lease up.
+    fn exit(&mut self, replica: &ReplicaId) {
+        let Some(index) = self.processes.iter().position(|p| p.replica == *replica && p.alive) else { return };
+        if self.processes[index].stage() > 0 && self.processes[index].machine.live() > 0 {
+            self.violations.push(format!("{replica} ended with sequences that it has not given back"));
+        }
+        self.mark("drained");
+        self.die(index);
+        self.lease_over(replica);
+    }
+
+    fn lease_over(&mut self, replica: &ReplicaId) {
+        self.leases.iter_mut().for_each(|leases| leases.retain(|other| other.replica != *replica));
+        for to in self.live_replicas() {
+            self.stage_event(&to, Event::Gone { replica: replica.clone() });
+        }
+        self.tell_the_leases();
+    }
+
+    /// Each process looks at the leases for itself, so one may take a replica for dead while another does not.
+    fn lapse(&mut self, stage: StageIndex) {
+        let Some(index) = self.oldest(stage) else { return };
+        let replica = self.processes[index].replica.clone();
+        self.mark("lease lapsed");
+        for to in self.live_replicas() {
+            if self.random.chance(300) {
+                continue;
+            }
+            self.stage_event(&to, Event::Gone { replica: replica.clone() });
+            if let Some(process) = self.processes.iter_mut().find(|p| p.replica == to) {
+                process.blind_to.insert(replica.clone());
+            }
+        }
+        self.tell_the_leases();
+        let wait = Duration::from_micros(1000 + self.random.below(4_000_000));
+        self.later(self.now + wait, Happening::Renewal(replica));
+    }
+
+    /// Everyone sees the lease of `replica`, each when its watch tells it.
+    pub fn show_lease(&mut self, replica: &ReplicaId) {
+        for to in self.live_replicas() {
+            self.sees_soon(to, replica.clone());
+        }
+    }
+
+    fn sees_soon(&mut self, to: ReplicaId, replica: ReplicaId) {
+        let late = if self.faults_now() { self.random.below(100_000) } else { 0 };
+        self.later(self.now + Duration::from_micros(late), Happening::Sees { to, replica });
+    }
+
+    fn sees(&mut self, to: &ReplicaId, replica: &ReplicaId) {
+        let blind = self.processes.iter().any(|p| p.replica == *to && p.blind_to.contains(replica));
+        let Some(process) = self.processes.iter().find(|p| p.alive && p.replica == *replica).filter(|_| !blind) else {
+            return;
+        };
+        let (stage, epochs) = (process.stage(), process.machine.epoch_ceiling());
+        self.stage_event(to, Event::Lives { replica: replica.clone(), stage, epochs });
+    }
+
+    fn live_replicas(&self) -> Vec<ReplicaId> {
+        self.processes.iter().filter(|p| p.alive).map(|p| p.replica.clone()).collect()
+    }
+
+    /// Tells every process who lives, as far as it can see.
+    fn tell_the_leases(&mut self) {
+        for to in self.live_replicas() {
+            let Some(process) = self.processes.iter().find(|p| p.replica == to) else { continue };
+            let mut seen = self.leases.clone();
+            seen.iter_mut().for_each(|leases| leases.retain(|c| !process.blind_to.contains(&c.replica)));
+            self.door_event(&to, DoorEvent::Replicas(seen));
         }
     }
 

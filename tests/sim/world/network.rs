@@ -31,6 +31,9 @@ impl World {
     }
 
     pub fn send(&mut self, from: ReplicaId, to: ReplicaId, body: Body) {
+        if let Body::Link(LinkMail::Frame { load: LinkLoad::Open(opening), .. }) = &body {
+            self.openings.insert(opening.sequence, opening.clone());
+        }
         if from == to {
             let happening = Happening::Mail { to, from, body };
             return self.later(self.now + Duration::from_micros(5), happening);

@@ -1,10 +1,11 @@
 //! The stages' processes and their devices.
 
+use super::model::POISON;
 use super::{Happening, LEASE, World};
 use bytes::{Bytes, BytesMut};
 use stageline::base::{Fault, HostTensor, ReplicaId, StageIndex, Tick};
 use stageline::core::link::Room;
-use stageline::core::machine::{Action, Event, StageMachine, StageSetup};
+use stageline::core::machine::{Action, Event, FIRST_EPOCHS, StageMachine, StageSetup};
 use stageline::core::message::{Body, Feedback, LinkLoad, LinkMail, Report};
 use stageline::core::requests::{Candidate, DoorMachine, DoorSetup};
 use stageline::core::{BatchId, Microbatch, Output, Ticket};
@@ -29,6 +30,8 @@ pub struct Process {
     pub output: Option<BytesMut>,
     pub next_ticket: u64,
     pub wake_at: Option<Tick>,
+    /// What its lease states of its links' epochs.
+    pub epochs: u32,
 }
 
 /// The door of a process.
@@ -97,6 +100,8 @@ impl World {
             max_batch_tokens: shape.max_batch_tokens,
             microbatches: shape.microbatches,
             max_batch_delay: shape.delay,
+            vocab: POISON + 1,
+            direct: None,
             window: shape.window(hidden),
             row_bytes_in: if stage == 0 { 4 } else { width },
             row_bytes_out: width,
@@ -111,7 +116,7 @@ impl World {
         let candidate = Candidate { replica: replica.clone(), draining: false, live_sequences: 0 };
         self.leases[usize::from(stage)].insert(0, candidate);
         self.processes.push(Process {
-            replica,
+            replica: replica.clone(),
             alive: true,
             door: (stage == 0).then_some(setup_of_door).map(door),
             drained_since: None,
@@ -123,7 +128,12 @@ impl World {
             output: None,
             next_ticket: 0,
             wake_at: None,
+            epochs: FIRST_EPOCHS,
         });
+        self.show_lease(&replica);
+        for other in self.live_replicas() {
+            self.sees_soon(replica.clone(), other);
+        }
     }
 
     pub fn stage_event(&mut self, at: &ReplicaId, event: Event) {
@@ -135,6 +145,11 @@ impl World {
             self.act(index, action);
         }
         self.check_blocks(index);
+        self.check_memory(index);
+        let epochs = self.processes[index].machine.epoch_ceiling();
+        if std::mem::replace(&mut self.processes[index].epochs, epochs) != epochs {
+            self.show_lease(at);
+        }
         let deadline = self.processes[index].machine.next_deadline();
         self.check_deadline(deadline, at);
         let process = &mut self.processes[index];

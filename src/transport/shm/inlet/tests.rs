@@ -38,7 +38,7 @@ fn frame(n: u64, rows: usize) -> Mail {
         emit: true,
     };
     let load = LinkLoad::Rows { segments: vec![segment], payload: crate::base::HostTensor::tokens(&ids) };
-    Mail { from: me(), body: Body::Link(LinkMail::Frame { epoch: 1, number: n, load }) }
+    Mail { from: me(), stage: 0, body: Body::Link(LinkMail::Frame { epoch: 1, number: n, load }) }
 }
 
 fn push(outlet: &mut Outlet, mail: Mail) -> std::result::Result<(), PushError> {
@@ -79,7 +79,7 @@ fn a_ring_without_room_says_so_until_there_is_some() {
     assert_eq!(push(&mut outlet, frame(99, 1000)), Ok(()));
 
     let Pair { mut inlet, mut outlet, .. } = pair(1 << 20);
-    let hello = || Mail { from: me(), body: Body::Link(LinkMail::Hello { epoch: 1 }) };
+    let hello = || Mail { from: me(), stage: 0, body: Body::Link(LinkMail::Hello { epoch: 1 }) };
     let sent = (1..).take_while(|_| push(&mut outlet, hello()).is_ok()).count();
     assert_eq!(sent, SLOTS as usize, "descriptors are bounded too");
     while inlet.next().unwrap().is_some() {}
@@ -99,7 +99,7 @@ fn payloads_outlive_both_ends() {
 fn mail_of_another_sender_or_plane_is_left_out() {
     let Pair { mut inlet, mut outlet, .. } = pair(64 << 10);
     let other = Mail { from: ReplicaId::new("other", 2), ..frame(1, 1) };
-    let order = Mail { from: me(), body: Body::FeedbackAck { number: 1 } };
+    let order = Mail { from: me(), stage: 0, body: Body::FeedbackAck { number: 1 } };
     for mail in [other, order, frame(2, 1)] {
         push(&mut outlet, mail).unwrap();
     }

@@ -1,0 +1,55 @@
+//! What tests break on purpose.
+
+/// Defects that a test can plant: each breaks one rule of the protocol, and a checker must turn red.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Planted {
+    /// None.
+    #[default]
+    None,
+    /// Blocks are freed although a batch with the sequence's rows is still on the device.
+    FreeWhileBusy,
+    /// A closed sequence is forgotten at once, so that a late Open brings it back.
+    ForgetTombstone,
+    /// Neither a hole in a link's numbers nor a gap in a sequence's rows is noticed.
+    IgnoreGap,
+    /// A sender never asks what became of its frames.
+    NeverProbe,
+    /// Nobody minds that a replica of a request's path is dead.
+    IgnoreDeath,
+    /// The credit of dropped rows is not given back.
+    KeepCredit,
+    /// A failed batch is not run again and nobody is told.
+    SwallowFailure,
+    /// A Close is not passed on.
+    StopClose,
+    /// Feedback is sent once and forgotten.
+    ForgetFeedback,
+    /// The door takes a token at any position.
+    AcceptAnyPosition,
+    /// The door opens new attempts at a replica that is about to end.
+    OpenAtDraining,
+    /// A stage that is told to give its sequences back keeps them.
+    KeepWhenToldToGiveBack,
+    /// A link's mail counts, whoever sends it.
+    HearStrangers,
+    /// A Hello of any epoch counts.
+    TakeAnyEpoch,
+    /// A sender whose Hello is below the receiver's epoch is not told so.
+    LeaveBehind,
+    /// An Open counts, whatever its door.
+    OpenForAnyDoor,
+    /// An Open that is ahead of its door's lease is not kept.
+    ForgetEarlyOpen,
+    /// Rows count, whichever way they come.
+    TakeAnyRows,
+    /// A CloseNow counts, whoever sends it.
+    CloseForAnyone,
+    /// Doors that hold no lease are told too.
+    TellAnyone,
+    /// Closed sequences are remembered without a bound.
+    KeepTombstones,
+    /// The door believes every replica's reports.
+    BelieveAnyone,
+    /// Ids beyond the vocabulary count.
+    TakeAnyId,
+}
