@@ -330,4 +330,10 @@ async fn with_the_shipped_users_the_pipeline_is_whole_and_nobody_speaks_for_anot
         assert_eq!(answer["token_ids"], json!(right_ids(20)), "{subject}");
     }
     assert_eq!(forger.denied.load(SeqCst), 0);
+    let digest = &forger.records[0].manifest;
+    for (manifest, status) in [(&digest[..8], 200), (digest, 200), ("00000000", 421), ("0000000g", 400)] {
+        let answer = cluster.place(0).send(&json!({"tokens": PROMPT, "max_tokens": 1, "manifest": manifest})).await;
+        assert_eq!(answer.status(), status, "{manifest}");
+        assert!(status != 421 || answer.text().await.expect("words").contains(digest.as_str()));
+    }
 }

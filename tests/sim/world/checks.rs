@@ -11,8 +11,8 @@ use stageline::core::{Member, Work};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-/// Closed sequences of one door, of another, and a handful of peers.
-const MOST_REMEMBERED: usize = 8192 + 200;
+/// Closed sequences of one door, of others, and a handful of peers.
+const MOST_REMEMBERED: usize = 8192 + 2000;
 
 impl World {
     /// What is on the device must not be free: another sequence could be given it.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Closes of one flood: more than a stage may remember of one door.
-const FLOOD: u64 = 9_000;
+const FLOOD: u64 = 12_000;
 /// A token that no vocabulary holds.
 const NO_TOKEN: TokenId = u32::MAX;
 
