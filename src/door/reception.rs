@@ -173,7 +173,8 @@ mod tests {
     /// A reception of a model of 8 tokens.
     fn reception(desk: mpsc::Sender<(Submission, oneshot::Receiver<()>)>) -> Reception {
         let (_ready, readiness) = watch::channel(Readiness::Ready);
-        let terms = Terms { max_model_len: 8, default_max_tokens: 1, longest: Duration::from_secs(60), embeds: true };
+        let (longest, manifest) = (Duration::from_secs(60), String::new());
+        let terms = Terms { max_model_len: 8, default_max_tokens: 1, longest, embeds: true, manifest };
         Reception::new(terms, text(), desk, readiness, (Instant::now(), 1))
     }
 

@@ -43,6 +43,7 @@ fn right() -> Vec<(&'static str, Vec<u8>)> {
         seed: Some(u64::MAX),
         stop: vec!["\n\n".into(), "é".into()],
         top_logits: 4,
+        ..Default::default()
     };
     let tensor = pb::Tensor { element: 1, rows: 2, columns: 3, data: vec![1; 24].into() };
     let run = pb::RunRequest { input: Some(tensor), top_logits: 3, stage: Some(0) };

@@ -28,6 +28,7 @@ mod mixed;
 #[allow(dead_code, reason = "tests/cuda looks at how a process ends")]
 mod pipelines;
 mod places;
+#[allow(dead_code, reason = "tests/edges looks at memory")]
 mod programs;
 mod replicas;
 mod served;

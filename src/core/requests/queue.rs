@@ -204,6 +204,7 @@ mod tests {
                 microbatches_away: 1,
                 lease: Duration::from_secs(3),
                 row_bytes: 4,
+                vocab: 100,
                 planted: Planted::None,
             };
             let mut counter = Self { door: DoorMachine::new(at(0), setup), me, ended: Vec::new() };
