@@ -18,7 +18,7 @@ pub fn is_short(file: &File) -> Vec<Finding> {
 const EMPTY_WORDS: [&str; 8] = ["util", "helper", "manager", "handler", "processor", "context", "data", "info"];
 
 /// Names that a trait of another crate demands.
-const FOREIGN: [&str; 1] = ["ConnectInfo"];
+const FOREIGN: [&str; 2] = ["ConnectInfo", "Data"];
 
 fn is_empty_word(word: &str) -> bool {
     let word = word.to_ascii_lowercase();
