@@ -3,7 +3,6 @@
 use super::visit::Visit;
 use axum::body::{Body, Bytes};
 use http_body::{Body as _, Frame, SizeHint};
-use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -16,8 +15,10 @@ use std::task::{Context, Poll};
 pub(super) struct Delivery {
     body: Body,
     visit: Arc<Visit>,
-    /// Pieces that the body has given and the connection has not taken.
-    ahead: VecDeque<Frame<Bytes>>,
+    /// The last byte, whose piece has been taken but for it.
+    last: Option<Bytes>,
+    /// What follows that piece, as far as it was there at once.
+    ahead: Option<Frame<Bytes>>,
     ended: bool,
     by_window: bool,
 }
@@ -25,10 +26,13 @@ pub(super) struct Delivery {
 impl Delivery {
     pub(super) fn new(body: Body, visit: Arc<Visit>, by_window: bool) -> Self {
         let ended = body.is_end_stream();
-        Self { body, visit, ahead: VecDeque::new(), ended, by_window }
+        Self { body, visit, last: None, ahead: None, ended, by_window }
     }
 
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        if let Some(frame) = self.ahead.take() {
+            return Poll::Ready(Some(Ok(frame)));
+        }
         if self.ended {
             return Poll::Ready(None);
         }
@@ -43,8 +47,8 @@ impl http_body::Body for Delivery {
     type Error = axum::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        if let Some(frame) = self.ahead.pop_front() {
-            return Poll::Ready(Some(Ok(frame)));
+        if let Some(byte) = self.last.take() {
+            return Poll::Ready(Some(Ok(Frame::data(byte))));
         }
         let piece = match self.poll_body(cx) {
             Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
@@ -63,24 +67,24 @@ impl http_body::Body for Delivery {
             Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(error))),
             Poll::Ready(Some(Ok(frame))) => {
                 let last = frame.is_trailers();
-                self.ahead.push_back(frame);
+                self.ahead = Some(frame);
                 last
             }
         };
         let mut piece = piece;
         if last && piece.len() > 1 {
-            let byte = piece.split_off(piece.len() - 1);
-            self.ahead.push_front(Frame::data(byte));
+            self.last = Some(piece.split_off(piece.len() - 1));
         }
         Poll::Ready(Some(Ok(Frame::data(piece))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.ahead.is_empty() && (self.ended || !self.by_window && self.body.is_end_stream())
+        self.last.is_none() && self.ahead.is_none() && (self.ended || !self.by_window && self.body.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
-        let ahead: u64 = self.ahead.iter().filter_map(|frame| frame.data_ref()).map(|data| data.len() as u64).sum();
+        let ahead = self.ahead.as_ref().and_then(|frame| frame.data_ref()).map_or(0, Bytes::len);
+        let ahead = (self.last.as_ref().map_or(0, Bytes::len) + ahead) as u64;
         let mut hint = self.body.size_hint();
         hint.set_lower(hint.lower() + ahead);
         if let Some(upper) = hint.upper() {

@@ -162,10 +162,7 @@ mod tests {
             assert!(unknown.starts_with("there is no field `promt`"), "{kind:?}");
             assert_eq!(input(kind, r#"{"prompt": "{\"prompt\": 1}"}"#), text("{\"prompt\": 1}"), "{kind:?}");
         }
-        let deep = format!("{{\"prompt\": {}1{}}}", "[".repeat(1000), "]".repeat(1000));
-        for body in
-            [r#"{"question": "x"}"#, "{\"prompt\": \"x\"", "{\"prompt\": \"x\"} x", "[{\"prompt\": 1}]", "{}", &deep]
-        {
+        for body in [r#"{"question": "x"}"#, "{\"prompt\": \"x\"", "{\"prompt\": \"x\"} x", "[{\"prompt\": 1}]", "{}"] {
             for kind in others.map(Some).into_iter().chain([None]) {
                 assert_eq!(input(kind, body), text(body), "{kind:?}");
             }
