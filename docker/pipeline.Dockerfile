@@ -4,5 +4,6 @@
 ARG BASE=stageline:cpu
 # hadolint ignore=DL3006
 FROM $BASE
-# A stage reads its own shard alone: an image of one stage is made from a copy of the folder without the others'.
+# A stage reads pipeline.json and its own shard alone, stage 0 the tokenizer's files too: an image of one stage is made from a copy
+# of the folder with just these.
 COPY . /pipeline/

@@ -158,7 +158,10 @@ impl Site {
 
     fn text(&self) -> anyhow::Result<Arc<TextModel>> {
         let begun = std::time::Instant::now();
-        let text = TextModel::open(&self.blueprint.dir, &self.blueprint.spec).map_err(said)?;
+        let text = TextModel::open(&self.blueprint.files, &self.blueprint.spec).map_err(said)?;
+        for warning in text.warnings() {
+            tracing::warn!("{warning}");
+        }
         tracing::info!(ms = begun.elapsed().as_millis() as u64, "tokenizer ready");
         Ok(Arc::new(text))
     }

@@ -69,7 +69,7 @@ async fn in_a_process_each(config: UpConfig, nats: NatsConfig, logging: LoggingC
 /// The pipeline folder itself, or one made of the model folder, which goes with the second value.
 fn pipeline_folder(config: &UpConfig) -> anyhow::Result<(PathBuf, Option<Scratch>)> {
     let source = &config.source;
-    if PipelineFolder::is_at(&source.folder) {
+    if PipelineFolder::is_at(&source.folder).map_err(said)? {
         return Ok((source.folder.clone(), None));
     }
     let scratch = Scratch(std::env::temp_dir().join(format!("stageline-up-{}", std::process::id())));

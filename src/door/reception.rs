@@ -138,6 +138,7 @@ mod tests {
     use super::*;
     use crate::door::ChatMessage;
     use crate::model::{BertSpec, ModelSpec};
+    use crate::shard::Files;
 
     const TOKENIZER: &str = r#"{"version": "1.0", "pre_tokenizer": {"type": "Whitespace"}, "added_tokens": [],
         "model": {"type": "WordLevel", "vocab": {"a": 0, "?": 1}, "unk_token": "?"}}"#;
@@ -148,7 +149,8 @@ mod tests {
         let (layers, hidden, intermediate, heads) = (1, 8, 8, 1);
         let (vocab, type_vocab, max_positions, norm_eps) = (2, 2, 8, 1e-12);
         let spec = BertSpec { layers, hidden, intermediate, heads, vocab, type_vocab, max_positions, norm_eps };
-        Arc::new(TextModel::open(dir.path(), &ModelSpec::Bert(spec)).unwrap())
+        let files = Files::of_model(dir.path()).unwrap();
+        Arc::new(TextModel::open(&files, &ModelSpec::Bert(spec)).unwrap())
     }
 
     #[tokio::test]

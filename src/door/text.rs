@@ -1,22 +1,29 @@
 //! Text to tokens and back, as the model's own files say: tokenizer.json, the chat template, the end tokens.
 
-use crate::base::limits::{MAX_CONFIG_BYTES, MAX_TOKENIZER_BYTES};
-use crate::base::{Fault, FaultClass, TokenId};
+use crate::base::limits::MAX_TOKENIZER_BYTES;
+use crate::base::{Fault, TokenId};
 use crate::door::Input;
 use crate::door::chat::ChatTemplate;
 use crate::model::ModelSpec;
+use crate::shard::Files;
 use bound::Bound;
+use ends::Ends;
 use pieces::{Pieces, Unfolding};
-use serde_json::{Map, Value};
-use std::io::Read;
-use std::path::Path;
+use special::SpecialTokens;
 use std::sync::Arc;
 use stops::Stops;
+use templates::Found;
 use tokenizers::Tokenizer;
 
+mod agree;
 mod bound;
+mod ends;
 mod pieces;
+mod special;
 mod stops;
+mod templates;
+
+const TOKENIZER: &str = "tokenizer.json";
 
 pub use stops::Piece;
 
@@ -28,36 +35,58 @@ const MAY_BE_LEFT_OUT: usize = 16;
 pub struct TextModel {
     tokenizer: Tokenizer,
     bound: Bound,
-    /// Absent where the model has no template: then a conversation is refused.
-    template: Option<ChatTemplate>,
+    /// Or why conversations are refused.
+    template: Result<ChatTemplate, String>,
     /// Absent where the model encodes: then there is no text to make.
     pieces: Option<Pieces>,
     eos: Vec<TokenId>,
     vocab: usize,
+    warnings: Vec<String>,
 }
 
 impl TextModel {
-    /// Opens the text files of the model or pipeline folder `dir`: tokenizer.json, and if they are there
-    /// tokenizer_config.json, chat_template.jinja and generation_config.json. A tokenizer's padding and truncation are
-    /// switched off.
+    /// Opens the text files of a model or a pipeline: tokenizer.json, and if they are there tokenizer_config.json,
+    /// special_tokens_map.json, generation_config.json and those with the chat template. A tokenizer's padding and
+    /// truncation are switched off. Where two files disagree, [`Self::warnings`] says which is used.
     ///
     /// # Errors
-    /// `Unavailable`, naming the file and what is wrong with it.
-    pub fn open(dir: &Path, spec: &ModelSpec) -> Result<Self, Fault> {
-        let path = dir.join("tokenizer.json");
-        let file = read(&path, MAX_TOKENIZER_BYTES)?.ok_or_else(|| broken(&path, "it is not there"))?;
-        let mut tokenizer = Tokenizer::from_bytes(file).map_err(|e| broken(&path, e))?;
+    /// `InvalidRequest`, naming the file and what is wrong with it.
+    pub fn open(files: &Files, spec: &ModelSpec) -> Result<Self, Fault> {
+        let file = files.bytes(TOKENIZER, MAX_TOKENIZER_BYTES)?.ok_or_else(|| files.absent(TOKENIZER))?;
+        let unusable = |error: tokenizers::Error| files.wrong(TOKENIZER, &format!("cannot be used: {error}"));
+        let mut tokenizer = Tokenizer::from_bytes(file).map_err(unusable)?;
         tokenizer.with_padding(None);
-        tokenizer.with_truncation(None).map_err(|e| broken(&path, e))?;
+        tokenizer.with_truncation(None).map_err(unusable)?;
+
+        let mut warnings = Vec::new();
+        let config = files.object(special::CONFIG)?.unwrap_or_default();
+        let special = SpecialTokens::read(files, &config, |token| tokenizer.token_to_id(token).is_some())?;
+        agree::add_tokens(&mut tokenizer, &special, &config, &mut warnings)?;
+        warnings.extend(agree::disputes(&tokenizer, &special, &config));
         let (pieces, eos) = match spec {
             ModelSpec::Llama(llama) => {
-                let pieces = Pieces::new(&tokenizer).map_err(|e| broken(&path, e))?;
-                (Some(pieces), end_tokens(dir)?.unwrap_or_else(|| llama.eos.clone()))
+                let (config, vocab) = (llama.eos.as_slice(), llama.vocab);
+                let ends = Ends { files, tokenizer: &tokenizer, special: &special, config, vocab };
+                let pieces = Pieces::new(&tokenizer).map_err(|what| files.wrong(TOKENIZER, &what.to_string()))?;
+                (Some(pieces), ends.choose(&mut warnings)?)
             }
             ModelSpec::Bert(_) => (None, Vec::new()),
         };
         let bound = Bound::of(&tokenizer);
-        Ok(Self { tokenizer, bound, template: open_template(dir)?, pieces, eos, vocab: spec.vocab() })
+        let template = match templates::find(files, &config, &mut warnings)? {
+            Found::Nothing(why) => Err(why),
+            Found::Template(source, file) => {
+                warnings.extend(special.disputes(&source));
+                let compiled = ChatTemplate::new(source, special.by_name());
+                Ok(compiled.map_err(|error| files.wrong(file, &format!("cannot be used: {error}")))?)
+            }
+        };
+        Ok(Self { tokenizer, bound, template, pieces, eos, vocab: spec.vocab(), warnings })
+    }
+
+    /// Where the model's files disagree on something that changes tokens, which is used: a line each.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     /// The tokens of `input`, if they can be no more than `most`; a little more than that may come back all the same. Text gets
@@ -71,8 +100,7 @@ impl TextModel {
         let ids = match input {
             Input::Text(text) => self.encode_text(text, most, true)?,
             Input::Chat(messages) => {
-                let without = "this model has no chat template: send `prompt` instead of `messages`";
-                let template = self.template.as_ref().ok_or_else(|| Fault::invalid(without))?;
+                let template = self.template.as_ref().map_err(|why| Fault::invalid(why.as_str()))?;
                 self.encode_text(&template.render(messages)?, most, false)?
             }
             Input::Tokens(ids) if ids.len() > most => {
@@ -120,14 +148,14 @@ impl TextModel {
         }
     }
 
-    /// The tokens that end an answer: `eos_token_id` of generation_config.json, or of config.json where that names none.
+    /// The tokens that end an answer.
     pub fn eos(&self) -> &[TokenId] {
         &self.eos
     }
 
     /// Whether conversations are taken.
     pub fn has_chat_template(&self) -> bool {
-        self.template.is_some()
+        self.template.is_ok()
     }
 
     /// The text of one answer, which ends before the first of `stop`. Of an encoder's "answer" it makes nothing.
@@ -163,70 +191,7 @@ impl TextStream {
     }
 }
 
-/// The chat template of `dir`: chat_template.jinja, or `chat_template` of tokenizer_config.json (a text, or a list of named
-/// ones of which `default` counts).
-fn open_template(dir: &Path) -> Result<Option<ChatTemplate>, Fault> {
-    let config_path = dir.join("tokenizer_config.json");
-    let config = read_object(&config_path)?.unwrap_or_default();
-    let path = dir.join("chat_template.jinja");
-    let (path, source) = match read(&path, MAX_CONFIG_BYTES)? {
-        Some(file) => (path.clone(), String::from_utf8(file).map_err(|e| broken(&path, e))?),
-        None => {
-            let named = |list: &Vec<Value>| list.iter().find(|t| t["name"] == "default").map(|t| t["template"].clone());
-            let source = match config.get("chat_template") {
-                None | Some(Value::Null) => return Ok(None),
-                Some(Value::Array(list)) => named(list).unwrap_or_default(),
-                Some(other) => other.clone(),
-            };
-            let source = source.as_str().ok_or_else(|| broken(&config_path, "its `chat_template` is not a text"))?;
-            (config_path, source.to_string())
-        }
-    };
-    // bos_token, eos_token and so on: a text, or an added token's object.
-    let tokens = config.iter().filter(|(name, _)| name.ends_with("_token")).filter_map(|(name, token)| {
-        let text = token.as_str().or_else(|| token["content"].as_str())?;
-        Some((name.clone(), text.to_string()))
-    });
-    ChatTemplate::new(source, tokens.collect()).map(Some).map_err(|e| broken(&path, e))
-}
-
-/// `eos_token_id` of generation_config.json: one, several, or `None` if the file is not there or names none.
-fn end_tokens(dir: &Path) -> Result<Option<Vec<TokenId>>, Fault> {
-    let path = dir.join("generation_config.json");
-    let value = read_object(&path)?.and_then(|mut config| config.remove("eos_token_id"));
-    let one = |id: &Value| id.as_u64().and_then(|id| TokenId::try_from(id).ok());
-    let ids: Option<Vec<TokenId>> = match value {
-        None | Some(Value::Null) => return Ok(None),
-        Some(Value::Array(ids)) => ids.iter().map(one).collect(),
-        Some(id) => one(&id).map(|id| vec![id]),
-    };
-    ids.map(Some).ok_or_else(|| broken(&path, "its `eos_token_id` is neither a token's number nor a list of them"))
-}
-
-/// The JSON object in the file at `path`, or `None` if there is no such file.
-fn read_object(path: &Path) -> Result<Option<Map<String, Value>>, Fault> {
-    let Some(file) = read(path, MAX_CONFIG_BYTES)? else { return Ok(None) };
-    serde_json::from_slice(&file).map(Some).map_err(|e| broken(path, e))
-}
-
-/// The file at `path`, at most `limit_bytes` long, or `None` if there is none.
-fn read(path: &Path, limit_bytes: u64) -> Result<Option<Vec<u8>>, Fault> {
-    let file = match std::fs::File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(broken(path, error)),
-    };
-    let mut bytes = Vec::new();
-    file.take(limit_bytes + 1).read_to_end(&mut bytes).map_err(|e| broken(path, e))?;
-    match bytes.len() as u64 > limit_bytes {
-        true => Err(broken(path, format!("it is longer than {limit_bytes} bytes"))),
-        false => Ok(Some(bytes)),
-    }
-}
-
-fn broken(path: &Path, what: impl std::fmt::Display) -> Fault {
-    Fault::new(FaultClass::Unavailable, format!("cannot use {}: {what}", path.display()))
-}
-
+#[cfg(test)]
+mod choices;
 #[cfg(test)]
 mod tests;

@@ -9,9 +9,7 @@ mod sentence;
 mod settings;
 
 use crate::base::Fault;
-use crate::base::limits::MAX_CONFIG_BYTES;
-use crate::shard::names::inside;
-use crate::shard::read::read_whole;
+use crate::shard::Files;
 use crate::shard::stranger::check_model_dir;
 use family::Family;
 use serde_json::Value;
@@ -163,11 +161,12 @@ impl ModelSpec {
     /// As [`ModelSpec::parse`]; also if a file cannot be read or pools otherwise than by mean and L2 norm.
     pub fn from_dir(dir: &Path) -> Result<(Self, Value), Fault> {
         check_model_dir(dir)?;
-        let config = read_json(dir, "config.json")?;
+        let files = Files::of_model(dir)?;
+        let config = files.json("config.json")?.ok_or_else(|| files.absent("config.json"))?;
         let spec = Self::parse(&config)
             .map_err(|fault| Fault { message: format!("{}: {}", dir.display(), fault.message), ..fault })?;
         if let Self::Bert(bert) = &spec {
-            sentence::check(dir, bert.hidden)?;
+            sentence::check(&files, bert.hidden)?;
         }
         Ok((spec, config))
     }
@@ -214,11 +213,4 @@ fn implied_type(config: &Value) -> Option<Value> {
     }
     let family = Family::ALL.into_iter().find(|family| family.architectures().contains(&name));
     family.map(|family| family.model_type().into())
-}
-
-/// The JSON file `name` of `dir`.
-fn read_json(dir: &Path, name: &str) -> Result<Value, Fault> {
-    let path = inside(dir, name)?;
-    serde_json::from_slice(&read_whole(&path, MAX_CONFIG_BYTES)?)
-        .map_err(|error| Fault::invalid(format!("{} is not JSON: {error}", path.display())))
 }

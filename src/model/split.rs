@@ -5,8 +5,8 @@ use crate::base::limits::{MAX_CONFIG_BYTES, MAX_TOKENIZER_BYTES};
 use crate::model::checkpoint::Checkpoint;
 use crate::plan::manifest::is_pipeline_name;
 use crate::plan::{self, Balance, Cut, CutOrder, FileEntry, Manifest, StageEntry, cut, even_by_layers};
-use crate::shard::names::{inside, shard_name};
-use crate::shard::read::read_whole;
+use crate::shard::Files;
+use crate::shard::names::shard_name;
 use crate::shard::verify::{TensorDigest, check_file, tensor_digests};
 use crate::shard::write::{NewFile, Piece, WrittenShard, write_shard};
 use std::collections::BTreeMap;
@@ -170,13 +170,21 @@ fn stage_entries(cut: &Cut, shards: &[WrittenShard]) -> Vec<StageEntry> {
     cut.stages.iter().zip(shards).map(entry).collect()
 }
 
+/// Copies what `from` has of them. What could not be read later is refused now.
 fn copy_companions(from: &Path, to: &Path) -> Result<Vec<FileEntry>, Fault> {
+    let files = Files::of_model(from)?;
+    files.expect(TOKENIZER)?;
     let mut entries = Vec::new();
     for (name, limit) in COMPANIONS {
-        if name != TOKENIZER && from.join(name).symlink_metadata().is_err() {
-            continue;
+        let Some(bytes) = files.bytes(name, limit)? else { continue };
+        let broken = if name.ends_with(".json") {
+            serde_json::from_slice::<serde::de::IgnoredAny>(&bytes).err().map(|error| format!("is not JSON: {error}"))
+        } else {
+            std::str::from_utf8(&bytes).err().map(|error| format!("is not UTF-8 text: {error}"))
+        };
+        if let Some(broken) = broken {
+            return Err(files.wrong(name, &format!("{broken}; fetch it again, or mend it")));
         }
-        let bytes = read_whole(&inside(from, name)?, limit)?;
         let mut file = NewFile::create(to, name)?;
         file.write(&bytes)?;
         entries.push(file.finish()?);

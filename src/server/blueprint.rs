@@ -5,9 +5,9 @@ use crate::engine::{Loader, Runner, Setup, load};
 use crate::model::split::{PlanOrder, plan_only};
 use crate::model::{Checkpoint, LayerRange, ModelSpec};
 use crate::plan::Balance;
-use crate::shard::PipelineFolder;
+use crate::shard::{Files, PipelineFolder};
 use sha2::{Digest, Sha256};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -34,8 +34,8 @@ pub struct Blueprint {
     pub digest: [u8; 32],
     /// The model.
     pub spec: ModelSpec,
-    /// Where tokenizer.json and its companions are.
-    pub dir: PathBuf,
+    /// tokenizer.json and its companions.
+    pub files: Files,
     /// The stages.
     pub stages: Vec<StageFacts>,
     source: Source,
@@ -53,7 +53,7 @@ impl Blueprint {
     /// # Errors
     /// `InvalidRequest` that says what is wrong with the folder, or that it has another number of stages.
     pub fn open(dir: &Path, stages: Option<usize>, balance: Balance) -> Result<Self, Fault> {
-        match PipelineFolder::is_at(dir) {
+        match PipelineFolder::is_at(dir)? {
             true => Self::of_pipeline(PipelineFolder::open(dir)?, stages),
             false => Self::of_model(dir, stages, balance),
         }
@@ -68,12 +68,11 @@ impl Blueprint {
     }
 
     fn of_pipeline(folder: PipelineFolder, stages: Option<usize>) -> Result<Self, Fault> {
-        let dir = folder.dir().to_owned();
         let manifest = folder.manifest();
         if let Some(asked) = stages.filter(|asked| *asked != manifest.stages.len()) {
             return Err(Fault::invalid(format!(
                 "{} is cut into {} stages, not {asked}: leave --stages out, or split the model again",
-                dir.display(),
+                folder.dir().display(),
                 manifest.stages.len()
             )));
         }
@@ -86,7 +85,7 @@ impl Blueprint {
             name: manifest.name.clone(),
             digest: manifest.digest(),
             spec: ModelSpec::parse(&manifest.config)?,
-            dir,
+            files: folder.files().clone(),
             stages: facts.collect(),
             source: Source::Pipeline(Arc::new(folder)),
         })
@@ -111,7 +110,7 @@ impl Blueprint {
             name: "embedded".into(),
             digest: Sha256::digest(words.as_bytes()).into(),
             spec: checkpoint.spec.clone(),
-            dir: dir.into(),
+            files: Files::of_model(dir)?,
             stages: facts,
             source: Source::Model(Arc::new(checkpoint)),
         })

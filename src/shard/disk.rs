@@ -30,7 +30,7 @@ impl ShardOnDisk {
             return Err(Fault::invalid(format!("{path}: it has {len} bytes, the manifest says {}", expected.bytes)));
         }
         let header = Header::read(&open)?;
-        let proof = Proof::of_file(path, expected)?;
+        let proof = Proof::of_file(&open, expected)?;
         Ok((Self { file: open.file, path: path.into(), header }, proof))
     }
 

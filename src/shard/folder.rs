@@ -1,11 +1,11 @@
 //! The weights of a Hugging Face folder: one file, or several with an index.
 
 use crate::base::Fault;
-use crate::base::limits::MAX_CONFIG_BYTES;
+use crate::shard::files::Files;
 use crate::shard::header::{Header, TensorEntry};
 use crate::shard::load::TensorBytes;
-use crate::shard::names::{WEIGHTS, WEIGHTS_INDEX, inside};
-use crate::shard::read::{BLOCK_BYTES, OpenFile, filled, read_whole};
+use crate::shard::names::{WEIGHTS, WEIGHTS_INDEX};
+use crate::shard::read::{BLOCK_BYTES, OpenFile, filled};
 use crate::shard::stranger::no_weights;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -39,27 +39,20 @@ impl ModelFolder {
     /// hold tensors of one name that differ.
     pub fn open(dir: &Path) -> Result<Self, Fault> {
         let mut folder = Self { files: Vec::new(), tensors: BTreeMap::new(), absent: BTreeMap::new() };
-        let present = |name: &str| dir.join(name).symlink_metadata().is_ok();
-        if present(WEIGHTS) {
-            folder.add(dir, WEIGHTS)?;
+        let files = Files::of_model(dir)?;
+        if let Some(path) = files.find(WEIGHTS)? {
+            folder.add(path)?;
             return Ok(folder);
         }
-        if !present(WEIGHTS_INDEX) {
-            return Err(Fault::invalid(no_weights(dir)));
+        let Some(index) = files.json(WEIGHTS_INDEX)? else { return Err(Fault::invalid(no_weights(dir))) };
+        let index =
+            Index::deserialize(index).map_err(|error| files.wrong(WEIGHTS_INDEX, &format!("is no index: {error}")))?;
+        let named: BTreeSet<&str> = index.weight_map.values().map(String::as_str).collect();
+        if named.len() > MAX_FILES {
+            return Err(files.wrong(WEIGHTS_INDEX, &format!("names {} files, more than {MAX_FILES}", named.len())));
         }
-        let path = inside(dir, WEIGHTS_INDEX)?;
-        let index: Index = serde_json::from_slice(&read_whole(&path, MAX_CONFIG_BYTES)?)
-            .map_err(|error| Fault::invalid(format!("{}: {error}", path.display())))?;
-        let files: BTreeSet<&str> = index.weight_map.values().map(String::as_str).collect();
-        if files.len() > MAX_FILES {
-            return Err(Fault::invalid(format!(
-                "{} names {} files, more than {MAX_FILES}",
-                path.display(),
-                files.len()
-            )));
-        }
-        for file in files {
-            folder.add(dir, file)?;
+        for file in named {
+            folder.add(files.expect(file)?)?;
         }
         folder.absent = index.weight_map;
         folder.absent.retain(|tensor, _| !folder.tensors.contains_key(tensor));
@@ -67,8 +60,7 @@ impl ModelFolder {
     }
 
     /// Adds a file.
-    fn add(&mut self, dir: &Path, name: &str) -> Result<(), Fault> {
-        let path = inside(dir, name)?;
+    fn add(&mut self, path: PathBuf) -> Result<(), Fault> {
         let open = OpenFile::open(&path)?;
         let header = Header::read(&open)?;
         let (number, file) = (self.files.len(), open.file);

@@ -4,7 +4,7 @@ use crate::base::Fault;
 use crate::plan::FileEntry;
 use crate::shard::header::{Header, TensorShape};
 use crate::shard::read::{BLOCK_BYTES, OpenFile, fault_at, filled};
-use crate::shard::verify::check_file;
+use crate::shard::verify::check_open;
 use crate::shard::write::hex;
 use bytes::Bytes;
 use safetensors::Dtype;
@@ -40,13 +40,14 @@ pub struct ShardFile {
 pub struct Proof(JoinHandle<Result<(), Fault>>);
 
 impl Proof {
-    /// Has a thread read the file at `path` by itself, to prove it (see [`check_file`]).
+    /// Has a thread read the open file by itself, to prove it (see [`check_open`]).
     ///
     /// # Errors
     /// `InvalidRequest` if the thread cannot be started.
-    pub(crate) fn of_file(path: &Path, expected: &FileEntry) -> Result<Self, Fault> {
-        let (owned, expected) = (PathBuf::from(path), expected.clone());
-        Self::start(path, move || check_file(&owned, &expected))
+    pub(crate) fn of_file(open: &OpenFile<'_>, expected: &FileEntry) -> Result<Self, Fault> {
+        let (path, len, expected) = (PathBuf::from(open.path), open.len, expected.clone());
+        let file = open.file.try_clone().map_err(|error| fault_at(open.path, "cannot read", &error))?;
+        Self::start(open.path, move || check_open(&OpenFile { file, path: &path, len }, &expected))
     }
 
     fn start(path: &Path, prove: impl FnOnce() -> Result<(), Fault> + Send + 'static) -> Result<Self, Fault> {

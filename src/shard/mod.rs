@@ -4,6 +4,7 @@
 //! allocated for it, and a shard's bytes with the manifest's SHA-256 before anyone computes with them.
 
 pub mod disk;
+pub mod files;
 pub mod folder;
 pub mod header;
 pub mod load;
@@ -15,6 +16,7 @@ pub mod verify;
 pub mod write;
 
 pub use disk::ShardOnDisk;
+pub use files::Files;
 pub use folder::ModelFolder;
 pub use header::{Header, TensorEntry, TensorShape};
 pub use load::{Proof, ShardFile, TensorBytes};

@@ -1,28 +1,34 @@
 //! A pipeline folder: a manifest and the files it names.
 
 use crate::base::Fault;
-use crate::base::limits::{MAX_CONFIG_BYTES, MAX_TOKENIZER_BYTES};
+use crate::base::limits::MAX_CONFIG_BYTES;
 use crate::plan::{FileEntry, Manifest};
 use crate::shard::disk::ShardOnDisk;
+use crate::shard::files::Files;
 use crate::shard::header::Header;
 use crate::shard::load::{Proof, ShardFile};
-use crate::shard::names::inside;
-use crate::shard::read::{OpenFile, read_whole};
-use crate::shard::write::hex;
-use sha2::{Digest, Sha256};
+use crate::shard::read::{OpenFile, unreadable};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 /// A folder that `split` wrote, its manifest read and checked.
 #[derive(Clone, Debug)]
 pub struct PipelineFolder {
-    dir: PathBuf,
+    files: Files,
     manifest: Manifest,
 }
 
 impl PipelineFolder {
-    /// Whether `dir` holds a manifest (and not, say, a model).
-    pub fn is_at(dir: &Path) -> bool {
-        dir.join(Manifest::FILE).is_file()
+    /// Whether `dir` holds a manifest (and not, say, a model), be it one that cannot be read.
+    ///
+    /// # Errors
+    /// `InvalidRequest` if nobody can say.
+    pub fn is_at(dir: &Path) -> Result<bool, Fault> {
+        match dir.join(Manifest::FILE).symlink_metadata() {
+            Ok(_) => Ok(true),
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(false),
+            Err(error) => Err(unreadable(&dir.join(Manifest::FILE), &error)),
+        }
     }
 
     /// Reads and checks the manifest of `dir`, and that every file it names is there with its length.
@@ -30,48 +36,60 @@ impl PipelineFolder {
     /// # Errors
     /// `InvalidRequest` that says what is missing or wrong.
     pub fn open(dir: &Path) -> Result<Self, Fault> {
-        Self::open_with(dir, |_| true)
+        let folder = Self::read(dir)?;
+        let manifest = &folder.manifest;
+        folder.check_lengths(manifest.stages.iter().map(|stage| &stage.shard).chain(&manifest.files))?;
+        Ok(folder)
     }
 
-    /// As [`Self::open`] for whoever serves `stage`: the other stages' shards may be elsewhere.
+    /// As [`Self::open`] for whoever serves `stage`: the other stages' shards may be elsewhere, and but for stage 0, where
+    /// text comes in and out, the other files too.
     ///
     /// # Errors
     /// As [`Self::open`].
     pub fn open_for(dir: &Path, stage: usize) -> Result<Self, Fault> {
-        Self::open_with(dir, |other| other == stage)
+        let folder = Self::read(dir)?;
+        let manifest = &folder.manifest;
+        let texts = if stage == 0 { manifest.files.as_slice() } else { &[] };
+        folder.check_lengths(manifest.stages.get(stage).map(|stage| &stage.shard).into_iter().chain(texts))?;
+        Ok(folder)
     }
 
-    fn open_with(dir: &Path, is_needed: impl Fn(usize) -> bool) -> Result<Self, Fault> {
-        if !Self::is_at(dir) {
-            return Err(Fault::invalid(format!(
+    fn read(dir: &Path) -> Result<Self, Fault> {
+        let bytes = Files::of_model(dir)?.bytes(Manifest::FILE, MAX_CONFIG_BYTES)?.ok_or_else(|| {
+            Fault::invalid(format!(
                 "{} is not a pipeline folder: it holds no {}; make one with `stageline split`",
                 dir.display(),
                 Manifest::FILE
-            )));
-        }
-        let bytes = read_whole(&inside(dir, Manifest::FILE)?, MAX_CONFIG_BYTES)?;
+            ))
+        })?;
         let at = |fault: Fault| Fault { message: format!("{}: {}", dir.display(), fault.message), ..fault };
         let manifest = Manifest::parse(&bytes).map_err(at)?;
-        let folder = Self { dir: dir.into(), manifest };
-        let stages = folder.manifest.stages.iter().enumerate().filter(|(number, _)| is_needed(*number));
-        for entry in stages.map(|(_, stage)| &stage.shard).chain(&folder.manifest.files) {
-            let path = folder.path(entry)?;
-            let len = path.metadata().map(|metadata| metadata.len());
-            if !matches!(len, Ok(len) if len == entry.bytes) {
-                return Err(Fault::invalid(format!(
-                    "{} has {} bytes, the manifest says {}",
-                    path.display(),
-                    len.unwrap_or(0),
-                    entry.bytes
-                )));
+        let stages = manifest.stages.iter().map(|stage| stage.shard.clone());
+        let listed: Vec<FileEntry> = stages.chain(manifest.files.iter().cloned()).collect();
+        Ok(Self { files: Files::of_manifest(dir, &listed), manifest })
+    }
+
+    fn check_lengths<'a>(&self, entries: impl Iterator<Item = &'a FileEntry>) -> Result<(), Fault> {
+        for entry in entries {
+            let path = self.path(entry)?;
+            let len = path.metadata().map_err(|error| unreadable(&path, &error))?.len();
+            if len != entry.bytes {
+                let what = format!("has {len} bytes, the manifest says {}: it is damaged", entry.bytes);
+                return Err(self.files.wrong(&entry.file, &what));
             }
         }
-        Ok(folder)
+        Ok(())
     }
 
     /// The folder.
     pub fn dir(&self) -> &Path {
-        &self.dir
+        self.files.dir()
+    }
+
+    /// The manifest's files: its tokenizer.json and so on, each checked against its SHA-256 as it is read.
+    pub fn files(&self) -> &Files {
+        &self.files
     }
 
     /// The manifest.
@@ -84,7 +102,7 @@ impl PipelineFolder {
     /// # Errors
     /// `InvalidRequest` if there is no such file in the folder.
     pub fn path(&self, entry: &FileEntry) -> Result<PathBuf, Fault> {
-        inside(&self.dir, &entry.file)
+        self.files.expect(&entry.file)
     }
 
     /// Reads and checks the header of the shard of stage `stage`.
@@ -127,20 +145,5 @@ impl PipelineFolder {
         let stages = &self.manifest.stages;
         let entry = stages.get(stage).map(|stage| &stage.shard);
         entry.ok_or_else(|| Fault::invalid(format!("there is no stage {stage}: the pipeline has {}", stages.len())))
-    }
-
-    /// The bytes of one of the manifest's other files (tokenizer.json, …), checked against its SHA-256; `None` if the
-    /// manifest names no such file.
-    ///
-    /// # Errors
-    /// `InvalidRequest` if it cannot be read or is damaged.
-    pub fn file(&self, name: &str) -> Result<Option<Vec<u8>>, Fault> {
-        let Some(entry) = self.manifest.files.iter().find(|entry| entry.file == name) else { return Ok(None) };
-        let path = self.path(entry)?;
-        let bytes = read_whole(&path, MAX_TOKENIZER_BYTES)?;
-        if hex(&Sha256::digest(&bytes)) != entry.sha256 {
-            return Err(Fault::invalid(format!("{} is damaged: its SHA-256 is not the manifest's", path.display())));
-        }
-        Ok(Some(bytes))
     }
 }

@@ -17,6 +17,15 @@ pub(crate) fn fault_at(path: &Path, what: &str, error: &io::Error) -> Fault {
     Fault::invalid(format!("{what} {}: {error}", path.display()))
 }
 
+/// A file that may be there and cannot be opened, and what to do about it.
+pub(crate) fn unreadable(path: &Path, error: &io::Error) -> Fault {
+    let remedy = match error.kind() {
+        io::ErrorKind::PermissionDenied => ": let the user of this process read it",
+        _ => "",
+    };
+    Fault::invalid(format!("cannot open {}: {error}{remedy}", path.display()))
+}
+
 /// An open file and its length, once and for all.
 pub(crate) struct OpenFile<'a> {
     pub(crate) file: File,
@@ -27,7 +36,7 @@ pub(crate) struct OpenFile<'a> {
 impl<'a> OpenFile<'a> {
     /// Opens a regular file.
     pub(crate) fn open(path: &'a Path) -> Result<Self, Fault> {
-        let fault = |error: io::Error| fault_at(path, "cannot open", &error);
+        let fault = |error: io::Error| unreadable(path, &error);
         // Looked at before it is opened: opening a pipe that nobody writes would wait for ever.
         if !path.metadata().map_err(fault)?.is_file() {
             return Err(Fault::invalid(format!("{} is not a file", path.display())));
@@ -49,7 +58,12 @@ impl<'a> OpenFile<'a> {
 /// `InvalidRequest` if it cannot be read or is longer.
 pub fn read_whole(path: &Path, limit: u64) -> Result<Vec<u8>, Fault> {
     let open = OpenFile::open(path)?;
-    let too_long = || Fault::invalid(format!("{} is longer than {limit} bytes", path.display()));
+    let too_long = || {
+        let path = path.display();
+        Fault::invalid(format!(
+            "{path} is longer than {limit} bytes, the most that such a file may have: is it the right one?"
+        ))
+    };
     if open.len > limit {
         return Err(too_long());
     }

@@ -108,7 +108,7 @@ impl Served {
     pub async fn start(model: &str, variant: Variant) -> Self {
         let dir = model_dir(model);
         let blueprint = Blueprint::open(&dir, Some(variant.stages), Balance::Cost).expect("the model can be cut");
-        let text = Arc::new(TextModel::open(&dir, &blueprint.spec).expect("the tokenizer"));
+        let text = Arc::new(TextModel::open(&blueprint.files, &blueprint.spec).expect("the tokenizer"));
         let plan = plan(&blueprint, variant);
         let stages = 0..plan.stages;
         let metrics = Arc::new(Metrics::new(plan.name.clone(), stages.clone()));

@@ -59,10 +59,12 @@ fn weights_that_do_not_fit_the_configuration() {
 #[test]
 fn folders_that_lack_something_or_lie() {
     type Break = fn(&Path);
-    let breaks: [(Break, &str); 8] = [
-        (|m| fs::remove_file(m.join("config.json")).unwrap(), "config.json: No such file"),
+    let breaks: [(Break, &str); 10] = [
+        (|m| fs::create_dir(m.join("chat_template.jinja")).unwrap(), "is not a file, but a folder"),
+        (|m| fs::write(m.join("generation_config.json"), "{").unwrap(), "generation_config.json is not JSON"),
+        (|m| fs::remove_file(m.join("config.json")).unwrap(), "config.json is not there"),
         (|m| fs::write(m.join("config.json"), "{").unwrap(), "config.json is not JSON"),
-        (|m| fs::remove_file(m.join("tokenizer.json")).unwrap(), "tokenizer.json: No such file"),
+        (|m| fs::remove_file(m.join("tokenizer.json")).unwrap(), "tokenizer.json is not there: fetch the model again"),
         (|m| fs::remove_file(m.join("model.safetensors")).unwrap(), "holds neither model.safetensors nor"),
         (|m| fs::write(m.join("model.safetensors"), "short").unwrap(), "too few for a safetensors file"),
         (
@@ -75,9 +77,9 @@ fn folders_that_lack_something_or_lie() {
         (
             |m| {
                 fs::remove_file(m.join("tokenizer.json")).unwrap();
-                std::os::unix::fs::symlink("/etc/hostname", m.join("tokenizer.json")).unwrap();
+                std::os::unix::fs::symlink("../blobs/gone", m.join("tokenizer.json")).unwrap();
             },
-            "leads out of its folder",
+            "is a link to ../blobs/gone, and nothing is there",
         ),
         (
             |m| {
@@ -130,21 +132,27 @@ fn an_index_is_followed_inside_its_folder_only() {
     std::os::unix::fs::symlink(&outside, model.join("link.safetensors")).unwrap();
     fs::create_dir(model.join("deeper")).unwrap();
     fs::copy(&outside, model.join("deeper/model-1.safetensors")).unwrap();
-    for (place, said) in [
-        ("../outside.safetensors", "is not the name of a file in this folder"),
-        (outside.to_str().unwrap(), "is not the name of a file in this folder"),
-        ("deeper/model-1.safetensors", "is not the name of a file in this folder"),
-        ("link.safetensors", "leads out of its folder"),
-        ("deeper", "is not a file"),
-        ("absent.safetensors", "No such file"),
-        ("", "is not the name of a file in this folder"),
-        ("model-2.safetensors", "is missing: the index names it in model-2.safetensors"),
-    ] {
+    let pointed_at = |place: &str| {
         let mut map = map.clone();
         for (_, file) in map.as_object_mut().unwrap().iter_mut().filter(|(_, file)| **file == "model-1.safetensors") {
             *file = json!(place);
         }
         write_index(&model, &map);
+    };
+    // A link of that folder may lead anywhere, as a download cache's do.
+    pointed_at("link.safetensors");
+    tiny::run(&tiny::order(&model, &out, 2)).unwrap();
+    fs::remove_dir_all(&out).unwrap();
+    for (place, said) in [
+        ("../outside.safetensors", "is not the name of a file in this folder"),
+        (outside.to_str().unwrap(), "is not the name of a file in this folder"),
+        ("deeper/model-1.safetensors", "is not the name of a file in this folder"),
+        ("deeper", "is not a file"),
+        ("absent.safetensors", "is not there"),
+        ("", "is not the name of a file in this folder"),
+        ("model-2.safetensors", "is missing: the index names it in model-2.safetensors"),
+    ] {
+        pointed_at(place);
         let fault = Checkpoint::open(&model).unwrap_err();
         assert!(fault.message.contains(said), "{place}: {fault}");
         tiny::run(&tiny::order(&model, &out, 2)).unwrap_err();
@@ -292,19 +300,23 @@ fn a_tied_head_that_is_there_anyway_is_left_out_if_it_is_the_embedding() {
 }
 
 #[test]
-fn whoever_serves_a_stage_needs_no_other_stages_shard() {
-    let (_root, model, out) = root();
+fn whoever_serves_a_stage_needs_no_other_stages_files() {
+    let (root, model, out) = root();
     tiny::run(&tiny::order(&model, &out, 2)).unwrap();
     fs::remove_file(out.join("stage-0.safetensors")).unwrap();
     let blueprint = Blueprint::open_stage(&out, 1).unwrap();
     assert_eq!(blueprint.stages.len(), 2);
     PipelineFolder::open_for(&out, 1).unwrap().load_stage(1, |_| ()).unwrap();
     for fault in [Blueprint::open_stage(&out, 0).unwrap_err(), PipelineFolder::open(&out).unwrap_err()] {
-        assert!(fault.message.contains("stage-0.safetensors: No such file"), "{fault}");
+        assert!(fault.message.contains("stage-0.safetensors is not there"), "{fault}");
     }
-    // What all of them read must be there, whoever asks.
+    // Nor the tokenizer, which only stage 0 reads.
     fs::remove_file(out.join("tokenizer.json")).unwrap();
-    assert!(Blueprint::open_stage(&out, 1).unwrap_err().message.contains("tokenizer.json"));
+    assert_eq!(tiny::names(&out), ["pipeline.json", "stage-1.safetensors"]);
+    Blueprint::open_stage(&out, 1).unwrap();
+    tiny::run(&tiny::order(&model, &root.path().join("again"), 2)).unwrap();
+    fs::remove_file(root.path().join("again/tokenizer.json")).unwrap();
+    assert!(Blueprint::open_stage(&root.path().join("again"), 0).unwrap_err().message.contains("tokenizer.json"));
 }
 
 #[test]
@@ -319,7 +331,7 @@ fn a_damaged_pipeline_is_refused() {
         (|o| flip(&o.join("stage-1.safetensors"), -1), "it is damaged"),
         (|o| flip(&o.join("stage-1.safetensors"), 20), "stage-1.safetensors"),
         (|o| fs::write(o.join("stage-1.safetensors"), "x").unwrap(), "has 1 bytes, the manifest says"),
-        (|o| fs::remove_file(o.join("stage-0.safetensors")).unwrap(), "stage-0.safetensors: No such file"),
+        (|o| fs::remove_file(o.join("stage-0.safetensors")).unwrap(), "stage-0.safetensors is not there"),
         (|o| fs::remove_file(o.join("pipeline.json")).unwrap(), "is not a pipeline folder"),
         (|o| fs::write(o.join("pipeline.json"), "{}").unwrap(), "is not a manifest"),
         (

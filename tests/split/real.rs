@@ -91,8 +91,11 @@ fn both_readers_give_the_models_tensors() {
         assert!(shard.tensor("pooler.dense.weight").is_err());
     }
     assert!(pipeline.load_stage(2, |_| ()).is_err());
-    assert_eq!(pipeline.file("tokenizer.json").unwrap().unwrap(), std::fs::read(dir.join("tokenizer.json")).unwrap());
-    assert_eq!(pipeline.file("absent.json").unwrap(), None);
+    assert_eq!(
+        pipeline.files().bytes("tokenizer.json", u64::MAX - 1).unwrap().unwrap(),
+        std::fs::read(dir.join("tokenizer.json")).unwrap()
+    );
+    assert_eq!(pipeline.files().text("absent.json").unwrap(), None);
 }
 
 #[test]

@@ -1,31 +1,29 @@
 //! How sentence-transformers makes a vector of an encoder's rows: it must be what the head does, mean and L2 norm.
 
-use super::read_json;
 use super::settings::{Settings, shown};
 use crate::base::Fault;
+use crate::shard::Files;
 use serde_json::{Value, json};
-use std::path::Path;
 
-/// Checks the files of `dir` that say so, where they are there; `hidden` is the width of a row.
-pub(super) fn check(dir: &Path, hidden: usize) -> Result<(), Fault> {
-    let pooling = if is_there(dir, "modules.json") {
-        pooling_folder(&read_json(dir, "modules.json")?)?
-    } else {
-        "1_Pooling".into()
+/// Checks the files of a model's folder that say so, where they are there; `hidden` is the width of a row.
+pub(super) fn check(files: &Files, hidden: usize) -> Result<(), Fault> {
+    let pooling = match files.json("modules.json")? {
+        Some(modules) => pooling_folder(&modules)?,
+        None => "1_Pooling".into(),
     };
-    if is_there(&dir.join(&pooling), "config.json") {
-        check_pooling(&read_json(&dir.join(&pooling), "config.json")?, hidden)?;
+    if let Some(folder) = files.folder(&pooling)?
+        && let Some(pooling) = folder.json("config.json")?
+    {
+        check_pooling(&pooling, hidden)?;
     }
-    if is_there(dir, "sentence_bert_config.json") {
-        let file = read_json(dir, "sentence_bert_config.json")?;
+    if let Some(file) = files.json("sentence_bert_config.json")? {
         let mut settings = Settings::of("sentence_bert_config.json", &file)?;
         // Where that library would cut a text silently, a request is refused that is longer than the model's positions.
         settings.inert(&["max_seq_length"]);
         settings.only("do_lower_case", &[json!(false)]);
         settings.finish()?;
     }
-    if is_there(dir, "config_sentence_transformers.json") {
-        let file = read_json(dir, "config_sentence_transformers.json")?;
+    if let Some(file) = files.json("config_sentence_transformers.json")? {
         let mut settings = Settings::of("config_sentence_transformers.json", &file)?;
         // How vectors are compared, and prompts that are used only where a caller names them.
         settings.inert(&["__version__", "model_type", "prompts", "similarity_fn_name"]);
@@ -33,10 +31,6 @@ pub(super) fn check(dir: &Path, hidden: usize) -> Result<(), Fault> {
         settings.finish()?;
     }
     Ok(())
-}
-
-fn is_there(dir: &Path, name: &str) -> bool {
-    dir.join(name).symlink_metadata().is_ok()
 }
 
 /// The folder of the pooling module, after a check that there is nothing but transformer, pooling and normalisation.
@@ -85,6 +79,10 @@ mod tests {
         dir
     }
 
+    fn check_of(dir: &tempfile::TempDir) -> Result<(), Fault> {
+        check(&Files::of_model(dir.path()).unwrap(), 8)
+    }
+
     fn modules(kinds: &[&str]) -> Value {
         let module = |(k, kind): (usize, &&str)| {
             let path = if k == 0 { String::new() } else { format!("{k}_{kind}") };
@@ -98,10 +96,8 @@ mod tests {
         let mean =
             json!({"word_embedding_dimension": 8, "pooling_mode_mean_tokens": true, "pooling_mode_cls_token": false});
         let all = modules(&["Transformer", "Pooling", "Normalize"]);
-        assert!(check(folder(&[]).path(), 8).is_ok());
-        assert!(
-            check(folder(&[("modules.json", all.clone()), ("1_Pooling/config.json", mean.clone())]).path(), 8).is_ok()
-        );
+        assert!(check_of(&folder(&[])).is_ok());
+        assert!(check_of(&folder(&[("modules.json", all.clone()), ("1_Pooling/config.json", mean.clone())])).is_ok());
         let pooled = |config: Value| folder(&[("1_Pooling/config.json", config)]);
         let module = |kinds: &[&str]| folder(&[("modules.json", modules(kinds))]);
         let mut away = all.clone();
@@ -122,13 +118,13 @@ mod tests {
                 "default_prompt_name",
             ),
         ] {
-            let fault = check(folder.path(), 8).unwrap_err();
+            let fault = check_of(&folder).unwrap_err();
             assert!(fault.message.contains(said), "{said}: {fault}");
         }
         let dir = folder(&[(
             "config_sentence_transformers.json",
             json!({"__version__": {}, "similarity_fn_name": "cosine"}),
         )]);
-        assert!(check(dir.path(), 8).is_ok());
+        assert!(check_of(&dir).is_ok());
     }
 }

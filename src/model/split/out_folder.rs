@@ -97,7 +97,7 @@ fn files_to_replace(out: &Path) -> Result<Option<BTreeSet<String>>, Fault> {
     let refuse = |what: String| {
         Fault::invalid(format!("{} is not empty and {what}: nothing was changed; choose another folder", out.display()))
     };
-    if !PipelineFolder::is_at(out) {
+    if !PipelineFolder::is_at(out)? {
         return Err(refuse("holds no pipeline".into()));
     }
     let folder =
