@@ -2,10 +2,8 @@
 
 use crate::cli::table::{Table, bytes, count, percent};
 use crate::model::Checkpoint;
-use crate::model::split::{Plan, PlanOrder, plan_only, write_pipeline};
-use crate::plan::manifest::is_pipeline_name;
+use crate::model::split::{Plan, PlanOrder, pipeline_name, plan_only, write_pipeline};
 use crate::plan::{Balance, Cut, CutStage, Manifest};
-use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use std::io::Write;
@@ -48,8 +46,21 @@ pub fn split(order: &SplitOrder, out: &mut dyn Write) -> anyhow::Result<()> {
         max_num_seqs: order.max_num_seqs,
         max_model_len: order.max_model_len,
     };
-    let plan = plan_only(&checkpoint, &plan_order).map_err(said)?;
-    let name = order.name.clone().map_or_else(|| pipeline_name(&order.model_dir), Ok)?;
+    let mut plan = plan_only(&checkpoint, &plan_order).map_err(said)?;
+    let name = match &order.name {
+        Some(name) => name.clone(),
+        None => {
+            let made = pipeline_name(&order.model_dir).map_err(said)?;
+            if !made.telling {
+                plan.advice.push(format!(
+                    "call it something with --name: {:?} is made of folders that say nothing of the model, and on one \
+                     broker pipelines of one name answer for each other",
+                    made.name
+                ));
+            }
+            made.name
+        }
+    };
     let bar = ProgressBar::new(0);
     let style = ProgressStyle::with_template("writing shards {bar:30} {decimal_bytes}/{decimal_total_bytes} {eta}")?;
     bar.set_style(style);
@@ -70,16 +81,6 @@ pub fn split(order: &SplitOrder, out: &mut dyn Write) -> anyhow::Result<()> {
 /// A fault's words alone: its class speaks to clients of a server.
 pub(crate) fn said(fault: crate::base::Fault) -> anyhow::Error {
     anyhow::Error::msg(fault.message)
-}
-
-/// A pipeline's name made of its model folder's: lower case, `-` for what a name cannot hold.
-fn pipeline_name(model_dir: &Path) -> anyhow::Result<String> {
-    let real = model_dir.canonicalize().with_context(|| format!("cannot open {}", model_dir.display()))?;
-    let folder = real.file_name().map(|name| name.to_string_lossy().to_lowercase()).unwrap_or_default();
-    let legal: String = folder.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(63).collect();
-    let name = legal.trim_matches('-');
-    anyhow::ensure!(is_pipeline_name(name), "{} makes no name for a pipeline; give one", model_dir.display());
-    Ok(name.into())
 }
 
 /// What a split did.
@@ -189,22 +190,4 @@ fn cut_json(cut: &Cut) -> Vec<serde_json::Value> {
         })
     };
     cut.stages.iter().map(stage).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_folder_names_its_pipeline() {
-        let root = tempfile::tempdir().unwrap();
-        for (folder, name) in [("SmolLM2-135M_Instruct", "smollm2-135m-instruct"), ("--Über.x--", "ber-x")] {
-            let dir = root.path().join(folder);
-            std::fs::create_dir(&dir).unwrap();
-            assert_eq!(pipeline_name(&dir).unwrap(), name);
-        }
-        std::fs::create_dir(root.path().join("___")).unwrap();
-        assert!(pipeline_name(&root.path().join("___")).is_err());
-        assert!(pipeline_name(&root.path().join("absent")).is_err());
-    }
 }

@@ -12,8 +12,10 @@ use crate::shard::write::{NewFile, Piece, WrittenShard, write_shard};
 use std::collections::BTreeMap;
 use std::path::Path;
 
+mod name;
 mod out_folder;
 
+pub use name::{MadeName, pipeline_name};
 use out_folder::OutFolder;
 
 /// Files that go with the weights: the tokenizer, and what generation must know. config.json is in the manifest.

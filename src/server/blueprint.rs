@@ -2,7 +2,7 @@
 
 use crate::base::{Fault, StageIndex};
 use crate::engine::{Loader, Runner, Setup, load};
-use crate::model::split::{PlanOrder, plan_only};
+use crate::model::split::{PlanOrder, pipeline_name, plan_only};
 use crate::model::{Checkpoint, LayerRange, ModelSpec};
 use crate::plan::Balance;
 use crate::shard::{Files, PipelineFolder};
@@ -107,7 +107,7 @@ impl Blueprint {
             .collect();
         let words = format!("{} {:?}", checkpoint.config, facts);
         Ok(Self {
-            name: "embedded".into(),
+            name: pipeline_name(dir).map_or_else(|_| "embedded".into(), |made| made.name),
             digest: Sha256::digest(words.as_bytes()).into(),
             spec: checkpoint.spec.clone(),
             files: Files::of_model(dir)?,
