@@ -74,7 +74,10 @@ impl TextModel {
         };
         let bound = Bound::of(&tokenizer);
         let template = match templates::find(files, &config, &mut warnings)? {
-            Found::Nothing(why) => Err(why),
+            Found::Nothing(why) => {
+                warnings.extend(special.disputes(""));
+                Err(why)
+            }
             Found::Template(source, file) => {
                 warnings.extend(special.disputes(&source));
                 let compiled = ChatTemplate::new(source, special.by_name());

@@ -151,7 +151,7 @@ mod tests {
         {
             assert!(!is_telling(vague), "{vague}");
         }
-        for telling in ["tiny", "llama-8b", "bge", "model-of-anna", "facade2"] {
+        for telling in ["tiny", "llama-8b", "bge", "model-of-anna", "facade"] {
             assert!(is_telling(telling), "{telling}");
         }
         assert!(!pipeline_name(Path::new("/tmp")).unwrap().telling);
