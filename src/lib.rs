@@ -12,5 +12,6 @@ pub mod ops;
 pub mod plan;
 pub mod server;
 pub mod shard;
+pub mod template;
 pub mod transport;
 pub mod wire;

@@ -3,7 +3,7 @@
 use crate::{Finding, found, tree::File};
 
 /// The floor of each module under `src`.
-const FLOORS: [(&str, u8); 15] = [
+const FLOORS: [(&str, u8); 16] = [
     ("base", 0),
     ("core", 1),
     ("flow", 1),
@@ -12,6 +12,7 @@ const FLOORS: [(&str, u8); 15] = [
     ("model", 2),
     ("wire", 2),
     ("shard", 2),
+    ("template", 2),
     ("engine", 3),
     ("transport", 3),
     ("server", 4),
@@ -91,7 +92,7 @@ fn first_words(group: &str) -> impl Iterator<Item = String> {
 }
 
 /// Modules that decide: values in, values out.
-const PURE: [&str; 4] = ["base", "core", "flow", "plan"];
+const PURE: [&str; 5] = ["base", "core", "flow", "plan", "template"];
 /// Clocks, I/O and threads, which they take no part in.
 const IMPURE: [&str; 14] = [
     "tokio",

@@ -1,0 +1,126 @@
+//! Filters: what can stand behind `|`. Of Jinja2's, those for web pages and for looking at values are missing: `filesizeformat`,
+//! `pprint`, `random`, `striptags`, `urlencode`, `urlize`, `wordwrap`, `xmlattr`.
+
+use super::access;
+use super::arguments::{Args, needed, printed, used};
+use super::budget::Budget;
+use super::error::Error;
+use super::value::Value;
+use super::{format, json, methods};
+
+mod lists;
+mod numbers;
+mod order;
+mod text;
+
+const NAMES: [&str; 46] = [
+    "abs",
+    "attr",
+    "batch",
+    "capitalize",
+    "center",
+    "count",
+    "d",
+    "default",
+    "dictsort",
+    "e",
+    "escape",
+    "first",
+    "float",
+    "forceescape",
+    "format",
+    "groupby",
+    "indent",
+    "int",
+    "items",
+    "join",
+    "last",
+    "length",
+    "list",
+    "lower",
+    "map",
+    "max",
+    "min",
+    "reject",
+    "rejectattr",
+    "replace",
+    "reverse",
+    "round",
+    "safe",
+    "select",
+    "selectattr",
+    "slice",
+    "sort",
+    "string",
+    "sum",
+    "title",
+    "tojson",
+    "trim",
+    "truncate",
+    "unique",
+    "upper",
+    "wordcount",
+];
+
+/// Whether there is such a filter.
+pub(super) fn exists(name: &str) -> bool {
+    NAMES.contains(&name)
+}
+
+/// `value | name(args)`.
+pub(super) fn apply(name: &str, value: &Value, args: Args, budget: &Budget) -> Result<Value, Error> {
+    match name {
+        "capitalize" | "center" | "e" | "escape" | "forceescape" | "indent" | "lower" | "replace" | "safe"
+        | "string" | "title" | "trim" | "truncate" | "upper" | "wordcount" => {
+            if name == "truncate" && text::is_short(value, &args, budget)? {
+                return Ok(value.clone());
+            }
+            if matches!(name, "indent" | "truncate") && value.as_text().is_none() {
+                used(value)?;
+                return Err(Error::invalid(format!("{name} needs a string, not {}", value.type_name())));
+            }
+            let text = printed(value, budget)?;
+            budget.look(text.len())?;
+            text::apply(name, &text, args, budget)
+        }
+        "abs" | "float" | "int" | "round" | "sum" => numbers::apply(name, value, args, budget),
+        "dictsort" | "groupby" | "max" | "min" | "sort" | "unique" => order::apply(name, value, args, budget),
+        "format" => {
+            let text = printed(value, budget)?;
+            let values = match args.named.is_empty() {
+                true => budget.sequence(super::value::Kind::Tuple, args.positional)?,
+                false => named(args, budget)?,
+            };
+            format::percent(&text, &values, budget)
+        }
+        "tojson" => json::tojson(value, args, budget),
+        "default" | "d" => {
+            let [other, also_false] = args.bind(name, ["default_value", "boolean"])?;
+            let replaced = matches!(value, Value::Undefined(_))
+                || (also_false.is_some_and(|also| also.is_true()) && !value.is_true());
+            match (replaced, other) {
+                (false, _) => Ok(value.clone()),
+                (true, Some(other)) => Ok(other),
+                (true, None) => budget.text(""),
+            }
+        }
+        "attr" => {
+            let [attribute] = args.bind(name, ["name"])?;
+            let attribute = printed(&needed(attribute, name, "name")?, budget)?;
+            // The items of a dict are none of its attributes.
+            let is_item = matches!(value, Value::Dict(_)) && !methods::exists(value, &attribute);
+            match is_item {
+                true => Ok(Value::undefined(format!("'dict object' has no attribute '{attribute}'"))),
+                false => access::attribute(value, &attribute, budget),
+            }
+        }
+        _ if exists(name) => budget.deeper(|| lists::apply(name, value, args, budget)),
+        _ => Err(Error::invalid(format!("there is no filter `{name}`"))),
+    }
+}
+
+/// The named arguments as a dict.
+fn named(args: Args, budget: &Budget) -> Result<Value, Error> {
+    let entries = args.named.into_iter().map(|(name, value)| (Value::Text(name), value)).collect();
+    Ok(Value::Dict(std::rc::Rc::new(super::value::Dict::new(entries, budget)?)))
+}
