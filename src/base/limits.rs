@@ -10,6 +10,14 @@ pub const MAX_SAFETENSORS_HEADER_BYTES: u64 = 100_000_000;
 pub const MAX_CONFIG_BYTES: u64 = 16 << 20;
 /// Largest tokenizer.json read, in bytes.
 pub const MAX_TOKENIZER_BYTES: u64 = 256 << 20;
+/// Highest id of a token. The largest public vocabularies have half as many.
+pub const MAX_TOKEN_ID: u64 = (1 << 21) - 1;
+/// Longest token, in bytes.
+pub const MAX_TOKEN_BYTES: usize = 4096;
+/// Most bytes of all tokens of a vocabulary.
+pub const MAX_VOCAB_BYTES: usize = 64 << 20;
+/// Longest word that a WordPiece tokenizer may cut, in characters; longer ones are unknown as a whole.
+pub const MAX_WORD_CHARS: u64 = 256;
 /// Most stop strings of a request, and the longest of them in bytes.
 pub const MAX_STOP_STRINGS: usize = 16;
 /// Longest stop string, in bytes.
@@ -18,8 +26,16 @@ pub const MAX_STOP_BYTES: usize = 256;
 pub const MAX_TOP_LOGITS: u32 = 20;
 /// Longest prompt that a chat template may lay out, in bytes.
 pub const MAX_PROMPT_BYTES: usize = 16 << 20;
-/// Most steps that a chat template may take for one conversation (a step is one of minijinja's instructions).
+/// Largest chat template, in bytes.
+pub const MAX_TEMPLATE_BYTES: usize = 256 << 10;
+/// Most steps that a chat template may take for one conversation (a step is a part of an expression, or 256 bytes worked through).
 pub const MAX_TEMPLATE_STEPS: u64 = 1_000_000;
+/// Bytes of values that a chat template may make for a conversation without text.
+pub const TEMPLATE_BYTES: usize = 32 << 20;
+/// How many it may make more for each byte of the conversation's text.
+pub const TEMPLATE_BYTES_A_BYTE: usize = 16;
+/// Most JSON values of a conversation beside its texts: of tools, tool calls and so on.
+pub const MAX_CHAT_VALUES: usize = 100_000;
 /// Highest temperature.
 pub const MAX_TEMPERATURE: f32 = 100.0;
 /// Repetition penalties: beyond these nothing of the model's logits would be left.

@@ -6,7 +6,7 @@ use crate::cli::pipeline::{Site, finish, read_answer};
 use crate::cli::split::said;
 use crate::cli::table::{Table, count, percent};
 use crate::config::{DemoConfig, LoggingConfig, NatsConfig, SourceConfig};
-use crate::door::{ChatMessage, Input, Intake, Request};
+use crate::door::{ChatMessage, Conversation, Input, Intake, Request};
 use crate::plan::Balance;
 use crate::server::StageFacts;
 use crate::transport::HopKind;
@@ -54,7 +54,7 @@ async fn embedded(site: &Site, facts: &[StageFacts]) -> anyhow::Result<()> {
     let begun = Instant::now();
     let busy = serving.usage.busy_in_all();
     let answers = PROMPTS.iter().enumerate().map(|(index, prompt)| {
-        let chat = vec![ChatMessage { role: "user".into(), content: (*prompt).into() }];
+        let chat = Conversation::of(vec![ChatMessage::new("user", *prompt)]);
         let request =
             Request { max_tokens: Some(MAX_TOKENS), ..Request::new(format!("demo-{index}"), Input::Chat(chat)) };
         let (reception, line) = (reception.clone(), screen.line(index));

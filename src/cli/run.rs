@@ -4,7 +4,7 @@ use crate::cli::pipeline::{Outcome, Site, finish, read_answer};
 use crate::cli::split::said;
 use crate::config::RunConfig;
 use crate::core::Observed;
-use crate::door::{ChatMessage, Input, Intake};
+use crate::door::{ChatMessage, Conversation, Input, Intake};
 use anyhow::Context;
 use futures::stream::{FuturesOrdered, StreamExt};
 use serde_json::json;
@@ -25,7 +25,7 @@ pub async fn run(config: RunConfig) -> anyhow::Result<ExitCode> {
     let mut answers = FuturesOrdered::new();
     for (index, prompt) in prompts.into_iter().enumerate() {
         let input = if config.chat {
-            Input::Chat(vec![ChatMessage { role: "user".into(), content: prompt }])
+            Input::Chat(Conversation::of(vec![ChatMessage::new("user", prompt)]))
         } else {
             Input::Text(prompt)
         };

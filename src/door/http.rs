@@ -30,6 +30,7 @@ mod delivery;
 mod fields;
 mod framing;
 mod go_duration;
+mod messages;
 mod opening;
 mod parse;
 pub(in crate::door) mod refusal;

@@ -1,8 +1,10 @@
 //! Floor 4: where requests enter and answers leave.
 
+mod apart;
 mod call;
 pub mod chat;
 pub mod check;
+pub mod conversation;
 pub mod desk;
 pub mod grpc;
 pub mod http;
@@ -13,4 +15,5 @@ pub mod stages;
 pub mod text;
 mod workroom;
 
-pub use request::{Answer, AnswerEvent, ChatMessage, FinishReason, Input, Intake, Readiness, Request};
+pub use conversation::{ChatMessage, Content, Conversation};
+pub use request::{Answer, AnswerEvent, FinishReason, Input, Intake, Readiness, Request};

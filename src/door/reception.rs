@@ -136,7 +136,7 @@ impl Intake for Reception {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::door::ChatMessage;
+    use crate::door::{ChatMessage, Conversation};
     use crate::model::{BertSpec, ModelSpec};
     use crate::shard::Files;
 

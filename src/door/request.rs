@@ -3,6 +3,7 @@
 use crate::base::{Fault, TokenId};
 use crate::core::Observed;
 pub use crate::core::requests::FinishReason;
+use crate::door::Conversation;
 use futures::future::BoxFuture;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
@@ -13,18 +14,9 @@ pub enum Input {
     /// Text as it is.
     Text(String),
     /// A conversation, laid out by the model's own chat template.
-    Chat(Vec<ChatMessage>),
+    Chat(Conversation),
     /// Token ids as they are.
     Tokens(Vec<TokenId>),
-}
-
-/// One message of a conversation.
-#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
-pub struct ChatMessage {
-    /// `system`, `user` or `assistant`.
-    pub role: String,
-    /// What was said.
-    pub content: String,
 }
 
 /// A request. Fields that are `None` take the model's or the door's default.

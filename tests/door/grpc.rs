@@ -6,7 +6,7 @@ use stageline::base::{Fault, FaultClass};
 use stageline::core::Observed;
 use stageline::door::grpc::pb::{self, generate_event::Event};
 use stageline::door::http::HttpLimits;
-use stageline::door::{AnswerEvent, ChatMessage, FinishReason, Input, Readiness};
+use stageline::door::{AnswerEvent, ChatMessage, Conversation, FinishReason, Input, Readiness};
 use std::time::Duration;
 use tonic::{Code, Request, Status};
 use tonic_health::pb::HealthCheckRequest;
@@ -92,8 +92,13 @@ async fn every_form_of_a_prompt_is_taken_and_none_is_refused() {
     let message = |role: &str| pb::ChatMessage { role: role.into(), content: "x".into() };
     let chat = |messages| Some(pb::generate_request::Input::Chat(pb::Conversation { messages }));
     let tokens = Some(pb::generate_request::Input::Tokens(pb::TokenIds { ids: vec![1, 2] }));
-    let said = ChatMessage { role: "user".into(), content: "x".into() };
-    for (input, want) in [(chat(vec![message("user")]), Input::Chat(vec![said])), (tokens, Input::Tokens(vec![1, 2]))] {
+    let said = |role: &str| Input::Chat(Conversation::of(vec![ChatMessage::new(role, "x")]));
+    for (input, want) in [
+        (chat(vec![message("user")]), said("user")),
+        (chat(vec![message("developer")]), said("developer")),
+        (chat(vec![message("tool")]), said("tool")),
+        (tokens, Input::Tokens(vec![1, 2])),
+    ] {
         let mut client = door.client().await;
         let request = pb::GenerateRequest { input, ..Default::default() };
         let calling = tokio::spawn(async move { client.generate(request).await.map(drop) });
@@ -102,7 +107,7 @@ async fn every_form_of_a_prompt_is_taken_and_none_is_refused() {
         assert_eq!(served.request.deadline, Some(HttpLimits::default().default_deadline));
         calling.await.unwrap().unwrap();
     }
-    for (input, field) in [(None, "prompt"), (chat(vec![]), "chat"), (chat(vec![message("tool")]), "role")] {
+    for (input, field) in [(None, "prompt"), (chat(vec![]), "chat"), (chat(vec![message("ipython")]), "role")] {
         let status = events(&door, pb::GenerateRequest { input, ..Default::default() }).await.unwrap_err();
         assert_eq!(status.code(), Code::InvalidArgument);
         let details = status.get_error_details();

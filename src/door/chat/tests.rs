@@ -1,14 +1,19 @@
 use super::*;
+use crate::template::Json;
 use proptest::prelude::*;
 
 fn message(role: &str, content: &str) -> ChatMessage {
-    ChatMessage { role: role.to_string(), content: content.to_string() }
+    ChatMessage::new(role, content)
+}
+
+fn render_all(source: &str, conversation: &Conversation) -> Result<String, Fault> {
+    let tokens =
+        BTreeMap::from([("bos_token".to_string(), "<s>".to_string()), ("eos_token".to_string(), "</s>".to_string())]);
+    ChatTemplate::new(source.to_string(), tokens).unwrap().render(conversation)
 }
 
 fn render(source: &str, messages: &[ChatMessage]) -> Result<String, Fault> {
-    let tokens =
-        BTreeMap::from([("bos_token".to_string(), "<s>".to_string()), ("eos_token".to_string(), "</s>".to_string())]);
-    ChatTemplate::new(source.to_string(), tokens).unwrap().render(messages)
+    render_all(source, &Conversation::of(messages.to_vec()))
 }
 
 #[test]
@@ -19,57 +24,73 @@ fn templates_see_what_they_see_elsewhere() {
         "{{ bos_token }}{% for m in messages %}{{ m.role }}:{{ m['content'].strip() }}{% endfor %}{{ eos_token }}",
         "<s>user:<b>\"é\" & 'x'</b></s>",
     );
-    // Blocks take their line with them; a trailing newline is dropped.
-    check("{% if true %}\n  {% set a = 1 %}\n  x\n{% endif %}\ny\n", "  x\ny");
     check("{{ messages[0] | tojson }}", r#"{"role": "user", "content": " <b>\"é\" & 'x'</b> "}"#);
-    check("{{ [1, {'a': none}, []] | tojson(indent=1) }}", "[\n 1,\n {\n  \"a\": null\n },\n []\n]");
     check("{% if tools is not none or documents is not none or not (tools is defined) %}x{% endif %}", "");
-    check("{{ undefined_thing }}{% if undefined_thing %}x{% endif %}{% for x in undefined_thing %}x{% endfor %}", "");
     check("{% if add_generation_prompt %}go{% endif %}", "go");
-    check("a {%- generation -%} b {%- endgeneration %} c {% set generation = 1 %}{{ generation }}", "ab c 1");
-    check("{% for i in range(9) %}{% if i == 2 %}{% break %}{% endif %}{{ i }}{% endfor %}", "01");
-    check("{% set ns = namespace(n=0) %}{% for m in messages %}{% set ns.n = ns.n + 1 %}{% endfor %}{{ ns.n }}", "1");
-    check("{{ messages[0].content.split('b>')[0].upper() ~ messages[::-1] | length }}", " <1");
+    check("{% if tools is iterable and tools | length > 0 %}TOOLS{% endif %}{{ messages | length }}", "1");
     assert_eq!(render("{{ strftime_now('%Y') }}", &[]).unwrap().len(), 4);
+}
+
+#[test]
+fn a_message_has_what_its_client_sent() {
+    let calls: Json = serde_json::from_str(r#"[{"function": {"name": "f", "arguments": {"b": 1, "a": 2}}}]"#).unwrap();
+    let silent = ChatMessage { content: Some(Content::Null), ..message("assistant", "") };
+    let calling =
+        ChatMessage { content: None, more: vec![("tool_calls".to_string(), calls.clone())], ..silent.clone() };
+    let parts = ChatMessage { content: Some(Content::Parts(vec!["a".into(), "b".into()])), ..message("user", "") };
+    let check = |source: &str, message: &ChatMessage, want: &str| {
+        assert_eq!(render(source, std::slice::from_ref(message)).as_deref(), Ok(want), "{source}");
+    };
+    check("{{ messages[0].content is none }}{{ messages[0].content is defined }}", &silent, "TrueTrue");
+    check("{{ messages[0].content is defined }}{{ messages[0].tool_calls | tojson }}", &calling, {
+        r#"False[{"function": {"name": "f", "arguments": {"b": 1, "a": 2}}}]"#
+    });
+    check("{{ messages[0].content }}", &parts, "a\nb");
+    check("{% for p in messages[0].content %}{{ p.type }}:{{ p['text'] }};{% endfor %}", &parts, "text:a;text:b;");
+    let with_tools = Conversation { messages: vec![message("developer", "d")], tools: Some(calls) };
+    let seen = render_all("{{ messages[0].role }} {{ tools[0].function.name }}", &with_tools);
+    assert_eq!(seen.as_deref(), Ok("developer f"));
 }
 
 #[test]
 fn a_refusal_is_told_in_the_templates_words() {
     let fault = render("{{ raise_exception('roles must\nalternate') }}", &[]).unwrap_err();
     assert_eq!(fault, Fault::invalid("the chat template refuses the messages: roles must\\nalternate"));
-    let fault = render("{{ 1 / 'x' }}", &[]).unwrap_err();
+    let fault = render("\n{{ 1 / 'x' }}", &[]).unwrap_err();
     assert_eq!(fault.class, FaultClass::InvalidRequest);
+    assert!(fault.message.contains("line 2: unsupported operand"), "{fault}");
 }
 
 #[test]
 fn a_broken_template_is_refused_when_it_is_opened() {
-    let error = ChatTemplate::new("a\n{% for %}".to_string(), BTreeMap::new()).unwrap_err();
-    assert_eq!(error.line(), Some(2));
+    let error = |source: &str| ChatTemplate::new(source.to_string(), BTreeMap::new()).unwrap_err();
+    assert_eq!(error("a\n{% for %}").line, 2);
+    assert_eq!(error("a\n\n{{ x | no_such_filter }}").to_string(), "line 3: there is no filter `no_such_filter`");
+    let long = error(&"x".repeat(MAX_TEMPLATE_BYTES + 1));
+    assert!(long.to_string().contains("262145 bytes, more than the 262144"), "{long}");
 }
 
 #[test]
-fn a_hostile_template_ends() {
+fn what_is_too_large_says_so() {
     let endless = "{% for a in range(9999) %}{% for b in range(9999) %}{% set c = 1 %}{% endfor %}{% endfor %}";
     assert_eq!(render(endless, &[]).unwrap_err().class, FaultClass::TooLarge);
     let recursive = "{% macro f(x) %}{{ f(x) }}{% endmacro %}{{ f(1) }}";
-    assert!(render(recursive, &[]).is_err());
+    assert!(render(recursive, &[]).unwrap_err().message.contains("500 calls deep"));
     let long = "{% for i in range(9999) %}{{ messages[0].content }}{% endfor %}";
     let fault = render(long, &[message("user", &"x".repeat(10_000))]).unwrap_err();
     assert_eq!(fault.class, FaultClass::TooLarge);
     assert!(fault.message.contains("bytes"), "{fault}");
+    // What a conversation may cost grows with it.
+    let much = "{% set ns = namespace(s='') %}{% for m in messages %}{% set ns.s = m.content | trim ~ m.content %}{% endfor %}ok";
+    let messages = vec![message("user", &"x".repeat(1 << 20)); 16];
+    assert_eq!(render(much, &messages).as_deref(), Ok("ok"));
 }
 
 proptest! {
     #[test]
     fn no_template_and_no_message_panics(source in "(\\{%|%\\}|\\{\\{|\\}\\}|-|generation|if|endif|[a-z ]){0,12}", content in ".*") {
         if let Ok(template) = ChatTemplate::new(source, BTreeMap::new()) {
-            let _ = template.render(&[message("user", &content)]);
+            let _ = template.render(&Conversation::of(vec![message("user", &content)]));
         }
-    }
-
-    #[test]
-    fn a_template_without_marks_is_left_alone(source in "(\\{%|%\\}|[a-z %{}-]){0,20}") {
-        prop_assume!(!source.contains("generation"));
-        prop_assert_eq!(without_generation_marks(&source), source);
     }
 }

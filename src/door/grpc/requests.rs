@@ -4,7 +4,8 @@ use super::pb;
 use crate::base::limits::MAX_TOP_LOGITS;
 use crate::base::{Fault, HostDType, HostTensor};
 use crate::core::{DirectRun, Observed};
-use crate::door::{ChatMessage, Input, Request};
+use crate::door::conversation::ROLES;
+use crate::door::{ChatMessage, Conversation, Input, Request};
 
 /// What a Generate asks for.
 ///
@@ -18,7 +19,10 @@ pub(super) fn generate(asked: pb::GenerateRequest, call_id: &str) -> Result<Requ
         Some(Asked::Chat(chat)) if chat.messages.is_empty() => {
             return Err(Fault::invalid("`chat` is empty: send at least one message"));
         }
-        Some(Asked::Chat(chat)) => Input::Chat(chat.messages.into_iter().map(message).collect::<Result<_, _>>()?),
+        Some(Asked::Chat(chat)) => {
+            let messages = chat.messages.into_iter().map(message).collect::<Result<_, _>>()?;
+            Input::Chat(Conversation::of(messages))
+        }
         None => return Err(Fault::invalid("there is nothing to answer: send one of `prompt`, `chat` or `tokens`")),
     };
     Ok(Request {
@@ -41,9 +45,9 @@ fn named(text: String) -> Option<String> {
 }
 
 fn message(pb::ChatMessage { role, content }: pb::ChatMessage) -> Result<ChatMessage, Fault> {
-    match role.as_str() {
-        "system" | "user" | "assistant" => Ok(ChatMessage { role, content }),
-        _ => Err(Fault::invalid("`role` of a message must be `system`, `user` or `assistant`")),
+    match ROLES.contains(&role.as_str()) {
+        true => Ok(ChatMessage::new(role, content)),
+        false => Err(Fault::invalid(format!("`role` of a message must be one of {}", ROLES.join(", ")))),
     }
 }
 

@@ -4,11 +4,13 @@
 
 use crate::base::Fault;
 use crate::base::TokenId;
-use crate::base::limits::MAX_STOP_STRINGS;
+use crate::base::limits::{MAX_CHAT_VALUES, MAX_STOP_STRINGS};
 use crate::door::ChatMessage;
+use crate::door::http::messages::{self, Messages, Tools};
+use crate::template::Json;
 use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::error::Category;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 
 /// The fields of a body; `None` where one is absent or null.
@@ -18,6 +20,7 @@ pub(super) struct Fields {
     pub given: Vec<&'static str>,
     pub prompt: Option<String>,
     pub messages: Option<Vec<ChatMessage>>,
+    pub tools: Option<Json>,
     pub tokens: Option<Vec<TokenId>>,
     pub input: Option<String>,
     pub max_tokens: Option<u32>,
@@ -41,7 +44,8 @@ const AN_INTEGER: &str = "an integer from 0 to 18446744073709551615";
 /// Every field with what it must be.
 const EXPECTED: [(&str, &str); 15] = [
     ("prompt", A_TEXT),
-    ("messages", r#"a list of {"role": "system", "user" or "assistant", "content": a text}"#),
+    ("messages", messages::EXPECTED),
+    ("tools", "a list of objects, of at most 100000 values in all"),
     ("tokens", "a list of token ids"),
     ("input", A_TEXT),
     ("max_tokens", A_COUNT),
@@ -64,7 +68,9 @@ const EXPECTED: [(&str, &str); 15] = [
 pub(super) fn read(body: &[u8]) -> Result<Fields, Fault> {
     let wrong = RefCell::new(None);
     let mut json = serde_json::Deserializer::from_slice(body);
-    let read = json.deserialize_map(Reader { wrong: &wrong }).and_then(|fields| json.end().map(|()| fields));
+    let read = json
+        .deserialize_map(Reader { wrong: &wrong, left: &Cell::new(MAX_CHAT_VALUES) })
+        .and_then(|fields| json.end().map(|()| fields));
     read.map_err(|error| {
         let (line, column) = (error.line(), error.column());
         Fault::invalid(match (error.classify(), wrong.take()) {
@@ -107,6 +113,8 @@ impl<'de> Visitor<'de> for Names {
 /// Reads the object; says in `wrong` what is wrong with the field that it is at.
 struct Reader<'a> {
     wrong: &'a RefCell<Option<String>>,
+    /// How many JSON values messages and tools may still have.
+    left: &'a Cell<usize>,
 }
 
 impl<'de> Visitor<'de> for Reader<'_> {
@@ -129,7 +137,7 @@ impl<'de> Visitor<'de> for Reader<'_> {
                 return Err(self.fails(format!("the field `{name}` is there twice")));
             }
             self.wrong.replace(Some(format!("`{name}` must be {expected}")));
-            if fields.take(name, &mut map)? {
+            if fields.take(name, &mut map, Messages { left: self.left, wrong: self.wrong })? {
                 fields.given.push(name);
             }
             self.wrong.take();
@@ -147,7 +155,7 @@ impl Reader<'_> {
 
 impl Fields {
     /// Reads the value of field `name`; says whether it is not null.
-    fn take<'de, A: MapAccess<'de>>(&mut self, name: &str, map: &mut A) -> Result<bool, A::Error> {
+    fn take<'de, A: MapAccess<'de>>(&mut self, name: &str, map: &mut A, chat: Messages<'_>) -> Result<bool, A::Error> {
         fn value<'de, T: Deserialize<'de>, A: MapAccess<'de>>(
             slot: &mut Option<T>,
             map: &mut A,
@@ -158,9 +166,12 @@ impl Fields {
         match name {
             "prompt" => value(&mut self.prompt, map),
             "messages" => {
-                let messages: Option<Vec<Message>> = map.next_value()?;
-                self.messages = messages.map(|list| list.into_iter().map(ChatMessage::from).collect());
+                self.messages = map.next_value_seed(chat)?;
                 Ok(self.messages.is_some())
+            }
+            "tools" => {
+                self.tools = map.next_value_seed(Tools(chat))?;
+                Ok(self.tools.is_some())
             }
             "tokens" => value(&mut self.tokens, map),
             "input" => value(&mut self.input, map),
@@ -181,33 +192,6 @@ impl Fields {
             "manifest" => value(&mut self.manifest, map),
             _ => Err(A::Error::custom("a field without a place")),
         }
-    }
-}
-
-/// A message, with nothing else beside its two fields.
-#[derive(serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Message {
-    role: Role,
-    content: String,
-}
-
-#[derive(serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Role {
-    System,
-    User,
-    Assistant,
-}
-
-impl From<Message> for ChatMessage {
-    fn from(message: Message) -> Self {
-        let role = match message.role {
-            Role::System => "system",
-            Role::User => "user",
-            Role::Assistant => "assistant",
-        };
-        Self { role: role.to_string(), content: message.content }
     }
 }
 
@@ -255,14 +239,14 @@ mod tests {
     #[test]
     fn all_fields_are_read() {
         let fields = read(
-            br#" {"prompt": "p\u00e9", "messages": [{"content": "c", "role": "user"}], "tokens": [1, 4294967295], "input": "",
+            br#" {"prompt": "p\u00e9", "messages": [{"content": "c", "role": "user"}], "tools": [{"b": 1, "a": 2}], "tokens": [1, 4294967295], "input": "",
             "max_tokens": 3, "temperature": 1, "top_k": 0, "top_p": 0.5, "repetition_penalty": 1.25,
             "seed": 18446744073709551615, "stop": ["a", "b"], "deadline_ms": 10, "top_logits": 2, "stream": false, "manifest": "0011aabb"} "#,
         )
         .unwrap();
         assert_eq!(fields.given.as_slice(), EXPECTED.map(|(name, _)| name));
         assert_eq!(fields.prompt.as_deref(), Some("pé"));
-        assert_eq!(fields.messages.unwrap(), [ChatMessage { role: "user".into(), content: "c".into() }]);
+        assert_eq!(fields.messages.unwrap(), [ChatMessage::new("user", "c")]);
         assert_eq!(fields.tokens.unwrap(), [1, u32::MAX]);
         assert_eq!((fields.temperature, fields.top_p, fields.repetition_penalty), (Some(1.0), Some(0.5), Some(1.25)));
         assert_eq!((fields.max_tokens, fields.top_k, fields.top_logits), (Some(3), Some(0), Some(2)));
@@ -276,6 +260,9 @@ mod tests {
     fn every_field_of_the_wrong_type_is_named() {
         for (name, expected) in EXPECTED {
             for wrong in ["{}", "[{}]", "-1.5e3", "\"\"", "true", "[null]", "{\"a\": [1]}"] {
+                if (name, wrong) == ("messages", "[{}]") {
+                    continue; // Says more: see `messages`.
+                }
                 let body = format!("{{\"{name}\": {wrong}}}");
                 if let Err(fault) = read(body.as_bytes()) {
                     assert_eq!(fault.message, format!("`{name}` must be {expected}"), "{body}");
@@ -290,13 +277,6 @@ mod tests {
             r#"{"max_tokens": "5"}"#,
         ] {
             assert_eq!(refusal(body), format!("`max_tokens` must be {A_COUNT}"), "{body}");
-        }
-        for message in [
-            r#"{"role": "tool", "content": ""}"#,
-            r#"{"role": "user"}"#,
-            r#"{"role": "user", "content": "", "name": ""}"#,
-        ] {
-            assert!(refusal(&format!("{{\"messages\": [{message}]}}")).starts_with("`messages` must be"), "{message}");
         }
         let many = format!("{{\"stop\": [{}]}}", ["\"x\""; 17].join(","));
         assert_eq!(refusal(&many), "`stop` must be a text or a list of at most 16 texts");

@@ -3,7 +3,7 @@
 use super::fields::{self, Fields};
 use super::{HttpLimits, go_duration};
 use crate::base::Fault;
-use crate::door::{Input, Request};
+use crate::door::{Conversation, Input, Request};
 use axum::http::{HeaderMap, header};
 use std::time::Duration;
 
@@ -93,11 +93,15 @@ fn input(fields: &mut Fields, model: Model) -> Result<Input, Fault> {
         return Err(Fault::invalid(format!("this pipeline {does}, so there is no `{name}`: send one of {inputs}")));
     }
     let text = fields.prompt.take().or(fields.input.take()).map(Input::Text);
-    let chat = fields.messages.take().map(Input::Chat);
+    let tools = fields.tools.take();
+    if tools.is_some() && fields.messages.is_none() {
+        return Err(Fault::invalid("`tools` go with `messages`"));
+    }
+    let chat = fields.messages.take().map(|messages| Input::Chat(Conversation { messages, tools }));
     let tokens = fields.tokens.take().map(Input::Tokens);
     let mut given = text.into_iter().chain(chat).chain(tokens);
     match (given.next(), given.next()) {
-        (Some(Input::Chat(messages)), None) if messages.is_empty() => {
+        (Some(Input::Chat(chat)), None) if chat.messages.is_empty() => {
             Err(Fault::invalid("`messages` is empty: send at least one message"))
         }
         (Some(input), None) => Ok(input),
@@ -176,12 +180,12 @@ mod tests {
     #[test]
     fn exactly_one_input_that_the_model_knows() {
         let input = |body: &str, model| read(&[JSON], body, model).map(|parsed| parsed.request.input);
-        let message = ChatMessage { role: "user".into(), content: "x".into() };
+        let message = ChatMessage::new("user", "x");
         assert_eq!(input(r#"{"tokens": [1, 2]}"#, Model::Generates), Ok(Input::Tokens(vec![1, 2])));
         assert_eq!(input(r#"{"tokens": [1, 2]}"#, Model::Embeds), Ok(Input::Tokens(vec![1, 2])));
         assert_eq!(input(r#"{"input": "x"}"#, Model::Embeds), Ok(Input::Text("x".into())));
         let chat = input(r#"{"messages": [{"role": "user", "content": "x"}]}"#, Model::Generates);
-        assert_eq!(chat, Ok(Input::Chat(vec![message])));
+        assert_eq!(chat, Ok(Input::Chat(Conversation::of(vec![message]))));
         for (body, model, words) in [
             ("{}", Model::Generates, "send one of `prompt`, `messages` or `tokens`"),
             (r#"{"prompt": null}"#, Model::Generates, "there is nothing to answer"),

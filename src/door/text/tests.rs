@@ -1,6 +1,6 @@
 use super::*;
 use crate::base::FaultClass;
-use crate::door::ChatMessage;
+use crate::door::{ChatMessage, Conversation};
 use crate::model::{BertSpec, LlamaSpec};
 use proptest::prelude::*;
 use serde_json::Value;
@@ -73,7 +73,7 @@ fn ids(value: &Value) -> Vec<TokenId> {
 }
 
 pub(super) fn user(text: &str) -> Input {
-    Input::Chat(vec![ChatMessage { role: "user".to_string(), content: text.to_string() }])
+    Input::Chat(Conversation::of(vec![ChatMessage::new("user", text)]))
 }
 
 #[test]
@@ -145,7 +145,7 @@ fn chat_templates_are_found_where_models_keep_them() {
     std::fs::copy(file, dir.path().join("tokenizer.json")).unwrap();
     let prompt = || -> Result<Option<String>, Fault> {
         let model = open(dir.path(), &decoder(vec![2]))?;
-        model.template.as_ref().ok().map(|t| t.render(&[])).transpose()
+        model.template.as_ref().ok().map(|t| t.render(&Conversation::of(vec![]))).transpose()
     };
     assert_eq!(prompt(), Ok(None));
     let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
