@@ -8,7 +8,7 @@ use crate::base::limits::{
 };
 use crate::base::{Fault, FaultClass};
 use crate::door::apart::apart;
-use crate::door::conversation::{ChatMessage, Content, Conversation, bytes_of};
+use crate::door::conversation::{ChatMessage, Content, Conversation};
 use crate::template::{self, Args, Budget, Error, ErrorKind, Limits, Template, Value};
 use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -50,10 +50,9 @@ impl ChatTemplate {
 
     fn render_here(&self, conversation: &Conversation) -> Result<String, Error> {
         let tools = conversation.tools.as_ref();
-        let bytes = conversation.messages.iter().map(ChatMessage::bytes).sum::<usize>() + tools.map_or(0, bytes_of);
         let budget = Budget::new(Limits {
             steps: MAX_TEMPLATE_STEPS,
-            bytes: TEMPLATE_BYTES + TEMPLATE_BYTES_A_BYTE * bytes,
+            bytes: TEMPLATE_BYTES + TEMPLATE_BYTES_A_BYTE * conversation.bytes(),
             output_bytes: MAX_PROMPT_BYTES,
         });
         let messages = conversation.messages.iter().map(|message| self.message(message, &budget));

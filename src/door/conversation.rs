@@ -41,6 +41,11 @@ impl Conversation {
     pub fn of(messages: Vec<ChatMessage>) -> Self {
         Self { messages, tools: None }
     }
+
+    /// How many bytes of text it has.
+    pub(super) fn bytes(&self) -> usize {
+        self.messages.iter().map(ChatMessage::bytes).sum::<usize>() + self.tools.as_ref().map_or(0, bytes_of)
+    }
 }
 
 impl ChatMessage {
@@ -49,19 +54,18 @@ impl ChatMessage {
         Self { role: role.into(), content: Some(Content::Text(text.into())), more: Vec::new() }
     }
 
-    /// How many bytes of text it has.
-    pub(super) fn bytes(&self) -> usize {
+    fn bytes(&self) -> usize {
         let content = match &self.content {
             None | Some(Content::Null) => 0,
             Some(Content::Text(text)) => text.len(),
             Some(Content::Parts(parts)) => parts.iter().map(String::len).sum(),
         };
-        content + self.more.iter().map(|(name, value)| name.len() + bytes_of(value)).sum::<usize>()
+        self.role.len() + content + self.more.iter().map(|(name, value)| name.len() + bytes_of(value)).sum::<usize>()
     }
 }
 
 /// How many bytes of text `json` has.
-pub(super) fn bytes_of(json: &Json) -> usize {
+fn bytes_of(json: &Json) -> usize {
     match json {
         Json::Text(text) => text.len(),
         Json::List(items) => items.iter().map(bytes_of).sum(),

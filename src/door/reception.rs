@@ -44,7 +44,7 @@ pub struct Reception {
 fn size(input: &Input) -> usize {
     match input {
         Input::Text(text) => text.len(),
-        Input::Chat(messages) => messages.iter().map(|message| message.role.len() + message.content.len()).sum(),
+        Input::Chat(conversation) => conversation.bytes(),
         Input::Tokens(ids) => ids.len() * size_of::<TokenId>(),
     }
 }
@@ -185,7 +185,7 @@ mod tests {
         let (desk, _submissions) = mpsc::channel(1);
         let reception = reception(desk);
         let long = "a ".repeat(1 << 20);
-        let chat = vec![ChatMessage { role: "user".into(), content: long.repeat(2) }];
+        let chat = Conversation::of(vec![ChatMessage::new("user", long.repeat(2))]);
         for input in [Input::Text(long), Input::Chat(chat)] {
             let mut submitting = reception.submit(Request::new("id", input));
             // At once: it never got to the workroom.

@@ -3,6 +3,7 @@
 use crate::base::limits::MAX_TOKENIZER_BYTES;
 use crate::base::{Fault, TokenId};
 use crate::door::Input;
+use crate::door::apart::apart;
 use crate::door::chat::ChatTemplate;
 use crate::model::ModelSpec;
 use crate::shard::Files;
@@ -22,6 +23,7 @@ mod pieces;
 mod special;
 mod stops;
 mod templates;
+mod tokenizer;
 
 const TOKENIZER: &str = "tokenizer.json";
 
@@ -53,21 +55,23 @@ impl TextModel {
     /// `InvalidRequest`, naming the file and what is wrong with it.
     pub fn open(files: &Files, spec: &ModelSpec) -> Result<Self, Fault> {
         let file = files.bytes(TOKENIZER, MAX_TOKENIZER_BYTES)?.ok_or_else(|| files.absent(TOKENIZER))?;
-        let unusable = |error: tokenizers::Error| files.wrong(TOKENIZER, &format!("cannot be used: {error}"));
-        let mut tokenizer = Tokenizer::from_bytes(file).map_err(unusable)?;
-        tokenizer.with_padding(None);
-        tokenizer.with_truncation(None).map_err(unusable)?;
+        let unusable = |what: String| files.wrong(TOKENIZER, &format!("cannot be used: {what}"));
+        let mut tokenizer = tokenizer::open(&file).map_err(unusable)?;
 
         let mut warnings = Vec::new();
         let config = files.object(special::CONFIG)?.unwrap_or_default();
         let special = SpecialTokens::read(files, &config, |token| tokenizer.token_to_id(token).is_some())?;
-        agree::add_tokens(&mut tokenizer, &special, &config, &mut warnings)?;
-        warnings.extend(agree::disputes(&tokenizer, &special, &config));
+        apart("comparing the tokenizer's files", || {
+            agree::add_tokens(&mut tokenizer, &special, &config, &mut warnings)?;
+            warnings.extend(agree::disputes(&tokenizer, &special, &config));
+            Ok(())
+        })??;
         let (pieces, eos) = match spec {
             ModelSpec::Llama(llama) => {
                 let (config, vocab) = (llama.eos.as_slice(), llama.vocab);
                 let ends = Ends { files, tokenizer: &tokenizer, special: &special, config, vocab };
-                let pieces = Pieces::new(&tokenizer).map_err(|what| files.wrong(TOKENIZER, &what.to_string()))?;
+                let pieces = apart("reading the vocabulary", || Pieces::new(&tokenizer));
+                let pieces = pieces.unwrap_or_else(|fault| Err(fault.message)).map_err(unusable)?;
                 (Some(pieces), ends.choose(&mut warnings)?)
             }
             ModelSpec::Bert(_) => (None, Vec::new()),
@@ -102,9 +106,9 @@ impl TextModel {
     pub fn encode(&self, input: &Input, most: usize) -> Result<Vec<TokenId>, Fault> {
         let ids = match input {
             Input::Text(text) => self.encode_text(text, most, true)?,
-            Input::Chat(messages) => {
+            Input::Chat(conversation) => {
                 let template = self.template.as_ref().map_err(|why| Fault::invalid(why.as_str()))?;
-                self.encode_text(&template.render(messages)?, most, false)?
+                self.encode_text(&template.render(conversation)?, most, false)?
             }
             Input::Tokens(ids) if ids.len() > most => {
                 let count = ids.len();
@@ -127,12 +131,9 @@ impl TextModel {
 
     fn encode_text(&self, text: &str, most: usize, add_special_tokens: bool) -> Result<Vec<TokenId>, Fault> {
         self.bound.check(text.len(), most)?;
-        let encode = |text: &str, special| {
-            let encoding = self.tokenizer.encode_fast(text, special);
-            encoding.map_err(|e| Fault::internal(format!("the tokenizer failed: {e}")))
-        };
-        Bound::count(text, most, |piece| encode(piece, false).map(|encoding| encoding.len()))?;
-        encode(text, add_special_tokens).map(|encoding| encoding.get_ids().to_vec())
+        let encode = |text: &str, special| tokenizer::encode(&self.tokenizer, text, special);
+        Bound::count(text, most, |piece| encode(piece, false).map(|ids| ids.len()))?;
+        encode(text, add_special_tokens)
     }
 
     /// Refuses what is longer than any prompt of `most` tokens, at no cost.
@@ -143,10 +144,7 @@ impl TextModel {
         match input {
             Input::Text(text) => self.bound.check(text.len(), most),
             // A template may leave some of a conversation out: it is measured again once it is laid out.
-            Input::Chat(messages) => {
-                let bytes: usize = messages.iter().map(|message| message.content.len()).sum();
-                self.bound.check(bytes / MAY_BE_LEFT_OUT, most)
-            }
+            Input::Chat(conversation) => self.bound.check(conversation.bytes() / MAY_BE_LEFT_OUT, most),
             Input::Tokens(_) => Ok(()),
         }
     }

@@ -42,7 +42,7 @@ const A_NUMBER: &str = "a number";
 const AN_INTEGER: &str = "an integer from 0 to 18446744073709551615";
 
 /// Every field with what it must be.
-const EXPECTED: [(&str, &str); 15] = [
+const EXPECTED: [(&str, &str); 16] = [
     ("prompt", A_TEXT),
     ("messages", messages::EXPECTED),
     ("tools", "a list of objects, of at most 100000 values in all"),

@@ -8,6 +8,9 @@ use serde_json::Value;
 use std::collections::HashSet;
 use tokenizers::{DecoderWrapper, Tokenizer};
 
+/// How much longer a decoder may make a token, in times.
+const MAX_GROWTH: usize = 16;
+
 /// How tokens become text.
 #[derive(Clone, Debug, PartialEq)]
 enum Decoding {
@@ -228,6 +231,9 @@ fn read_decoder(decoder: &Value) -> Result<(Decoding, (String, String)), String>
         ["Replace", "ByteFallback", "Fuse", rest @ ..] if rest.is_empty() || rest == ["Strip"] => {
             let from = steps[0]["pattern"]["String"].as_str().filter(|s| !s.is_empty()).ok_or_else(refused)?;
             let to = steps[0]["content"].as_str().ok_or_else(refused)?;
+            if to.len() > MAX_GROWTH * from.len() {
+                return Err(format!("its decoder makes a token more than {MAX_GROWTH} times as long"));
+            }
             let strip = match steps.get(3) {
                 None => (' ', 0),
                 Some(step) if step["stop"].as_u64() == Some(0) => {
