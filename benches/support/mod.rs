@@ -77,6 +77,8 @@ pub fn options() -> Options {
         microbatches: 1,
         microbatches_away: 1,
         max_queue: 256,
+        queue_timeout: Duration::from_secs(3600),
+        stage_timeout: Duration::from_secs(3600),
         default_max_tokens: 256,
         longest: Duration::from_secs(3600),
     }
@@ -113,7 +115,7 @@ pub async fn serve(stages: usize, layers: &Layers) -> Serving {
             }
         }
     };
-    let text = TextModel::open(&blueprint.dir, &blueprint.spec).expect("the tokenizer opens");
+    let text = TextModel::open(&blueprint.files, &blueprint.spec).expect("the tokenizer opens");
     let metrics = Arc::new(Metrics::new("bench", 0..plan.stages));
     let loaders = (0..plan.stages).map(loader).collect();
     embedded(&plan, loaders, Arc::new(text), metrics).await.expect("the pipeline starts")
@@ -138,7 +140,7 @@ pub async fn ask(serving: &Serving, prompt: &[u32], tokens: usize) -> Result<Vec
 
 /// Ends the pipeline.
 pub async fn end(serving: Serving) {
-    serving.drain.cancel();
+    serving.drain.begin.cancel();
     serving.done.await.expect("the pumps report").expect("the pumps end well");
 }
 

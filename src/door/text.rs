@@ -64,7 +64,7 @@ impl TextModel {
         apart("comparing the tokenizer's files", || {
             agree::add_tokens(&mut tokenizer, &special, &config, &mut warnings)?;
             warnings.extend(agree::disputes(&tokenizer, &special, &config));
-            Ok(())
+            Ok::<(), Fault>(())
         })??;
         let (pieces, eos) = match spec {
             ModelSpec::Llama(llama) => {

@@ -13,7 +13,8 @@ fn digits(text: &str, radix: u32) -> usize {
     let mut letters = text.chars().peekable();
     let mut bytes = 0;
     while let Some(letter) = letters.next() {
-        if !is_digit(Some(letter)) && !(letter == '_' && bytes > 0 && is_digit(letters.peek().copied())) {
+        let joins = letter == '_' && bytes > 0 && is_digit(letters.peek().copied());
+        if !joins && !is_digit(Some(letter)) {
             break;
         }
         bytes += letter.len_utf8();

@@ -72,7 +72,8 @@ impl Bound {
         }
         let (mut rest, mut tokens) = (text, 0usize);
         while !rest.is_empty() {
-            let (piece, after) = rest.split_at(rest.floor_char_boundary(PIECE_BYTES).max(1));
+            let cut = (1..=PIECE_BYTES.min(rest.len())).rev().find(|at| rest.is_char_boundary(*at));
+            let (piece, after) = rest.split_at(cut.unwrap_or(rest.len()));
             tokens = tokens.saturating_add(count(piece)?);
             if tokens / 2 > most {
                 return Err(Fault::invalid(format!(

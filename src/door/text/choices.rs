@@ -144,7 +144,7 @@ fn special_tokens_come_from_either_file() {
 fn tokens_that_only_the_configuration_knows_are_control_tokens_too() {
     let plain = (TOKENIZER, tokenizer(&[], Value::Null));
     let say = |name: &str| Input::Text(name.to_string());
-    assert_eq!(opened(&[plain.clone()]).encode(&say("<s>"), MANY).unwrap(), [0, 0, 0]);
+    assert_eq!(opened(std::slice::from_ref(&plain)).encode(&say("<s>"), MANY).unwrap(), [0, 0, 0]);
     let listed = json!({"eos_token": "</s>", "added_tokens_decoder": {"3": {"content": "<s>", "special": true}}});
     let model = opened(&[plain.clone(), (special::CONFIG, listed)]);
     agreed(&model);

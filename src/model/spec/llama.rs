@@ -143,7 +143,8 @@ mod tests {
     fn what_is_not_supported_is_refused_by_name_and_value() {
         for (change, said) in [
             (json!({"hidden_act": "gelu"}), r#"hidden_act = "gelu""#),
-            (json!({"sliding_window": 4096}), "sliding_window = 4096"),
+            (json!({"sliding_window": 255}), "sliding_window = 255"),
+            (json!({"use_sliding_window": true}), "use_sliding_window = true"),
             (json!({"quantization_config": {"bits": 4}}), r#"quantization_config = {"bits":4}"#),
             (json!({"partial_rotary_factor": 0.5}), "partial_rotary_factor = 0.5"),
             (json!({"attention_multiplier": 0.1}), "attention_multiplier = 0.1"),
@@ -249,7 +250,11 @@ mod tests {
                 json!({"layer_types": ["full_attention", "chunked_attention", "full_attention"]}),
                 "layer_types = ",
             ),
-            ("qwen3", json!({"layer_types": ["sliding_attention", "full_attention", "full_attention"]}), "do not"),
+            (
+                "qwen3",
+                json!({"layer_types": ["sliding_attention", "full_attention", "full_attention"]}),
+                "no other setting",
+            ),
             ("qwen3", json!({"num_experts": 8}), "num_experts = 8 is not known"),
         ] {
             let mut change = change;
@@ -257,6 +262,20 @@ mod tests {
             let fault = ModelSpec::parse(&config(change)).unwrap_err();
             assert!(fault.message.contains(said), "{said}: {fault}");
         }
+    }
+
+    #[test]
+    fn a_window_that_is_off_or_that_nothing_reaches_is_none() {
+        for change in [
+            json!({"sliding_window": 256}),
+            json!({"sliding_window": 4096, "layer_types": ["full_attention", "full_attention", "full_attention"]}),
+            json!({"sliding_window": 9, "use_sliding_window": false}),
+        ] {
+            assert_eq!(llama(change.clone()), llama(json!({})), "{change}");
+        }
+        let mistral = json!({"sliding_window": 9, "use_sliding_window": false, "model_type": "mistral"});
+        let fault = ModelSpec::parse(&config(mistral)).unwrap_err();
+        assert!(fault.message.contains("use_sliding_window = false, but sliding_window is set"), "{fault}");
     }
 
     #[test]

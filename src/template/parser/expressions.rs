@@ -125,10 +125,9 @@ impl Parser {
         let line = self.line();
         let first = self.below(rank)?;
         let mut rest = Vec::new();
-        loop {
-            let Token::Operator(operator) = self.token() else { break };
-            let Some((_, operator)) = RANKS[rank].iter().find(|(text, _)| text == operator) else { break };
-            let operator = *operator;
+        while let Token::Operator(operator) = self.token()
+            && let Some((_, operator)) = RANKS[rank].iter().find(|(text, _)| text == operator).copied()
+        {
             self.at += 1;
             rest.push((operator, self.below(rank)?));
         }
@@ -174,7 +173,10 @@ impl Parser {
         while let Some(step) = self.postfix()? {
             steps.push(step);
         }
-        while with_filters {
+        if !with_filters {
+            return Ok(followed(node, steps));
+        }
+        loop {
             let line = self.line();
             if self.eat("|") {
                 steps.push(self.filter()?);
