@@ -143,4 +143,6 @@ fn refused(words: &str) -> Fault {
 }
 
 #[cfg(test)]
+mod engine;
+#[cfg(test)]
 mod tests;

@@ -106,6 +106,3 @@ pub fn dict(entries: Vec<(&str, Value)>, budget: &Budget) -> Result<Value, Error
     let entries = entries.collect::<Result<_, Error>>()?;
     Ok(Value::Dict(Rc::new(value::Dict::of_distinct(entries, budget)?)))
 }
-
-#[cfg(test)]
-mod tests;

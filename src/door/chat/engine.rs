@@ -1,4 +1,7 @@
-use super::*;
+//! Tests of the engine of templates on the stack that it is given here: Jinja2's answers, and hostile templates.
+
+use crate::door::apart::apart;
+use crate::template::*;
 use proptest::prelude::*;
 
 const LIMITS: Limits = Limits { steps: 1_000_000, bytes: 32 << 20, output_bytes: 1 << 20 };
@@ -22,15 +25,12 @@ fn written(source: &str, names: &Json) -> Result<String, Error> {
 
 /// As [`written`], on the stack that a template may need.
 fn outcome(source: &str, names: &Json) -> Result<String, Error> {
-    std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().stack_size(STACK_BYTES);
-        thread.spawn_scoped(scope, || written(source, names)).unwrap().join().expect("no template panics")
-    })
+    apart("the template", || written(source, names)).expect("no template panics")
 }
 
 #[test]
 fn everything_is_as_jinja2_writes_it() {
-    let file = include_str!("../../tests/golden/templates.json");
+    let file = include_str!("../../../tests/golden/templates.json");
     let golden: Json = serde_json::from_str(file).unwrap();
     let Some(Json::List(groups)) = golden.get("groups") else { panic!("groups are expected") };
     let (mut count, mut wrong) = (0, Vec::new());
