@@ -211,7 +211,7 @@ async fn connect(server: &NatsServer) -> NatsNet {
 
 /// Rows as a device leaves them, room behind them: of a decode step one a sequence, else all of one prompt.
 fn mail(from: u16, rows: usize) -> Mail {
-    let from = peer(from).replica;
+    let Peer { stage, replica: from } = peer(from);
     let sequences = if rows <= DECODED { rows } else { 1 };
     let segments = (1..=sequences as u64).map(|counter| Segment {
         sequence: SequenceId { boot: 1, counter },
@@ -226,7 +226,7 @@ fn mail(from: u16, rows: usize) -> Mail {
     buffer.resize(rows * HIDDEN * 4, 1);
     let payload = HostTensor::activations(rows, HIDDEN, buffer.freeze()).unwrap();
     let load = LinkLoad::Rows { segments, payload };
-    Mail { from, body: Body::Link(LinkMail::Frame { epoch: 1, number: 1, load }) }
+    Mail { from, stage, body: Body::Link(LinkMail::Frame { epoch: 1, number: 1, load }) }
 }
 
 fn report(hop: &str, rows: usize, mut times: Vec<Duration>, rate: Option<f64>) {

@@ -33,8 +33,8 @@ fn metric(page: &str, name: &str) -> Option<f64> {
 
 /// Waits until every place serves.
 pub async fn are_ready(site: &Site) {
-    for place in 0..PLACES.len() {
-        let what = format!("{} to be ready", PLACES[place].0);
+    for (place, (name, _)) in PLACES.iter().enumerate() {
+        let what = format!("{name} to be ready");
         found(&what, async || {
             let (address, _) = site.addresses[place].borrow().clone()?;
             (get(&address, "/_/ready").await?.0 == 200).then_some(())

@@ -26,10 +26,13 @@ fn folder(files: &[(&str, &[u8])]) -> tempfile::TempDir {
     root
 }
 
+/// A file's name and what it holds.
+type StrangersFile<'a> = (&'a str, &'a [u8]);
+
 #[test]
 fn folders_without_a_model() {
     let adapter = json!({"base_model_name_or_path": "meta-llama/Llama-3.2-1B", "peft_type": "LORA"}).to_string();
-    let cases: [(&[(&str, &[u8])], &str); 12] = [
+    let cases: [(&[StrangersFile], &str); 12] = [
         (&[], "is empty"),
         (&[("model.Q4_K_M.gguf", b"GGUF")], "model.Q4_K_M.gguf is a GGUF file"),
         (
