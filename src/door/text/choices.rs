@@ -38,6 +38,7 @@ fn tokenizer(added: &[&str], post: Value) -> Value {
     json!({
         "version": "1.0", "added_tokens": added.iter().map(token).collect::<Value>(), "post_processor": post,
         "pre_tokenizer": {"type": "Whitespace"},
+        "decoder": {"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true},
         "model": {"type": "WordLevel", "vocab": vocab, "unk_token": "?"},
     })
 }

@@ -112,7 +112,9 @@ async fn counts_a_fault() {
     let mut device = Device::start("test", vec![load]).await.unwrap();
     let metrics = Arc::new(Metrics::new("tiny", 1..2));
     let drain = Drain::default();
-    let (mail, view, _door) = (net.register(stage.clone()), leases.watch(), leases.keep(status(&door)));
+    // The door's lease first: its only Hello must not come before it.
+    let _door = leases.keep(status(&door));
+    let (mail, view) = (net.register(stage.clone()), leases.watch());
     let pump = Pump::new(PumpParts {
         machine: StageMachine::new(options().stage(&stage.replica, (1, 2), 1)),
         device: device.handle(0).unwrap(),
