@@ -64,7 +64,7 @@ pub fn llama_config() -> Value {
     json!({
         "model_type": "llama", "hidden_size": HIDDEN, "intermediate_size": 12, "num_attention_heads": 2,
         "num_key_value_heads": 1, "num_hidden_layers": LAYERS, "vocab_size": 40, "max_position_embeddings": 64,
-        "tie_word_embeddings": true,
+        "tie_word_embeddings": true, "eos_token_id": null,
     })
 }
 
