@@ -100,6 +100,9 @@ async fn a_target_that_is_not_there_is_named_with_what_to_do() {
         NatsTarget::connect(&format!("nats://{address}"), "p", None, (false, false)).await.err().unwrap(),
     ];
     for fault in faults {
-        assert!(fault.message.contains(&address.to_string()) && fault.message.to_lowercase().contains("start"), "{fault}");
+        assert!(
+            fault.message.contains(&address.to_string()) && fault.message.to_lowercase().contains("start"),
+            "{fault}"
+        );
     }
 }
