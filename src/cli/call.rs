@@ -16,7 +16,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Request, Status};
+use tonic::{Code, Request, Status};
 use tonic_types::StatusExt;
 
 /// How long to wait for the connection.
@@ -43,7 +43,12 @@ pub async fn call(config: CallConfig) -> anyhow::Result<ExitCode> {
             if config.json { print_json(&as_json(&status))? } else { print_status(&status)? }
         }
         Ask::Prompts(prompts) => {
-            let embeds = client.status(timed(pb::StatusRequest {}, &config)).await.map_err(said)?.into_inner().embeds;
+            let embeds = match client.status(timed(pb::StatusRequest {}, &config)).await {
+                Ok(status) => status.into_inner().embeds,
+                // Where `admin` is set, prompts go to one address and all else to another.
+                Err(status) if status.code() == Code::Unimplemented => false,
+                Err(status) => return Err(said(status)),
+            };
             for prompt in prompts {
                 if embeds {
                     embed(&mut client, prompt, &config).await?

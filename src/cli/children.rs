@@ -197,7 +197,9 @@ fn arguments(orders: &Orders, stage: usize) -> Vec<std::ffi::OsString> {
             add("--name", name);
         }
         add("--healthcheck-interval", &micros(door.healthcheck_interval));
-        add("--drain-timeout", &micros(door.drain_timeout));
+        // The others are told to end when the door has: what they still hold is nobody's.
+        let drain = if stage == 0 { door.drain_timeout } else { door.drain_timeout.min(Duration::from_secs(1)) };
+        add("--drain-timeout", &micros(drain));
         add("--queue-timeout", &micros(door.queue_timeout));
         add("--stage-timeout", &micros(door.stage_timeout));
         add("--exec-timeout", &micros(door.exec_timeout.unwrap_or_default()));

@@ -26,6 +26,7 @@ use crate::config::{
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// The program: reads the command line, does what it says, and gives the exit status.
 ///
@@ -126,6 +127,9 @@ fn inspect_pipeline(config: &InspectConfig) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// How long tasks that cannot be cancelled may keep a process that has done its work.
+const LAST_TASKS: Duration = Duration::from_millis(200);
+
 /// Runs `work` to its end, in a process that computes as `device` says.
 fn on_runtime(
     device: Option<&DeviceConfig>,
@@ -134,5 +138,8 @@ fn on_runtime(
     threads::set_budget(device.and_then(|device| device.threads));
     // Two threads carry messages; what computes has threads of its own.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(work)
+    let ended = runtime.block_on(work);
+    // Whatever still looks a name up has nobody left to tell it.
+    runtime.shutdown_timeout(LAST_TASKS);
+    ended
 }

@@ -28,6 +28,8 @@ const DELIVERY: Duration = Duration::from_secs(2);
 /// # Errors
 /// One line that says what is wrong.
 pub async fn serve(config: ServeConfig) -> anyhow::Result<ExitCode> {
+    // Before anything else takes its time: as the first process of a container it would not hear of a signal without a handler.
+    let mut stop = Box::pin(until_told_to_stop());
     let site = Site::distributed(&config)?;
     let stages = site.pipeline.stages;
     if config.stage >= stages {
@@ -36,23 +38,27 @@ pub async fn serve(config: ServeConfig) -> anyhow::Result<ExitCode> {
     match &config.nats {
         Some(nats) => {
             // Before the port is open: where only /_/health is asked, an open port takes all requests from the replica before.
-            let broker = site.reach(config.stage, nats).await?;
+            let broker = tokio::select! {
+                broker = site.reach(config.stage, nats) => broker?,
+                () = &mut stop => return Ok(ExitCode::SUCCESS),
+            };
             let start = site.start_stage(config.stage, broker, &config.hop);
-            answer_http(&site, config.stage, &config.door, start).await
+            answer_http(&site, config.stage, &config.door, start, stop).await
         }
-        None if stages == 1 => answer_http(&site, 0, &config.door, site.start_embedded()).await,
+        None if stages == 1 => answer_http(&site, 0, &config.door, site.start_embedded(), stop).await,
         None => {
             bail!("the pipeline has {stages} stages: say with --nats how they reach each other, or use `stageline up`")
         }
     }
 }
 
-/// Answers HTTP from the first moment, loads, serves, and drains when told to stop.
+/// Answers HTTP from the first moment, loads, serves, and drains when `stop` resolves.
 pub async fn answer_http(
     site: &Site,
     stage: StageIndex,
     door: &DoorConfig,
     start: impl Future<Output = anyhow::Result<Serving>>,
+    stop: impl Future<Output = ()>,
 ) -> anyhow::Result<ExitCode> {
     // Before the weights: whoever probes must find the function alive while it loads.
     let ports = Ports::bind(door, site.pipeline.options.longest).await?;
@@ -71,7 +77,7 @@ pub async fn answer_http(
     };
     let closing_nats = CancellationToken::new();
     let answering = ports.serve(state);
-    let mut stop = std::pin::pin!(until_told_to_stop());
+    let mut stop = std::pin::pin!(stop);
     let started = tokio::select! {
         serving = start => serving.map(Some),
         () = &mut stop => Ok(None),
@@ -121,11 +127,13 @@ pub async fn answer_http(
         Ok(done) => done.context("the pump's thread has gone")?.map_err(said)?,
         Err(_) => tracing::warn!(stage, "the device is still at work: it ends with the process"),
     }
-    answering.end(DELIVERY).await;
-    if let Some(answering) = on_nats {
-        // With the broker away it would wait for it.
-        delivered(answering).await;
-    }
+    // With the broker away the door on NATS would wait for it.
+    let on_nats = async {
+        if let Some(answering) = on_nats {
+            delivered(answering).await;
+        }
+    };
+    tokio::join!(answering.end(DELIVERY), on_nats);
     tracing::info!(stage, "drained");
     Ok(ExitCode::SUCCESS)
 }
@@ -145,17 +153,20 @@ fn lobby(pipeline: &Pipeline) -> Lobby {
     Lobby::new(closed, (pipeline.options.max_queue, pipeline.options.stage_timeout))
 }
 
-/// Resolves at SIGTERM or SIGINT.
-pub async fn until_told_to_stop() {
+/// Resolves at SIGTERM or SIGINT, from its making on.
+pub fn until_told_to_stop() -> impl Future<Output = ()> {
     use tokio::signal::unix::{SignalKind, signal};
-    match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
-        (Ok(mut terminate), Ok(mut interrupt)) => {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
+    let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
+    async move {
+        match signals {
+            (Ok(mut terminate), Ok(mut interrupt)) => {
+                tokio::select! {
+                    _ = terminate.recv() => {}
+                    _ = interrupt.recv() => {}
+                }
             }
+            // Without handlers the signals end the process by themselves.
+            _ => std::future::pending().await,
         }
-        // Without handlers the signals end the process by themselves.
-        _ => std::future::pending().await,
     }
 }

@@ -26,11 +26,13 @@ pub async fn up(config: UpConfig, logging: LoggingConfig) -> anyhow::Result<Exit
 }
 
 async fn in_one_process(config: UpConfig) -> anyhow::Result<ExitCode> {
+    let stop = until_told_to_stop();
     let site = Site::embedded(&config.source, &config.batching, &config.device, Some(&config.door))?;
-    answer_http(&site, 0, &config.door, site.start_embedded()).await
+    answer_http(&site, 0, &config.door, site.start_embedded(), stop).await
 }
 
 async fn in_a_process_each(config: UpConfig, nats: NatsConfig, logging: LoggingConfig) -> anyhow::Result<ExitCode> {
+    let mut stop = std::pin::pin!(until_told_to_stop());
     let (pipeline, _folder) = pipeline_folder(&config)?;
     // Whatever is wrong with it, or with the number of stages asked for, is said before any process starts.
     let stages = Blueprint::open(&pipeline, config.source.stages, config.source.balance).map_err(said)?.stages.len();
@@ -44,7 +46,6 @@ async fn in_a_process_each(config: UpConfig, nats: NatsConfig, logging: LoggingC
     let orders = Orders { pipeline, http, door, nats, hop, device: config.device, batching: config.batching, logging };
     let addresses = orders.http.clone();
     let mut children = Children::start(orders)?;
-    let mut stop = std::pin::pin!(until_told_to_stop());
     tokio::select! {
         ready = children.ready() => ready?,
         () = &mut stop => return children.stop().await.map(|()| ExitCode::SUCCESS),

@@ -108,6 +108,8 @@ pub struct DoorMachine {
     closes: BTreeMap<(StageIndex, ReplicaId), Outbox<Closes>>,
     /// Ended lately: a replica of their path that dies may take a Close with it.
     ended: VecDeque<closing::Ended>,
+    /// When the ended are looked through again.
+    sweep_at: Tick,
     /// After a refusal, no Open before this.
     hold_until: Option<Tick>,
     random: Prng,
@@ -134,6 +136,7 @@ impl DoorMachine {
             pace: queue::Pace::unknown(),
             closes: BTreeMap::new(),
             ended: VecDeque::new(),
+            sweep_at: now,
             hold_until: None,
             draining: false,
             counts: DoorCounts::default(),

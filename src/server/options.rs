@@ -78,7 +78,8 @@ impl Options {
             row_bytes_in,
             row_bytes_out: row_bytes,
             lease: LEASE,
-            idle_limit: IDLE_LIMIT,
+            // No door keeps a sequence beyond its deadline.
+            idle_limit: (self.longest + LEASE * 2).min(IDLE_LIMIT),
             planted: Planted::None,
         }
     }

@@ -263,6 +263,10 @@ impl Pump {
     fn look_at_replicas(&mut self) {
         let mut list = self.replicas.borrow_and_update().clone();
         list.retain(|status| status.phase != Phase::Loading && status.stage < self.stages);
+        // A replica serves one stage: a record that says another is not its own.
+        let elsewhere =
+            |status: &Status| self.live.iter().any(|peer| peer.replica == status.replica && peer.stage != status.stage);
+        list.retain(|status| !elsewhere(status));
         // Of equally loaded ones the newest: of a restarted stage the old replica's lease may still run.
         list.sort_by_key(|status| std::cmp::Reverse(status.started_unix_ms));
         let now: Vec<Peer> = list.iter().map(|s| Peer { stage: s.stage, replica: s.replica.clone() }).collect();

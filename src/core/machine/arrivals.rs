@@ -239,6 +239,10 @@ impl StageMachine {
         let Some(held) = held.filter(|_| !self.is_last() && self.setup.planted != Planted::StopClose) else { return };
         let next = held.opening.path[usize::from(self.setup.stage) + 1].clone();
         let item = item(sequence, attempt, &held.opening.door, ItemKind::Close);
+        if !self.downstream.contains_key(&next) {
+            // Its door closes past the links what no link carries a Close to.
+            return self.report_lost(vec![item]);
+        }
         self.with_link(now, &next, out, |link, news| {
             link.send_control(now, item, LinkLoad::Close { sequence, attempt }, news);
         });

@@ -64,18 +64,26 @@ impl StageMachine {
         self.end_link(replica);
         self.upstream.remove(replica);
         self.unsaid.remove(replica);
+        self.fail_what_leads_through(replica, "the lease of the stage's replica ran out");
+        let orphans = self.sequences.iter().filter(|(_, held)| held.opening.door == *replica);
+        let orphans: Vec<_> = orphans.map(|(sequence, held)| (*sequence, held.opening.attempt)).collect();
+        for (sequence, attempt) in orphans {
+            self.close(now, sequence, attempt, out);
+        }
+    }
+
+    /// Ends the attempts whose door `replica` is, or whose next stage: their doors are told, and nothing more of them is taken in.
+    fn fail_what_leads_through(&mut self, replica: &ReplicaId, words: &str) {
         let (here, next) = (self.setup.stage, self.setup.stage + 1);
-        let (mut orphans, mut reports) = (Vec::new(), Vec::new());
+        let mut reports = Vec::new();
         for (sequence, held) in &mut self.sequences {
             let opening = &held.opening;
-            let (stage, words) = if opening.door == *replica {
-                orphans.push((*sequence, opening.attempt));
-                (here, "the lease of the sequence's door ran out")
-            } else if opening.path.get(usize::from(next)) == Some(replica) && self.setup.planted != Planted::IgnoreDeath
-            {
-                (next, "the lease of the stage's replica ran out")
-            } else {
-                continue;
+            let leads =
+                opening.path.get(usize::from(next)) == Some(replica) && self.setup.planted != Planted::IgnoreDeath;
+            let (stage, words) = match opening.door == *replica {
+                true => (here, "the lease of the sequence's door ran out"),
+                false if leads => (next, words),
+                false => continue,
             };
             if std::mem::replace(&mut held.failed, true) {
                 continue;
@@ -87,9 +95,6 @@ impl StageMachine {
         }
         for (door, report) in reports {
             self.report(&door, report);
-        }
-        for (sequence, attempt) in orphans {
-            self.close(now, sequence, attempt, out);
         }
     }
 
@@ -134,6 +139,8 @@ impl StageMachine {
             self.downstream.iter().filter(|(_, link)| unanswered(link)).map(|(to, _)| to.clone()).collect();
         for to in ended {
             self.end_link(&to);
+            // What has nothing on its way would wait for a link that is no more.
+            self.fail_what_leads_through(&to, "the stage's replica does not answer");
         }
     }
 

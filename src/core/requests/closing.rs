@@ -8,7 +8,13 @@ use crate::core::link::ItemKind;
 use crate::core::machine::Planted;
 use crate::core::message::{Body, LinkLoad};
 use crate::core::out_link::item;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// How often those that ended long ago are looked through.
+const SWEEP: Duration = Duration::from_secs(1);
+/// Requests that are remembered after their end, for replicas that may come back.
+const MOST_ENDED: usize = 8192;
 
 /// A request that has ended, remembered while a replica of its path may die with its Close.
 #[derive(Debug)]
@@ -102,9 +108,20 @@ impl DoorMachine {
                 out.push(DoorAction::Send { stage: *stage, to: to.clone(), body });
             }
         }
-        while self.ended.front().is_some_and(|ended| ended.until <= now) {
-            self.ended.pop_front();
+        if self.sweep_at <= now {
+            self.sweep_at = now + SWEEP;
+            self.forget_the_ended(now);
         }
+    }
+
+    /// A replica that is away comes back with all that it held, and nobody else tells it what has ended meanwhile.
+    fn forget_the_ended(&mut self, now: Tick) {
+        let mut ended = std::mem::take(&mut self.ended);
+        let away = |used: &BTreeSet<(StageIndex, ReplicaId)>| used.iter().any(|(stage, it)| !self.lives(*stage, it));
+        ended.retain(|ended| ended.until > now || away(&ended.used));
+        let surplus = ended.len().saturating_sub(MOST_ENDED);
+        ended.drain(..surplus);
+        self.ended = ended;
     }
 
     /// Replicas came or went: attempts whose path has lost one are replayed; what the dead may have kept from the living is
@@ -132,7 +149,7 @@ impl DoorMachine {
             }
             self.fail_attempt(now, (sequence, attempt), missing(stage), false, out);
         }
-        let mut orphans: Vec<((StageIndex, ReplicaId), SequenceId, Attempt)> = Vec::new();
+        let mut orphans: BTreeMap<(StageIndex, ReplicaId), Vec<(SequenceId, Attempt)>> = BTreeMap::new();
         let ended = self.ended.iter().map(|ended| (ended.sequence, ended.attempt, &ended.used));
         // Of a request that goes on, the attempts before the one that is under way.
         let failed = self
@@ -141,16 +158,17 @@ impl DoorMachine {
             .map(|(sequence, live)| (*sequence, live.attempt.saturating_sub(u32::from(live.is_on_path())), &live.used));
         for (sequence, attempt, used) in ended.chain(failed).filter(|(_, attempt, _)| *attempt > 0) {
             let steady = |(stage, replica): &(StageIndex, ReplicaId)| {
-                lives(usize::from(*stage), replica) && lived(usize::from(*stage), replica)
+                lives(usize::from(*stage), replica) == lived(usize::from(*stage), replica)
             };
             if used.iter().all(steady) {
                 continue;
             }
-            let living = used.iter().filter(|(stage, replica)| lives(usize::from(*stage), replica));
-            orphans.extend(living.map(|to| (to.clone(), sequence, attempt)));
+            for to in used.iter().filter(|(stage, replica)| lives(usize::from(*stage), replica)) {
+                orphans.entry(to.clone()).or_default().push((sequence, attempt));
+            }
         }
-        for (to, sequence, attempt) in orphans {
-            self.close_now(now, to, vec![(sequence, attempt)], out);
+        for (to, closes) in orphans {
+            self.close_now(now, to, closes, out);
         }
         self.hold_until = None;
     }

@@ -13,6 +13,8 @@ const NEWER: f64 = 0.1;
 /// A request that was let in by the estimate has this many times `queue_timeout` to start: the estimate may be wrong, and to
 /// refuse so late is worse than to be late.
 const PATIENCE: u32 = 2;
+/// The moment in which it must have started is still in time, so that with no time at all what finds room at once has it.
+const MOMENT: Duration = Duration::from_micros(1);
 /// Least and most of what a refused client is told to wait.
 const AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
@@ -130,7 +132,7 @@ impl DoorMachine {
 
     /// Ends what has waited long enough.
     pub(super) fn end_the_overdue(&mut self, now: Tick, out: &mut Vec<DoorAction>) {
-        let due = |live: &Live| self.waits_until(live).is_some_and(|until| until <= now);
+        let due = |live: &Live| self.waits_until(live).is_some_and(|until| until < now);
         let overdue: Vec<SequenceId> =
             self.live.iter().filter(|(_, live)| due(live)).map(|(sequence, _)| *sequence).collect();
         for sequence in overdue {
@@ -157,7 +159,7 @@ impl DoorMachine {
 
     /// When [`DoorMachine::end_the_overdue`] has something to do.
     pub(super) fn next_overdue(&self) -> Option<Tick> {
-        self.live.values().filter_map(|live| self.waits_until(live)).min()
+        self.live.values().filter_map(|live| self.waits_until(live)).min().map(|until| until + MOMENT)
     }
 }
 
@@ -191,13 +193,17 @@ mod tests {
 
     impl Counter {
         fn new() -> Self {
+            Self::with(Duration::from_secs(1))
+        }
+
+        fn with(queue_timeout: Duration) -> Self {
             let me = ReplicaId::new("door", 1);
             let setup = DoorSetup {
                 me: me.clone(),
                 boot: 1,
                 max_num_seqs: 1,
                 max_queue: 10,
-                queue_timeout: Duration::from_secs(1),
+                queue_timeout,
                 stage_timeout: Duration::from_secs(30),
                 ping_every: None,
                 microbatches: 1,
@@ -283,13 +289,22 @@ mod tests {
     }
 
     #[test]
+    fn with_no_time_to_wait_what_finds_room_at_once_has_it() {
+        let mut counter = Counter::with(Duration::ZERO);
+        let first = counter.submit(at(0), 5).unwrap();
+        counter.runs(at(1), first, 1);
+        assert!(counter.ended.is_empty());
+        assert!(counter.submit(at(200), 5).is_err());
+    }
+
+    #[test]
     fn a_missing_stage_is_waited_for_longer_than_room() {
         let mut counter = Counter::new();
         counter.lives(at(0), false);
         let sequence = counter.submit(at(1000), 1).unwrap();
         counter.on(at(30_999), DoorEvent::Time);
         assert!(counter.ended.is_empty(), "queue_timeout does not count while a stage is missing");
-        counter.on(at(31_000), DoorEvent::Time);
+        counter.on(at(31_001), DoorEvent::Time);
         let (ended, outcome) = counter.ended.pop().unwrap();
         let fault = outcome.unwrap_err();
         assert_eq!((ended, fault.class, fault.stage), (sequence, FaultClass::Unavailable, Some(0)));
@@ -305,7 +320,7 @@ mod tests {
         counter.report(at(20_000), Report::Opened { sequence: first, attempt: 1 });
         counter.on(at(20_999), DoorEvent::Time);
         assert!(counter.ended.is_empty());
-        counter.on(at(22_000), DoorEvent::Time);
+        counter.on(at(22_001), DoorEvent::Time);
         assert_eq!(counter.ended.len(), 1, "there is one place, and it is taken");
         assert!(matches!(&counter.ended[0].1, Err(fault) if fault.class == FaultClass::Overloaded));
     }
