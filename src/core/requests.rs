@@ -75,7 +75,7 @@ impl Live {
 /// Counts for metrics, ever growing.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct DoorCounts {
-    /// Attempts after the first.
+    /// Attempts that were given up for another.
     pub replays: u64,
     /// Opens refused for lack of room.
     pub refusals: u64,

@@ -174,6 +174,8 @@ impl DoorMachine {
         }
         let wait = BACKOFF.saturating_mul(1 << live.replays.min(10)).min(BACKOFF_MOST);
         live.replays += 1;
+        // Not where it is opened again: a token of this attempt that was on its way may come before, and begins a new count.
+        self.counts.replays += 1;
         live.blamed += u32::from(own);
         live.trouble = Some(fault);
         let until = now + wait + self.jitter(wait);

@@ -68,7 +68,6 @@ impl DoorMachine {
         live.sent = 0;
         live.used.extend(path.iter().enumerate().map(|(stage, replica)| (stage as StageIndex, replica.clone())));
         live.path = path.clone();
-        self.counts.replays += u64::from(live.attempt > 1 && live.replays > 0);
         let opening = Opening {
             sequence,
             attempt: live.attempt,
