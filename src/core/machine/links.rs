@@ -1,7 +1,7 @@
 //! The stage's links, its feedback and its clockwork.
 
-use super::{Action, Planted, SWEEP, StageMachine};
-use crate::base::{Fault, FaultClass, ReplicaId, Tick};
+use super::{Action, Held, Planted, SWEEP, StageMachine};
+use crate::base::{Attempt, Fault, FaultClass, ReplicaId, SequenceId, StageIndex, Tick};
 use crate::core::link::{Item, ItemKind, SenderNews};
 use crate::core::message::{Body, Cause, Feedback, Report};
 use crate::core::out_link::OutLink;
@@ -31,7 +31,7 @@ impl StageMachine {
     /// The link to the next stage lost these: their doors are told, and nothing more of the attempts is taken in. A link
     /// sends its Closes again as long as it lives, so that one is lost only with the link.
     pub(super) fn report_lost(&mut self, lost: Vec<Item>) {
-        let next = self.setup.stage + 1;
+        let (here, next) = (self.setup.stage, self.setup.stage + 1);
         for item in lost {
             let what = match item.kind {
                 ItemKind::Open => "an Open".to_owned(),
@@ -39,22 +39,33 @@ impl StageMachine {
                 ItemKind::Close => "a Close".to_owned(),
             };
             self.counts.lost += 1;
-            if item.kind != ItemKind::Close {
-                // Without a match it was closed meanwhile, or a higher attempt has replaced it: nobody waits for it.
-                let held = self.sequences.get_mut(&item.sequence).filter(|held| held.opening.attempt == item.attempt);
-                let Some(held) = held.filter(|held| !held.failed) else { continue };
-                held.failed = true;
+            let words = format!("the link from stage {here} to stage {next} lost {what}");
+            if item.kind == ItemKind::Close {
+                self.report_failed(&item.door, (item.sequence, item.attempt), next, &words);
+            } else if self.sequences.get(&item.sequence).is_some_and(|held| held.opening.attempt == item.attempt) {
+                self.give_up(item.sequence, next, &words);
             }
-            let words = format!("the link from stage {} to stage {next} lost {what}", self.setup.stage);
-            let report = Report::Failed {
-                sequence: item.sequence,
-                attempt: item.attempt,
-                cause: Cause::Lost,
-                stage: next,
-                fault: Fault::new(FaultClass::Unavailable, words).at_stage(next),
-            };
-            self.report(&item.door, report);
+            // Any other was closed meanwhile, or a higher attempt has replaced it: nobody waits for it.
         }
+    }
+
+    /// Ends what is held of a sequence, once: its door is told, and nothing more of the attempt is taken in.
+    fn give_up(&mut self, sequence: SequenceId, stage: StageIndex, words: &str) {
+        let Some(held) = self.sequences.get_mut(&sequence).filter(|held| !held.failed) else { return };
+        held.failed = true;
+        let (door, attempt) = (held.opening.door.clone(), held.opening.attempt);
+        self.report_failed(&door, (sequence, attempt), stage, words);
+    }
+
+    fn report_failed(
+        &mut self,
+        door: &ReplicaId,
+        (sequence, attempt): (SequenceId, Attempt),
+        stage: StageIndex,
+        words: &str,
+    ) {
+        let fault = Fault::new(FaultClass::Unavailable, words).at_stage(stage);
+        self.report(door, Report::Failed { sequence, attempt, cause: Cause::Lost, stage, fault });
     }
 
     /// A replica is taken for dead. It may live, its lease only renewed late, and others may not have noticed: whatever had to
@@ -72,29 +83,22 @@ impl StageMachine {
         }
     }
 
-    /// Ends the attempts whose door `replica` is, or whose next stage: their doors are told, and nothing more of them is taken in.
+    /// Ends the attempts whose door `replica` is, or whose next stage.
     fn fail_what_leads_through(&mut self, replica: &ReplicaId, words: &str) {
         let (here, next) = (self.setup.stage, self.setup.stage + 1);
-        let mut reports = Vec::new();
-        for (sequence, held) in &mut self.sequences {
-            let opening = &held.opening;
-            let leads =
-                opening.path.get(usize::from(next)) == Some(replica) && self.setup.planted != Planted::IgnoreDeath;
-            let (stage, words) = match opening.door == *replica {
-                true => (here, "the lease of the sequence's door ran out"),
-                false if leads => (next, words),
-                false => continue,
-            };
-            if std::mem::replace(&mut held.failed, true) {
-                continue;
+        let ignored = self.setup.planted == Planted::IgnoreDeath;
+        let leads = |held: &Held| held.opening.path.get(usize::from(next)) == Some(replica) && !ignored;
+        let of_it: Vec<(SequenceId, bool)> = self
+            .sequences
+            .iter()
+            .filter(|(_, held)| held.opening.door == *replica || leads(held))
+            .map(|(sequence, held)| (*sequence, held.opening.door == *replica))
+            .collect();
+        for (sequence, is_its_door) in of_it {
+            match is_its_door {
+                true => self.give_up(sequence, here, "the lease of the sequence's door ran out"),
+                false => self.give_up(sequence, next, words),
             }
-            let (attempt, cause) = (opening.attempt, Cause::Lost);
-            let fault = Fault::new(FaultClass::Unavailable, words).at_stage(stage);
-            let report = Report::Failed { sequence: *sequence, attempt, cause, stage, fault };
-            reports.push((opening.door.clone(), report));
-        }
-        for (door, report) in reports {
-            self.report(&door, report);
         }
     }
 
@@ -104,22 +108,10 @@ impl StageMachine {
         if self.setup.planted == Planted::KeepWhenToldToGiveBack {
             return;
         }
-        let stage = self.setup.stage;
-        let (mut given, mut reports) = (Vec::new(), Vec::new());
-        for (sequence, held) in self.sequences.iter_mut().filter(|(_, held)| held.opening.door != self.setup.me) {
-            let attempt = held.opening.attempt;
-            given.push((*sequence, attempt));
-            if std::mem::replace(&mut held.failed, true) {
-                continue;
-            }
-            let fault = Fault::new(FaultClass::Unavailable, "the stage's replica is shutting down").at_stage(stage);
-            let report = Report::Failed { sequence: *sequence, attempt, cause: Cause::Lost, stage, fault };
-            reports.push((held.opening.door.clone(), report));
-        }
-        for (door, report) in reports {
-            self.report(&door, report);
-        }
+        let of_others = self.sequences.iter().filter(|(_, held)| held.opening.door != self.setup.me);
+        let given: Vec<_> = of_others.map(|(sequence, held)| (*sequence, held.opening.attempt)).collect();
         for (sequence, attempt) in given {
+            self.give_up(sequence, self.setup.stage, "the stage's replica is shutting down");
             self.pass_close_on(now, sequence, attempt, out);
             self.close(now, sequence, attempt, out);
         }
