@@ -352,10 +352,7 @@ impl LinkReceiver {
                 Receipt::Answer(self.state())
             }
             LinkMail::Frame { epoch, number, .. } => {
-                if epoch != self.epoch || number <= self.got {
-                    return Receipt::Drop;
-                }
-                if self.broken {
+                if epoch != self.epoch || number <= self.got || self.broken {
                     return Receipt::Drop;
                 }
                 // A sender that overruns its credit is treated as a hole: the window is a bound, not a wish.
@@ -371,10 +368,12 @@ impl LinkReceiver {
         }
     }
 
-    /// Rows have left the queue: run, dropped or refused.
+    /// Rows have left the queue: run, dropped or refused. Some may be of a link before, whose sender was taken for dead: no more
+    /// is given back than this one has taken.
     pub fn give_back(&mut self, room: Room) {
-        self.queued = self.queued.less(room);
-        self.returned = self.returned.plus(room);
+        let left = self.queued.less(room);
+        self.returned = self.returned.plus(self.queued.less(left));
+        self.queued = left;
     }
 
     /// Rows that are queued here.
