@@ -341,13 +341,14 @@ impl StageMachine {
         links.chain(feedback).chain(sweep.then_some(self.sweep_at)).chain(self.delay_until).min()
     }
 
+    /// Whether nothing is held or queued.
+    pub fn is_empty(&self) -> bool {
+        self.sequences.is_empty() && self.running.is_empty() && self.queue.is_empty()
+    }
+
     /// Whether nothing is held, queued or unacknowledged.
     pub fn is_quiet(&self) -> bool {
-        self.sequences.is_empty()
-            && self.running.is_empty()
-            && self.queue.is_empty()
-            && self.doors.values().all(Outbox::is_empty)
-            && self.downstream.values().all(OutLink::is_quiet)
+        self.is_empty() && self.doors.values().all(Outbox::is_empty) && self.downstream.values().all(OutLink::is_quiet)
     }
 
     /// What it was made with.

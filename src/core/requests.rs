@@ -3,7 +3,9 @@
 mod answers;
 mod closing;
 mod events;
+mod missing;
 mod opens;
+mod pace;
 mod paths;
 mod queue;
 mod rows;
@@ -20,6 +22,7 @@ use crate::core::out_link::OutLink;
 use crate::core::outbox::Outbox;
 use crate::core::refusal::Refusals;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
 
 #[derive(Clone, Debug, PartialEq)]
 enum Phase {
@@ -52,11 +55,14 @@ struct Live {
     used: BTreeSet<(StageIndex, ReplicaId)>,
     /// The fault that a missing stage or a replay began with, for the message of its end.
     trouble: Option<Fault>,
-    submitted: Tick,
-    /// Refused if it has not started by then, unless a stage is missing.
+    /// Refused if it has not started by then, unless something is missing.
     start_by: Tick,
-    /// When it last got on: its latest opening or token.
+    /// When it last got on: its arrival, its latest opening or token.
     moved: Tick,
+    /// Since when its attempts have failed without one that was opened.
+    stuck_since: Option<Tick>,
+    /// How long it was estimated to wait for its first place, as long as it does.
+    estimate: Option<Duration>,
 }
 
 impl Live {
@@ -101,10 +107,14 @@ pub struct DoorMachine {
     replicas: Vec<Vec<paths::Known>>,
     /// Replicas at which nobody listened, and until when they are passed by.
     unreachable: BTreeMap<ReplicaId, Tick>,
+    /// Replicas that attempts failed at, though they live: their hop may be cut.
+    suspects: BTreeMap<ReplicaId, paths::Suspicion>,
     ping_at: Tick,
-    /// Since when a stage has been missing.
+    /// Since when this replica's lease has not been renewed.
+    cut_since: Option<Tick>,
+    /// Since when something has been missing.
     missing_since: Option<Tick>,
-    pace: queue::Pace,
+    pace: pace::Pace,
     closes: BTreeMap<(StageIndex, ReplicaId), Outbox<Closes>>,
     /// Ended lately: a replica of their path that dies may take a Close with it.
     ended: VecDeque<closing::Ended>,
@@ -131,9 +141,11 @@ impl DoorMachine {
             unsent: VecDeque::new(),
             replicas: Vec::new(),
             unreachable: BTreeMap::new(),
+            suspects: BTreeMap::new(),
             ping_at: now,
+            cut_since: None,
             missing_since: Some(now),
-            pace: queue::Pace::unknown(),
+            pace: pace::Pace::unknown(),
             closes: BTreeMap::new(),
             ended: VecDeque::new(),
             sweep_at: now,
@@ -151,7 +163,7 @@ impl DoorMachine {
         if self.draining {
             return Err(shutting_down());
         }
-        self.may_wait(now, request.deadline)?;
+        let estimate = self.may_wait(now, request.deadline)?;
         self.minted += 1;
         let sequence = SequenceId { boot: self.setup.boot, counter: self.minted };
         let live = Live {
@@ -165,9 +177,10 @@ impl DoorMachine {
             blamed: 0,
             used: BTreeSet::new(),
             trouble: None,
-            submitted: now,
             start_by: self.must_start_by(now),
             moved: now,
+            stuck_since: None,
+            estimate,
         };
         self.live.insert(sequence, live);
         self.waiting.push_back(sequence);
@@ -191,6 +204,7 @@ impl DoorMachine {
                 }
             }
             DoorEvent::Replicas(replicas) => self.on_replicas(now, replicas, out),
+            DoorEvent::Held(held) => self.on_held(now, held, out),
             DoorEvent::Unreachable(replica) => self.on_unreachable(now, &replica, out),
             DoorEvent::Drain => self.draining = true,
             DoorEvent::GiveUp => {
@@ -220,9 +234,10 @@ impl DoorMachine {
         requests.chain(closes).chain(others.flatten()).min()
     }
 
-    /// Whether no request is left and every Close has arrived.
+    /// Whether no request is left and every Close has arrived, or cannot: then the end of this replica's lease closes.
     pub fn is_quiet(&self) -> bool {
-        self.live.is_empty() && self.link.is_quiet() && self.closes.values().all(Outbox::is_empty)
+        let closed = self.cut_since.is_some() || self.closes.values().all(Outbox::is_empty);
+        self.live.is_empty() && self.link.is_quiet() && closed
     }
 
     /// Requests that wait for room on the path.
@@ -260,15 +275,16 @@ impl DoorMachine {
             let fault = self.deadline_fault(sequence);
             self.end(now, sequence, Err(fault), out);
         }
+        self.look_for_lost_opens(now, out);
         self.end_the_overdue(now, out);
     }
 
-    /// What a client whose time is up is told: the missing stage if it waits for one, else what the request last suffered.
+    /// What a client whose time is up is told: what is missing if it waits for that, else what the request last suffered.
     fn deadline_fault(&self, sequence: SequenceId) -> Fault {
         let live = self.live.get(&sequence);
-        let waits = live.is_some_and(|live| !live.is_on_path());
-        match (self.missing_stage().filter(|_| waits), live.and_then(|live| live.trouble.clone())) {
-            (Some(stage), _) => missing(stage),
+        let waits = live.is_some_and(|live| !live.is_on_path() || self.cut_since.is_some());
+        match (self.missing().filter(|_| waits), live.and_then(|live| live.trouble.clone())) {
+            (Some(missing), _) => self.fault_of(missing),
             (None, Some(trouble)) => Fault {
                 message: format!("the deadline passed during a replay; it began since {}", trouble.message),
                 class: FaultClass::DeadlineExceeded,
@@ -281,15 +297,9 @@ impl DoorMachine {
     }
 }
 
-/// A stage takes nothing new: no replica of it lives, or each of those that do is about to end.
-pub fn missing(stage: StageIndex) -> Fault {
-    let words = format!(
-        "stage {stage} has no live replica that takes new requests: start one, or wait until it is back, and send the \
-         request again"
-    );
-    Fault::new(FaultClass::Unavailable, words).at_stage(stage)
-}
-
 fn shutting_down() -> Fault {
     Fault::new(FaultClass::Unavailable, "this replica is shutting down: send the request again")
 }
+
+#[cfg(test)]
+mod tests;

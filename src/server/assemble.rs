@@ -73,6 +73,8 @@ struct Wiring {
     post: Arc<dyn Post>,
     lease: LeaseKeeper,
     replicas: watch::Receiver<Vec<Status>>,
+    /// Where the leases are kept, if not in this process.
+    broker: Option<String>,
     /// Lives as long as the pump: the watch ends with it.
     _watch: Box<dyn Send>,
 }
@@ -103,7 +105,8 @@ pub async fn embedded(
         let view = leases.watch();
         let replicas = view.replicas();
         views.push(replicas.clone());
-        let wiring = Wiring { mailbox, post: Arc::new(net.clone()), lease, replicas, _watch: Box::new(view) };
+        let wiring =
+            Wiring { mailbox, post: Arc::new(net.clone()), lease, replicas, broker: None, _watch: Box::new(view) };
         assembly.add((stage, me), handle, wiring, (stage == 0).then(|| text.clone()));
     }
     for view in views {
@@ -187,7 +190,8 @@ pub async fn on_nats(
     // Set once only: a process has one connection.
     let _ = assembly.metrics.broker.set(hops.net().counters().clone());
     let net = hops.net().clone();
-    let wiring = Wiring { mailbox, post: Arc::new(hops), lease, replicas, _watch: watch };
+    let broker = Some(net.place().to_owned());
+    let wiring = Wiring { mailbox, post: Arc::new(hops), lease, replicas, broker, _watch: watch };
     assembly.add((stage, me), handle, wiring, text);
     Ok(Serving { net: Some(net), ..assembly.start(&format!("pump-{stage}"), doorbell, device)? })
 }
@@ -300,7 +304,7 @@ impl<'a> Assembly<'a> {
             let clock = (self.started, me.boot());
             self.reception = Some(Arc::new(Reception::new(terms, text.clone(), desk_end, readiness, clock)));
             let now = Tick(self.started.elapsed().as_micros() as u64);
-            let wanted = options.door(&me, self.hop == HopKind::Memory);
+            let wanted = options.door(&me, wiring.broker.clone());
             let desk = Desk::new(now, DoorSetup { vocab: self.pipeline.vocab, ..wanted }, text);
             DoorParts { desk, submissions }
         });

@@ -84,9 +84,9 @@ impl Options {
         }
     }
 
-    /// The door's machine's, whatever the model's vocabulary; `alone` if all stages share its process, so that none can go
-    /// without it.
-    pub fn door(&self, me: &ReplicaId, alone: bool) -> DoorSetup {
+    /// The door's machine's, whatever the model's vocabulary; without a `broker` all stages share its process, so that none can
+    /// go without it.
+    pub fn door(&self, me: &ReplicaId, broker: Option<String>) -> DoorSetup {
         DoorSetup {
             me: me.clone(),
             boot: me.boot(),
@@ -94,7 +94,8 @@ impl Options {
             max_queue: self.max_queue,
             queue_timeout: self.queue_timeout,
             stage_timeout: self.stage_timeout,
-            ping_every: (!alone).then_some(PING_EVERY),
+            ping_every: broker.is_some().then_some(PING_EVERY),
+            broker,
             microbatches: self.microbatches,
             microbatches_away: self.microbatches_away,
             lease: LEASE,

@@ -111,6 +111,8 @@ pub struct Pump {
     live: Vec<Peer>,
     /// What the records of the living say of their links' epochs, as the stage was told.
     epochs: HashMap<ReplicaId, u32>,
+    /// Whether the lease is renewed.
+    held: bool,
     failed: Option<Fault>,
 }
 
@@ -147,6 +149,7 @@ impl Pump {
             actions: Vec::new(),
             live: Vec::new(),
             epochs: HashMap::new(),
+            held: true,
             failed: None,
         }
     }
@@ -160,12 +163,13 @@ impl Pump {
         // When it ends, however much is left.
         let mut last_moment: Option<Tick> = None;
         self.replicas.mark_changed();
+        let mut held = self.lease.held();
         loop {
             if let Some(fault) = self.failed.take() {
                 return Err(fault);
             }
             self.publish();
-            if draining && self.machine.is_quiet() && self.desk.as_ref().is_none_or(Desk::is_drained) {
+            if draining && self.is_settled() && self.desk.as_ref().is_none_or(Desk::is_drained) {
                 break;
             }
             if last_moment.is_some_and(|at| at <= self.now()) {
@@ -203,6 +207,11 @@ impl Pump {
                     changed.map_err(|_| Fault::internal("the watch over the leases has ended"))?;
                     self.look_at_replicas();
                 }
+                // Its keeper ends with this pump only.
+                Ok(()) = held.changed() => {
+                    let held = *held.borrow_and_update();
+                    self.lease_held(held);
+                }
                 Some(sequence) = clients.next(), if !clients.is_empty() => self.client_gone(sequence),
                 () = sleep_until(started, deadline) => {
                     self.door_event(DoorEvent::Time);
@@ -223,6 +232,23 @@ impl Pump {
         }
         self.lease.withdraw().await;
         Ok(())
+    }
+
+    fn lease_held(&mut self, held: bool) {
+        let stage = self.me.stage;
+        match held {
+            true => tracing::info!(stage, "the lease is renewed again"),
+            false => {
+                tracing::warn!(stage, "the lease has not been renewed in time: others may take this replica for dead")
+            }
+        }
+        self.held = held;
+        self.door_event(DoorEvent::Held(held));
+    }
+
+    /// Whether nothing is left to do here. While the broker is away nobody can be told, nor say that he was.
+    fn is_settled(&self) -> bool {
+        if self.held { self.machine.is_quiet() } else { self.machine.is_empty() }
     }
 
     fn now(&self) -> Tick {

@@ -26,6 +26,8 @@ pub enum Planted {
     ForgetFeedback,
     /// The door takes a token at any position.
     AcceptAnyPosition,
+    /// A door whose lease was not renewed for a while goes on as if stages had kept what was its own.
+    TrustAfterCut,
     /// The door opens new attempts at a replica that is about to end.
     OpenAtDraining,
     /// A stage that is told to give its sequences back keeps them.

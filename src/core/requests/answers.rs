@@ -69,6 +69,10 @@ impl DoorMachine {
                 if let Some(live) = live.filter(|live| live.attempt == attempt && live.phase == Phase::Opening) {
                     live.phase = Phase::Running;
                     live.moved = now;
+                    live.stuck_since = None;
+                    for replica in &live.path {
+                        self.suspects.remove(replica);
+                    }
                     self.unsent.push_back((sequence, attempt));
                 }
             }
@@ -85,6 +89,7 @@ impl DoorMachine {
                 self.on_report(now, Report::Failed { sequence, attempt, cause, stage, fault }, judge, out);
             }
             Report::Emitted { sequence, attempt, position, emission } => {
+                let crowd = self.live.len() - self.waiting.len();
                 let live = self.live.get_mut(&sequence);
                 let current = live.filter(|live| {
                     live.attempt == attempt
@@ -97,7 +102,7 @@ impl DoorMachine {
                 live.replays = 0;
                 live.blamed = 0;
                 live.trouble = None;
-                self.pace.token(now.since(std::mem::replace(&mut live.moved, now)));
+                self.pace.token(now.since(std::mem::replace(&mut live.moved, now)), crowd);
                 match emission {
                     Emission::Vector(values) => {
                         out.push(DoorAction::Vector { sequence, values });
@@ -114,8 +119,11 @@ impl DoorMachine {
                     }
                 }
             }
-            Report::Failed { sequence, attempt, cause, fault, .. } => {
+            Report::Failed { sequence, attempt, cause, stage, fault } => {
                 let own = cause == Cause::Device;
+                if cause == Cause::Lost {
+                    self.suspect(now, (sequence, attempt), stage);
+                }
                 let spent = self
                     .live
                     .get(&sequence)
@@ -145,6 +153,8 @@ impl DoorMachine {
             return self.end(now, sequence, Err(fault), out);
         }
         self.counts.refusals += 1;
+        // Its path answers.
+        live.stuck_since = None;
         self.hold_until = Some(now + TRY_AGAIN + self.jitter(TRY_AGAIN));
         let Some(live) = self.live.get_mut(&sequence) else { return };
         if live.generated() > 0 || live.replays > 0 {
@@ -178,6 +188,7 @@ impl DoorMachine {
         self.counts.replays += 1;
         live.blamed += u32::from(own);
         live.trouble = Some(fault);
+        live.stuck_since.get_or_insert(now);
         let until = now + wait + self.jitter(wait);
         if let Some(live) = self.live.get_mut(&sequence) {
             live.phase = Phase::Backoff(until);

@@ -1,7 +1,7 @@
 //! Ends of requests and of replicas: every block that a request held anywhere is freed.
 
 use super::paths::Known;
-use super::{Candidate, DoorAction, DoorMachine, FinishReason, Phase, missing};
+use super::{Candidate, DoorAction, DoorMachine, FinishReason, Phase};
 use crate::base::{Attempt, Fault, ReplicaId, SequenceId, StageIndex, Tick};
 use crate::core::Work;
 use crate::core::link::ItemKind;
@@ -132,6 +132,7 @@ impl DoorMachine {
         let lives = |stage: usize, replica: &ReplicaId| now_live.contains(&(stage as StageIndex, replica.clone()));
         let lived = |stage: usize, replica: &ReplicaId| before.contains(&(stage as StageIndex, replica.clone()));
         self.closes.retain(|(stage, replica), _| lives(usize::from(*stage), replica));
+        self.suspects.retain(|replica, _| now_live.iter().any(|(_, living)| living == replica));
         let dead_stage = |path: &[ReplicaId]| {
             path.iter().enumerate().find(|(stage, replica)| !lives(*stage, replica)).map(|(stage, _)| stage)
         };
@@ -147,7 +148,7 @@ impl DoorMachine {
             if self.setup.planted == Planted::IgnoreDeath {
                 break;
             }
-            self.fail_attempt(now, (sequence, attempt), missing(stage), false, out);
+            self.fail_attempt(now, (sequence, attempt), self.gone(stage), false, out);
         }
         let mut orphans: BTreeMap<(StageIndex, ReplicaId), Vec<(SequenceId, Attempt)>> = BTreeMap::new();
         let ended = self.ended.iter().map(|ended| (ended.sequence, ended.attempt, &ended.used));

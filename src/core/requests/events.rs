@@ -38,8 +38,10 @@ pub struct DoorSetup {
     pub max_queue: usize,
     /// How long a request may wait for room. One that cannot start within it is refused.
     pub queue_timeout: Duration,
-    /// How long a request waits for a stage that is missing.
+    /// How long a request waits for a stage, or for the broker, that is missing.
     pub stage_timeout: Duration,
+    /// The broker that keeps this replica's lease, for messages; `None` where no other process serves.
+    pub broker: Option<String>,
     /// How often the replicas of a path are looked for; `None` where none can go without this process.
     pub ping_every: Option<Duration>,
     /// Decode microbatches.
@@ -112,6 +114,8 @@ pub enum DoorEvent {
     },
     /// The live replicas of every stage, of equally loaded ones the one to be chosen first.
     Replicas(Vec<Vec<Candidate>>),
+    /// Whether this replica's own lease is renewed; at first it is.
+    Held(bool),
     /// Nobody listens at this replica, whatever its lease says.
     Unreachable(ReplicaId),
     /// Take no more requests, and say [`DoorAction::Drained`] when none is left.

@@ -1,4 +1,4 @@
-//! Which requests are opened, and when: while no stage is missing and the pipeline may hold more.
+//! Which requests are opened, and when: while nothing is missing and the pipeline may hold more.
 
 use super::{DoorAction, DoorMachine, Live, Phase};
 use crate::base::{SequenceId, StageIndex, Tick};
@@ -14,7 +14,7 @@ const REPLAYS_AT_ONCE: usize = 4;
 impl DoorMachine {
     /// Opens waiting requests, replays first, while the pipeline may hold more.
     pub(super) fn open_what_fits(&mut self, now: Tick, out: &mut Vec<DoorAction>) {
-        if self.missing_stage().is_some() || self.hold_until.is_some_and(|until| now < until) {
+        if self.missing().is_some() || self.hold_until.is_some_and(|until| now < until) {
             return;
         }
         self.hold_until = None;
@@ -33,7 +33,7 @@ impl DoorMachine {
 
     /// When [`DoorMachine::open_what_fits`] can open something only because time has passed.
     pub(super) fn next_opening(&self) -> Option<Tick> {
-        if self.missing_stage().is_some() {
+        if self.missing().is_some() {
             return None;
         }
         let backoffs = self.backoffs().map(|(until, _)| until.max(self.hold_until.unwrap_or(until)));
@@ -60,7 +60,8 @@ impl DoorMachine {
     }
 
     fn open(&mut self, now: Tick, sequence: SequenceId, out: &mut Vec<DoorAction>) {
-        let Some(path) = self.choose_path() else { return };
+        let Some(path) = self.choose_path(now) else { return };
+        self.learn_from_wait(now, sequence);
         let Some(live) = self.live.get_mut(&sequence) else { return };
         live.attempt += 1;
         live.phase = Phase::Opening;

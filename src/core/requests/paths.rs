@@ -1,7 +1,7 @@
 //! Which replicas a sequence goes through: at stage 0 the door's own, of every other stage the least loaded that takes new
 //! sequences and can be reached.
 
-use super::{Candidate, DoorAction, DoorMachine, Live, Phase, missing};
+use super::{Candidate, DoorAction, DoorMachine, Live, Phase};
 use crate::base::{Attempt, ReplicaId, SequenceId, StageIndex, Tick};
 use crate::core::machine::Planted;
 use crate::core::message::Body;
@@ -11,6 +11,18 @@ use std::time::Duration;
 /// How long a replica at which nobody listened is passed by. It is looked for all the while, and each time that nobody listens
 /// counts anew; so it is one that is back that is taken again after this.
 const PASSED_BY: Duration = Duration::from_millis(500);
+
+/// How long a replica that an attempt failed at is opened nothing, where another serves; it doubles up to [`SUSPECT_MOST`].
+const SUSPECT: Duration = Duration::from_millis(500);
+/// The longest of those times.
+const SUSPECT_MOST: Duration = Duration::from_secs(30);
+
+/// A replica lives, and attempts fail on their way to it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Suspicion {
+    until: Tick,
+    wait: Duration,
+}
 
 /// A candidate, and what of its load is this door's.
 #[derive(Clone, Debug)]
@@ -28,21 +40,13 @@ impl Live {
 }
 
 impl DoorMachine {
-    /// The first stage that takes no new sequence: none of its replicas lives, can be reached and is not about to end.
-    pub fn missing_stage(&self) -> Option<StageIndex> {
-        if !self.lives(0, &self.setup.me) {
-            return Some(0);
-        }
-        (1..self.replicas.len()).find(|stage| self.usable(*stage).next().is_none()).map(|stage| stage as StageIndex)
-    }
-
     /// Whether `replica` of `stage` holds a lease.
     pub(super) fn lives(&self, stage: StageIndex, replica: &ReplicaId) -> bool {
         let replicas = self.replicas.get(usize::from(stage));
         replicas.is_some_and(|replicas| replicas.iter().any(|known| known.candidate.replica == *replica))
     }
 
-    fn usable(&self, stage: usize) -> impl Iterator<Item = &Known> {
+    pub(super) fn usable(&self, stage: usize) -> impl Iterator<Item = &Known> {
         let replicas = self.replicas.get(stage).into_iter().flatten();
         replicas.filter(|known| {
             let takes_new = !known.candidate.draining || self.setup.planted == Planted::OpenAtDraining;
@@ -51,10 +55,11 @@ impl DoorMachine {
     }
 
     /// A path for a new attempt; `None` while a stage is missing.
-    pub(super) fn choose_path(&self) -> Option<Vec<ReplicaId>> {
+    pub(super) fn choose_path(&self, now: Tick) -> Option<Vec<ReplicaId>> {
         let least_loaded = |stage| {
             let replicas = self.usable(stage);
-            replicas.min_by_key(|known| self.load(stage, known)).map(|known| known.candidate.replica.clone())
+            let best = replicas.min_by_key(|known| (self.is_suspect(now, stage, known), self.load(stage, known)));
+            best.map(|known| known.candidate.replica.clone())
         };
         let others = (1..self.replicas.len()).map(least_loaded);
         self.lives(0, &self.setup.me).then(|| std::iter::once(Some(self.setup.me.clone())).chain(others).collect())?
@@ -70,6 +75,24 @@ impl DoorMachine {
     fn own(&self, stage: usize, replica: &ReplicaId) -> u32 {
         let on_it = |live: &&Live| live.is_on_path() && live.path.get(stage) == Some(replica);
         self.live.values().filter(on_it).count() as u32
+    }
+
+    /// An attempt was lost on its way into `stage`.
+    pub(super) fn suspect(&mut self, now: Tick, (sequence, attempt): (SequenceId, Attempt), stage: StageIndex) {
+        let live = self.live.get(&sequence).filter(|live| live.attempt == attempt && live.is_on_path() && stage > 0);
+        let Some(replica) = live.and_then(|live| live.path.get(usize::from(stage))) else { return };
+        let wait = match self.suspects.get(replica) {
+            Some(before) if before.until > now => return,
+            Some(before) => (before.wait * 2).min(SUSPECT_MOST),
+            None => SUSPECT,
+        };
+        self.suspects.insert(replica.clone(), Suspicion { until: now + wait, wait });
+    }
+
+    /// Whether others go before it: until its time is over, and then while one attempt finds out.
+    fn is_suspect(&self, now: Tick, stage: usize, known: &Known) -> bool {
+        let replica = &known.candidate.replica;
+        self.suspects.get(replica).is_some_and(|it| it.until > now || self.own(stage, replica) > 0)
     }
 
     /// Takes the newest records in, and gives back those before.
@@ -102,7 +125,7 @@ impl DoorMachine {
             if self.setup.planted == Planted::IgnoreDeath {
                 break;
             }
-            self.fail_attempt(now, attempt, missing(stage), false, out);
+            self.fail_attempt(now, attempt, self.gone(stage), false, out);
         }
     }
 
@@ -121,7 +144,12 @@ impl DoorMachine {
         }
     }
 
+    /// What is sent while the broker is away would wait for it.
     fn has_to_ping(&self) -> bool {
+        self.cut_since.is_none() && self.has_whom_to_ping()
+    }
+
+    fn has_whom_to_ping(&self) -> bool {
         !self.unreachable.is_empty() || self.live.values().any(|live| live.is_on_path() && live.path.len() > 1)
     }
 

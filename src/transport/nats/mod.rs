@@ -227,6 +227,9 @@ impl NatsNet {
     /// # Errors
     /// The broker does not answer.
     pub async fn flush(&self) -> Result<(), TransportError> {
+        if !self.shared.broker.borrow().up {
+            return Err(self.broker_error("take what was posted", "the connection is lost"));
+        }
         let told = Plane::ALL.map(async |plane| {
             let (tell, told) = oneshot::channel();
             // Both fail only where the writer has ended, and then the round trip fails too.
