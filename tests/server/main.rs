@@ -17,6 +17,7 @@ mod real_models;
 #[allow(dead_code, reason = "encoders are not served by processes here")]
 mod tiny;
 
+mod brokers;
 mod calls;
 mod deaths;
 mod drains;

@@ -70,6 +70,13 @@ impl NatsServer {
         self.child.wait().expect("the server ends");
     }
 
+    /// Stops it: connections stay, and nobody is answered.
+    #[allow(dead_code, reason = "not every test binary stops one")]
+    pub fn stop(&mut self) {
+        let stopped = Command::new("sh").args(["-c", &format!("kill -s STOP {}", self.child.id())]).status();
+        assert!(stopped.expect("a shell").success(), "the server can be stopped");
+    }
+
     /// Starts it again on the same port, after [`NatsServer::kill`].
     pub async fn start_again(&mut self) {
         remove_ports_files(self.folder.path());

@@ -1,7 +1,7 @@
 //! Who lives, who ends, and who sees it.
 
 use super::clients::Client;
-use super::{Happening, World};
+use super::{Happening, LEASE, World};
 use stageline::base::{Fault, FaultClass, ReplicaId, StageIndex};
 use stageline::core::machine::Event;
 use stageline::core::requests::DoorEvent;
@@ -75,6 +75,57 @@ impl World {
         self.later(self.now + wait, Happening::Renewal(replica));
     }
 
+    /// The lease of `replica` is seen again by all.
+    pub fn renewed(&mut self, replica: &ReplicaId) {
+        if self.processes.iter().any(|p| p.replica == *replica && p.severed) {
+            return;
+        }
+        for process in &mut self.processes {
+            process.blind_to.remove(replica);
+        }
+        self.show_lease(replica);
+        self.tell_the_leases();
+    }
+
+    /// Nothing reaches a process any more, nor leaves it: at once, or as soon as a door is about to be told of a token, whose rows
+    /// are acknowledged by then.
+    pub fn cut(&mut self, stage: StageIndex, time: Duration) {
+        let Some(index) = self.oldest(stage) else { return };
+        match stage {
+            0 => self.processes[index].cut_at_news = Some(time),
+            _ => self.sever(index, time),
+        }
+    }
+
+    pub fn sever(&mut self, index: usize, time: Duration) {
+        self.mark("cut off");
+        self.processes[index].severed = true;
+        let replica = self.processes[index].replica.clone();
+        self.later(self.now + LEASE, Happening::CutOff(replica.clone()));
+        self.later(self.now + time, Happening::Mended(replica));
+    }
+
+    /// Its own lease is not renewed, and the others see that. What it sees itself, it sees as it was: it judges nobody.
+    pub fn cut_off(&mut self, replica: &ReplicaId) {
+        self.door_event(replica, DoorEvent::Held(false));
+        for to in self.live_replicas().into_iter().filter(|to| to != replica) {
+            self.stage_event(&to, Event::Gone { replica: replica.clone() });
+            if let Some(process) = self.processes.iter_mut().find(|p| p.replica == to) {
+                process.blind_to.insert(replica.clone());
+            }
+        }
+        self.tell_the_leases();
+    }
+
+    pub fn mended(&mut self, replica: &ReplicaId) {
+        for process in self.processes.iter_mut().filter(|p| p.replica == *replica) {
+            process.severed = false;
+        }
+        self.stage_event(replica, Event::Reconnected);
+        self.door_event(replica, DoorEvent::Held(true));
+        self.renewed(replica);
+    }
+
     /// Everyone sees the lease of `replica`, each when its watch tells it.
     pub fn show_lease(&mut self, replica: &ReplicaId) {
         for to in self.live_replicas() {
@@ -83,7 +134,7 @@ impl World {
     }
 
     pub fn sees_soon(&mut self, to: ReplicaId, replica: ReplicaId) {
-        let late = if self.faults_now() { self.random.below(100_000) } else { 0 };
+        let late = self.random.below(100_000);
         self.later(self.now + Duration::from_micros(late), Happening::Sees { to, replica });
     }
 

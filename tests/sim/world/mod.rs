@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Things that at least one of CI's seeds must have made happen.
-pub const MARKS: [&str; 25] = [
+pub const MARKS: [&str; 26] = [
     "lost",
     "duplicated",
     "delayed",
@@ -43,6 +43,7 @@ pub const MARKS: [&str; 25] = [
     "stale token",
     "reconnected",
     "lease lapsed",
+    "cut off",
     "door killed",
     "drained",
     "given back",
@@ -108,6 +109,12 @@ enum Happening {
     LeaseOver(ReplicaId),
     /// Some take a replica for dead that lives: its renewal is late.
     Lapse(StageIndex),
+    /// A process loses its way to all others, for so long.
+    Cut(StageIndex, Duration),
+    /// It has been without one for a lease: it knows, and the others take it for dead.
+    CutOff(ReplicaId),
+    /// It has it again.
+    Mended(ReplicaId),
     /// The renewal is there.
     Renewal(ReplicaId),
     /// All records show how loaded their replicas are.
@@ -165,6 +172,7 @@ impl World {
             max_queue: 1000,
             queue_timeout: patience(200_000, 50),
             stage_timeout: patience(200_000, 1500),
+            broker: Some("nats://somewhere".into()),
             ping_every: random.chance(700).then_some(Duration::from_millis(100)),
             microbatches,
             microbatches_away: 1 + random.below(microbatches.into()) as u32,
@@ -249,6 +257,12 @@ impl World {
             let at = Tick(self.random.below(7_000_000));
             self.later(at, Happening::Lapse(stage));
         }
+        if self.random.chance(250) {
+            let stage = self.random.below(u64::from(self.stages)) as StageIndex;
+            let at = Tick(self.random.below(7_000_000));
+            let time = LEASE + Duration::from_micros(self.random.below(12_000_000));
+            self.later(at, Happening::Cut(stage, time));
+        }
     }
 
     fn mark(&mut self, mark: &'static str) {
@@ -287,6 +301,9 @@ impl World {
             for (mark, count) in
                 [("replayed", counts.replays), ("refused", counts.refusals), ("stale token", counts.stale_tokens)]
             {
+                if count > 0 && mark != "refused" && self.story == Story::Calm {
+                    self.violations.push(format!("without a fault: {mark} {count} times"));
+                }
                 if count > 0 {
                     *self.marks.entry(mark).or_default() += count;
                 }
@@ -338,15 +355,12 @@ impl World {
             }
             Happening::LeaseOver(replica) => self.lease_over(&replica),
             Happening::Lapse(stage) => self.lapse(stage),
+            Happening::Cut(stage, time) => self.cut(stage, time),
+            Happening::CutOff(replica) => self.cut_off(&replica),
+            Happening::Mended(replica) => self.mended(&replica),
             Happening::Forge => self.forge(),
             Happening::Sees { to, replica } => self.sees(&to, &replica),
-            Happening::Renewal(replica) => {
-                for process in &mut self.processes {
-                    process.blind_to.remove(&replica);
-                }
-                self.show_lease(&replica);
-                self.tell_the_leases();
-            }
+            Happening::Renewal(replica) => self.renewed(&replica),
             Happening::Records => {
                 for candidate in self.leases.iter_mut().flatten() {
                     let process = self.processes.iter().find(|p| p.replica == candidate.replica);

@@ -4,7 +4,7 @@ use super::{Happening, World};
 use stageline::base::ReplicaId;
 use stageline::core::Ticket;
 use stageline::core::machine::Event;
-use stageline::core::message::{Body, LinkLoad, LinkMail};
+use stageline::core::message::{Body, LinkLoad, LinkMail, Report};
 use stageline::core::requests::DoorEvent;
 use std::time::Duration;
 
@@ -53,7 +53,15 @@ impl World {
             }
             return;
         }
-        if faults && self.random.chance(8) {
+        let tells = |report: &Report| matches!(report, Report::Emitted { .. });
+        if matches!(&body, Body::Feedback(feedback) if feedback.reports.iter().any(tells))
+            && let Some(index) = self.processes.iter().position(|p| p.replica == to)
+            && let Some(time) = self.processes[index].cut_at_news.take()
+        {
+            self.sever(index, time);
+        }
+        let cut = self.processes.iter().any(|p| p.severed && (p.replica == from || p.replica == to));
+        if cut || (faults && self.random.chance(8)) {
             self.mark("lost");
             return;
         }

@@ -22,6 +22,10 @@ pub struct Process {
     pub drained_since: Option<Tick>,
     /// Whose leases it does not see.
     pub blind_to: BTreeSet<ReplicaId>,
+    /// Whether nothing reaches it, nor leaves it.
+    pub severed: bool,
+    /// It will be so for that long when the next feedback is on its way to it.
+    pub cut_at_news: Option<Duration>,
     pub machine: StageMachine,
     pub executor: Box<dyn Executor>,
     pub parked: HashMap<Ticket, HostTensor>,
@@ -121,6 +125,8 @@ impl World {
             door: (stage == 0).then_some(setup_of_door).map(door),
             drained_since: None,
             blind_to: BTreeSet::new(),
+            severed: false,
+            cut_at_news: None,
             machine: StageMachine::new(setup),
             executor,
             parked: HashMap::new(),
