@@ -75,17 +75,19 @@ impl Ports {
     pub fn serve(self, state: HttpState) -> Served {
         let closing = CancellationToken::new();
         let mut serving = JoinSet::new();
+        let metrics = state.metrics.clone();
         let router = match self.admin {
             None => http::router(state),
             Some(listener) => {
                 let (clients, admin) = http::routers_apart(state);
                 let limits = HttpLimits { max_connections: ADMIN_CONNECTIONS, ..self.limits.clone() };
-                serving.spawn(http::serve(listener, admin, limits, closing.clone().cancelled_owned()));
+                let shutdown = closing.clone().cancelled_owned();
+                serving.spawn(http::serve(listener, admin, limits, metrics.clone(), shutdown));
                 clients
             }
         };
         let shutdown = closing.clone().cancelled_owned();
-        serving.spawn(http::serve(self.clients, router.clone(), self.limits, shutdown));
+        serving.spawn(http::serve(self.clients, router.clone(), self.limits, metrics, shutdown));
         Served { router, closing, serving }
     }
 }

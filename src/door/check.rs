@@ -53,8 +53,10 @@ pub fn check_manifest(named: Option<&str>, served: &str) -> Result<(), Fault> {
     if served.starts_with(named) {
         return Ok(());
     }
-    let words =
-        format!("manifest {named} is asked for, and {served} is served here: ask for that, or leave `manifest` out");
+    let words = format!(
+        "manifest {named} is asked for, and this door serves {served}: send the request to a door of {named}, ask for {served}, \
+         or leave `manifest` out"
+    );
     Err(Fault::new(FaultClass::Misdirected, words))
 }
 

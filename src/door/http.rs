@@ -30,6 +30,7 @@ mod delivery;
 mod fields;
 mod framing;
 mod go_duration;
+pub(in crate::door) mod kinds;
 mod messages;
 mod opening;
 mod parse;
@@ -37,6 +38,7 @@ pub(in crate::door) mod refusal;
 mod roster;
 mod serve;
 mod stall;
+mod text;
 pub(in crate::door) mod visit;
 mod watched;
 

@@ -69,7 +69,7 @@ pub async fn serve(client: Client, subject: String, router: Router, stop: Cancel
                 let (client, router) = (client.clone(), router.clone());
                 serving.spawn(async move {
                     let answering = answer(&client, router, message);
-                    if attended(answering, Arc::default(), CancellationToken::new()).await.is_none() {
+                    if attended(answering, Arc::default(), CancellationToken::new()).await.is_err() {
                         debug!("an answer could not be sent to NATS in time");
                     }
                     drop(permit);

@@ -11,9 +11,11 @@ use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+mod connections;
 mod instruments;
 mod peers;
 
+pub use connections::{Connections, Shed};
 pub use instruments::{Counter, Gauge, Histogram, Seconds};
 
 /// Up to a quarter of a millisecond, then four times as much each, up to a minute.
@@ -49,6 +51,8 @@ pub struct DoorMetrics {
     pub waiting: Gauge,
     /// Sequences that were opened again after a loss.
     pub replays: Counter,
+    /// Connections that were closed or refused.
+    pub connections: Connections,
     /// From a request's arrival to its end.
     pub request_seconds: Histogram,
     /// From a request's arrival to its first token.
@@ -64,6 +68,7 @@ impl DoorMetrics {
             in_flight: Gauge::default(),
             waiting: Gauge::default(),
             replays: Counter::default(),
+            connections: Connections::default(),
             request_seconds: Histogram::of_times(&TIMES_MICROS),
             first_token_seconds: Histogram::of_times(&TIMES_MICROS),
         }
@@ -179,6 +184,7 @@ impl Metrics {
             page.family(name, kind, help);
             page.sample(name, &[], value as f64);
         }
+        door.connections.render(page);
         page.family("request_seconds", "histogram", "From a request's arrival to its end.");
         page.histogram("request_seconds", &[], &door.request_seconds);
         page.family("first_token_seconds", "histogram", "From a request's arrival to its first token.");

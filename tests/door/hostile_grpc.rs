@@ -230,3 +230,30 @@ async fn streams_that_nobody_reads_hold_nobody_up() {
     drop((held, answers));
     waiting.await.unwrap();
 }
+
+#[tokio::test]
+async fn what_is_no_call_is_refused_in_words_of_http() {
+    let door = Door::open(Setup { script: answering(), ..Setup::default() }).await;
+    let over_1 = "POST /stageline.v1.Inference/Generate HTTP/1.1\r\ncontent-type: application/grpc\r\ncontent-length: 5\r\n\r\n\0\0\0\0\0";
+    let reply = door.send(over_1).await;
+    assert_eq!((reply.status, reply.error().0.as_str()), (505, "invalid_request"));
+    let stream = tokio::net::TcpStream::connect(door.address).await.unwrap();
+    let (client, connection) = h2::client::handshake(stream).await.unwrap();
+    tokio::spawn(connection);
+    let mut client = client.ready().await.unwrap();
+    for (method, path, kind, status) in [
+        ("POST", "/stageline.v1.Inference/Generate", "application/json", 415),
+        ("POST", "/stageline.v1.Inference/Run", "application/grpc-web+proto", 415),
+        ("POST", "/stageline.v1.Inference/Status", "", 415),
+        ("GET", "/stageline.v1.Inference/Status", "application/grpc", 405),
+        ("POST", "/grpc.health.v1.Health/Check", "text/plain", 415),
+        ("POST", "/stageline.v1.Inference/Status", "application/grpc+proto", 200),
+        ("POST", "/no.such.Service/Call", "application/grpc", 404),
+    ] {
+        let request = http::Request::builder().method(method).uri(format!("http://door{path}"));
+        let request = request.header("content-type", kind).body(()).unwrap();
+        let (response, mut body) = client.send_request(request, false).unwrap();
+        body.send_data(bytes::Bytes::from_static(&[0; 5]), true).unwrap();
+        assert_eq!(response.await.unwrap().status(), status, "{method} {path} {kind}");
+    }
+}

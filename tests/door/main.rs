@@ -3,7 +3,10 @@
 mod calls;
 mod grpc;
 mod hostile_grpc;
+mod kinds;
 mod nasty;
 mod places;
+mod shed;
 mod streams;
 mod support;
+mod times;

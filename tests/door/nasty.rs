@@ -1,7 +1,6 @@
 //! Clients that mean no good, or break off.
 
 use crate::support::{Connection, Door, Script, Setup};
-use stageline::base::FaultClass;
 use stageline::door::http::HttpLimits;
 use stageline::door::{AnswerEvent, FinishReason};
 use std::time::Duration;
@@ -96,21 +95,6 @@ async fn a_head_that_does_not_end_is_cut() {
         let reply = String::from_utf8(connection.read_to_end().await).unwrap();
         assert!(reply.is_empty() || reply.starts_with("HTTP/1.1 408"), "{reply}");
     }
-}
-
-#[tokio::test]
-async fn a_body_that_does_not_end_is_refused() {
-    let limits = HttpLimits { body_timeout: Duration::from_millis(30), ..HttpLimits::default() };
-    let door = Door::open(door_that_answers(limits)).await;
-    for start in ["content-length: 5\r\n\r\nabc", "transfer-encoding: chunked\r\n\r\n3\r\nabc\r\n"] {
-        let mut connection = Connection::open(door.address).await;
-        connection.send(format!("POST / HTTP/1.1\r\n{start}")).await;
-        let reply = connection.reply().await;
-        assert_eq!(reply.status, 408);
-        assert!(reply.error().1.contains("0.03 s"));
-        connection.read_to_end().await;
-    }
-    assert_eq!(door.metrics.door.ends(Some(FaultClass::InvalidRequest)), 2);
 }
 
 #[tokio::test]

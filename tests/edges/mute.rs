@@ -7,6 +7,7 @@ use crate::support::{Connection, Door, Script, Setup, post};
 use stageline::base::FaultClass;
 use stageline::door::http::HttpLimits;
 use stageline::door::{AnswerEvent, FinishReason};
+use stageline::server::metrics::Shed;
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::net::TcpStream;
@@ -77,6 +78,7 @@ async fn two_that_wait(bytes: u32, accept: &str) {
         let ends = async { while let Some(Ok(_)) = body.data().await {} };
         soon("the stream's end", ends).await;
     }
+    assert_eq!(door.metrics.door.connections.count(Shed::NotReading), 2, "{bytes} {accept}");
     door.stop();
     soon("the door's end", &mut door.serving).await.unwrap();
     drop(client);
@@ -117,6 +119,7 @@ async fn a_socket_that_nobody_reads_holds_no_place_past_the_deadline() {
     };
     soon("both to be given up", left).await;
     assert_eq!(door.metrics.door.ends(Some(FaultClass::Cancelled)), 2);
+    assert_eq!(door.metrics.door.connections.count(Shed::NotReading), 2);
     drop(mute);
 }
 

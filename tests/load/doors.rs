@@ -79,7 +79,8 @@ pub async fn http() -> String {
         stage: 0,
         stages: Arc::new(Pipeline),
     };
-    tokio::spawn(serve(listener, router(state), HttpLimits::default(), std::future::pending()));
+    let metrics = state.metrics.clone();
+    tokio::spawn(serve(listener, router(state), HttpLimits::default(), metrics, std::future::pending()));
     url
 }
 

@@ -1,46 +1,96 @@
 //! The message of a call, gathered whole before the call begins: one that is slow to arrive holds no place, and one that is too
 //! large is refused in our words.
 
-use super::status;
+use super::deadline;
+use super::service::refused;
 use crate::base::limits::MAX_STOP_STRINGS;
 use crate::base::{Fault, FaultClass};
-use crate::door::http::{Shared, body};
+use crate::door::call::Call;
+use crate::door::http::body::{self, Arrived};
+use crate::door::http::refusal::Refusal;
+use crate::door::http::{Shared, kinds};
 use crate::wire::entries;
 use axum::body::Body;
 use axum::extract::{Request, State};
+use axum::http::{HeaderMap, Method, StatusCode, Version};
 use axum::middleware::Next;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use std::sync::Arc;
+use tokio::time::Instant;
 
 /// In front of a message: whether it is compressed, and its length.
 const PREFIX_BYTES: usize = 5;
 /// The fewest bytes that a message of a conversation takes: keys, lengths and a role.
 const MESSAGE_BYTES: usize = 8;
 
+/// When a call's head came: what its time counts from.
+#[derive(Clone, Copy)]
+pub(super) struct Came(pub Instant);
+
 /// Gathers the message of each call of ours.
 pub(super) async fn gathered(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
+    if let Err(refusal) = is_call(&request) {
+        let (head, body) = request.into_parts();
+        return body::unwanted(refusal, &head.headers, body, &shared.state.limits).await.into_response();
+    }
     // Reflection and health calls live as long as their client likes; they carry next to nothing.
     if !request.uri().path().starts_with("/stageline.v1.") {
         return next.run(request).await;
     }
-    let generates = request.uri().path().ends_with("/Generate");
-    let (head, body) = request.into_parts();
-    let most = shared.state.limits.max_body_bytes;
-    let arrived = body::read(&shared, &head.headers, body, |bytes| not_too_large(bytes, most)).await;
-    let arrived = arrived.map_err(|refusal| refusal.fault).and_then(|arrived| {
-        if generates {
-            not_too_many(arrived.bytes.get(PREFIX_BYTES..).unwrap_or_default())?;
-        }
-        Ok(arrived)
-    });
-    match arrived {
+    let came = Instant::now();
+    let (mut head, body) = request.into_parts();
+    let generates = head.uri.path().ends_with("/Generate");
+    match arrived(&shared, &head.headers, body, (came, generates)).await {
         Ok(arrived) => {
+            head.extensions.insert(Came(came));
             let answered = next.run(Request::from_parts(head, Body::from(arrived.bytes))).await;
             drop(arrived.share);
             answered
         }
-        Err(fault) => status::of(&fault).into_http(),
+        Err(fault) => {
+            let call = Call::new(shared.call_ids.of(&head.headers), Arc::clone(&shared.state.metrics));
+            refused(&fault, call).into_http()
+        }
     }
+}
+
+/// Refuses what is no call of gRPC in words of HTTP, which is what its client speaks.
+fn is_call(request: &Request) -> Result<(), Refusal> {
+    if request.method() != Method::POST {
+        return Err(Refusal::with_status(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "this path takes calls of gRPC, which are POST",
+        ));
+    }
+    if request.version() < Version::HTTP_2 {
+        let words =
+            "this path takes calls of gRPC, over HTTP/2 alone: a gateway between may speak HTTP/1.1; or send JSON to /";
+        return Err(Refusal::with_status(StatusCode::HTTP_VERSION_NOT_SUPPORTED, words));
+    }
+    match kinds::name(request.headers()).as_str() {
+        "application/grpc" | "application/grpc+proto" => Ok(()),
+        _ => {
+            let words = "this path takes calls of gRPC (application/grpc): send JSON to /";
+            Err(Refusal::with_status(StatusCode::UNSUPPORTED_MEDIA_TYPE, words))
+        }
+    }
+}
+
+/// The message of a call whose head `came`, if it arrives while its client waits and is one that may be read.
+async fn arrived(
+    shared: &Shared,
+    headers: &HeaderMap,
+    body: Body,
+    (came, generates): (Instant, bool),
+) -> Result<Arrived, Fault> {
+    let deadline = deadline::of(headers)?.map(|time| came + time);
+    let most = shared.state.limits.max_body_bytes;
+    let arrived = body::read(shared, headers, body, deadline, |bytes| not_too_large(bytes, most)).await;
+    let arrived = arrived.map_err(|refusal| refusal.fault)?;
+    if generates {
+        not_too_many(arrived.bytes.get(PREFIX_BYTES..).unwrap_or_default())?;
+    }
+    Ok(arrived)
 }
 
 /// Refuses a message by the length that it says it has.

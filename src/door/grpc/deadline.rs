@@ -1,15 +1,15 @@
 //! The `grpc-timeout` of a call, as gRPC over HTTP/2 writes it: one to eight digits and a unit.
 
 use crate::base::Fault;
+use axum::http::HeaderMap;
 use std::time::Duration;
-use tonic::metadata::MetadataMap;
 
 /// How long the client waits; `None` if it does not say.
 ///
 /// # Errors
 /// `InvalidRequest` for what is no timeout.
-pub(super) fn of(metadata: &MetadataMap) -> Result<Option<Duration>, Fault> {
-    let Some(value) = metadata.get("grpc-timeout") else { return Ok(None) };
+pub(super) fn of(headers: &HeaderMap) -> Result<Option<Duration>, Fault> {
+    let Some(value) = headers.get("grpc-timeout") else { return Ok(None) };
     let wrong = "the metadata grpc-timeout must be one to eight digits and one of H, M, S, m, u, n, such as 500m";
     value.to_str().ok().and_then(parse).map(Some).ok_or_else(|| Fault::invalid(wrong))
 }

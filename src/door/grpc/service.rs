@@ -1,5 +1,6 @@
 //! The calls of `stageline.v1.Inference`.
 
+use super::body::Came;
 use super::{deadline, pb, requests, status};
 use crate::base::{Fault, FaultClass, StageIndex};
 use crate::door::call::{CALL_ID, Call};
@@ -52,12 +53,17 @@ impl Service {
     }
 
     fn arrived<T>(&self, request: Request<T>) -> (Arrived, T) {
-        let (metadata, _, message): (MetadataMap, Extensions, T) = request.into_parts();
+        let (metadata, extensions, message): (MetadataMap, Extensions, T) = request.into_parts();
+        let headers = metadata.into_headers();
         let limits = &self.shared.state.limits;
-        // A longer timeout only says how long the client would wait.
-        let time = deadline::of(&metadata);
-        let time = time.map(|time| time.map_or(limits.default_deadline, |time| time.min(limits.max_deadline)));
-        let call_id = self.shared.call_ids.of(&metadata.into_headers());
+        let spent = extensions.get::<Came>().map_or(Duration::ZERO, |came| came.0.elapsed());
+        let late = || Fault::new(FaultClass::DeadlineExceeded, "the deadline passed before the request was read");
+        let time = deadline::of(&headers).and_then(|time| {
+            // A longer timeout only says how long the client would wait.
+            let time = time.map_or(limits.default_deadline, |time| time.min(limits.max_deadline));
+            time.checked_sub(spent).filter(|left| !left.is_zero()).ok_or_else(late)
+        });
+        let call_id = self.shared.call_ids.of(&headers);
         let call = Call::new(call_id, Arc::clone(&self.shared.state.metrics));
         (Arrived { call, deadline: time }, message)
     }
@@ -160,14 +166,17 @@ fn ended<T>(outcome: Result<T, Fault>, mut call: Call) -> Result<Response<T>, St
             call.ends(None);
             Ok(named(message, &call.id))
         }
-        Err(fault) => {
-            call.ends(Some(fault.class));
-            call.span.in_scope(|| warn!(%fault, "call refused"));
-            let mut status = status::of(&fault);
-            name(status.metadata_mut(), &call.id);
-            Err(status)
-        }
+        Err(fault) => Err(refused(&fault, call)),
     }
+}
+
+/// Ends `call` with `fault`; the status that tells its client.
+pub(super) fn refused(fault: &Fault, mut call: Call) -> Status {
+    call.ends(Some(fault.class));
+    call.span.in_scope(|| warn!(%fault, "call refused"));
+    let mut status = status::of(fault);
+    name(status.metadata_mut(), &call.id);
+    status
 }
 
 /// A response that tells its call's id.

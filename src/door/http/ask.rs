@@ -2,10 +2,10 @@
 
 use super::bodies::Share;
 use super::body::{self, Arrived};
-use super::parse::{Model, Parsed, accepts_events, longest, parse};
+use super::parse::{Model, Parsed, accepts_events, parse, patience};
 use super::refusal::Refusal;
 use super::visit::Visit;
-use super::{Shared, answer};
+use super::{Shared, answer, kinds};
 use crate::base::{Fault, FaultClass};
 use crate::door::call::{CALL_ID, Call};
 use crate::door::workroom::SHORT_BYTES;
@@ -14,6 +14,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 use tracing::{Instrument, warn};
 
@@ -53,27 +54,35 @@ struct Asked<'a> {
 
 /// Everything before the pipeline is asked: is this the place, is there room, what is asked.
 async fn admit(shared: &Shared, request: axum::extract::Request) -> Result<Asked<'_>, Refusal> {
+    // All of a request's times count from its head, as its client counts them.
+    let begun = Instant::now();
     let limits = &shared.state.limits;
     let (head, body) = request.into_parts();
-    let intake = match shared.intake() {
-        Ok(intake) => intake,
-        Err(fault) => return Err(body::unwanted(fault.into(), &head.headers, body, limits).await),
+    let (intake, patience) = match looked_at(shared, &head.headers) {
+        Ok(looked_at) => looked_at,
+        Err(refusal) => return Err(body::unwanted(refusal, &head.headers, body, limits).await),
     };
-    let Arrived { bytes, share } = body::read(shared, &head.headers, body, |_| Ok(())).await?;
+    let deadline = patience.map(|patience| begun + patience);
+    let Arrived { bytes, share } = body::read(shared, &head.headers, body, deadline, |_| Ok(())).await?;
+    kinds::check_letters(&head.headers, &bytes)?;
     // Only now it takes a place, whose time is bounded: a body that is slow to arrive holds none.
-    let begun = Instant::now();
-    let until = begun + longest(&head.headers, limits)?;
+    let until = begun + patience.unwrap_or(limits.max_deadline).min(limits.max_deadline);
     let visit = Visit::current();
     visit.stays(until, shared.place()?)?;
     let model = if intake.embeds() { Model::Embeds } else { Model::Generates };
     let mut parsed = read(shared, (&head.headers, model), bytes, until).await?;
     if let Some(deadline) = &mut parsed.request.deadline {
         visit.stays_until(begun + *deadline);
-        if !parsed.spent.is_zero() {
-            *deadline = deadline.checked_sub(parsed.spent).filter(|left| !left.is_zero()).ok_or_else(late)?;
-        }
+        *deadline = deadline.checked_sub(begun.elapsed()).filter(|left| !left.is_zero()).ok_or_else(late)?;
     }
     Ok(Asked { intake, parsed, share })
+}
+
+/// What the head says: where the request goes, and how long its client waits.
+fn looked_at<'a>(shared: &'a Shared, headers: &HeaderMap) -> Result<(&'a dyn Intake, Option<Duration>), Refusal> {
+    let intake = shared.intake()?;
+    kinds::check(headers)?;
+    Ok((intake, patience(headers)?))
 }
 
 fn late() -> Fault {
@@ -91,11 +100,9 @@ async fn read(
     if bytes.len() <= SHORT_BYTES {
         return parse(headers, &bytes, model, limits);
     }
-    let begun = Instant::now();
     let (headers, of) = (headers.clone(), limits.clone());
     let reading = shared.workroom.done(bytes.len(), move || parse(&headers, &bytes, model, &of));
-    let parsed = timeout_at(until, reading).await.map_err(|_| late())???;
-    Ok(Parsed { spent: begun.elapsed(), ..parsed })
+    timeout_at(until, reading).await.map_err(|_| late())??
 }
 
 async fn answer_of(Asked { intake, parsed, share }: Asked<'_>, mut call: Call) -> Response {

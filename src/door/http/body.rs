@@ -5,12 +5,13 @@ use super::refusal::Refusal;
 use super::visit::Visit;
 use super::{HttpLimits, Shared};
 use crate::base::{Fault, FaultClass};
+use crate::server::metrics::Shed;
 use axum::body::{Body, BodyDataStream};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, header};
 use futures::StreamExt;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 /// How long what nobody wants is read on, and how long without any of it.
 const DISCARD: Duration = Duration::from_secs(5);
@@ -22,19 +23,23 @@ pub(in crate::door) struct Arrived {
     pub share: Share,
 }
 
-/// The whole of `body`, however it arrives: OpenFaaS' gateway sends chunks without a length. `legal` looks at what there is each
-/// time that there is more.
+/// The whole of `body`, however it arrives: OpenFaaS' gateway sends chunks without a length. Its head has just come; its client
+/// waits until `deadline`, if it says so. `legal` looks at what there is each time that there is more.
 ///
 /// # Errors
-/// 413 as soon as it is or says that it will be too long, 408 if it takes too long, 400 if it breaks off, 429 if bodies take too
-/// much memory together.
+/// 413 as soon as it is or says that it will be too long, 504 at the client's deadline, 408 if it takes too long otherwise, 400 if
+/// it breaks off, 429 if bodies take too much memory together.
 pub(in crate::door) async fn read(
     shared: &Shared,
     headers: &HeaderMap,
     body: Body,
+    deadline: Option<Instant>,
     legal: impl FnMut(&[u8]) -> Result<(), Fault>,
 ) -> Result<Arrived, Refusal> {
     let limits = &shared.state.limits;
+    let longest = limits.body_timeout.min(limits.max_deadline);
+    let until = Instant::now() + longest;
+    let deadline = deadline.filter(|deadline| *deadline <= until);
     let declared = declared(headers);
     // Far too long: it would never be read to its end, so nothing is waited for.
     if declared.is_some_and(|bytes| bytes > limits.max_body_bytes as u64 * 2) {
@@ -51,22 +56,32 @@ pub(in crate::door) async fn read(
     let read = tokio::select! {
         // What has arrived counts before what is only announced.
         biased;
-        read = timeout(limits.body_timeout, reading) => read,
+        read = timeout_at(deadline.unwrap_or(until), reading) => read,
         () = visit.too_large() => return Err(Refusal::from(too_large(limits)).closing()),
     };
     match read {
         Ok(Ok(arrived)) => Ok(arrived),
         Ok(Err(fault)) => Err(after_the_rest(fault.into(), headers, chunks, limits).await),
         Err(_) => {
-            let seconds = limits.body_timeout.as_secs_f64();
-            let message = format!("the body took longer than {seconds} s to arrive");
-            Err(Refusal::with_status(StatusCode::REQUEST_TIMEOUT, message).closing())
+            shared.state.metrics.door.connections.shed(Shed::SlowBody);
+            Err(match deadline {
+                Some(_) => {
+                    let words = "the deadline passed before the body had arrived";
+                    Refusal::from(Fault::new(FaultClass::DeadlineExceeded, words)).closing()
+                }
+                None => Refusal::slow(format!("the body took longer than {} s to arrive", longest.as_secs_f64())),
+            })
         }
     }
 }
 
 /// `refusal` of a request whose body nobody wants.
-pub(super) async fn unwanted(refusal: Refusal, headers: &HeaderMap, body: Body, limits: &HttpLimits) -> Refusal {
+pub(in crate::door) async fn unwanted(
+    refusal: Refusal,
+    headers: &HeaderMap,
+    body: Body,
+    limits: &HttpLimits,
+) -> Refusal {
     if declared(headers).is_some_and(|bytes| bytes > limits.max_body_bytes as u64 * 2) {
         return refusal.closing();
     }

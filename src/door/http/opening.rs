@@ -4,6 +4,7 @@ use std::io::Cursor;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, join};
 use tokio::net::TcpStream;
+use tokio::time::error::Elapsed;
 use tokio::time::timeout;
 
 /// How an HTTP/2 connection without TLS begins (RFC 9113, section 3.4). No message of HTTP/1.1 begins so.
@@ -17,11 +18,14 @@ pub(super) enum Protocol {
 }
 
 /// Reads as much as shows the protocol, and gives it with the connection, from which it can be read again; `None` if the
-/// client sends nothing within `patience`, or leaves.
+/// client leaves.
+///
+/// # Errors
+/// If it does not send that much within `patience`.
 pub(super) async fn opening(
     mut stream: TcpStream,
     patience: Duration,
-) -> Option<(Protocol, impl AsyncRead + AsyncWrite + Send + Unpin)> {
+) -> Result<Option<(Protocol, impl AsyncRead + AsyncWrite + Send + Unpin)>, Elapsed> {
     let mut first = Vec::with_capacity(PREFACE.len());
     let reading = async {
         while first.len() < PREFACE.len() && PREFACE.starts_with(&first) {
@@ -31,9 +35,9 @@ pub(super) async fn opening(
             }
         }
     };
-    timeout(patience, reading).await.ok()?;
+    timeout(patience, reading).await?;
     let protocol = if first == PREFACE { Protocol::Http2 } else { Protocol::Http1 };
     let sent_something = !first.is_empty();
     let (reader, writer) = stream.into_split();
-    sent_something.then(|| (protocol, join(Cursor::new(first).chain(reader), writer)))
+    Ok(sent_something.then(|| (protocol, join(Cursor::new(first).chain(reader), writer))))
 }

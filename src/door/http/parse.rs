@@ -1,19 +1,19 @@
 //! From the head and body of an HTTP request to a [`Request`].
 
 use super::fields::{self, Fields};
-use super::{HttpLimits, go_duration};
+use super::{HttpLimits, go_duration, kinds, text};
 use crate::base::Fault;
 use crate::door::{Conversation, Input, Request};
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, HeaderName, header};
 use std::time::Duration;
+
+const TIMEOUT: HeaderName = HeaderName::from_static("x-timeout");
 
 /// A request, and whether its answer is to come as a stream of events.
 #[derive(Debug)]
 pub(super) struct Parsed {
     pub request: Request,
     pub stream: bool,
-    /// How long it waited to be read, of its deadline.
-    pub spent: Duration,
 }
 
 /// What a pipeline's model does, which decides what fields a request may have.
@@ -29,8 +29,15 @@ pub(super) enum Model {
 /// # Errors
 /// `InvalidRequest`, naming the field or header that is wrong and what it may be.
 pub(super) fn parse(headers: &HeaderMap, body: &[u8], model: Model, limits: &HttpLimits) -> Result<Parsed, Fault> {
-    let json = is_json(headers) || fields::names_one(body);
-    let mut fields = if json { fields::read(body)? } else { plain(body, model)? };
+    let body = text::of(body)?;
+    let kind = kinds::name(headers);
+    let form = kinds::is_form(&kind).then(|| text::unescaped(body)).flatten();
+    let body = match &form {
+        Some(form) if fields::names_one(form.as_bytes()) => form,
+        _ => body,
+    };
+    let json = kinds::is_json(&kind) || fields::names_one(body.as_bytes());
+    let mut fields = if json { fields::read(body.as_bytes())? } else { plain(text::whole(body)?, model) };
     let stream = fields.stream == Some(true) || accepts_events(headers);
     let input = input(&mut fields, model)?;
     let deadline = deadline(headers, fields.deadline_ms, limits)?;
@@ -49,36 +56,30 @@ pub(super) fn parse(headers: &HeaderMap, body: &[u8], model: Model, limits: &Htt
         // The caller knows the call id.
         ..Request::new("", input)
     };
-    Ok(Parsed { request, stream, spent: Duration::ZERO })
+    Ok(Parsed { request, stream })
 }
 
-/// `application/json` or `application/…+json`, whatever parameters follow.
-fn is_json(headers: &HeaderMap) -> bool {
-    let kind = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
-    let kind = kind.split(';').next().unwrap_or("").trim().to_ascii_lowercase();
-    kind == "application/json" || kind.starts_with("application/") && kind.ends_with("+json")
-}
-
-/// Whether the client takes a stream of events.
+/// Whether the client takes a stream of events; `q=0` says that it does not.
 pub(super) fn accepts_events(headers: &HeaderMap) -> bool {
     let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(','));
-    let mut kinds = accepted.map(|kind| kind.split(';').next().unwrap_or("").trim());
-    kinds.any(|kind| kind.eq_ignore_ascii_case("text/event-stream"))
+    let mut accepted = accepted.map(|kind| kind.split(';').map(str::trim));
+    accepted.any(|mut kind| {
+        let events = kind.next().is_some_and(|kind| kind.eq_ignore_ascii_case("text/event-stream"));
+        events && !kind.any(|weight| weight.strip_prefix(['q', 'Q']).is_some_and(is_zero))
+    })
 }
 
-fn plain(body: &[u8], model: Model) -> Result<Fields, Fault> {
-    let text = std::str::from_utf8(body).map_err(|error| {
-        let place = error.valid_up_to();
-        Fault::invalid(format!("the body is not UTF-8 (at byte {place}): send UTF-8, or JSON as application/json"))
-    })?;
-    if text.is_empty() {
-        return Err(Fault::invalid("the body is empty: send a text, or JSON as application/json"));
-    }
+/// Whether `weight` is `=0`, with as many digits as there may be.
+fn is_zero(weight: &str) -> bool {
+    weight.trim_start().strip_prefix('=').and_then(|number| number.trim().parse::<f32>().ok()) == Some(0.0)
+}
+
+fn plain(text: &str, model: Model) -> Fields {
     let text = Some(text.to_string());
-    Ok(match model {
+    match model {
         Model::Generates => Fields { given: vec!["prompt"], prompt: text, ..Fields::default() },
         Model::Embeds => Fields { given: vec!["input"], input: text, ..Fields::default() },
-    })
+    }
 }
 
 /// What the model is given: exactly one of the fields that it knows.
@@ -110,25 +111,28 @@ fn input(fields: &mut Fields, model: Model) -> Result<Input, Fault> {
     }
 }
 
-/// How long the answer may take as far as the head says: the longest that a body may ask for, and no longer than `X-Timeout`.
-///
-/// # Errors
-/// `InvalidRequest` if the header is no duration.
-pub(super) fn longest(headers: &HeaderMap, limits: &HttpLimits) -> Result<Duration, Fault> {
-    deadline(headers, Some(limits.max_deadline.as_millis() as u64), limits)
-}
-
-/// How long the answer may take: what the body asks for or the default, and no longer than `X-Timeout`.
+/// How long the answer may take: what the body asks for or the default, and no longer than the client waits.
 fn deadline(headers: &HeaderMap, asked_ms: Option<u64>, limits: &HttpLimits) -> Result<Duration, Fault> {
     let asked = asked_ms.map_or(limits.default_deadline, Duration::from_millis);
     if asked > limits.max_deadline {
         let most = limits.max_deadline.as_millis();
         return Err(Fault::invalid(format!("`deadline_ms` may be at most {most}")));
     }
-    let Some(header) = headers.get("x-timeout") else { return Ok(asked) };
-    let wrong = "the header X-Timeout must be a duration as Go writes it, such as 1m30s or 500ms";
-    let timeout = header.to_str().ok().and_then(go_duration::parse).ok_or_else(|| Fault::invalid(wrong))?;
-    Ok(asked.min(timeout))
+    if asked.is_zero() {
+        return Err(Fault::invalid("`deadline_ms` may be 1 or more, not 0"));
+    }
+    Ok(patience(headers)?.map_or(asked, |patience| patience.min(asked)))
+}
+
+/// How long the client waits for an answer, as the head says.
+///
+/// # Errors
+/// `InvalidRequest` if X-Timeout is no duration, or none at all.
+pub(super) fn patience(headers: &HeaderMap) -> Result<Option<Duration>, Fault> {
+    let Some(header) = kinds::single(headers, &TIMEOUT)? else { return Ok(None) };
+    let wrong = "the header X-Timeout must be a duration above 0 as Go writes it, such as 10s, 1m30s or 500ms";
+    let patience = header.to_str().ok().and_then(go_duration::parse).filter(|patience| !patience.is_zero());
+    patience.map(Some).ok_or_else(|| Fault::invalid(wrong))
 }
 
 #[cfg(test)]
@@ -224,6 +228,7 @@ mod tests {
         assert!(stream("text/event-stream", plain) && stream("*/*", on) && stream("text/event-stream", off));
         assert!(stream("application/json;q=0.5, Text/Event-Stream;q=1", plain));
         assert!(!stream("*/*", plain) && !stream("text/*", off) && !stream("x-text/event-stream", plain));
+        assert!(!stream("text/event-stream;q=0, */*", plain) && !stream("text/event-stream; Q = 0.000", plain));
     }
 
     proptest! {

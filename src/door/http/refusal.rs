@@ -29,8 +29,14 @@ impl From<Fault> for Refusal {
 
 impl Refusal {
     /// A request that is invalid in a way for which HTTP has a status of its own.
-    pub(super) fn with_status(status: StatusCode, message: impl Into<String>) -> Self {
-        Self { fault: Fault::invalid(message), status, call_id: None, closes: false }
+    pub(in crate::door) fn with_status(status: StatusCode, message: impl Into<String>) -> Self {
+        Self { status, ..Fault::invalid(message).into() }
+    }
+
+    /// A request whose body did not arrive in time, after which the connection closes: there would be no end of that body.
+    pub(super) fn slow(message: impl Into<String>) -> Self {
+        let fault = Fault::new(FaultClass::DeadlineExceeded, message);
+        Self { status: StatusCode::REQUEST_TIMEOUT, closes: true, ..fault.into() }
     }
 
     /// The same, after which the connection closes.
@@ -59,13 +65,15 @@ fn what_to_do(class: FaultClass) -> &'static str {
     match class {
         FaultClass::InvalidRequest => "change the request as the message says; sent again as it is, it fails again",
         FaultClass::TooLarge => "make the request smaller than the limit that the message names",
-        FaultClass::Misdirected => "send the request to the pipeline's first stage",
+        FaultClass::Misdirected => "send the request where the message says",
         FaultClass::Overloaded => "send the same request again after the seconds in Retry-After",
-        FaultClass::DeadlineExceeded => "send it again with fewer max_tokens, or with a longer deadline_ms",
+        FaultClass::DeadlineExceeded => "send it again, all of it at once, with fewer max_tokens or a longer deadline",
         FaultClass::Cancelled => "nothing: the client ended the request",
         FaultClass::Unavailable => "send the same request again after the seconds in Retry-After",
         FaultClass::DeviceFailed => "send it again; if it fails again, look for its call id in the stage's log",
-        FaultClass::Internal => "this is a defect of the server: report it with the call id and the server's log",
+        FaultClass::Internal => {
+            "this is a defect of the server or its model's files: report it with the call id and the server's log"
+        }
     }
 }
 
@@ -83,6 +91,9 @@ impl IntoResponse for Refusal {
             // By this name OpenFaaS' queue worker knows that the function is full, not broken.
             let name = HeaderName::from_static("x-openfaas-internal");
             headers.insert(name, HeaderValue::from_static("stageline"));
+        }
+        if self.status == StatusCode::UNSUPPORTED_MEDIA_TYPE {
+            headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         }
         if self.closes {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));

@@ -5,8 +5,9 @@ use super::delivery::Delivery;
 use super::opening::{Protocol, opening};
 use super::roster::{Roster, SPARE, Seat};
 use super::stall::Stalling;
-use super::visit::{Visit, attended};
+use super::visit::{Overstayed, Visit, attended};
 use super::watched::Watched;
+use crate::server::metrics::{Metrics, Shed};
 use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, Response, Version};
@@ -51,13 +52,20 @@ pub const SPARE_CONNECTIONS: usize = SPARE + GOING;
 /// finish it, and returns. Dropped, it cuts all connections.
 ///
 /// A client that closes its side of a connection is gone, even if it would still read. Where there is no room for one more
-/// connection, the one that has waited longest goes: see [`HttpLimits::max_connections`].
-pub async fn serve(listener: TcpListener, router: Router, limits: HttpLimits, shutdown: impl Future<Output = ()>) {
+/// connection, the one that has waited longest goes: see [`HttpLimits::max_connections`]. Those that go or are refused are counted
+/// in `metrics`.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    limits: HttpLimits,
+    metrics: Arc<Metrics>,
+    shutdown: impl Future<Output = ()>,
+) {
     let mut connections = JoinSet::new();
     let roster = Roster::new(limits.max_connections, limits.max_connections_per_peer);
     let most = limits.max_connections.clamp(1, Semaphore::MAX_PERMITS - SPARE_CONNECTIONS) + SPARE_CONNECTIONS;
     let room = Arc::new(Semaphore::new(most));
-    let stop = CancellationToken::new();
+    let common = Arc::new(Common { limits, metrics, stop: CancellationToken::new() });
     let mut shutdown = pin!(shutdown);
     loop {
         let accept = async {
@@ -73,22 +81,48 @@ pub async fn serve(listener: TcpListener, router: Router, limits: HttpLimits, sh
             accepted = accept => match accepted {
                 Ok(((stream, peer), permit)) => match roster.seat(peer.ip()) {
                     Some(seat) => {
-                        let serving = connection(stream, router.clone(), limits.clone(), (seat, stop.clone()));
+                        let serving = connection(stream, router.clone(), Arc::clone(&common), seat);
                         connections.spawn(async move {
                             serving.await;
                             drop(permit);
                         });
                     }
-                    None => debug!(%peer, "a peer has too many connections: one is refused"),
+                    None => {
+                        common.shed(Shed::PerPeer);
+                        debug!(%peer, "a peer has too many connections: one is refused");
+                    }
                 },
                 Err(error) => pause_after(&error).await,
             },
         }
     }
     drop(listener);
-    stop.cancel();
+    common.stop.cancel();
     while let Some(ended) = connections.join_next().await {
         report(ended);
+    }
+}
+
+/// What all connections share.
+struct Common {
+    limits: HttpLimits,
+    metrics: Arc<Metrics>,
+    stop: CancellationToken,
+}
+
+impl Common {
+    fn shed(&self, why: Shed) {
+        self.metrics.door.connections.shed(why);
+    }
+
+    /// What served a visit has been dropped, and its connection or stream with it.
+    fn cut(&self, overstayed: Overstayed) {
+        match overstayed {
+            Overstayed::Head => self.shed(Shed::SlowHead),
+            Overstayed::Answer => self.shed(Shed::NotReading),
+            Overstayed::Stop => {}
+        }
+        debug!(?overstayed, "a client took no answer, or sent no request, in time: it is cut off");
     }
 }
 
@@ -99,7 +133,7 @@ fn report(ended: Result<(), JoinError>) {
     }
 }
 
-async fn connection(stream: TcpStream, router: Router, limits: HttpLimits, (seat, stop): (Seat, CancellationToken)) {
+async fn connection(stream: TcpStream, router: Router, common: Arc<Common>, seat: Seat) {
     // Tokens are small and each is sent at once.
     if let Err(error) = stream.set_nodelay(true) {
         debug!(%error, "connection refuses TCP_NODELAY");
@@ -108,18 +142,29 @@ async fn connection(stream: TcpStream, router: Router, limits: HttpLimits, (seat
     tokio::select! {
         // Whoever has to go goes, whatever arrives.
         biased;
-        () = seat.shed() => debug!("a connection had to make room"),
-        () = converse(stream, router, limits, (Arc::clone(&seat), stop)) => {}
+        () = seat.shed() => {
+            common.shed(Shed::NoRoom);
+            debug!("a connection had to make room");
+        }
+        () = converse(stream, router, Arc::clone(&common), Arc::clone(&seat)) => {}
     }
 }
 
-async fn converse(stream: TcpStream, router: Router, limits: HttpLimits, (seat, stop): (Arc<Seat>, CancellationToken)) {
+async fn converse(stream: TcpStream, router: Router, common: Arc<Common>, seat: Arc<Seat>) {
+    let Common { limits, metrics, stop } = &*common;
     let opened = tokio::select! {
         opened = opening(stream, limits.head_timeout) => opened,
         () = stop.cancelled() => return,
     };
-    let Some((protocol, stream)) = opened else { return };
-    let stream = Stalling::new(stream, limits.write_timeout);
+    let (protocol, stream) = match opened {
+        Ok(Some(opened)) => opened,
+        Ok(None) => return,
+        Err(_) => {
+            common.shed(Shed::SlowHead);
+            return debug!("a client sent nothing in time: its connection is cut");
+        }
+    };
+    let stream = Stalling::new(stream, limits.write_timeout, Arc::clone(metrics));
     let ended = match protocol {
         Protocol::Http1 => {
             let visit = Visit::new(seat);
@@ -127,14 +172,14 @@ async fn converse(stream: TcpStream, router: Router, limits: HttpLimits, (seat, 
             let mut http = http1::Builder::new();
             http.timer(TokioTimer::new()).header_read_timeout(limits.idle_timeout).max_buf_size(MAX_BUFFER_BYTES);
             let serving = http.serve_connection(TokioIo::new(stream), answering(router));
-            let serving = until_stopped(serving, &stop, |serving| serving.graceful_shutdown());
+            let serving = until_stopped(serving, stop, |serving| serving.graceful_shutdown());
             match attended(serving, visit, stop.clone()).await {
-                Some(ended) => ended,
-                None => return debug!("a client took no answer, or sent no request, in time: its connection is cut"),
+                Ok(ended) => ended,
+                Err(overstayed) => return common.cut(overstayed),
             }
         }
         Protocol::Http2 => {
-            let mut http = http2::Builder::new(Streams { seat, stop: stop.clone() });
+            let mut http = http2::Builder::new(Streams { seat, common: Arc::clone(&common) });
             http.timer(TokioTimer::new())
                 .max_concurrent_streams(MAX_STREAMS)
                 .max_header_list_size(MAX_HEAD_BYTES)
@@ -144,7 +189,7 @@ async fn converse(stream: TcpStream, router: Router, limits: HttpLimits, (seat, 
                 .keep_alive_interval(KEEP_ALIVE)
                 .keep_alive_timeout(KEEP_ALIVE);
             let serving = http.serve_connection(TokioIo::new(stream), answering(router));
-            until_stopped(serving, &stop, |serving| serving.graceful_shutdown()).await
+            until_stopped(serving, stop, |serving| serving.graceful_shutdown()).await
         }
     };
     if let Err(error) = ended {
@@ -173,12 +218,17 @@ fn answering(
 #[derive(Clone)]
 struct Streams {
     seat: Arc<Seat>,
-    stop: CancellationToken,
+    common: Arc<Common>,
 }
 
 impl<F: Future<Output: Send> + Send + 'static> Executor<F> for Streams {
     fn execute(&self, stream: F) {
-        tokio::spawn(attended(stream, Visit::new(Arc::clone(&self.seat)), self.stop.clone()));
+        let (visit, common) = (Visit::new(Arc::clone(&self.seat)), Arc::clone(&self.common));
+        tokio::spawn(async move {
+            if let Err(overstayed) = attended(stream, visit, common.stop.clone()).await {
+                common.cut(overstayed);
+            }
+        });
     }
 }
 

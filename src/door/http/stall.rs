@@ -1,7 +1,9 @@
 //! A connection whose client takes nothing for too long is cut: it would hold an answer's memory for ever.
 
+use crate::server::metrics::{Metrics, Shed};
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -11,13 +13,15 @@ use tokio::time::{Sleep, sleep};
 pub(super) struct Stalling<S> {
     stream: S,
     timeout: Duration,
+    /// Where those that fail are counted.
+    metrics: Arc<Metrics>,
     /// Runs while a write waits.
     timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Stalling<S> {
-    pub(super) fn new(stream: S, timeout: Duration) -> Self {
-        Self { stream, timeout, timer: None }
+    pub(super) fn new(stream: S, timeout: Duration, metrics: Arc<Metrics>) -> Self {
+        Self { stream, timeout, metrics, timer: None }
     }
 
     /// `written`, unless it waits and has done so for too long.
@@ -29,6 +33,8 @@ impl<S> Stalling<S> {
         let timeout = self.timeout;
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(timeout)));
         ready!(timer.as_mut().poll(cx));
+        self.timer = None;
+        self.metrics.door.connections.shed(Shed::NotReading);
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client takes nothing of what is sent to it")))
     }
 }

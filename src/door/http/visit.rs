@@ -17,6 +17,17 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// How long what has no deadline may take once the server has been told to stop.
 const STOP_GRACE: Duration = Duration::from_secs(2);
 
+/// Why a visit was ended from here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::door) enum Overstayed {
+    /// The head that had begun was not whole in time.
+    Head,
+    /// The answer was not delivered by its deadline.
+    Answer,
+    /// The server was told to stop.
+    Stop,
+}
+
 /// See the module. On HTTP/1, one request after the other of the same connection.
 #[derive(Debug)]
 pub(in crate::door) struct Visit {
@@ -141,7 +152,7 @@ impl Visit {
     }
 
     /// Resolves when the visit has lasted too long. The place is given back at the deadline.
-    async fn overstays(&self, stop: &CancellationToken) {
+    async fn overstays(&self, stop: &CancellationToken) -> Overstayed {
         let mut stopped = None;
         loop {
             let changed = self.changed.notified();
@@ -170,7 +181,11 @@ impl Visit {
                 () = changed => {}
                 () = stop.cancelled(), if stopped.is_none() => stopped = Some(Instant::now() + STOP_GRACE),
                 () = held => drop(self.lock().place.take()),
-                () = over => return,
+                () = over => return match (until, serving) {
+                    (_, true) => Overstayed::Answer,
+                    (Some(_), false) if stopped.is_none() => Overstayed::Head,
+                    _ => Overstayed::Stop,
+                },
             }
         }
     }
@@ -187,16 +202,19 @@ impl Drop for Visit {
 }
 
 /// Does `work`, which serves `visit`; drops it, with all that it holds, when that has lasted too long.
+///
+/// # Errors
+/// Why it was dropped.
 pub(in crate::door) async fn attended<F: Future>(
     work: F,
     visit: Arc<Visit>,
     stop: CancellationToken,
-) -> Option<F::Output> {
+) -> Result<F::Output, Overstayed> {
     let overstays = Arc::clone(&visit);
     tokio::select! {
         // The work first: what is done in time is done.
         biased;
-        done = HERE.scope(visit, work) => Some(done),
-        () = overstays.overstays(&stop) => None,
+        done = HERE.scope(visit, work) => Ok(done),
+        overstayed = overstays.overstays(&stop) => Err(overstayed),
     }
 }

@@ -56,6 +56,11 @@ impl Connection {
         self.stream.read_buf(&mut self.read).await.is_ok_and(|count| count > 0)
     }
 
+    /// Waits until there is something to read.
+    pub async fn arrives(&mut self) {
+        while self.read.is_empty() && self.more().await {}
+    }
+
     /// All bytes up to and with `end`.
     pub async fn read_until(&mut self, end: &str) -> String {
         loop {

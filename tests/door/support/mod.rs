@@ -188,12 +188,12 @@ impl Door {
             Some(operators) => {
                 let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
                 let address = listener.local_addr().unwrap();
-                tokio::spawn(serve(listener, operators, setup.limits.clone(), std::future::pending()));
+                tokio::spawn(serve(listener, operators, setup.limits.clone(), metrics.clone(), std::future::pending()));
                 Some(address)
             }
             None => None,
         };
-        let serving = tokio::spawn(serve(listener, router, setup.limits, shutdown));
+        let serving = tokio::spawn(serve(listener, router, setup.limits, metrics.clone(), shutdown));
         Self { address, admin, metrics, readiness, serving, pipeline, served, stop: Some(stop) }
     }
 
