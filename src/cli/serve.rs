@@ -6,9 +6,9 @@ use crate::cli::pipeline::Site;
 use crate::cli::ports::Ports;
 use crate::cli::split::said;
 use crate::config::{DoorConfig, ServeConfig};
-use crate::door;
 use crate::door::Intake;
 use crate::door::http::HttpState;
+use crate::door::nats::NatsDoor;
 use crate::door::stages::Overview;
 use crate::server::{Pipeline, Serving};
 use crate::shard::write::hex;
@@ -95,9 +95,10 @@ pub async fn answer_http(
     let on_nats = serving.net.clone().filter(|_| stage == 0).map(|net| {
         let subjects = [net.subjects().ask(), net.subjects().ask_digest()];
         let doors = subjects.map(|subject| {
-            door::nats::serve(net.client().clone(), subject, answering.router.clone(), closing_nats.clone())
+            let door = NatsDoor::new(net.client().clone(), net.errors(), answering.router.clone());
+            door.serve(subject, closing_nats.clone())
         });
-        tokio::spawn(futures::future::try_join_all(doors))
+        tokio::spawn(futures::future::join_all(doors))
     });
     tokio::select! {
         () = &mut stop => {}

@@ -1,10 +1,11 @@
 //! The door on NATS: a request's body as a message, its answer as one reply, or as a reply each event.
 //!
 //! Requests go to [`Subjects::ask`](crate::wire::Subjects::ask), which all doors of a pipeline's name share as one queue group:
-//! NATS picks a door; or to [`Subjects::ask_digest`](crate::wire::Subjects::ask_digest), where only doors of that digest are. The message's headers are those of HTTP (`Content-Type`, without which the payload is JSON; `Accept`,
-//! `X-Call-Id`, `X-Timeout`), and so is its payload; the HTTP router answers it. A reply carries `Stageline-Status`, HTTP's status;
-//! one of a stream carries `Stageline-Event`, the event's name (`token`, `done` or `error`; `done` and `error` are the last), and
-//! the event's data as payload.
+//! NATS picks a door; or to [`Subjects::ask_digest`](crate::wire::Subjects::ask_digest), where only doors of that digest are.
+//! The message's headers are those of HTTP (`Content-Type`, without which the payload is JSON; `Content-Encoding`, `Accept`,
+//! `X-Call-Id`, `X-Timeout`), and so is its payload; the HTTP router answers it. A reply carries `Stageline-Status`, HTTP's
+//! status; one of a stream carries `Stageline-Event`, the event's name (`token`, `done` or `error`; `done` and `error` are the
+//! last), and the event's data as payload.
 //!
 //! Nobody tells a door that a requester has gone: what bounds such a request, and the sending of its answer, is its deadline.
 
@@ -12,14 +13,15 @@ use crate::base::{Fault, FaultClass};
 use crate::door::http::fault_body;
 use crate::door::http::visit::attended;
 use crate::transport::INBOX_PREFIX;
-use async_nats::{Client, HeaderMap, Message};
+use async_nats::{Client, HeaderMap, Message, Subscriber};
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::http::{self, header};
 use futures::StreamExt;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Semaphore;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{Semaphore, broadcast};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -30,57 +32,101 @@ use tracing::{debug, error, warn};
 const MOST_AT_ONCE: usize = 1024;
 /// How long a refusal may take to be sent: a broker that is away holds nobody up.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long after its end a subscription is taken up again.
+const AGAIN: Duration = Duration::from_secs(2);
 /// The queue group of a pipeline's doors.
 const GROUP: &str = "door";
 /// Headers of a message that are the HTTP request's.
-const HEADERS: [&str; 4] = ["content-type", "accept", "x-call-id", "x-timeout"];
+const HEADERS: [&str; 5] = ["content-type", "content-encoding", "accept", "x-call-id", "x-timeout"];
 
-/// Answers what comes to `subject` until `stop`, then finishes what it serves.
-///
-/// # Errors
-/// `Unavailable` if the broker does not take the subscription.
-pub async fn serve(client: Client, subject: String, router: Router, stop: CancellationToken) -> Result<(), Fault> {
-    let refused = |error: async_nats::SubscribeError| {
-        Fault::new(FaultClass::Unavailable, format!("NATS takes no subscription to {subject}: {error}"))
-    };
-    let mut requests = client.queue_subscribe(subject.clone(), GROUP.into()).await.map_err(refused)?;
-    let room = Arc::new(Semaphore::new(MOST_AT_ONCE));
-    let mut serving = JoinSet::new();
-    let mut draining = false;
-    loop {
-        tokio::select! {
-            // Stopping first: a flood of requests must not delay it.
-            biased;
-            () = stop.cancelled(), if !draining => {
-                draining = true;
-                // What has arrived is answered; the broker sends what comes now to other doors.
-                if let Err(error) = requests.drain().await {
-                    debug!(%error, "the subscription is gone already");
-                }
-            }
-            Some(ended) = serving.join_next() => report(ended),
-            next = requests.next() => {
-                let Some(message) = next else { break };
-                let Ok(permit) = Arc::clone(&room).try_acquire_owned() else {
-                    // Whoever comes to a full door is told at once; to wait would take as long as the others' deadlines.
-                    let _ = timeout(REFUSAL_TIMEOUT, refuse(&client, message)).await;
-                    continue;
-                };
-                let (client, router) = (client.clone(), router.clone());
-                serving.spawn(async move {
-                    let answering = answer(&client, router, message);
-                    if attended(answering, Arc::default(), CancellationToken::new()).await.is_err() {
-                        debug!("an answer could not be sent to NATS in time");
+/// A door on NATS: what it answers by, and what it is answering.
+pub struct NatsDoor {
+    client: Client,
+    router: Router,
+    /// What the broker says is wrong.
+    errors: broadcast::Receiver<String>,
+    room: Arc<Semaphore>,
+    serving: JoinSet<()>,
+}
+
+impl NatsDoor {
+    /// A door that answers by `router`, and whose broker reports `errors`.
+    pub fn new(client: Client, errors: broadcast::Receiver<String>, router: Router) -> Self {
+        Self { client, router, errors, room: Arc::new(Semaphore::new(MOST_AT_ONCE)), serving: JoinSet::new() }
+    }
+
+    /// Answers what comes to `subject` until `stop`, then finishes what it serves. A subscription that the broker does not take, or
+    /// ends, is taken up again.
+    pub async fn serve(mut self, subject: String, stop: CancellationToken) {
+        while !stop.is_cancelled() {
+            match self.client.queue_subscribe(subject.clone(), GROUP.into()).await {
+                Ok(requests) => {
+                    self.answer_all(requests, &subject, &stop).await;
+                    if !stop.is_cancelled() {
+                        warn!(%subject, "the door's subscription at NATS has ended: it is taken up again");
                     }
-                    drop(permit);
-                });
+                }
+                Err(error) => warn!(%subject, %error, "NATS takes no subscription of the door's: it is tried again"),
+            }
+            let _ = timeout(AGAIN, stop.cancelled()).await;
+        }
+        while let Some(ended) = self.serving.join_next().await {
+            report(ended);
+        }
+    }
+
+    /// Answers what comes by `requests` until `stop` or until they end.
+    async fn answer_all(&mut self, mut requests: Subscriber, subject: &str, stop: &CancellationToken) {
+        let mut draining = false;
+        loop {
+            tokio::select! {
+                // Stopping first: a flood of requests must not delay it.
+                biased;
+                () = either(stop, &mut self.errors, subject), if !draining => {
+                    draining = true;
+                    // What has arrived is answered; the broker sends what comes now to other doors.
+                    if let Err(error) = requests.drain().await {
+                        debug!(%error, "the subscription is gone already");
+                    }
+                }
+                Some(ended) = self.serving.join_next() => report(ended),
+                next = requests.next() => {
+                    let Some(message) = next else { break };
+                    let Ok(permit) = Arc::clone(&self.room).try_acquire_owned() else {
+                        // Whoever comes to a full door is told at once; to wait would take as long as the others' deadlines.
+                        let _ = timeout(REFUSAL_TIMEOUT, refuse(&self.client, message)).await;
+                        continue;
+                    };
+                    let (client, router) = (self.client.clone(), self.router.clone());
+                    self.serving.spawn(async move {
+                        let answering = answer(&client, router, message);
+                        if attended(answering, Arc::default(), CancellationToken::new()).await.is_err() {
+                            debug!("an answer could not be sent to NATS in time");
+                        }
+                        drop(permit);
+                    });
+                }
             }
         }
     }
-    while let Some(ended) = serving.join_next().await {
-        report(ended);
+}
+
+/// Resolves at `stop`, or when the broker says that it has no subscription to `subject`: nothing would come by it any more.
+async fn either(stop: &CancellationToken, errors: &mut broadcast::Receiver<String>, subject: &str) {
+    let refused = async {
+        let subject = format!("\"{subject}\"");
+        loop {
+            match errors.recv().await {
+                Ok(error) if error.contains("Subscription") && error.contains(&subject) => return,
+                Ok(_) | Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Closed) => std::future::pending().await,
+            }
+        }
+    };
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = refused => {}
     }
-    Ok(())
 }
 
 /// A defect ends its own request, no more.
@@ -109,11 +155,11 @@ async fn answer(client: &Client, router: Router, message: Message) {
     }
     let mut request = http::Request::post("/");
     for name in HEADERS {
-        if let Some(value) = header_of(&message, name) {
+        for value in values_of(&message, name) {
             request = request.header(name, value);
         }
     }
-    if header_of(&message, "content-type").is_none() {
+    if values_of(&message, "content-type").next().is_none() {
         request = request.header(header::CONTENT_TYPE, "application/json");
     }
     let request = match request.body(Body::from(message.payload)) {
@@ -144,11 +190,12 @@ async fn answer(client: &Client, router: Router, message: Message) {
     }
 }
 
-fn header_of<'m>(message: &'m Message, name: &str) -> Option<&'m str> {
+/// The values of a header, each as often as it was sent.
+fn values_of<'m>(message: &'m Message, name: &str) -> impl Iterator<Item = &'m str> {
     // NATS keeps the case of names as it was sent.
-    let headers = message.headers.as_ref()?;
-    let (_, values) = headers.iter().find(|(known, _)| known.to_string().eq_ignore_ascii_case(name))?;
-    values.first().map(|value| value.as_str())
+    let headers = message.headers.iter().flat_map(|headers| headers.iter());
+    let named = headers.filter(move |(known, _)| known.to_string().eq_ignore_ascii_case(name));
+    named.flat_map(|(_, values)| values.iter().map(|value| value.as_str()))
 }
 
 /// Sends one reply; one that the broker would not carry becomes the words that say so.

@@ -64,6 +64,14 @@ impl NatsServer {
         format!("nats://127.0.0.1:{}", self.port)
     }
 
+    /// Has it read its settings again.
+    #[allow(dead_code, reason = "most brokers' settings stay as they are")]
+    pub fn reload(&self) {
+        let signal = format!("reload={}", self.child.id());
+        let status = Command::new(binary()).args(["--signal", &signal]).stderr(Stdio::null()).status();
+        assert!(status.expect("nats-server runs").success(), "the settings are not read again");
+    }
+
     /// Kills it, as a power cut would.
     pub fn kill(&mut self) {
         self.child.kill().expect("the server can be killed");

@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use write::{Letter, Order, Queues};
 
@@ -37,6 +37,8 @@ const SUBSCRIPTION_CAPACITY: usize = 4096;
 const CLIENT_CAPACITY: usize = 8;
 /// Mail that waits for the writer, each plane.
 const QUEUE_CAPACITY: usize = 1024;
+/// Errors of the broker that wait for whoever listens.
+const ERRORS_CAPACITY: usize = 64;
 /// Longest wait for a connection or for an answer of the server.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -126,6 +128,7 @@ struct Shared {
     /// The broker's URL without credentials, for messages.
     place: String,
     broker: watch::Receiver<Broker>,
+    errors: broadcast::Sender<String>,
     routes: Arc<Routes>,
     queues: Queues,
     counters: Arc<Counters>,
@@ -165,7 +168,8 @@ impl NatsNet {
         let servers = servers.map_err(|error| TransportError::Url { url: place.clone(), cause: error.to_string() })?;
         let (broker_end, broker) = watch::channel(Broker { up: true, reconnects: 0 });
         let counters = Arc::new(Counters::default());
-        let options = options(broker_end, counters.clone()).custom_inbox_prefix(&settings.inbox_prefix);
+        let errors = broadcast::Sender::new(ERRORS_CAPACITY);
+        let options = options(broker_end, counters.clone(), errors.clone()).custom_inbox_prefix(&settings.inbox_prefix);
         let shown = credentials::Shown { user: settings.user.as_ref(), file: settings.credentials.as_deref() };
         let options = credentials::add(options, &servers, shown).await?;
         let client = options.connect(servers).await.map_err(|error| not_connected(place.clone(), &error))?;
@@ -178,6 +182,7 @@ impl NatsNet {
             client: client.clone(),
             place,
             broker,
+            errors,
             routes: routes.clone(),
             queues,
             counters: counters.clone(),
@@ -276,6 +281,11 @@ impl NatsNet {
         Ok(socket.local_addr()?.ip())
     }
 
+    /// What the broker says is wrong from now on, in its words: it does not say so to the subscription that it means.
+    pub fn errors(&self) -> broadcast::Receiver<String> {
+        self.shared.errors.subscribe()
+    }
+
     pub(super) fn broker(&self) -> watch::Receiver<Broker> {
         self.shared.broker.clone()
     }
@@ -329,7 +339,11 @@ impl Post for NatsNet {
 }
 
 /// Every buffer of the library set by hand, and its events turned into the broker's state.
-fn options(broker: watch::Sender<Broker>, counters: Arc<Counters>) -> ConnectOptions {
+fn options(
+    broker: watch::Sender<Broker>,
+    counters: Arc<Counters>,
+    errors: broadcast::Sender<String>,
+) -> ConnectOptions {
     let on_event = move |event| match event {
         Event::Disconnected => {
             tracing::warn!("lost the connection to NATS");
@@ -343,7 +357,11 @@ fn options(broker: watch::Sender<Broker>, counters: Arc<Counters>) -> ConnectOpt
             });
         }
         Event::SlowConsumer(_) => counters.add_dropped(1),
-        Event::ServerError(error) => tracing::warn!(%error, "NATS reports an error"),
+        Event::ServerError(error) => {
+            tracing::warn!(%error, "NATS reports an error");
+            // Nobody may be listening.
+            let _ = errors.send(error.to_string());
+        }
         _ => {}
     };
     ConnectOptions::new()

@@ -6,6 +6,7 @@ mod log;
 pub use client::{Connection, Reply, exchange};
 pub use log::logged;
 
+use axum::Router;
 use futures::future::BoxFuture;
 use stageline::base::{Fault, FaultClass, StageIndex};
 use stageline::core::{DirectOutput, DirectRun, Observed};
@@ -142,6 +143,8 @@ impl Default for Setup {
 pub struct Door {
     pub address: SocketAddr,
     pub admin: Option<SocketAddr>,
+    /// What answers its clients.
+    pub router: Router,
     pub metrics: Arc<Metrics>,
     pub readiness: Arc<Mutex<Readiness>>,
     pub serving: JoinHandle<()>,
@@ -193,8 +196,8 @@ impl Door {
             }
             None => None,
         };
-        let serving = tokio::spawn(serve(listener, router, setup.limits, metrics.clone(), shutdown));
-        Self { address, admin, metrics, readiness, serving, pipeline, served, stop: Some(stop) }
+        let serving = tokio::spawn(serve(listener, router.clone(), setup.limits, metrics.clone(), shutdown));
+        Self { address, admin, router, metrics, readiness, serving, pipeline, served, stop: Some(stop) }
     }
 
     /// What the pipeline does with the requests from now on.
