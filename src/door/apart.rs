@@ -1,6 +1,6 @@
 //! Runs what strangers' files decide on a thread of its own: with a stack of known size, and a panic there ends it alone.
 
-use crate::base::Fault;
+use crate::base::{Fault, FaultClass};
 use crate::template::STACK_BYTES;
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -9,12 +9,14 @@ use std::thread;
 /// What `run` gives, run on a thread of its own; `what` says what it is for.
 ///
 /// # Errors
-/// `Internal` if it panics, or there is no thread for it.
+/// `Internal` if it panics, `Unavailable` if there is no thread for it now.
 pub(super) fn apart<T: Send>(what: &str, run: impl FnOnce() -> T + Send) -> Result<T, Fault> {
     thread::scope(|scope| {
         let builder = thread::Builder::new().name("apart".to_string()).stack_size(STACK_BYTES);
         let thread = builder.spawn_scoped(scope, run);
-        let thread = thread.map_err(|error| Fault::internal(format!("{what}: there is no thread for it: {error}")))?;
+        let none =
+            |error| Fault::new(FaultClass::Unavailable, format!("{what}: there is no thread for it now: {error}"));
+        let thread = thread.map_err(none)?;
         thread.join().map_err(|panic| panicked(what, &*panic))
     })
 }

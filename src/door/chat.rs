@@ -11,6 +11,7 @@ use crate::door::apart::apart;
 use crate::door::conversation::{ChatMessage, Content, Conversation};
 use crate::template::{self, Args, Budget, Error, ErrorKind, Limits, Template, Value};
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 mod strftime;
@@ -19,16 +20,20 @@ mod strftime;
 #[derive(Debug)]
 pub struct ChatTemplate {
     template: Template,
+    /// The file that it is from.
+    file: &'static str,
+    /// Whether it fails on the plainest conversation; looked at when it first fails on another.
+    broken: OnceLock<bool>,
     /// What the template sees besides the messages: `bos_token` and so on.
     tokens: BTreeMap<String, String>,
 }
 
 impl ChatTemplate {
-    /// Reads `source`; `tokens` are the special tokens by name (`bos_token`, `eos_token`, …).
+    /// Reads `source`, which is from `file`; `tokens` are the special tokens by name (`bos_token`, `eos_token`, …).
     ///
     /// # Errors
     /// What is wrong with the template, and in which line.
-    pub fn new(source: String, tokens: BTreeMap<String, String>) -> Result<Self, Error> {
+    pub fn new(source: String, file: &'static str, tokens: BTreeMap<String, String>) -> Result<Self, Error> {
         if source.len() > MAX_TEMPLATE_BYTES {
             let (bytes, words) =
                 (source.len(), format!("more than the {MAX_TEMPLATE_BYTES} that a chat template may have"));
@@ -36,16 +41,32 @@ impl ChatTemplate {
         }
         let read = apart("reading the chat template", || Template::new(&source));
         let template = read.unwrap_or_else(|fault| Err(Error::new(ErrorKind::Syntax, fault.message)))?;
-        Ok(Self { template, tokens })
+        Ok(Self { template, file, broken: OnceLock::new(), tokens })
     }
 
     /// The prompt that ends where the model is to answer `conversation`.
     ///
     /// # Errors
-    /// `InvalidRequest` if the template refuses the conversation, `TooLarge` if the prompt would be.
+    /// `InvalidRequest` if the template refuses the conversation, `TooLarge` if the prompt would be; `Internal`, naming the file, if
+    /// the template fails whatever it is given.
     pub fn render(&self, conversation: &Conversation) -> Result<String, Fault> {
-        let rendered = apart("rendering the chat template", || self.render_here(conversation))?;
-        rendered.map_err(|error| fault(&error))
+        let (file, what) = (self.file, format!("{}: rendering the chat template", self.file));
+        apart(&what, || {
+            self.render_here(conversation).map_err(|error| match error.kind != ErrorKind::Raised && self.is_broken() {
+                true => Fault::internal(format!(
+                    "{file}: the chat template fails on any conversation: {}",
+                    shown(&error.to_string())
+                )),
+                false => fault(&error),
+            })
+        })?
+    }
+
+    fn is_broken(&self) -> bool {
+        *self.broken.get_or_init(|| {
+            let plainest = Conversation::of(vec![ChatMessage::new("user", "Hello")]);
+            self.render_here(&plainest).is_err_and(|error| error.kind != ErrorKind::Raised)
+        })
     }
 
     fn render_here(&self, conversation: &Conversation) -> Result<String, Error> {
@@ -138,8 +159,13 @@ fn fault(error: &Error) -> Fault {
 }
 
 fn refused(words: &str) -> Fault {
+    Fault::invalid(format!("the chat template refuses the messages: {}", shown(words)))
+}
+
+/// As much of a template's words as an error may show, in one line.
+fn shown(words: &str) -> String {
     let words: String = words.chars().take(200).collect();
-    Fault::invalid(format!("the chat template refuses the messages: {}", words.escape_debug()))
+    words.escape_debug().to_string()
 }
 
 #[cfg(test)]

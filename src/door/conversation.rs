@@ -42,6 +42,17 @@ impl Conversation {
         Self { messages, tools: None }
     }
 
+    /// The texts that its client wrote, as far as they are plain contents of messages.
+    pub(super) fn texts(&self) -> Vec<&str> {
+        let contents = self.messages.iter().filter_map(|message| message.content.as_ref());
+        let texts = contents.map(|content| match content {
+            Content::Null => Vec::new(),
+            Content::Text(text) => vec![text.as_str()],
+            Content::Parts(parts) => parts.iter().map(String::as_str).collect(),
+        });
+        texts.flatten().collect()
+    }
+
     /// How many bytes of text it has.
     pub(super) fn bytes(&self) -> usize {
         self.messages.iter().map(ChatMessage::bytes).sum::<usize>() + self.tools.as_ref().map_or(0, bytes_of)

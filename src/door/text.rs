@@ -5,6 +5,7 @@ use crate::base::{Fault, TokenId};
 use crate::door::Input;
 use crate::door::apart::apart;
 use crate::door::chat::ChatTemplate;
+use crate::door::conversation::Conversation;
 use crate::model::ModelSpec;
 use crate::shard::Files;
 use bound::Bound;
@@ -14,6 +15,7 @@ use special::SpecialTokens;
 use std::sync::Arc;
 use stops::Stops;
 use templates::Found;
+use tokenizer::Failure;
 use tokenizers::Tokenizer;
 
 mod agree;
@@ -84,7 +86,7 @@ impl TextModel {
             }
             Found::Template(source, file) => {
                 warnings.extend(special.disputes(&source));
-                let compiled = ChatTemplate::new(source, special.by_name());
+                let compiled = ChatTemplate::new(source, file, special.by_name());
                 Ok(compiled.map_err(|error| files.wrong(file, &format!("cannot be used: {error}")))?)
             }
         };
@@ -101,14 +103,15 @@ impl TextModel {
     /// texts: not on a thread that serves others.
     ///
     /// # Errors
-    /// `InvalidRequest` if there is nothing to encode, far too much, a token is not the model's, or the template refuses the
-    /// conversation.
+    /// `InvalidRequest` if there is nothing to encode, far too much, a token is not the model's, the tokenizer has none for the
+    /// text, or the template refuses the conversation; `Internal`, naming the file, where the model's own files are at fault.
     pub fn encode(&self, input: &Input, most: usize) -> Result<Vec<TokenId>, Fault> {
         let ids = match input {
-            Input::Text(text) => self.encode_text(text, most, true)?,
+            Input::Text(text) => self.encode_text(text, most, true).map_err(|failure| self.of_text(text, failure))?,
             Input::Chat(conversation) => {
                 let template = self.template.as_ref().map_err(|why| Fault::invalid(why.as_str()))?;
-                self.encode_text(&template.render(conversation)?, most, false)?
+                let laid_out = template.render(conversation)?;
+                self.encode_text(&laid_out, most, false).map_err(|failure| self.of_chat(conversation, failure))?
             }
             Input::Tokens(ids) if ids.len() > most => {
                 let count = ids.len();
@@ -120,20 +123,52 @@ impl TextModel {
         if ids.is_empty() {
             return Err(Fault::invalid("the prompt has no tokens: send some text"));
         }
-        match ids.iter().position(|id| *id as usize >= self.vocab) {
-            None => Ok(ids),
-            Some(i) => {
-                let (id, vocab) = (ids[i], self.vocab);
-                Err(Fault::invalid(format!("token {id} at place {i} is not one of the model's {vocab} tokens")))
+        let Some(i) = ids.iter().position(|id| *id as usize >= self.vocab) else { return Ok(ids) };
+        let (id, vocab) = (ids[i], self.vocab);
+        Err(match input {
+            Input::Tokens(_) => {
+                Fault::invalid(format!("token {id} at place {i} is not one of the model's {vocab} tokens"))
             }
-        }
+            _ => Fault::internal(format!(
+                "tokenizer.json makes token {id} of this text, and the model has {vocab} tokens alone: mend the model's folder"
+            )),
+        })
     }
 
-    fn encode_text(&self, text: &str, most: usize, add_special_tokens: bool) -> Result<Vec<TokenId>, Fault> {
+    fn encode_text(&self, text: &str, most: usize, add_special_tokens: bool) -> Result<Vec<TokenId>, Failure> {
         self.bound.check(text.len(), most)?;
         let encode = |text: &str, special| tokenizer::encode(&self.tokenizer, text, special);
         Bound::count(text, most, |piece| encode(piece, false).map(|ids| ids.len()))?;
         encode(text, add_special_tokens)
+    }
+
+    /// What a client is told whose `text` has no tokens.
+    fn of_text(&self, text: &str, failure: Failure) -> Fault {
+        let words = match failure {
+            Failure::Unknown(words) => words,
+            Failure::Other(fault) => return fault,
+        };
+        let place = tokenizer::unknown_at(&self.tokenizer, text).map_or(String::new(), |at| format!(" at byte {at}"));
+        Fault::invalid(format!(
+            "the text cannot be encoded: the model has no token for a word of it{place}, nor one for the unknown ({words}): \
+             leave that word out"
+        ))
+    }
+
+    /// What a client is told whose conversation has no tokens once it is laid out: something in its own texts has none, or
+    /// something that the template put around them.
+    fn of_chat(&self, conversation: &Conversation, failure: Failure) -> Fault {
+        let words = match failure {
+            Failure::Unknown(words) => words,
+            Failure::Other(fault) => return fault,
+        };
+        let has_none = |text: &&str| tokenizer::encode(&self.tokenizer, text, false).is_err();
+        match conversation.texts().into_iter().find(has_none) {
+            Some(text) => self.of_text(text, Failure::Unknown(words)),
+            None => Fault::internal(format!(
+                "the chat template writes what tokenizer.json has no token for ({words}): mend the model's folder"
+            )),
+        }
     }
 
     /// Refuses what is longer than any prompt of `most` tokens, at no cost.
@@ -192,6 +227,8 @@ impl TextStream {
     }
 }
 
+#[cfg(test)]
+mod blame;
 #[cfg(test)]
 mod choices;
 #[cfg(test)]

@@ -2,6 +2,8 @@ use super::*;
 use crate::template::Json;
 use proptest::prelude::*;
 
+const FILE: &str = "chat_template.jinja";
+
 fn message(role: &str, content: &str) -> ChatMessage {
     ChatMessage::new(role, content)
 }
@@ -9,7 +11,7 @@ fn message(role: &str, content: &str) -> ChatMessage {
 fn render_all(source: &str, conversation: &Conversation) -> Result<String, Fault> {
     let tokens =
         BTreeMap::from([("bos_token".to_string(), "<s>".to_string()), ("eos_token".to_string(), "</s>".to_string())]);
-    ChatTemplate::new(source.to_string(), tokens).unwrap().render(conversation)
+    ChatTemplate::new(source.to_string(), FILE, tokens).unwrap().render(conversation)
 }
 
 fn render(source: &str, messages: &[ChatMessage]) -> Result<String, Fault> {
@@ -56,14 +58,24 @@ fn a_message_has_what_its_client_sent() {
 fn a_refusal_is_told_in_the_templates_words() {
     let fault = render("{{ raise_exception('roles must\nalternate') }}", &[]).unwrap_err();
     assert_eq!(fault, Fault::invalid("the chat template refuses the messages: roles must\\nalternate"));
-    let fault = render("\n{{ 1 / 'x' }}", &[]).unwrap_err();
+}
+
+#[test]
+fn a_fault_is_the_clients_or_the_files() {
+    let parts = ChatMessage { content: Some(Content::Null), ..message("user", "") };
+    let fault = render("\n{{ messages[0].content + 'x' }}", &[parts]).unwrap_err();
     assert_eq!(fault.class, FaultClass::InvalidRequest);
-    assert!(fault.message.contains("line 2: unsupported operand"), "{fault}");
+    assert!(fault.message.contains("line 2: "), "{fault}");
+    for broken in ["\n{{ 1 / 'x' }}", "{% macro f(x) %}{{ f(x) }}{% endmacro %}{{ f(1) }}", "{{ 'x' * 10**9 }}"] {
+        let fault = render(broken, &[message("user", "x"), message("assistant", "y")]).unwrap_err();
+        assert_eq!(fault.class, FaultClass::Internal, "{broken}");
+        assert!(fault.message.starts_with(FILE), "{fault}");
+    }
 }
 
 #[test]
 fn a_broken_template_is_refused_when_it_is_opened() {
-    let error = |source: &str| ChatTemplate::new(source.to_string(), BTreeMap::new()).unwrap_err();
+    let error = |source: &str| ChatTemplate::new(source.to_string(), FILE, BTreeMap::new()).unwrap_err();
     assert_eq!(error("a\n{% for %}").line, 2);
     assert_eq!(error("a\n\n{{ x | no_such_filter }}").to_string(), "line 3: there is no filter `no_such_filter`");
     let long = error(&"x".repeat(MAX_TEMPLATE_BYTES + 1));
@@ -72,11 +84,13 @@ fn a_broken_template_is_refused_when_it_is_opened() {
 
 #[test]
 fn what_is_too_large_says_so() {
-    let endless = "{% for a in range(9999) %}{% for b in range(9999) %}{% set c = 1 %}{% endfor %}{% endfor %}";
-    assert_eq!(render(endless, &[]).unwrap_err().class, FaultClass::TooLarge);
-    let recursive = "{% macro f(x) %}{{ f(x) }}{% endmacro %}{{ f(1) }}";
-    assert!(render(recursive, &[]).unwrap_err().message.contains("500 calls deep"));
-    let long = "{% for i in range(9999) %}{{ messages[0].content }}{% endfor %}";
+    let each = "{% for a in messages %}{% for b in range(99999) %}{% set c = 1 %}{% endfor %}{% endfor %}";
+    assert_eq!(render(each, &vec![message("user", ""); 100]).unwrap_err().class, FaultClass::TooLarge);
+    let recursive = "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(messages | length) }}";
+    let deep = render(recursive, &vec![message("user", ""); 600]).unwrap_err();
+    assert_eq!(deep.class, FaultClass::InvalidRequest);
+    assert!(deep.message.contains("500 calls deep"), "{deep}");
+    let long = "{% for i in range(2000) %}{{ messages[0].content }}{% endfor %}";
     let fault = render(long, &[message("user", &"x".repeat(10_000))]).unwrap_err();
     assert_eq!(fault.class, FaultClass::TooLarge);
     assert!(fault.message.contains("bytes"), "{fault}");
@@ -89,7 +103,7 @@ fn what_is_too_large_says_so() {
 proptest! {
     #[test]
     fn no_template_and_no_message_panics(source in "(\\{%|%\\}|\\{\\{|\\}\\}|-|generation|if|endif|[a-z ]){0,12}", content in ".*") {
-        if let Ok(template) = ChatTemplate::new(source, BTreeMap::new()) {
+        if let Ok(template) = ChatTemplate::new(source, FILE, BTreeMap::new()) {
             let _ = template.render(&Conversation::of(vec![message("user", &content)]));
         }
     }

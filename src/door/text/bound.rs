@@ -65,7 +65,11 @@ impl Bound {
     ///
     /// # Errors
     /// `InvalidRequest`, or what `count` fails with.
-    pub(super) fn count(text: &str, most: usize, count: impl Fn(&str) -> Result<usize, Fault>) -> Result<(), Fault> {
+    pub(super) fn count<E: From<Fault>>(
+        text: &str,
+        most: usize,
+        count: impl Fn(&str) -> Result<usize, E>,
+    ) -> Result<(), E> {
         // A token is a byte or more, or nearly so.
         if text.len() <= PIECE_BYTES.max(most) {
             return Ok(());
@@ -76,9 +80,8 @@ impl Bound {
             let (piece, after) = rest.split_at(cut.unwrap_or(rest.len()));
             tokens = tokens.saturating_add(count(piece)?);
             if tokens / 2 > most {
-                return Err(Fault::invalid(format!(
-                    "the prompt has more than {most} tokens, which is all that the pipeline takes: shorten it"
-                )));
+                let words = "tokens, which is all that the pipeline takes: shorten it";
+                return Err(Fault::invalid(format!("the prompt has more than {most} {words}")).into());
             }
             rest = after;
         }
@@ -184,7 +187,7 @@ mod tests {
         assert_eq!(bound.check(30, 10), Ok(()));
         assert!(bound.check(31, 10).unwrap_err().message.contains("at most 30 bytes"));
         assert_eq!(Bound { token_bytes: usize::MAX }.check(usize::MAX, 10), Ok(()));
-        let count = |text: &str, most| Bound::count(text, most, |piece| Ok(piece.len()));
+        let count = |text: &str, most| Bound::count(text, most, |piece| Ok::<_, Fault>(piece.len()));
         assert_eq!(count(&"x".repeat(PIECE_BYTES), 1), Ok(()));
         assert_eq!(count(&"é".repeat(PIECE_BYTES), PIECE_BYTES), Ok(()));
         assert!(count(&"é".repeat(PIECE_BYTES), PIECE_BYTES / 4).is_err());

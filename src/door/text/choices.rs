@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use std::path::Path;
 
 /// A folder with a tokenizer of words, in which `<s>` is 3, `</s>` 4 and `<x>` 5.
-fn folder(files: &[(&str, Value)]) -> tempfile::TempDir {
+pub(super) fn folder(files: &[(&str, Value)]) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     write(dir.path(), TOKENIZER, &tokenizer(&["<s>", "</s>", "<x>"], Value::Null));
     for (name, value) in files {
@@ -25,7 +25,7 @@ fn write(dir: &Path, name: &str, value: &Value) {
     std::fs::write(dir.join(name), text).unwrap();
 }
 
-fn tokenizer(added: &[&str], post: Value) -> Value {
+pub(super) fn tokenizer(added: &[&str], post: Value) -> Value {
     let words = ["?", "hi", "a", "<s>", "</s>", "<x>"];
     let vocab: serde_json::Map<String, Value> =
         words.iter().enumerate().map(|(id, word)| ((*word).into(), json!(id))).collect();
@@ -57,7 +57,7 @@ fn around(before: &[(&str, u32)], after: &[(&str, u32)]) -> Value {
 }
 
 /// A decoder of six tokens whose config.json names `eos`.
-fn small(eos: &[u32]) -> ModelSpec {
+pub(super) fn small(eos: &[u32]) -> ModelSpec {
     match decoder(eos.to_vec()) {
         ModelSpec::Llama(llama) => ModelSpec::Llama(crate::model::LlamaSpec { vocab: 6, ..llama }),
         other => other,

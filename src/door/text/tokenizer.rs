@@ -9,6 +9,8 @@ mod facts;
 mod growth;
 mod regex;
 
+/// In a text of up to so many bytes what has no token is looked for.
+const SHORT_BYTES: usize = 16 << 10;
 /// A text of many kinds of characters: what cannot cut it without a panic is refused when it is opened.
 const SAMPLE: &str = "Hello, w\u{f6}rld! It's 12345 \u{65e5}\u{672c}\u{8a9e}\n\t\r\n  \u{1f600} <s> \
                       aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa! \u{e9}\u{301}\u{fdfa}\u{200b} ";
@@ -31,13 +33,44 @@ fn open_here(file: &[u8]) -> Result<Tokenizer, String> {
     Ok(tokenizer)
 }
 
+/// Why a text has no tokens.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// There are none for something in it, and none that stands for the unknown; in the tokenizer's words.
+    Unknown(String),
+    /// Another fault.
+    Other(Fault),
+}
+
+impl From<Fault> for Failure {
+    fn from(fault: Fault) -> Self {
+        Self::Other(fault)
+    }
+}
+
 /// The tokens of `text`, with those that tokenizer.json adds or without.
 ///
 /// # Errors
-/// `Internal` if the tokenizer fails or panics on it.
-pub(super) fn encode(tokenizer: &Tokenizer, text: &str, special: bool) -> Result<Vec<TokenId>, Fault> {
-    let encoding = unharmed("the tokenizer", || tokenizer.encode_fast(text, special))?;
-    encoding.map(|e| e.get_ids().to_vec()).map_err(|e| Fault::internal(format!("the tokenizer failed: {e}")))
+/// Where the tokenizer has none for it, or panics on it, which is an `Internal` fault.
+pub(super) fn encode(tokenizer: &Tokenizer, text: &str, special: bool) -> Result<Vec<TokenId>, Failure> {
+    let encoding = unharmed("tokenizer.json: the tokenizer", || tokenizer.encode_fast(text, special))?;
+    let words = |error: tokenizers::Error| error.to_string().chars().take(200).collect();
+    encoding.map(|encoding| encoding.get_ids().to_vec()).map_err(|error| Failure::Unknown(words(error)))
+}
+
+/// Where in `text`, which has no tokens, the first word begins that has none, in bytes; `None` if looking for it would take long.
+pub(super) fn unknown_at(tokenizer: &Tokenizer, text: &str) -> Option<usize> {
+    if text.len() > SHORT_BYTES {
+        return None;
+    }
+    let words = text.split_inclusive(char::is_whitespace);
+    let ends = words.scan(0, |end, word| {
+        *end += word.len();
+        Some(*end)
+    });
+    let ends: Vec<usize> = ends.collect();
+    let known = ends.partition_point(|end| encode(tokenizer, &text[..*end], false).is_ok());
+    Some(known.checked_sub(1).map_or(0, |last| ends[last]))
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ fn with(path: &str, value: Value) -> Value {
 fn outcome(file: &Value) -> Result<usize, String> {
     let tokenizer = open(file.to_string().as_bytes())?;
     let text = "ab aaaa \u{fdfa} b".repeat(200);
-    encode(&tokenizer, &text, true).map(|ids| ids.len()).map_err(|fault| fault.message)
+    encode(&tokenizer, &text, true).map(|ids| ids.len()).map_err(|failure| format!("{failure:?}"))
 }
 
 fn sequence(of: &str, step: Value, count: usize) -> Value {
@@ -136,4 +136,19 @@ fn a_panic_at_a_request_is_a_fault() {
             let _ = encode(&tokenizer, "\u{1}\u{7f}\u{fdfa}abc", true);
         }
     }
+}
+
+#[test]
+fn what_has_no_token_is_found_where_it_begins() {
+    let words =
+        |unknown: Value| json!({"type": "WordLevel", "unk_token": unknown, "vocab": {"?": 0, "ab": 1, "\u{e9}": 2}});
+    let known = open(with("model", words(json!("?"))).to_string().as_bytes()).unwrap();
+    assert_eq!(encode(&known, "ab x", true).unwrap(), [1, 0]);
+    let strict = open(with("model", words(json!("none"))).to_string().as_bytes()).unwrap();
+    assert_eq!(encode(&strict, "ab \u{e9}", true).unwrap(), [1, 2]);
+    for (text, at) in [("x", 0), ("ab \u{e9} x ab", 6), ("ab \u{65e5}", 3)] {
+        assert!(matches!(encode(&strict, text, true), Err(Failure::Unknown(_))), "{text}");
+        assert_eq!(unknown_at(&strict, text), Some(at), "{text}");
+    }
+    assert_eq!(unknown_at(&strict, &"x ".repeat(SHORT_BYTES)), None);
 }
