@@ -12,6 +12,7 @@ use crate::load::stages::{self, Reading, Source};
 use crate::load::sweep::{self, Sweep};
 use crate::load::target::{embedded, grpc, http, nats, stage};
 use crate::load::usage::{Harness, Mark};
+use crate::load::vocabulary;
 use crate::load::{Document, Report, Scenario, Target, Workload, drive, page, replay};
 use crate::server::Serving;
 use anyhow::Context;
@@ -32,7 +33,7 @@ const TICK: Duration = Duration::from_millis(100);
 ///
 /// # Errors
 /// One line that says what is wrong with the target or a file.
-pub async fn load(run: LoadRun) -> anyhow::Result<ExitCode> {
+pub async fn load(mut run: LoadRun) -> anyhow::Result<ExitCode> {
     let prompts = match &run.prompt_file {
         Some(path) => read(path)?.lines().filter(|line| !line.trim().is_empty()).map(str::to_owned).collect(),
         None => Vec::new(),
@@ -45,6 +46,9 @@ pub async fn load(run: LoadRun) -> anyhow::Result<ExitCode> {
     // Before the load: nobody should wait for a report that cannot be written.
     files.map(|path| open(path)).collect::<anyhow::Result<Vec<_>>>()?;
     let place = Place::reach(&run).await?;
+    if let Some(vocab) = place.vocab {
+        run.scenario.token_ids = vocabulary::within(run.scenario.token_ids, vocab).map_err(said)?;
+    }
     let workload = |scenario: &Scenario| -> anyhow::Result<Arc<Workload>> {
         let workload = Workload::new(scenario.clone(), prompts.clone(), replayed.clone()).map_err(said)?;
         Ok(Arc::new(workload))
@@ -132,6 +136,8 @@ struct Place {
     target: Arc<dyn Target>,
     metrics: Source,
     serving: Option<Serving>,
+    /// Tokens of the model, as far as they are asked for and known.
+    vocab: Option<u32>,
 }
 
 impl Place {
@@ -145,6 +151,7 @@ impl Place {
             _ => run.metrics.clone(),
         });
         let mut serving = None;
+        let mut vocab = None;
         let target: Arc<dyn Target> = match &run.target {
             TargetConfig::Http(url) => Arc::new(http::HttpTarget::connect(url, form).await.map_err(said)?),
             TargetConfig::Grpc(url) => Arc::new(grpc::GrpcTarget::connect(url, run.embeds).await.map_err(said)?),
@@ -155,6 +162,7 @@ impl Place {
             }
             TargetConfig::Embedded(source) => {
                 let site = Site::embedded(source, &run.batching, &run.device, None)?;
+                vocab = Some(site.pipeline.vocab);
                 let started = site.start_embedded().await?;
                 metrics = Source::Inside(site.metrics.clone());
                 let reception: Arc<dyn Intake> = started.reception.clone().context("the pipeline has no door")?;
@@ -166,7 +174,11 @@ impl Place {
             // Asked for by name: nobody should wait for a report without them. The target's own may be behind a gateway.
             metrics.check().await.map_err(said)?;
         }
-        Ok(Self { target, metrics, serving })
+        if run.prompt_file.is_none() && vocab.is_none() {
+            let server = run.target.server();
+            vocab = vocabulary::told_by(server.into_iter().chain(run.metrics.iter().map(String::as_str))).await;
+        }
+        Ok(Self { target, metrics, serving, vocab })
     }
 
     async fn measure(&self, scenario: Scenario, workload: Arc<Workload>, tally: Tally) -> anyhow::Result<Report> {
@@ -203,7 +215,10 @@ impl Place {
                 let none = stages.is_empty().then(|| "the metrics pages name no stage".to_owned());
                 Inside { stages, devices, missing: none }
             }
-            (Err(fault), _) | (_, Err(fault)) => missing(fault.message),
+            (Err(fault), _) | (_, Err(fault)) => missing(format!(
+                "{}; where the page has an address of its own (admin), give --metrics that",
+                fault.message
+            )),
         }
     }
 

@@ -115,6 +115,12 @@ fn report(run: &Report) -> String {
     for (class, errors) in &run.errors {
         let how = if class == FaultClass::Overloaded.row().name { "refused" } else { "failed" };
         text += &format!("{how}: {} {class}: {}\n", errors.count, errors.example);
+        // The target did not say before how many tokens its model has.
+        if errors.example.contains("is not one of the model's") {
+            let (low, high) = scenario.token_ids;
+            text +=
+                &format!("(Prompts were made of the ids {low}..{high}: give --token-ids those that the model has.)\n");
+        }
     }
     text += &format!("{}\n", run.harness.verdict);
     if run.one_in > 1 {

@@ -64,6 +64,16 @@ pub enum TargetConfig {
     Embedded(SourceConfig),
 }
 
+impl TargetConfig {
+    /// The URL of the server that takes the requests, where there is one.
+    pub fn server(&self) -> Option<&str> {
+        match self {
+            Self::Http(url) | Self::Grpc(url) | Self::Stage(url) => Some(url),
+            Self::Nats(..) | Self::Embedded(_) => None,
+        }
+    }
+}
+
 impl Default for TargetConfig {
     fn default() -> Self {
         Self::Http(String::new())

@@ -22,6 +22,7 @@ pub mod stages;
 pub mod sweep;
 pub mod target;
 pub mod usage;
+pub mod vocabulary;
 pub mod workload;
 
 pub use arrival::Arrivals;

@@ -15,7 +15,7 @@ use tonic::{Code, Request, Status};
 const CONNECTIONS: usize = 4;
 
 /// Connections to a gRPC port.
-pub(super) struct Channels {
+pub(in crate::load) struct Channels {
     clients: Vec<InferenceClient<Channel>>,
     next: AtomicUsize,
 }

@@ -8,6 +8,7 @@ use crate::door::grpc::pb::{self, tensor::Element};
 use crate::load::workload::{Ask, Prompt};
 use bytes::{BufMut, BytesMut};
 use futures::future::BoxFuture;
+use tonic::Code;
 
 /// One stage's `Run`.
 pub struct StageTarget {
@@ -28,7 +29,13 @@ impl StageTarget {
         let status = channels.client().status(pb::StatusRequest {}).await;
         let status = status.map_err(|status| {
             let (code, message) = (status.code(), status.message());
-            Fault::invalid(format!("{url} does not answer Status ({code:?}: {message}): is it a stageline stage?"))
+            let advice = match code {
+                Code::Unimplemented => {
+                    "give --target the stage's admin address, where Run and Status are if it has one"
+                }
+                _ => "is it a stageline stage?",
+            };
+            Fault::invalid(format!("{url} does not answer Status ({code:?}: {message}): {advice}"))
         })?;
         let here = status.into_inner().here;
         let Some(&pb::LocalStage { stage, columns: width, .. }) = here.first() else {
