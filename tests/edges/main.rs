@@ -16,8 +16,12 @@ mod real_models;
 #[path = "../door/support/mod.rs"]
 #[allow(dead_code, unused_imports, reason = "tests/door does more with doors")]
 mod support;
+#[path = "../split/tiny.rs"]
+#[allow(dead_code, reason = "tests/split cuts them too")]
+mod tiny;
 
 mod crowds;
+mod folders;
 mod go;
 mod long;
 mod mute;
