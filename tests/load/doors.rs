@@ -7,7 +7,7 @@ use stageline::core::requests::FinishReason;
 use stageline::core::{DirectOutput, DirectRun};
 use stageline::door::grpc::pb;
 use stageline::door::grpc::pb::inference_server::{Inference, InferenceServer};
-use stageline::door::http::{HttpLimits, HttpState, router, serve};
+use stageline::door::http::{HttpLimits, HttpState, router, routers_apart, serve};
 use stageline::door::stages::{Overview, Stages};
 use stageline::door::{Answer, AnswerEvent, Input, Intake, Readiness, Request};
 use stageline::server::Metrics;
@@ -66,22 +66,75 @@ impl Stages for Pipeline {
     }
 }
 
-/// A function door; gives its URL.
-pub async fn http() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    let state = HttpState {
-        intake: Some(Arc::new(Pipeline)),
+/// The same with a model of so many tokens.
+pub struct Small(pub u32);
+
+impl Intake for Small {
+    fn submit(&self, request: Request) -> BoxFuture<'_, Result<Answer, Fault>> {
+        let vocab = self.0;
+        if let Input::Tokens(ids) = &request.input
+            && let Some(id) = ids.iter().find(|id| **id >= vocab)
+        {
+            let fault = Fault::invalid(format!("token {id} at place 0 is not one of the model's {vocab} tokens"));
+            return Box::pin(std::future::ready(Err(fault)));
+        }
+        Pipeline.submit(request)
+    }
+
+    fn readiness(&self) -> Readiness {
+        Readiness::Ready
+    }
+
+    fn embeds(&self) -> bool {
+        false
+    }
+}
+
+impl Stages for Small {
+    fn run(&self, stage: Option<StageIndex>, run: DirectRun) -> BoxFuture<'_, Result<DirectOutput, Fault>> {
+        Pipeline.run(stage, run)
+    }
+
+    fn overview(&self) -> Overview {
+        Overview { vocab: self.0, ..Overview::default() }
+    }
+}
+
+fn state(intake: Arc<dyn Intake>, stages: Arc<dyn Stages>) -> HttpState {
+    HttpState {
+        intake: Some(intake),
         readiness: Arc::new(|| Readiness::Ready),
         metrics: Arc::new(Metrics::new("p", 0..1)),
         limits: HttpLimits::default(),
         pipeline: "p".into(),
         stage: 0,
-        stages: Arc::new(Pipeline),
-    };
-    let metrics = state.metrics.clone();
-    tokio::spawn(serve(listener, router(state), HttpLimits::default(), metrics, std::future::pending()));
-    url
+        stages,
+    }
+}
+
+/// Serves `router`; gives its address.
+async fn served(router: axum::Router) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let metrics = Arc::new(Metrics::new("p", 0..1));
+    tokio::spawn(serve(listener, router, HttpLimits::default(), metrics, std::future::pending()));
+    address
+}
+
+/// A function door; gives its URL.
+pub async fn http() -> String {
+    format!("http://{}", served(router(state(Arc::new(Pipeline), Arc::new(Pipeline)))).await)
+}
+
+/// A door of a model of so many tokens; gives its address.
+pub async fn small(vocab: u32) -> String {
+    served(router(state(Arc::new(Small(vocab)), Arc::new(Small(vocab))))).await
+}
+
+/// The same with an address of its own for operators, the second.
+pub async fn small_apart(vocab: u32) -> (String, String) {
+    let (clients, admin) = routers_apart(state(Arc::new(Small(vocab)), Arc::new(Small(vocab))));
+    (served(clients).await, served(admin).await)
 }
 
 /// The client service of stage `stage`, whose rows are 4 wide.

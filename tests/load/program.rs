@@ -123,3 +123,34 @@ async fn arrivals_and_prompts_of_a_file_are_sent_as_they_stand() {
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stderr).contains("times: line 2 is no arrival"), "{}", text(&output.stderr));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn prompts_are_made_of_ids_that_the_model_has_or_it_says_what_to_give() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = async |arguments: &[&str]| {
+        let output = load(folder.path(), &[arguments, &["--requests", "20"]].concat()).await;
+        (output.status.code(), text(&output.stdout) + &text(&output.stderr))
+    };
+    let whole = doors::small(7).await;
+    for scheme in ["http", "grpc"] {
+        let (status, said) = run(&["--target", &format!("{scheme}://{whole}")]).await;
+        assert!(status == Some(0) && said.contains("20 of 20 requests"), "{scheme}: {said}");
+    }
+    let (status, said) = run(&["--target", &format!("http://{whole}"), "--token-ids", "0..8"]).await;
+    assert!(status == Some(1) && said.contains("--token-ids is 0..8, and the model has 7 tokens"), "{said}");
+    // Where nobody says how many there are.
+    let (clients, admin) = doors::small_apart(7).await;
+    let (clients, admin) = (format!("grpc://{clients}"), format!("http://{admin}"));
+    let (status, said) = run(&["--target", &clients]).await;
+    assert!(
+        status == Some(1) && said.contains("the ids 100..1000: give --token-ids those that the model has"),
+        "{said}"
+    );
+    assert!(said.contains("(admin), give --metrics that"), "{said}");
+    let (status, said) = run(&["--target", &clients, "--token-ids", "0..7"]).await;
+    assert!(status == Some(0) && said.contains("20 of 20 requests"), "{said}");
+    let (status, said) = run(&["--target", &clients, "--metrics", &admin]).await;
+    assert!(status == Some(0) && said.contains("20 of 20 requests") && !said.contains("no view inside"), "{said}");
+    let (status, said) = run(&["--target", &clients, "--run"]).await;
+    assert!(status == Some(1) && said.contains("give --target the stage's admin address"), "{said}");
+}
