@@ -23,7 +23,7 @@ pub enum FaultClass {
     Unavailable,
     /// A device failed at this request's rows.
     DeviceFailed,
-    /// A defect of this program.
+    /// A defect of this program, or of its model's files.
     Internal,
 }
 

@@ -23,6 +23,8 @@ pub struct Ask {
     tokens: u32,
     temperature: f32,
     seed: u64,
+    /// Of repetitions; 1 is none.
+    penalty: f32,
 }
 
 /// How an answer comes.
@@ -64,6 +66,8 @@ impl Ask {
             // Greedy answers hang on every bit as drawn ones do, and end in circles: fewer of them.
             temperature: if random.chance(250) { 0.0 } else { 0.8 },
             seed: random.next_u64(),
+            // What a stage holds against the next token is all that came before, also after a replay.
+            penalty: if random.chance(500) { 1.0 } else { 1.3 },
         }
     }
 
@@ -80,6 +84,7 @@ impl Ask {
         let client = reqwest::Client::builder().no_proxy().connect_timeout(CONNECT).build().expect("a client");
         let body = json!({
             "tokens": self.prompt, "max_tokens": self.tokens, "temperature": self.temperature, "seed": self.seed,
+            "repetition_penalty": self.penalty,
             "deadline_ms": DEADLINE.as_millis() as u64, "stream": stream,
         });
         let answer = client.post(format!("http://{address}/")).json(&body).send().await;
@@ -156,6 +161,7 @@ impl Ask {
             input: Some(Input::Tokens(pb::TokenIds { ids: self.prompt.clone() })),
             max_tokens: Some(self.tokens),
             temperature: Some(self.temperature),
+            repetition_penalty: Some(self.penalty),
             seed: Some(self.seed),
             ..Default::default()
         });

@@ -254,6 +254,8 @@ async fn what_is_no_call_is_refused_in_words_of_http() {
         let request = request.header("content-type", kind).body(()).unwrap();
         let (response, mut body) = client.send_request(request, false).unwrap();
         body.send_data(bytes::Bytes::from_static(&[0; 5]), true).unwrap();
-        assert_eq!(response.await.unwrap().status(), status, "{method} {path} {kind}");
+        let response = response.await.unwrap();
+        assert_eq!(response.status(), status, "{method} {path} {kind}");
+        assert_eq!(response.headers().contains_key("allow"), status == 405);
     }
 }

@@ -4,11 +4,15 @@ use crate::patience::soon;
 use crate::support::{Connection, Door, Script, Setup, post};
 use stageline::door::http::HttpLimits;
 use stageline::door::{AnswerEvent, FinishReason};
+use std::time::Duration;
 
 /// A door with room for so many connections.
 async fn door(max_connections: usize) -> Door {
     let done = AnswerEvent::Finished { reason: FinishReason::Stop, text: "ok".into() };
-    let limits = HttpLimits { max_connections, ..HttpLimits::default() };
+    // No time of theirs may be what ends those that wait.
+    let long = Duration::from_secs(3600);
+    let times = HttpLimits { head_timeout: long, idle_timeout: long, body_timeout: long, ..HttpLimits::default() };
+    let limits = HttpLimits { max_connections, max_deadline: long, ..times };
     Door::open(Setup { limits, script: Script::Answer(vec![done]), ..Setup::default() }).await
 }
 

@@ -12,7 +12,7 @@ use crate::door::http::{Shared, kinds};
 use crate::wire::entries;
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, Method, StatusCode, Version};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use std::sync::Arc;
@@ -31,7 +31,12 @@ pub(super) struct Came(pub Instant);
 pub(super) async fn gathered(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
     if let Err(refusal) = is_call(&request) {
         let (head, body) = request.into_parts();
-        return body::unwanted(refusal, &head.headers, body, &shared.state.limits).await.into_response();
+        let refusal = body::unwanted(refusal, &head.headers, body, &shared.state.limits).await;
+        let mut response = refusal.into_response();
+        if response.status() == StatusCode::METHOD_NOT_ALLOWED {
+            response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
+        }
+        return response;
     }
     // Reflection and health calls live as long as their client likes; they carry next to nothing.
     if !request.uri().path().starts_with("/stageline.v1.") {
