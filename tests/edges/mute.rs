@@ -147,10 +147,15 @@ async fn a_process_ends_whoever_takes_nothing() {
     let address: SocketAddr = program.ready(0, 1).await.parse().unwrap();
     let (mut client, carrying) = window(address, 0).await;
     let answers: Vec<_> = (0..8).map(|_| ask(&mut client, address, "text/event-stream")).collect();
+    let mut held = Vec::new();
     for answer in answers {
-        assert_eq!(soon("a head", answer).await.unwrap().status(), 200);
+        let head = soon("a head", answer).await.unwrap();
+        assert_eq!(head.status(), 200);
+        // Dropped, its stream would be reset.
+        held.push(head);
     }
     program.terminate();
     assert!(program.exit().await.success());
+    drop(held);
     carrying.abort();
 }
