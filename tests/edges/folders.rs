@@ -93,11 +93,11 @@ async fn a_hostile_template_costs_its_own_request_alone() {
     let before = program.peak_bytes();
     let mut refused = 0;
     // Each alone, then all at once; after each the next good request is answered.
-    for number in 0..attempts.len() {
+    for (attempt, number) in attempts.iter().zip(0..) {
         let reply = say(address, &format!("x{number}")).await;
-        assert!(matches!(reply.status, 200 | 400 | 413), "{}: {reply:?}", attempts[number]);
+        assert!(matches!(reply.status, 200 | 400 | 413), "{}: {reply:?}", attempt);
         refused += u32::from(reply.status != 200);
-        assert_eq!(say(address, "good").await.status, 200, "after {}", attempts[number]);
+        assert_eq!(say(address, "good").await.status, 200, "after {}", attempt);
     }
     // The others came to nothing by themselves.
     assert!(refused >= 19, "{refused} of {} were refused", attempts.len());
