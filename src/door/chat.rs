@@ -20,7 +20,9 @@ mod strftime;
 #[derive(Debug)]
 pub struct ChatTemplate {
     template: Template,
-    /// The file that it is from.
+    /// The one for conversations with tools, where the model has one of its own for them.
+    for_tools: Option<Template>,
+    /// The file that they are from.
     file: &'static str,
     /// Whether it fails on the plainest conversation; looked at when it first fails on another.
     broken: OnceLock<bool>,
@@ -34,14 +36,15 @@ impl ChatTemplate {
     /// # Errors
     /// What is wrong with the template, and in which line.
     pub fn new(source: String, file: &'static str, tokens: BTreeMap<String, String>) -> Result<Self, Error> {
-        if source.len() > MAX_TEMPLATE_BYTES {
-            let (bytes, words) =
-                (source.len(), format!("more than the {MAX_TEMPLATE_BYTES} that a chat template may have"));
-            return Err(Error::new(ErrorKind::Syntax, format!("it has {bytes} bytes, {words}")));
-        }
-        let read = apart("reading the chat template", || Template::new(&source));
-        let template = read.unwrap_or_else(|fault| Err(Error::new(ErrorKind::Syntax, fault.message)))?;
-        Ok(Self { template, file, broken: OnceLock::new(), tokens })
+        Ok(Self { template: read(&source)?, for_tools: None, file, broken: OnceLock::new(), tokens })
+    }
+
+    /// The same, with `source` for conversations that come with tools.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn with_one_for_tools(self, source: &str) -> Result<Self, Error> {
+        Ok(Self { for_tools: Some(read(source)?), ..self })
     }
 
     /// The prompt that ends where the model is to answer `conversation`.
@@ -71,12 +74,14 @@ impl ChatTemplate {
 
     fn render_here(&self, conversation: &Conversation) -> Result<String, Error> {
         let tools = conversation.tools.as_ref();
+        let template = self.for_tools.as_ref().filter(|_| tools.is_some()).unwrap_or(&self.template);
+        let has_parts = template.asks_for("text");
         let budget = Budget::new(Limits {
             steps: MAX_TEMPLATE_STEPS,
             bytes: TEMPLATE_BYTES + TEMPLATE_BYTES_A_BYTE * conversation.bytes(),
             output_bytes: MAX_PROMPT_BYTES,
         });
-        let messages = conversation.messages.iter().map(|message| self.message(message, &budget));
+        let messages = conversation.messages.iter().map(|message| message_value(message, has_parts, &budget));
         let messages = template::list(messages.collect::<Result<_, _>>()?, &budget)?;
         let mut sees = vec![
             ("messages", messages),
@@ -90,36 +95,46 @@ impl ChatTemplate {
         for (name, token) in &self.tokens {
             sees.push((name, template::text(token, &budget)?));
         }
-        self.template.render(sees, &budget)
+        template.render(sees, &budget)
     }
+}
 
-    /// A message as the template sees it.
-    fn message(&self, message: &ChatMessage, budget: &Budget) -> Result<Value, Error> {
-        let mut entries = vec![("role", template::text(&message.role, budget)?)];
-        if let Some(content) = &message.content {
-            entries.push(("content", self.content(content, budget)?));
-        }
-        for (name, value) in &message.more {
-            entries.push((name, value.value(budget)?));
-        }
-        template::dict(entries, budget)
+/// Reads a template's `source`.
+fn read(source: &str) -> Result<Template, Error> {
+    if source.len() > MAX_TEMPLATE_BYTES {
+        let (bytes, words) =
+            (source.len(), format!("more than the {MAX_TEMPLATE_BYTES} that a chat template may have"));
+        return Err(Error::new(ErrorKind::Syntax, format!("it has {bytes} bytes, {words}")));
     }
+    let read = apart("reading the chat template", || Template::new(source));
+    read.unwrap_or_else(|fault| Err(Error::new(ErrorKind::Syntax, fault.message)))
+}
 
-    /// Parts are handed over as parts to a template that asks something for its `text`; for others they are lines of one text.
-    fn content(&self, content: &Content, budget: &Budget) -> Result<Value, Error> {
-        match content {
-            Content::Null => Ok(Value::None),
-            Content::Text(text) => template::text(text, budget),
-            Content::Parts(parts) if self.template.asks_for("text") => {
-                let part = |text: &String| {
-                    let entries =
-                        vec![("type", template::text("text", budget)?), ("text", template::text(text, budget)?)];
-                    template::dict(entries, budget)
-                };
-                template::list(parts.iter().map(part).collect::<Result<_, _>>()?, budget)
-            }
-            Content::Parts(parts) => template::text(&parts.join("\n"), budget),
+/// A message as a template sees it that takes parts or not.
+fn message_value(message: &ChatMessage, has_parts: bool, budget: &Budget) -> Result<Value, Error> {
+    let mut entries = vec![("role", template::text(&message.role, budget)?)];
+    if let Some(content) = &message.content {
+        entries.push(("content", content_value(content, has_parts, budget)?));
+    }
+    for (name, value) in &message.more {
+        entries.push((name, value.value(budget)?));
+    }
+    template::dict(entries, budget)
+}
+
+/// Parts are handed over as parts to a template that asks something for its `text`; for others they are lines of one text.
+fn content_value(content: &Content, has_parts: bool, budget: &Budget) -> Result<Value, Error> {
+    match content {
+        Content::Null => Ok(Value::None),
+        Content::Text(text) => template::text(text, budget),
+        Content::Parts(parts) if has_parts => {
+            let part = |text: &String| {
+                let entries = vec![("type", template::text("text", budget)?), ("text", template::text(text, budget)?)];
+                template::dict(entries, budget)
+            };
+            template::list(parts.iter().map(part).collect::<Result<_, _>>()?, budget)
         }
+        Content::Parts(parts) => template::text(&parts.join("\n"), budget),
     }
 }
 
@@ -133,10 +148,16 @@ fn raise(args: Args, _: &Budget) -> Result<Value, Error> {
     Err(Error::new(ErrorKind::Raised, words))
 }
 
+/// Longest format of a time, in bytes: each of its codes may become a wide field.
+const MAX_TIME_FORMAT: usize = 4096;
+
 /// `strftime_now(format)`: the time now, in UTC.
 fn strftime_now(args: Args, budget: &Budget) -> Result<Value, Error> {
     let [format] = args.bind("strftime_now", ["format"])?;
     let Some(Value::Text(format)) = format else { return Err(Error::invalid("strftime_now needs a format")) };
+    if format.len() > MAX_TIME_FORMAT {
+        return Err(Error::invalid(format!("strftime_now takes a format of at most {MAX_TIME_FORMAT} bytes")));
+    }
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
     template::text(&strftime::strftime(&format, now), budget)
 }

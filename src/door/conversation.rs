@@ -7,7 +7,7 @@ use crate::template::Json;
 pub struct Conversation {
     /// The messages, oldest first.
     pub messages: Vec<ChatMessage>,
-    /// Descriptions of tools, as they are handed to the template; `None` if there are none.
+    /// Descriptions of tools, as they are handed to the template; `None` if the client sends none.
     pub tools: Option<Json>,
 }
 

@@ -52,6 +52,10 @@ impl Budget {
         self.limits.output_bytes
     }
 
+    pub(super) fn steps_left(&self) -> u64 {
+        self.steps.get()
+    }
+
     /// Takes `count` steps.
     pub(super) fn step(&self, count: usize) -> Result<(), Error> {
         let left = self.steps.get().checked_sub(count as u64);

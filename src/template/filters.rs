@@ -1,5 +1,5 @@
-//! Filters: what can stand behind `|`. Of Jinja2's, those for web pages and for looking at values are missing: `filesizeformat`,
-//! `pprint`, `random`, `striptags`, `urlencode`, `urlize`, `wordwrap`, `xmlattr`.
+//! Filters: what can stand behind `|`. All of Jinja2's but `urlize`, which makes links for web pages. What `safe` and `escape`
+//! give is a text like any other here: there, `+` escapes what is added to it.
 
 use super::access;
 use super::arguments::{Args, needed, printed, used};
@@ -11,9 +11,12 @@ use super::{format, json, methods};
 mod lists;
 mod numbers;
 mod order;
+mod pretty;
 mod text;
+mod web;
+mod wrap;
 
-const NAMES: [&str; 46] = [
+const NAMES: [&str; 53] = [
     "abs",
     "attr",
     "batch",
@@ -25,6 +28,7 @@ const NAMES: [&str; 46] = [
     "dictsort",
     "e",
     "escape",
+    "filesizeformat",
     "first",
     "float",
     "forceescape",
@@ -41,6 +45,8 @@ const NAMES: [&str; 46] = [
     "map",
     "max",
     "min",
+    "pprint",
+    "random",
     "reject",
     "rejectattr",
     "replace",
@@ -52,6 +58,7 @@ const NAMES: [&str; 46] = [
     "slice",
     "sort",
     "string",
+    "striptags",
     "sum",
     "title",
     "tojson",
@@ -59,7 +66,10 @@ const NAMES: [&str; 46] = [
     "truncate",
     "unique",
     "upper",
+    "urlencode",
     "wordcount",
+    "wordwrap",
+    "xmlattr",
 ];
 
 /// Whether there is such a filter.
@@ -71,11 +81,11 @@ pub(super) fn exists(name: &str) -> bool {
 pub(super) fn apply(name: &str, value: &Value, args: Args, budget: &Budget) -> Result<Value, Error> {
     match name {
         "capitalize" | "center" | "e" | "escape" | "forceescape" | "indent" | "lower" | "replace" | "safe"
-        | "string" | "title" | "trim" | "truncate" | "upper" | "wordcount" => {
+        | "string" | "title" | "trim" | "truncate" | "upper" | "wordcount" | "wordwrap" => {
             if name == "truncate" && text::is_short(value, &args, budget)? {
                 return Ok(value.clone());
             }
-            if matches!(name, "indent" | "truncate") && value.as_text().is_none() {
+            if matches!(name, "indent" | "truncate" | "wordwrap") && value.as_text().is_none() {
                 used(value)?;
                 return Err(Error::invalid(format!("{name} needs a string, not {}", value.type_name())));
             }
@@ -92,6 +102,11 @@ pub(super) fn apply(name: &str, value: &Value, args: Args, budget: &Budget) -> R
                 false => named(args, budget)?,
             };
             format::percent(&text, &values, budget)
+        }
+        "filesizeformat" | "random" | "striptags" | "urlencode" | "xmlattr" => web::apply(name, value, args, budget),
+        "pprint" => {
+            let [] = args.bind(name, [])?;
+            pretty::printed(value, budget)
         }
         "tojson" => json::tojson(value, args, budget),
         "default" | "d" => {

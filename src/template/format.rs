@@ -1,12 +1,15 @@
 //! Python's two ways to fill in a text: `'%s' % value` and `'{}'.format(value)`.
 
 use super::access;
-use super::arguments::{Args, used};
+use super::arguments::int;
 use super::budget::{Budget, Draft};
 use super::error::Error;
 use super::operators::number;
 use super::print;
 use super::value::{Kind, Value};
+
+mod braces;
+pub(super) use braces::braces;
 
 /// Widest field and most digits behind a point.
 const MAX_WIDTH: usize = 1 << 20;
@@ -79,10 +82,23 @@ pub(super) fn percent(text: &str, values: &Value, budget: &Budget) -> Result<Val
                 sign => layout.sign = Some(sign),
             }
         }
-        layout.width = count(&mut letters, MAX_WIDTH)?.unwrap_or(0);
-        if letters.peek() == Some(&'.') {
-            letters.next();
-            layout.digits = Some(count(&mut letters, MAX_DIGITS)?.unwrap_or(0));
+        // A `*` takes its number from the values.
+        let mut given = |letters: &mut std::iter::Peekable<std::str::Chars<'_>>| {
+            letters.next_if_eq(&'*').and_then(|_| items.next()).map(|value| int(Some(value), 0)).transpose()
+        };
+        layout.width = match given(&mut letters)? {
+            Some(width) if width.unsigned_abs() > MAX_WIDTH as u128 => return wrong("a width that is too large"),
+            Some(width) => {
+                layout.align = if width < 0 { Some('<') } else { layout.align };
+                width.unsigned_abs() as usize
+            }
+            None => count(&mut letters, MAX_WIDTH)?.unwrap_or(0),
+        };
+        if letters.next_if_eq(&'.').is_some() {
+            layout.digits = Some(match given(&mut letters)? {
+                Some(digits) => usize::try_from(digits.clamp(0, MAX_DIGITS as i128)).unwrap_or(0),
+                None => count(&mut letters, MAX_DIGITS)?.unwrap_or(0),
+            });
         }
         let Some(kind) = letters.next() else { return wrong("incomplete format") };
         let value = named.or_else(|| items.next().cloned());
@@ -256,108 +272,4 @@ fn floating(value: f64, kind: Option<char>, digits: Option<usize>) -> String {
         }
     };
     if kind.is_some_and(char::is_uppercase) { text.to_uppercase() } else { text }
-}
-
-/// `text.format(…)`.
-pub(super) fn braces(text: &str, args: &Args, budget: &Budget) -> Result<Value, Error> {
-    let mut out = Draft::new(budget);
-    let mut next = 0;
-    let mut rest = text;
-    while let Some(at) = rest.find(['{', '}']) {
-        out.push(&rest[..at])?;
-        let mark = &rest[at..=at];
-        rest = &rest[at + 1..];
-        if let Some(after) = rest.strip_prefix(mark) {
-            out.push(mark)?;
-            rest = after;
-            continue;
-        }
-        let end = rest.find('}').filter(|_| mark == "{");
-        let Some(end) = end else { return wrong("a single brace in a format") };
-        let field = &rest[..end];
-        rest = &rest[end + 1..];
-        if field.contains('{') {
-            return wrong("a format with braces in braces");
-        }
-        let (name, layout) = field.split_once(':').unwrap_or((field, ""));
-        let (name, conversion) = name.split_once('!').map_or((name, None), |(name, kind)| (name, kind.chars().next()));
-        let value = named(name, args, &mut next, budget)?;
-        write_braces(&value, conversion, layout, &mut out)?;
-    }
-    out.push(rest)?;
-    out.value()
-}
-
-/// The argument that `name` asks for: a number, a name or nothing, and what is asked of it behind.
-fn named(name: &str, args: &Args, next: &mut usize, budget: &Budget) -> Result<Value, Error> {
-    let end = name.find(['.', '[']).unwrap_or(name.len());
-    let (first, mut rest) = name.split_at(end);
-    let missing = || Error::invalid(format!("the format asks for '{first}', which is not given"));
-    let place = if first.is_empty() { Some(*next) } else { first.parse().ok() };
-    *next += usize::from(first.is_empty());
-    let mut value = match place {
-        Some(place) => args.positional.get(place).cloned().ok_or_else(missing)?,
-        None => {
-            let found = args.named.iter().find(|(known, _)| **known == *first);
-            found.map(|(_, value)| value.clone()).ok_or_else(missing)?
-        }
-    };
-    while !rest.is_empty() {
-        budget.step(1)?;
-        let inner = if let Some(after) = rest.strip_prefix('[') {
-            let Some((inner, after)) = after.split_once(']') else { return wrong("a bracket is missing in a format") };
-            rest = after;
-            inner
-        } else {
-            let after = &rest[1..];
-            let (inner, after) = after.split_at(after.find(['.', '[']).unwrap_or(after.len()));
-            rest = after;
-            inner
-        };
-        value = access::path(&value, &budget.text(inner)?, budget)?;
-        used(&value)?;
-    }
-    Ok(value)
-}
-
-fn write_braces(value: &Value, conversion: Option<char>, layout: &str, out: &mut Draft<'_>) -> Result<(), Error> {
-    let mut read = Layout::default();
-    let mut letters = layout.chars().peekable();
-    let mut ahead = layout.chars();
-    let (first, second) = (ahead.next(), ahead.next());
-    let is_align = |c: Option<char>| c.filter(|c| "<>^=".contains(*c));
-    if let Some(align) = is_align(second) {
-        (read.fill, read.align) = (first, Some(align));
-        letters.next();
-        letters.next();
-    } else if let Some(align) = is_align(first) {
-        read.align = Some(align);
-        letters.next();
-    }
-    read.sign = letters.next_if(|c| "+- ".contains(*c));
-    read.alternate = letters.next_if_eq(&'#').is_some();
-    if letters.next_if_eq(&'0').is_some() && read.fill.is_none() {
-        read.fill = Some('0');
-        read.align = read.align.or(Some('='));
-    }
-    read.width = count(&mut letters, MAX_WIDTH)?.unwrap_or(0);
-    read.comma = letters.next_if(|c| ",_".contains(*c));
-    if letters.next_if_eq(&'.').is_some() {
-        read.digits = count(&mut letters, MAX_DIGITS)?;
-    }
-    read.kind = letters.next();
-    if letters.next().is_some() {
-        return wrong("invalid format specifier");
-    }
-    let text = conversion.is_some() || number(value).is_none() || matches!(value, Value::Bool(_)) && layout.is_empty();
-    if !text {
-        return number_field(value, &read, out);
-    }
-    if !matches!(read.kind, None | Some('s')) || read.align == Some('=') {
-        return wrong("a number is expected by a format");
-    }
-    if !layout.is_empty() && conversion.is_none() && !matches!(value, Value::Text(_)) {
-        return wrong(format!("unsupported format string passed to {}.__format__", value.type_name()));
-    }
-    text_field(value, conversion.unwrap_or('s'), &read, out)
 }

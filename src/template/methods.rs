@@ -7,6 +7,7 @@ use super::operators::equal;
 use super::value::{Dict, Kind, Value};
 use std::rc::Rc;
 
+mod letters;
 pub(super) mod text;
 
 const OF_LISTS: [&str; 3] = ["copy", "count", "index"];

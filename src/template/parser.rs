@@ -1,6 +1,6 @@
 //! From tokens to statements.
 
-use super::ast::{Body, For, Macro, Statement, StatementKind, Takes, Target};
+use super::ast::{Body, Expression, ExpressionKind, For, Macro, Statement, StatementKind, Takes, Target};
 use super::budget::MAX_NESTING;
 use super::error::{Error, ErrorKind};
 use super::lexer::{self, Placed, Token};
@@ -223,6 +223,22 @@ impl Parser {
                 let _ = self.eat_name(&name);
                 StatementKind::Scoped(body)
             }
+            "print" => {
+                let mut shown = Vec::new();
+                while *self.token() != Token::BlockEnd {
+                    if !shown.is_empty() {
+                        self.expect(",")?;
+                    }
+                    shown.push(self.expression()?);
+                }
+                StatementKind::Print(Expression { line: self.line(), kind: ExpressionKind::Concat(shown) })
+            }
+            "autoescape" => {
+                if !["false", "False"].iter().any(|off| self.eat_name(off)) {
+                    return self.fails("`autoescape` can only be false: nothing is escaped in a prompt");
+                }
+                StatementKind::Scoped(self.block("endautoescape")?)
+            }
             "break" => StatementKind::Break,
             "continue" => StatementKind::Continue,
             "include" | "import" | "from" | "extends" => {
@@ -361,4 +377,4 @@ impl Parser {
 }
 
 /// Names of parameters, and the defaults of the last ones.
-type Parameters = (Vec<Arc<str>>, Vec<super::ast::Expression>);
+type Parameters = (Vec<Arc<str>>, Vec<Expression>);

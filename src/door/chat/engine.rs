@@ -137,6 +137,30 @@ fn hostile() -> Vec<String> {
         sources.push(format!("{{% set a = ['map'] * {n} %}}{{{{ [[[1]]] | map(*a) | list }}}}"));
         sources.push("{% for x in [1] recursive %}{{ loop([1]) }}{% endfor %}".to_string());
     }
+    // Macros that call each other, themselves, their callers, and themselves with more each time.
+    for source in [
+        "{% macro a() %}{{ b() }}{% endmacro %}{% macro b() %}{{ a() }}{% endmacro %}{{ a() }}",
+        "{% macro a(f) %}{{ f(f) }}{% endmacro %}{{ a(a) }}",
+        "{% macro a(s) %}{{ a(s ~ s) }}{% endmacro %}{{ a('x') }}",
+        "{% macro a(s) %}{{ a([s, s]) }}{% endmacro %}{{ a(1) }}",
+        "{% macro a() %}{{ caller() }}{% endmacro %}{% call a() %}{% call a() %}{{ a() }}{% endcall %}{% endcall %}",
+        "{% macro a() %}{% call a() %}{{ caller() }}{% endcall %}{% endmacro %}{{ a() }}",
+        "{% macro a(n) %}{% for i in range(2) %}{{ a(n + 1) }}{% endfor %}{% endmacro %}{{ a(0) }}",
+        "{% macro a(n) %}{% if n %}{{ a(n - 1) }}{{ a(n - 1) }}{% endif %}{% endmacro %}{{ a(60) }}",
+        "{% macro a(n) %}{% filter upper %}{{ a(n) }}{% endfilter %}{% endmacro %}{{ a(0) }}",
+        "{% macro a(n) %}{% set x %}{{ a(n) }}{% endset %}{{ x }}{{ x }}{% endmacro %}{{ a(0) }}",
+        "{% macro a(x=a()) %}{% endmacro %}{{ a() }}",
+        "{% macro a() %}{{ varargs | length }}{{ a(*(varargs * 2)) }}{% endmacro %}{{ a(1, 2) }}",
+        "{% macro a() %}{{ a(**dict(kwargs, x=kwargs)) }}{% endmacro %}{{ a(y=1) }}",
+        "{% for x in [[1]] recursive %}{{ loop([x, x]) }}{% endfor %}",
+        "{% for x in 'ab' recursive %}{{ loop(x ~ x) }}{% endfor %}",
+        "{% set ns = namespace() %}{% set ns.f = ns %}{{ ns }}{{ [ns] | pprint }}{{ ns | string | length }}",
+        "{% set ns = namespace(a=[]) %}{% for i in range(60) %}{% set ns.a = [ns.a, ns.a] %}{% endfor %}{{ ns.a | pprint }}",
+        "{% set ns = namespace(a={}) %}{% for i in range(60) %}{% set ns.a = dict(x=ns.a, y=ns.a) %}{% endfor %}{{ ns.a | tojson }}",
+        "{% print 1, 2, 3, %}{% print %}{% autoescape true %}{% endautoescape %}",
+    ] {
+        sources.push(source.to_string());
+    }
     // What grows, alone and again and again.
     for what in [
         "'a' * 10000000000",
@@ -171,6 +195,45 @@ fn hostile() -> Vec<String> {
         "3.5 | round(10**9)",
         "'%c' % 55555555",
         "'%d' % 1e300",
+        "('a' * 100000) | wordwrap(1)",
+        "('a-' * 100000) | wordwrap(2)",
+        "('-' * 100000) | wordwrap(3)",
+        "('a-----' * 100000) | wordwrap(3, false)",
+        "('a b ' * 100000) | wordwrap(10**9)",
+        "'a' | wordwrap(-1)",
+        "('a\n' * 100000) | wordwrap(9, true, 'x' * 100000)",
+        "('<' * 100000) | striptags",
+        "('<!--' * 100000) | striptags",
+        "('&' * 100000) | striptags",
+        "('&#99999999;' * 10000) | striptags",
+        "('\u{e9}' * 1000000) | urlencode",
+        "[[1, 2]] * 100000 | urlencode",
+        "dict([('a' * 100000, 'b' * 100000)]) | urlencode",
+        "{'a' * 100000: '<' * 100000} | xmlattr",
+        "range(100000) | list | pprint",
+        "('a ' * 100000) | pprint",
+        "('a' * 100000) | pprint",
+        "{'a': [[[['b' * 1000] * 100]]]} | pprint",
+        "{1: 2, 'a': 3, none: 4, 1.5: 5, (1,): 6} | pprint",
+        "dict([('nan' | float, 1), (1.0, 2), ('nan' | float, 3)]) | pprint",
+        "1e308 | filesizeformat",
+        "'inf' | float | filesizeformat",
+        "'nan' | float | filesizeformat",
+        "range(100000) | random",
+        "'%*d' % (10**30, 1)",
+        "'%*d' % (-10**9, 1)",
+        "'%.*f' % (10**9, 1.5)",
+        "'%*' % (1,)",
+        "'{:{}}'.format(1, 10**9)",
+        "'{:{}{}}'.format(1, 9, 999999)",
+        "('{' * 100000).format(1)",
+        "('{:{' * 10000).format(1)",
+        "('{0}' * 100000).format('a' * 10000)",
+        "'{0[0][0][0]}'.format([[[1]]])",
+        "'{:c}'.format(55555)",
+        "range(100000) | groupby('x') | list | length",
+        "range(100000) | sort(attribute='a,b,c') | length",
+        "('x' * 100000) | title | swapcase | length",
         "'{0.__class__.__mro__}'.format('')",
         "''.__class__.__mro__",
     ] {
@@ -185,6 +248,11 @@ fn hostile() -> Vec<String> {
         ("'a' * 1000000", "{{ x == x ~ '' }}"),
         ("[0] * 100000", "{{ x[1:] | length }}"),
         ("1", "{% set ns = namespace(a=x) %}{% set ns.b = ns %}"),
+        ("'a' * 1000", "{% set y = x | pprint %}"),
+        ("'a b' * 1000", "{% set y = x | wordwrap(2) %}"),
+        ("namespace(s='a')", "{% set x.s = x.s ~ x.s %}"),
+        ("namespace(s=[])", "{% set x.s = x.s + [x] %}{{ x.s | length }}"),
+        ("namespace(s='')", "{% set x.s = x.s + strftime_now('%Y' * 100) %}"),
     ] {
         sources.push(format!("{{% set x = {first} %}}{{% for i in range(100000) %}}{step}{{% endfor %}}"));
     }

@@ -16,42 +16,175 @@ const MONTHS: [&str; 12] = [
 ];
 const DAYS: [&str; 7] = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
 
-/// `seconds` since 1970-01-01 00:00 UTC, laid out as `format` asks: `%Y %y %m %d %e %H %I %M %S %p %j %B %b %A %a %F %T %%`; other
-/// letters stay as they are.
+/// `seconds` since 1970-01-01 00:00 UTC, laid out as `format` asks, as the C library does it in its own language: every code, the
+/// flags `- _ 0 ^ #` and widths. A time zone has no name and no offset, as where Python is not told one; codes that there are none
+/// of stay as they are.
 pub(super) fn strftime(format: &str, seconds: u64) -> String {
-    let (days, second) = (seconds / 86_400, seconds % 86_400);
-    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-    let (year, month, day) = civil(days);
-    let month_name = MONTHS[month as usize - 1];
-    let day_name = DAYS[((days + 4) % 7) as usize];
+    let moment = Moment::of(seconds);
     let mut out = String::new();
-    let mut letters = format.chars();
-    while let Some(letter) = letters.next() {
-        let code = if letter == '%' { letters.next() } else { None };
-        out += &match code {
-            Some('Y') => year.to_string(),
-            Some('y') => format!("{:02}", year % 100),
-            Some('m') => format!("{month:02}"),
-            Some('d') => format!("{day:02}"),
-            Some('e') => format!("{day:2}"),
-            Some('H') => format!("{hour:02}"),
-            Some('I') => format!("{:02}", (hour + 11) % 12 + 1),
-            Some('M') => format!("{minute:02}"),
-            Some('S') => format!("{second:02}"),
-            Some('p') => if hour < 12 { "AM" } else { "PM" }.to_string(),
-            Some('j') => format!("{:03}", days - days_before(year, 1) + 1),
-            Some('B') => month_name.to_string(),
-            Some('b') => month_name[..3].to_string(),
-            Some('A') => day_name.to_string(),
-            Some('a') => day_name[..3].to_string(),
-            Some('F') => format!("{year}-{month:02}-{day:02}"),
-            Some('T') => format!("{hour:02}:{minute:02}:{second:02}"),
-            Some('%') => "%".to_string(),
-            Some(other) => format!("%{other}"),
-            None => letter.to_string(),
-        };
+    let mut rest = format;
+    while let Some(at) = rest.find('%') {
+        out += &rest[..at];
+        rest = &rest[at..];
+        let (field, code, end) = Field::read(rest);
+        match code.and_then(|code| moment.part(code)) {
+            Some(part) => out += &field.laid_out(part),
+            None => out += &rest[..end],
+        }
+        rest = &rest[end..];
     }
-    out
+    out + rest
+}
+
+/// What stands between a `%` and its code.
+#[derive(Default)]
+struct Field {
+    /// `-`, `_` or `0`.
+    fill: Option<char>,
+    upper: bool,
+    other_case: bool,
+    width: Option<usize>,
+}
+
+impl Field {
+    /// What `text`, which begins with a `%`, has before its code, the code, and where that is over.
+    fn read(text: &str) -> (Self, Option<char>, usize) {
+        let mut field = Self::default();
+        let mut letters = text.char_indices().skip(1).peekable();
+        while let Some((_, flag)) = letters.next_if(|(_, c)| "-_0^#".contains(*c)) {
+            match flag {
+                '^' => field.upper = true,
+                '#' => field.other_case = true,
+                fill => field.fill = Some(fill),
+            }
+        }
+        while let Some((_, digit)) = letters.next_if(|(_, c)| c.is_ascii_digit()) {
+            let digit = digit as usize - '0' as usize;
+            field.width = Some((field.width.unwrap_or(0) * 10 + digit).min(MAX_WIDTH));
+        }
+        // Other calendars and digits, of which there are none here.
+        let _ = letters.next_if(|(_, c)| "EO".contains(*c));
+        match letters.next() {
+            Some((at, code)) => (field, Some(code), at + code.len_utf8()),
+            None => (field, None, text.len()),
+        }
+    }
+
+    fn laid_out(&self, part: Part) -> String {
+        let (text, digits, fill) = match part {
+            Part::Number(value, digits, fill) => (value.to_string(), digits, fill),
+            Part::Text(text) if self.upper || self.other_case => (text.to_uppercase(), 0, ' '),
+            Part::Half(text) if self.other_case => (text.to_lowercase(), 0, ' '),
+            Part::Text(text) | Part::Half(text) => (text, 0, ' '),
+        };
+        let (fill, digits) = match self.fill {
+            Some('-') => (' ', 0),
+            Some('0') => ('0', digits),
+            Some(_) => (' ', digits),
+            None => (fill, digits),
+        };
+        let missing = self.width.unwrap_or(digits).saturating_sub(text.chars().count());
+        fill.to_string().repeat(missing) + &text
+    }
+}
+
+/// Widest field.
+const MAX_WIDTH: usize = 1024;
+
+/// A part of a moment.
+enum Part {
+    /// A number, its digits, and what stands before it if it has fewer.
+    Number(u64, usize, char),
+    Text(String),
+    /// Half of a day, which has a case of its own.
+    Half(String),
+}
+
+/// A moment, by the calendar and the clock.
+struct Moment {
+    seconds: u64,
+    year: u64,
+    month: u64,
+    day: u64,
+    /// Days since the year began.
+    year_day: u64,
+    /// Days since Sunday.
+    week_day: u64,
+}
+
+impl Moment {
+    fn of(seconds: u64) -> Self {
+        let days = seconds / 86_400;
+        let (year, month, day) = civil(days);
+        Self { seconds, year, month, day, year_day: days - days_before(year, 1), week_day: (days + 4) % 7 }
+    }
+
+    fn part(&self, code: char) -> Option<Part> {
+        let second = self.seconds % 86_400;
+        let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+        let (half_hour, noon) = ((hour + 11) % 12 + 1, if hour < 12 { "AM" } else { "PM" });
+        let two = |value: u64| Some(Part::Number(value, 2, '0'));
+        let text = |text: String| Some(Part::Text(text));
+        let all = |format: &str| text(strftime(format, self.seconds));
+        let month = MONTHS[self.month as usize - 1];
+        let day = DAYS[self.week_day as usize];
+        match code {
+            'Y' => Some(Part::Number(self.year, 4, '0')),
+            'G' => Some(Part::Number(self.week().0, 4, '0')),
+            'C' => two(self.year / 100),
+            'y' => two(self.year % 100),
+            'g' => two(self.week().0 % 100),
+            'm' => two(self.month),
+            'd' => two(self.day),
+            'e' => Some(Part::Number(self.day, 2, ' ')),
+            'H' => two(hour),
+            'I' => two(half_hour),
+            'k' => Some(Part::Number(hour, 2, ' ')),
+            'l' => Some(Part::Number(half_hour, 2, ' ')),
+            'M' => two(minute),
+            'S' => two(second),
+            'f' => Some(Part::Number(0, 6, '0')),
+            's' => Some(Part::Number(self.seconds, 1, '0')),
+            'j' => Some(Part::Number(self.year_day + 1, 3, '0')),
+            'u' => Some(Part::Number((self.week_day + 6) % 7 + 1, 1, '0')),
+            'w' => Some(Part::Number(self.week_day, 1, '0')),
+            'U' => two((self.year_day + 7 - self.week_day) / 7),
+            'W' => two((self.year_day + 7 - (self.week_day + 6) % 7) / 7),
+            'V' => two(self.week().1),
+            'p' => Some(Part::Half(noon.into())),
+            'P' => Some(Part::Half(noon.to_lowercase())),
+            'B' => text(month.into()),
+            'b' | 'h' => text(month[..3].into()),
+            'A' => text(day.into()),
+            'a' => text(day[..3].into()),
+            'c' => all("%a %b %e %H:%M:%S %Y"),
+            'D' | 'x' => all("%m/%d/%y"),
+            'F' => all("%Y-%m-%d"),
+            'R' => all("%H:%M"),
+            'r' => all("%I:%M:%S %p"),
+            'T' | 'X' => all("%H:%M:%S"),
+            'Z' | 'z' => text(String::new()),
+            'n' => text("\n".into()),
+            't' => text("\t".into()),
+            '%' => text("%".into()),
+            _ => None,
+        }
+    }
+
+    /// The year that its week belongs to, and the week's number in it: the first has the year's first Thursday.
+    fn week(&self) -> (u64, u64) {
+        let since_monday = (self.week_day + 6) % 7;
+        let length = |year: u64| days_before(year + 1, 1) - days_before(year, 1);
+        let thursday = self.year_day + 3;
+        match thursday.checked_sub(since_monday) {
+            None => {
+                let before = self.year - 1;
+                (before, (thursday + length(before) - since_monday) / 7 + 1)
+            }
+            Some(thursday) if thursday >= length(self.year) => (self.year + 1, 1),
+            Some(thursday) => (self.year, thursday / 7 + 1),
+        }
+    }
 }
 
 /// Days from 1970-01-01 to the first day of `month` of `year`, in the Gregorian calendar.
@@ -90,6 +223,28 @@ mod tests {
         assert_eq!(strftime("%F %j", 4_102_444_799), "2099-12-31 365");
         assert_eq!(strftime("%F %a", 951_782_400), "2000-02-29 Tue");
         assert_eq!(strftime("%e %F", 4_107_542_400 + 86_400), " 2 2100-03-02");
+    }
+
+    #[test]
+    fn codes_flags_and_widths_are_the_c_library_s() {
+        for (format, want) in [
+            ("%-d %-m %-H %_m %_j %-j", "29 2 12  2  60 60"),
+            ("%03d|%5d|%-5d|%6Y|%_6Y", "029|00029|   29|002024|  2024"),
+            ("%^a %^B %#p %p %#a %P", "THU FEBRUARY pm PM THU pm"),
+            ("%10B|%-10B|%010B", "  February|  February|00February"),
+            ("%C %D %g %G %h %k %l %R %r", "20 02/29/24 24 2024 Feb 12 12 12:34 12:34:56 PM"),
+            ("%u %U %V %w %W %x %X %s", "4 08 09 4 09 02/29/24 12:34:56 1709210096"),
+            ("%c", "Thu Feb 29 12:34:56 2024"),
+            ("[%Z%z%n%t]", "[\n\t]"),
+            ("%Ey %Od %E %- %:z %\u{e9} 100%", "24 29 %E %- %:z %\u{e9} 100%"),
+        ] {
+            assert_eq!(strftime(format, 1_709_210_096), want, "{format}");
+        }
+        // Weeks at both ends of a year: 2021-01-01, 2024-12-30, 2020-12-31.
+        assert_eq!(strftime("%G-%V %U %W", 1_609_459_200), "2020-53 00 00");
+        assert_eq!(strftime("%G-%V %U %W", 1_735_516_800), "2025-01 52 53");
+        assert_eq!(strftime("%G-%V", 1_609_372_800), "2020-53");
+        assert_eq!(strftime("%99999999999d", 0).len(), MAX_WIDTH);
     }
 
     #[test]

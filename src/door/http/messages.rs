@@ -192,8 +192,7 @@ impl<'de> DeserializeSeed<'de> for Tools<'_> {
         match Reader(self.0.left).deserialize(deserializer)? {
             Json::Null => Ok(None),
             Json::List(tools) if tools.iter().all(|tool| matches!(tool, Json::Object(_))) => {
-                // A template that asks whether there are tools is to find none in an empty list.
-                Ok((!tools.is_empty()).then_some(Json::List(tools)))
+                Ok(Some(Json::List(tools)))
             }
             _ => Err(D::Error::custom("no list of tools")),
         }
@@ -254,7 +253,7 @@ mod tests {
         }
         let tools =
             |json: &str| fields::read(format!("{{\"tools\": {json}}}").as_bytes()).map(|fields| fields.tools.is_some());
-        assert_eq!((tools("null"), tools("[]"), tools("[{}]")), (Ok(false), Ok(false), Ok(true)));
+        assert_eq!((tools("null"), tools("[]"), tools("[{}]")), (Ok(false), Ok(true), Ok(true)));
         assert!(tools("[1]").is_err() && tools("{}").is_err());
     }
 }

@@ -46,6 +46,13 @@ pub(super) fn apply(name: &str, value: &Value, args: Args, budget: &Budget) -> R
     }
 }
 
+/// `value` as `float()` makes it.
+pub(super) fn float_of(value: &Value) -> Result<f64, Error> {
+    used(value)?;
+    let read = value.as_text().map_or_else(|| number(value), float);
+    read.ok_or_else(|| Error::invalid(format!("'{}' object is no number", value.type_name())))
+}
+
 /// A number as Python's `float()` reads it.
 fn float(text: &str) -> Option<f64> {
     text.trim().replace('_', "").parse().ok()

@@ -14,6 +14,14 @@ pub(super) fn apply(name: &str, value: &Value, args: Args, budget: &Budget) -> R
     match name {
         "sort" => {
             let [reverse, case, attribute] = args.bind(name, ["reverse", "case_sensitive", "attribute"])?;
+            // Several attributes are a list of keys, and so is one: values that lack it are equal.
+            let attribute = match attribute {
+                Some(Value::Text(paths)) => {
+                    let paths = paths.split(',').map(|path| budget.text(path.trim()));
+                    Some(budget.list(paths.collect::<Result<_, _>>()?)?)
+                }
+                other => other,
+            };
             let keyed = keyed(value, attribute, is_set(case), budget)?;
             let sorted = sorted(keyed, is_set(reverse), budget)?;
             budget.list(sorted.into_iter().map(|(_, item)| item).collect())
@@ -76,8 +84,8 @@ fn keyed(value: &Value, attribute: Option<Value>, case: bool, budget: &Budget) -
         budget.step(1)?;
         let key = match &attribute {
             None | Some(Value::None) => folded(item.clone())?,
-            Some(Value::Text(paths)) if paths.contains(',') => {
-                let keys = paths.split(',').map(|path| folded(access::path(item, &budget.text(path.trim())?, budget)?));
+            Some(Value::List(paths)) => {
+                let keys = paths.items.iter().map(|path| folded(access::path(item, path, budget)?));
                 budget.list(keys.collect::<Result<_, _>>()?)?
             }
             Some(path) => folded(access::path(item, path, budget)?)?,
@@ -88,7 +96,11 @@ fn keyed(value: &Value, attribute: Option<Value>, case: bool, budget: &Budget) -
 }
 
 /// `items` by their keys; those with equal ones stay in their order.
-fn sorted(mut items: Vec<(Value, Value)>, reverse: bool, budget: &Budget) -> Result<Vec<(Value, Value)>, Error> {
+pub(super) fn sorted(
+    mut items: Vec<(Value, Value)>,
+    reverse: bool,
+    budget: &Budget,
+) -> Result<Vec<(Value, Value)>, Error> {
     // A merge sort of our own: an order that is none, as that of NaN, must do no harm, and comparing may fail.
     let mut width = 1;
     while width < items.len() {

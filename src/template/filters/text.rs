@@ -21,7 +21,9 @@ pub(super) fn apply(name: &str, text: &str, args: Args, budget: &Budget) -> Resu
         }
         "e" | "escape" | "forceescape" => {
             let [] = args.bind(name, [])?;
-            escaped(text, budget)
+            let mut out = Draft::new(budget);
+            escape(text, &mut out)?;
+            out.value()
         }
         "trim" => {
             let [chars] = args.bind(name, ["chars"])?;
@@ -41,6 +43,7 @@ pub(super) fn apply(name: &str, text: &str, args: Args, budget: &Budget) -> Resu
             methods::replaced(text, &printed(&old, budget)?, &printed(&new, budget)?, count, budget)
         }
         "indent" => indented(text, args, budget),
+        "wordwrap" => super::wrap::wrapped(text, args, budget),
         "truncate" => truncated(text, args, budget),
         _ => {
             let [] = args.bind(name, [])?;
@@ -64,8 +67,8 @@ fn titled(text: &str) -> String {
     out
 }
 
-fn escaped(text: &str, budget: &Budget) -> Result<Value, Error> {
-    let mut out = Draft::new(budget);
+/// Writes `text` with entities for what HTML would read as marks.
+pub(super) fn escape(text: &str, out: &mut Draft<'_>) -> Result<(), Error> {
     for c in text.chars() {
         match c {
             '&' => out.push("&amp;")?,
@@ -76,7 +79,7 @@ fn escaped(text: &str, budget: &Budget) -> Result<Value, Error> {
             c => out.push_char(c)?,
         }
     }
-    out.value()
+    Ok(())
 }
 
 fn indented(text: &str, args: Args, budget: &Budget) -> Result<Value, Error> {

@@ -5,8 +5,8 @@ use super::super::budget::{Budget, Draft};
 use super::super::error::Error;
 use super::super::format;
 use super::super::lexer::is_space;
-use super::super::print::is_printable;
 use super::super::value::{Kind, Value};
+use super::letters::{capitalized, is, swapped, titled};
 
 /// Every method.
 const NAMES: &str = "capitalize casefold center count endswith expandtabs find format format_map index isalnum isalpha \
@@ -32,6 +32,7 @@ pub(in crate::template) fn call(text: &str, name: &str, args: Args, budget: &Bud
                 "capitalize" => capitalized(text),
                 "title" => titled(text),
                 "swapcase" => swapped(text),
+                "casefold" => text.to_lowercase().replace('\u{df}', "ss"),
                 _ => text.to_lowercase(),
             };
             budget.text(&cased)
@@ -132,37 +133,6 @@ pub(in crate::template) fn call(text: &str, name: &str, args: Args, budget: &Bud
             Ok(Value::Bool(is(text, name)))
         }
     }
-}
-
-fn capitalized(text: &str) -> String {
-    let mut letters = text.chars();
-    let first: String = letters.next().into_iter().flat_map(char::to_uppercase).collect();
-    first + &letters.as_str().to_lowercase()
-}
-
-/// A capital after whatever has no case.
-fn titled(text: &str) -> String {
-    let mut out = String::new();
-    let mut inside = false;
-    for c in text.chars() {
-        match inside {
-            true => out.extend(c.to_lowercase()),
-            false => out.extend(c.to_uppercase()),
-        }
-        inside = c.is_lowercase() || c.is_uppercase();
-    }
-    out
-}
-
-fn swapped(text: &str) -> String {
-    let mut out = String::new();
-    for c in text.chars() {
-        match c.is_uppercase() {
-            true => out.extend(c.to_lowercase()),
-            false => out.extend(c.to_uppercase()),
-        }
-    }
-    out
 }
 
 /// `text` without the characters at its ends that `method` takes.
@@ -368,22 +338,4 @@ fn expanded(text: &str, width: usize, budget: &Budget) -> Result<Value, Error> {
         }
     }
     out.value()
-}
-
-/// The questions that have no arguments.
-fn is(text: &str, name: &str) -> bool {
-    let all = |wanted: fn(char) -> bool| !text.is_empty() && text.chars().all(wanted);
-    let cased = || text.chars().any(|c| c.is_lowercase() || c.is_uppercase());
-    match name {
-        "isalnum" => all(char::is_alphanumeric),
-        "isalpha" => all(char::is_alphabetic),
-        "isascii" => text.is_ascii(),
-        "isdecimal" | "isdigit" | "isnumeric" => all(char::is_numeric),
-        "isidentifier" => !text.starts_with(char::is_numeric) && all(|c| c == '_' || c.is_alphanumeric()),
-        "islower" => cased() && !text.chars().any(char::is_uppercase),
-        "isupper" => cased() && !text.chars().any(char::is_lowercase),
-        "isprintable" => text.chars().all(is_printable),
-        "isspace" => all(is_space),
-        _ => cased() && titled(text) == text,
-    }
 }
