@@ -57,7 +57,8 @@ impl TextModel {
     /// `InvalidRequest`, naming the file and what is wrong with it.
     pub fn open(files: &Files, spec: &ModelSpec) -> Result<Self, Fault> {
         let file = files.bytes(TOKENIZER, MAX_TOKENIZER_BYTES)?.ok_or_else(|| files.absent(TOKENIZER))?;
-        let unusable = |what: String| files.wrong(TOKENIZER, &format!("cannot be used: {what}"));
+        let unusable =
+            |what: String| files.wrong(TOKENIZER, &format!("cannot be used: {what}; fetch it again, or mend it"));
         let mut tokenizer = tokenizer::open(&file).map_err(unusable)?;
 
         let mut warnings = Vec::new();
@@ -84,9 +85,13 @@ impl TextModel {
                 warnings.extend(special.disputes(""));
                 Err(why)
             }
-            Found::Template(source, file) => {
+            Found::Template(source, for_tools, file) => {
                 warnings.extend(special.disputes(&source));
                 let compiled = ChatTemplate::new(source, file, special.by_name());
+                let compiled = match &for_tools {
+                    Some(source) => compiled.and_then(|template| template.with_one_for_tools(source)),
+                    None => compiled,
+                };
                 Ok(compiled.map_err(|error| files.wrong(file, &format!("cannot be used: {error}")))?)
             }
         };

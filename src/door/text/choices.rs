@@ -262,6 +262,21 @@ fn one_chat_template_of_several_places_counts() {
     warned(&model, &["tokenizer_config.json and chat_template.json have different", "that of tokenizer_config.json"]);
     assert_eq!(shown(&model), [2]);
 
+    // One of nothing counts as none.
+    let model = opened(&[("chat_template.jinja", json!(" \n")), config(json!("a"))]);
+    warned(&model, &["chat_template.jinja has an empty chat template, which does not count"]);
+    assert_eq!(shown(&model), [2]);
+    assert!(!opened(&[config(json!(""))]).has_chat_template());
+
+    // One of a list is for conversations with tools, as few as they may be.
+    let both = json!([{"name": "default", "template": "a"}, {"name": "tool_use", "template": "hi"}]);
+    let model = opened(&[config(both)]);
+    agreed(&model);
+    assert_eq!(shown(&model), [2]);
+    let Input::Chat(mut conversation) = user("hi") else { panic!("a conversation") };
+    conversation.tools = Some(crate::template::Json::List(Vec::new()));
+    assert_eq!(model.encode(&Input::Chat(conversation), MANY).unwrap(), [1]);
+
     // Without a default the model serves, and conversations are refused.
     let model = opened(&[config(list(&["rag", "tool_use"]))]);
     warned(&model, &["tokenizer_config.json has chat templates (rag, tool_use)", "none is called default"]);

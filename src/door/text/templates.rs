@@ -1,5 +1,7 @@
 //! Where a model keeps its chat template. What counts is as in transformers: chat_template.jinja, or else `chat_template` of
-//! tokenizer_config.json, or else that of chat_template.json. Where it is a list of named ones, `default` counts.
+//! tokenizer_config.json, or else that of chat_template.json. Where it is a list of named ones, `default` counts, and
+//! `tool_use` where a conversation comes with tools. An empty one
+//! counts as none.
 
 use super::special::CONFIG;
 use crate::base::Fault;
@@ -12,8 +14,8 @@ const LEGACY: &str = "chat_template.json";
 /// The template of a model, if it has one that can be used.
 #[derive(Debug)]
 pub(super) enum Found {
-    /// Its text, and the file that it is from.
-    Template(String, &'static str),
+    /// Its text, that for conversations with tools if there is another, and the file that they are from.
+    Template(String, Option<String>, &'static str),
     /// There is none; why conversations are refused.
     Nothing(String),
 }
@@ -24,7 +26,17 @@ pub(super) fn find(files: &Files, config: &Map<String, Value>, warnings: &mut Ve
     let alone = files.text(ALONE)?.map(|text| vec![("default".to_string(), text)]);
     let places =
         [(ALONE, alone), (CONFIG, templates(files, CONFIG, config)?), (LEGACY, templates(files, LEGACY, &legacy)?)];
-    let mut there = places.into_iter().filter_map(|(file, templates)| Some((file, templates?)));
+    let mut there = Vec::new();
+    for (file, templates) in places.into_iter().filter_map(|(file, templates)| Some((file, templates?))) {
+        // A text of nothing would leave a conversation without a word.
+        if default_of(&templates).is_some_and(|text| text.trim().is_empty()) {
+            warnings
+                .push(format!("{file} has an empty chat template, which does not count: fetch it again, or remove it"));
+        } else {
+            there.push((file, templates));
+        }
+    }
+    let mut there = there.into_iter();
     let Some((file, templates)) = there.next() else {
         return Ok(Found::Nothing("this model has no chat template: send `prompt` instead of `messages`".into()));
     };
@@ -43,11 +55,16 @@ pub(super) fn find(files: &Files, config: &Map<String, Value>, warnings: &mut Ve
             warnings.push(format!("{file} and {other} have different chat templates: that of {file} is used"));
         }
     }
-    Ok(Found::Template(used.to_string(), file))
+    let for_tools = named(&templates, "tool_use").map(str::to_string);
+    Ok(Found::Template(used.to_string(), for_tools, file))
 }
 
 fn default_of(templates: &[(String, String)]) -> Option<&str> {
-    templates.iter().find(|(name, _)| name == "default").map(|(_, text)| text.as_str())
+    named(templates, "default")
+}
+
+fn named<'t>(templates: &'t [(String, String)], name: &str) -> Option<&'t str> {
+    templates.iter().find(|(known, _)| known == name).map(|(_, text)| text.as_str())
 }
 
 /// Jinja leaves out one newline at a template's end.
