@@ -148,7 +148,9 @@ mod tests {
         std::fs::write(dir.path().join("tokenizer.json"), TOKENIZER).unwrap();
         let (layers, hidden, intermediate, heads) = (1, 8, 8, 1);
         let (vocab, type_vocab, max_positions, norm_eps) = (2, 2, 8, 1e-12);
-        let spec = BertSpec { layers, hidden, intermediate, heads, vocab, type_vocab, max_positions, norm_eps };
+        let length_one = true;
+        let spec =
+            BertSpec { layers, hidden, intermediate, heads, vocab, type_vocab, max_positions, norm_eps, length_one };
         let files = Files::of_model(dir.path()).unwrap();
         Arc::new(TextModel::open(&files, &ModelSpec::Bert(spec)).unwrap())
     }

@@ -99,8 +99,8 @@ impl BertStage {
         ops.layer_norm(&ops.add(&mlp, &x)?, &layer.mlp_norm)
     }
 
-    /// The vectors `[members, hidden]`, each the mean of a member's rows, of length 1; `None` if the range does not end
-    /// the model or the batch is empty.
+    /// The vectors `[members, hidden]`, each the mean of a member's rows, of length 1 if the model's are; `None` if the range
+    /// does not end the model or the batch is empty.
     ///
     /// # Errors
     /// If the device fails.
@@ -108,7 +108,7 @@ impl BertStage {
         if !self.last || step.emitting.is_empty() {
             return Ok(None);
         }
-        self.ops.mean_of_length_one(x, &step.emitting).map(Some)
+        self.ops.mean(x, &step.emitting, self.spec.length_one).map(Some)
     }
 }
 

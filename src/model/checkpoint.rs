@@ -2,7 +2,7 @@
 
 use crate::base::Fault;
 use crate::model::naming::Naming;
-use crate::model::spec::ModelSpec;
+use crate::model::spec::{ModelSpec, own_dir};
 use crate::model::tensors::{LLAMA_EMBEDDING, Part, TensorNeed};
 use crate::plan::{ModelCost, PartCost};
 use crate::shard::{ModelFolder, TensorBytes, TensorShape};
@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 /// A model folder: what it asks for, and the tensors to do it with, all there in the right shapes.
 #[derive(Debug)]
 pub struct Checkpoint {
-    /// The folder.
+    /// The folder of the weights and the tokenizer.
     pub dir: PathBuf,
     /// What config.json asks for.
     pub spec: ModelSpec,
@@ -39,7 +39,8 @@ impl Checkpoint {
     /// `InvalidRequest` that names what is wrong.
     pub fn open(dir: &Path) -> Result<Self, Fault> {
         let (spec, config) = ModelSpec::from_dir(dir)?;
-        let folder = ModelFolder::open(dir)?;
+        let dir = own_dir(dir)?;
+        let folder = ModelFolder::open(&dir)?;
         let needs = spec.tensors();
         let tied = match &spec {
             ModelSpec::Llama(llama) if llama.tied => vec![LLAMA_EMBEDDING.to_owned()],
@@ -53,7 +54,7 @@ impl Checkpoint {
             }
         }
         let dtype = most_common(&folder, sources.values());
-        Ok(Self { dir: dir.into(), spec, config, dtype, left_out, tied, folder, sources })
+        Ok(Self { dir, spec, config, dtype, left_out, tied, folder, sources })
     }
 
     /// The dtype's name in manifests.

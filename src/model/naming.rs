@@ -39,7 +39,10 @@ impl Naming {
         let (mut problems, mut taken, mut seen) = (Vec::new(), BTreeSet::new(), BTreeSet::new());
         for need in needs.iter().filter(|need| seen.insert(need.name.as_str())) {
             let names = std::iter::once(need.name.clone()).chain(spec.other_name(&need.name));
-            let mut there = names.map(|name| layout.in_folder(&name)).filter(|name| folder.entry(name).is_some());
+            let names = names.map(|name| layout.in_folder(&name));
+            // What wraps a model may wrap its body alone.
+            let bare = Some(LLAMA_HEAD.to_owned()).filter(|head| need.name == *head && layout.in_folder(head) != *head);
+            let mut there = names.chain(bare).filter(|name| folder.entry(name).is_some());
             let Some(source) = there.next() else {
                 problems.push(missing(&layout.in_folder(&need.name), folder));
                 continue;

@@ -12,6 +12,7 @@ use crate::base::Fault;
 use crate::shard::Files;
 use crate::shard::stranger::check_model_dir;
 use family::Family;
+pub use sentence::own_dir;
 use serde_json::Value;
 use settings::{Settings, shown};
 use std::collections::BTreeSet;
@@ -110,8 +111,8 @@ pub enum RopeScaling {
     },
 }
 
-/// A BERT-type encoder: learned positions, post-layer norm, GELU MLP; the answer is the mean over the sequence's rows,
-/// L2-normalised (sentence-transformers' pooling, checked in `1_Pooling/config.json` and `modules.json` if they are there).
+/// A BERT-type encoder: learned positions, post-layer norm, GELU MLP; the answer is the mean over the sequence's rows, by
+/// default of length 1 (sentence-transformers' pooling, as `modules.json` and what it names say if they are there).
 #[derive(Clone, Debug, PartialEq)]
 pub struct BertSpec {
     /// `num_hidden_layers`.
@@ -130,9 +131,16 @@ pub struct BertSpec {
     pub max_positions: usize,
     /// `layer_norm_eps`.
     pub norm_eps: f32,
+    /// Whether a vector is divided by its length: unless modules.json has no `Normalize`, which is then
+    /// [`ModelSpec::AS_IT_IS`] in a manifest.
+    pub length_one: bool,
 }
 
 impl ModelSpec {
+    /// The key that says in a pipeline's config.json that an encoder's vectors are not divided by their lengths, which a
+    /// model's folder says elsewhere.
+    pub const AS_IT_IS: &str = "stageline_vectors_as_they_are";
+
     /// What `config` (a config.json) asks for. A key that changes what is computed is honoured or refused; a key that
     /// changes nothing is known as such; a key that is not known is refused, since it may be either.
     ///
@@ -155,18 +163,23 @@ impl ModelSpec {
         Ok(spec)
     }
 
-    /// Reads the config.json of `dir`, which is returned too, and for an encoder the files that say how sentence-transformers pools.
+    /// Reads the config.json of `dir`, which is returned too, and for an encoder the files that say how sentence-transformers
+    /// pools. What they ask for beyond config.json is in what is returned.
     ///
     /// # Errors
-    /// As [`ModelSpec::parse`]; also if a file cannot be read or pools otherwise than by mean and L2 norm.
+    /// As [`ModelSpec::parse`]; also if a file cannot be read or pools otherwise than by mean.
     pub fn from_dir(dir: &Path) -> Result<(Self, Value), Fault> {
-        check_model_dir(dir)?;
-        let files = Files::of_model(dir)?;
-        let config = files.json("config.json")?.ok_or_else(|| files.absent("config.json"))?;
-        let spec = Self::parse(&config)
-            .map_err(|fault| Fault { message: format!("{}: {}", dir.display(), fault.message), ..fault })?;
-        if let Self::Bert(bert) = &spec {
-            sentence::check(&files, bert.hidden)?;
+        let own = sentence::own_dir(dir)?;
+        check_model_dir(&own)?;
+        let files = Files::of_model(&own)?;
+        let mut config = files.json("config.json")?.ok_or_else(|| files.absent("config.json"))?;
+        let at = |fault: Fault| Fault { message: format!("{}: {}", own.display(), fault.message), ..fault };
+        let mut spec = Self::parse(&config).map_err(at)?;
+        if let Self::Bert(bert) = &mut spec {
+            bert.length_one = sentence::check(&Files::of_model(dir)?, &files, bert.hidden)?;
+            if let (false, Value::Object(config)) = (bert.length_one, &mut config) {
+                config.insert(Self::AS_IT_IS.into(), true.into());
+            }
         }
         Ok((spec, config))
     }
@@ -204,10 +217,9 @@ impl ModelSpec {
     }
 }
 
-/// The `model_type` that the only architecture of `config` implies: the oldest configurations do not state it.
+/// The `model_type` that the first architecture of `config` implies: the oldest configurations do not state it.
 fn implied_type(config: &Value) -> Option<Value> {
-    let [architecture] = config.get("architectures")?.as_array()?.as_slice() else { return None };
-    let name = architecture.as_str()?;
+    let name = config.get("architectures")?.as_array()?.first()?.as_str()?;
     if bert::ARCHITECTURES.contains(&name) {
         return Some("bert".into());
     }

@@ -5,10 +5,10 @@ use crate::base::limits::{MAX_CONFIG_BYTES, MAX_TOKENIZER_BYTES};
 use crate::model::checkpoint::Checkpoint;
 use crate::plan::manifest::is_pipeline_name;
 use crate::plan::{self, Balance, Cut, CutOrder, FileEntry, Manifest, StageEntry, cut, even_by_layers};
-use crate::shard::Files;
 use crate::shard::names::shard_name;
 use crate::shard::verify::{TensorDigest, check_file, tensor_digests};
 use crate::shard::write::{NewFile, Piece, WrittenShard, write_shard};
+use crate::shard::{Files, without_mark};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -180,7 +180,9 @@ fn copy_companions(from: &Path, to: &Path) -> Result<Vec<FileEntry>, Fault> {
     for (name, limit) in COMPANIONS {
         let Some(bytes) = files.bytes(name, limit)? else { continue };
         let broken = if name.ends_with(".json") {
-            serde_json::from_slice::<serde::de::IgnoredAny>(&bytes).err().map(|error| format!("is not JSON: {error}"))
+            serde_json::from_slice::<serde::de::IgnoredAny>(without_mark(&bytes))
+                .err()
+                .map(|error| format!("is not JSON: {error}"))
         } else {
             std::str::from_utf8(&bytes).err().map(|error| format!("is not UTF-8 text: {error}"))
         };

@@ -95,7 +95,7 @@ impl ModelSpec {
 /// Whether a tensor called `name` plays no part in any model: tables and masks that are computed here, and what training
 /// left behind.
 pub fn plays_no_part(name: &str) -> bool {
-    let tables = ["inv_freq", "cos_cached", "sin_cached", "masked_bias"];
+    let tables = ["inv_freq", "cos_cached", "sin_cached", "masked_bias", "position_ids"];
     let training = ["adam_m", "adam_v", "exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer", "global_step"];
     let begun = ["optimizer.", "optimizer_state.", "lr_scheduler.", "scheduler."];
     let last = name.rsplit(['.', '/']).next().unwrap_or_default();

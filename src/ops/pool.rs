@@ -1,4 +1,4 @@
-//! What an encoder answers with: the mean of a sequence's rows, divided by its length.
+//! What an encoder answers with: the mean of a sequence's rows, as it is or divided by its length.
 
 use super::simd::{Isa, Kernel, Lanes, padded};
 use super::view::numbers;
@@ -10,18 +10,22 @@ use std::ops::Range;
 const LEAST_LENGTH: f32 = 1e-12;
 
 impl Ops {
-    /// For each range of the rows of `x`, `[rows, width]`, their mean, divided by its Euclidean length: `[ranges, width]`.
+    /// For each range of the rows of `x`, `[rows, width]`, their mean: `[ranges, width]`; divided by its Euclidean length if
+    /// it is to be of `length_one`.
     ///
     /// # Errors
     /// If a range is empty or outside the rows, or the device fails.
-    pub fn mean_of_length_one(&self, x: &Tensor, ranges: &[Range<usize>]) -> Result<Tensor> {
+    pub fn mean(&self, x: &Tensor, ranges: &[Range<usize>], length_one: bool) -> Result<Tensor> {
         match self.0 {
-            Path::Rows(isa) => x.apply_op1_no_bwd(&RowPool { isa, ranges }),
+            Path::Rows(isa) => x.apply_op1_no_bwd(&RowPool { isa, ranges, length_one }),
             Path::Candle => {
                 let vectors: Result<Vec<_>> = ranges
                     .iter()
                     .map(|rows| {
                         let mean = x.narrow(0, rows.start, rows.len())?.mean_keepdim(0)?;
+                        if !length_one {
+                            return Ok(mean);
+                        }
                         let length = mean.sqr()?.sum_keepdim(1)?.sqrt()?.maximum(LEAST_LENGTH)?;
                         mean.broadcast_div(&length)
                     })
@@ -35,6 +39,7 @@ impl Ops {
 struct RowPool<'a> {
     isa: Isa,
     ranges: &'a [Range<usize>],
+    length_one: bool,
 }
 
 impl CustomOp1 for RowPool<'_> {
@@ -54,8 +59,10 @@ impl CustomOp1 for RowPool<'_> {
                 out.iter_mut().zip(row).for_each(|(sum, v)| *sum += v);
             }
             out.iter_mut().for_each(|sum| *sum /= range.len() as f32);
-            let length = self.isa.run(Length(out)).max(LEAST_LENGTH);
-            out.iter_mut().for_each(|v| *v /= length);
+            if self.length_one {
+                let length = self.isa.run(Length(out)).max(LEAST_LENGTH);
+                out.iter_mut().for_each(|v| *v /= length);
+            }
         }
         Ok((CpuStorage::F32(out), (self.ranges.len(), width).into()))
     }
@@ -83,16 +90,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn vectors_are_candles_and_have_length_one() -> Result<()> {
+    fn vectors_are_candles_and_have_length_one_if_they_are_to() -> Result<()> {
         let x = noise(&[9, 70], 1)?;
         let ranges = [0..1, 1..9, 3..5];
-        let got = each_path(|ops| ops.mean_of_length_one(&x, &ranges))?;
-        assert_close(&got, &Ops::candle().mean_of_length_one(&x, &ranges)?, 1e-6);
+        let got = each_path(|ops| ops.mean(&x, &ranges, true))?;
+        assert_close(&got, &Ops::candle().mean(&x, &ranges, true)?, 1e-6);
         for vector in got.to_vec2::<f32>()? {
             assert!((vector.iter().map(|v| v * v).sum::<f32>() - 1.0).abs() < 1e-6);
         }
+        let got = each_path(|ops| ops.mean(&x, &ranges, false))?;
+        assert_close(&got, &Ops::candle().mean(&x, &ranges, false)?, 1e-6);
+        assert_close(&got.narrow(0, 0, 1)?, &x.narrow(0, 0, 1)?, 0.0);
         let empty = 4..4;
-        assert!(each_path(|ops| ops.mean_of_length_one(&x, std::slice::from_ref(&empty))).is_err());
+        assert!(each_path(|ops| ops.mean(&x, std::slice::from_ref(&empty), true)).is_err());
         Ok(())
     }
 }

@@ -110,7 +110,7 @@ impl Blueprint {
             name: pipeline_name(dir).map_or_else(|_| "embedded".into(), |made| made.name),
             digest: Sha256::digest(words.as_bytes()).into(),
             spec: checkpoint.spec.clone(),
-            files: Files::of_model(dir)?,
+            files: Files::of_model(&checkpoint.dir)?,
             stages: facts,
             source: Source::Model(Arc::new(checkpoint)),
         })

@@ -7,6 +7,7 @@ use crate::base::Fault;
 use crate::base::limits::MAX_CONFIG_BYTES;
 use crate::plan::{FileEntry, Manifest};
 use crate::shard::read::{read_whole, unreadable};
+use crate::shard::stranger::no_tokenizer;
 use crate::shard::write::hex;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
@@ -126,13 +127,14 @@ impl Files {
         Ok(Some(bytes))
     }
 
-    /// The text of the file `name`, at most [`MAX_CONFIG_BYTES`] long; `None` if it is absent.
+    /// The text of the file `name`, at most [`MAX_CONFIG_BYTES`] long, without a mark of its byte order; `None` if it is absent.
     ///
     /// # Errors
     /// As [`Self::bytes`], and if it is not UTF-8.
     pub fn text(&self, name: &str) -> Result<Option<String>, Fault> {
         let Some(bytes) = self.bytes(name, MAX_CONFIG_BYTES)? else { return Ok(None) };
         let not_text = |error| self.wrong(name, &format!("is not UTF-8 text ({error}): fetch it again, or remove it"));
+        let bytes = without_mark(&bytes).to_vec();
         String::from_utf8(bytes).map(Some).map_err(|error| not_text(error.utf8_error()))
     }
 
@@ -166,6 +168,9 @@ impl Files {
     /// The error that the file `name` is not there.
     pub fn absent(&self, name: &str) -> Fault {
         let listed = self.listed.iter().flatten().any(|entry| entry.file == name);
+        if self.listed.is_none() && name == "tokenizer.json" {
+            return self.wrong(name, &format!("is not there: {}", no_tokenizer(&self.dir)));
+        }
         self.wrong(
             name,
             match (&self.listed, listed) {
@@ -185,6 +190,11 @@ impl Files {
         let name: String = name.chars().take(120).collect();
         Err(Fault::invalid(format!("{}: {name:?} is not the name of a file in this folder", self.dir.display())))
     }
+}
+
+/// What a file holds behind the mark that some editors put first.
+pub fn without_mark(bytes: &[u8]) -> &[u8] {
+    bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes)
 }
 
 /// What is at `path`, links followed; `None` if nothing is.

@@ -52,7 +52,7 @@ impl ModelFolder {
             return Err(files.wrong(WEIGHTS_INDEX, &format!("names {} files, more than {MAX_FILES}", named.len())));
         }
         for file in named {
-            folder.add(files.expect(file)?)?;
+            folder.add(files.expect(file.strip_prefix("./").unwrap_or(file))?)?;
         }
         folder.absent = index.weight_map;
         folder.absent.retain(|tensor, _| !folder.tensors.contains_key(tensor));

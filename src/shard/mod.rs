@@ -16,7 +16,7 @@ pub mod verify;
 pub mod write;
 
 pub use disk::ShardOnDisk;
-pub use files::Files;
+pub use files::{Files, without_mark};
 pub use folder::ModelFolder;
 pub use header::{Header, TensorEntry, TensorShape};
 pub use load::{Proof, ShardFile, TensorBytes};

@@ -116,6 +116,19 @@ pub(crate) fn no_weights(dir: &Path) -> String {
     format!("{} holds neither {WEIGHTS} nor {WEIGHTS_INDEX}: {what}", dir.display())
 }
 
+/// What to do where a folder has no tokenizer.json.
+pub(crate) fn no_tokenizer(dir: &Path) -> String {
+    let names = names(dir);
+    let others = ["tokenizer.model", "spiece.model", "tekken.json", "vocab.json", "vocab.txt", "merges.txt"];
+    match others.iter().find(|name| names.contains(**name)) {
+        Some(other) => format!(
+            "{other} is, but stageline reads tokenizer.json: load the tokenizer with transformers' AutoTokenizer and save it with \
+             save_pretrained"
+        ),
+        None => "fetch the model again".into(),
+    }
+}
+
 /// What weights a folder has instead of ours.
 fn other_weights(dir: &Path, names: &BTreeSet<String>) -> Option<String> {
     let ending = |ends: &[&str]| names.iter().find(|name| ends.iter().any(|end| name.ends_with(end)));

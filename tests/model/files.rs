@@ -67,5 +67,6 @@ pub fn minilm() -> ModelSpec {
         type_vocab: 2,
         max_positions: 512,
         norm_eps: 1e-12,
+        length_one: true,
     })
 }

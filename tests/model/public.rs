@@ -18,9 +18,9 @@ fn facts(spec: &ModelSpec) -> String {
         ModelSpec::Llama(spec) => spec,
         ModelSpec::Bert(s) => {
             let (hidden, layers, heads, vocab, eps) = (s.hidden, s.layers, s.heads, s.vocab, s.norm_eps);
-            let positions = s.max_positions;
+            let (positions, length) = (s.max_positions, if s.length_one { "" } else { ", as it is" });
             return format!(
-                "encoder {hidden}x{layers}, heads {heads}, vocab {vocab}, positions {positions}, eps {eps:e}"
+                "encoder {hidden}x{layers}, heads {heads}, vocab {vocab}, positions {positions}, eps {eps:e}{length}"
             );
         }
     };

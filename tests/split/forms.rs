@@ -67,6 +67,17 @@ fn decoders_may_lack_what_stands_in_front_of_names_or_have_more() {
     assert_eq!(cut(root.path(), "bare", &config, &bare)["digest"], want);
     let wrapped = renamed(tiny::llama(), |name| format!("_orig_mod.{name}"));
     assert_eq!(cut(root.path(), "wrapped", &config, &wrapped)["digest"], want);
+    // The body wrapped alone, its head not.
+    let mut untied = config;
+    untied["tie_word_embeddings"] = json!(false);
+    let mut own = tiny::llama();
+    tiny::add(&mut own, "lm_head.weight", &[40, 8]);
+    let want = cut(root.path(), "untied", &untied, &own)["digest"].clone();
+    for (number, body) in ["model._orig_mod.", "module.model."].into_iter().enumerate() {
+        let named = |name: &str| name.strip_prefix("model.").map_or(name.into(), |rest| format!("{body}{rest}"));
+        let report = cut(root.path(), &format!("body-{number}"), &untied, &renamed(own.clone(), named));
+        assert_eq!(report["digest"], want, "{body}");
+    }
 }
 
 #[test]
@@ -125,6 +136,7 @@ fn what_plays_no_part_is_left_out() {
         "model.layers.0.mlp.up_proj.weight.exp_avg",
         "model.layers.1.self_attn.masked_bias",
         "model.layers.1.self_attn.rotary_emb.inv_freq",
+        "model.position_ids",
         "model.rotary_emb.cos_cached",
         "optimizer.state.0",
         "score.weight",
@@ -195,7 +207,9 @@ fn an_index_and_its_files_may_disagree() {
     stale["model.layers.0.self_attn.rotary_emb.inv_freq"] = json!("b.safetensors");
     let mut silent = map.clone();
     silent.as_object_mut().unwrap().remove("model.norm.weight");
-    for map in [&map, &elsewhere, &stale, &silent] {
+    let mut here = map.clone();
+    here["model.norm.weight"] = json!("./b.safetensors");
+    for map in [&map, &elsewhere, &stale, &silent, &here] {
         write(map);
         assert_eq!(cut().unwrap()["digest"], want);
         fs::remove_dir_all(root.path().join("out")).unwrap();
@@ -223,4 +237,42 @@ fn an_index_and_its_files_may_disagree() {
     fs::write(model.join("b.safetensors"), tiny::file(&second)).unwrap();
     let said = cut().unwrap_err();
     assert!(said.contains("tensor model.norm.weight is missing: the index names it in b.safetensors"), "{said}");
+}
+
+/// What sentence-transformers says of an encoder, in `dir`.
+fn pools(dir: &Path, kinds: &[&str], transformer: &str) {
+    let module = |(k, kind): (usize, &&str)| {
+        let path = if k == 0 { transformer.to_string() } else { format!("{k}_{kind}") };
+        json!({"idx": k, "name": k.to_string(), "path": path, "type": format!("sentence_transformers.models.{kind}")})
+    };
+    let modules: Value = kinds.iter().enumerate().map(module).collect();
+    fs::write(dir.join("modules.json"), modules.to_string()).unwrap();
+    fs::create_dir(dir.join("1_Pooling")).unwrap();
+    let pooling = json!({"embedding_dimension": 8, "pooling_mode": "mean", "include_prompt": true});
+    fs::write(dir.join("1_Pooling/config.json"), pooling.to_string()).unwrap();
+}
+
+#[test]
+fn an_encoder_says_elsewhere_how_long_its_vectors_are_and_where_it_lies() {
+    let root = tempfile::tempdir().unwrap();
+    let weights = tiny::file(&tiny::bert(""));
+    let spec = |dir: &Path| match Blueprint::open(dir, None, Default::default()).unwrap().spec {
+        stageline::model::ModelSpec::Bert(spec) => spec.length_one,
+        other => panic!("{other:?}"),
+    };
+    for (kinds, transformer, length_one) in [
+        (&["Transformer", "Pooling", "Normalize"][..], "", true),
+        (&["Transformer", "Pooling"], "", false),
+        (&["Transformer", "Pooling"], "0_Transformer", false),
+    ] {
+        let model = root.path().join(format!("model-{}{transformer}", kinds.len()));
+        fs::create_dir(&model).unwrap();
+        tiny::write(&model.join(transformer), &tiny::bert_config(), &weights);
+        pools(&model, kinds, transformer);
+        let out = model.with_extension("cut");
+        tiny::run(&tiny::order(&model, &out, 2)).unwrap();
+        // A pipeline's folder has no modules.json: its manifest says it.
+        assert_eq!((spec(&model), spec(&out)), (length_one, length_one), "{kinds:?} {transformer}");
+        assert!(!out.join("modules.json").exists());
+    }
 }

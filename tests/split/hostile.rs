@@ -59,12 +59,16 @@ fn weights_that_do_not_fit_the_configuration() {
 #[test]
 fn folders_that_lack_something_or_lie() {
     type Break = fn(&Path);
-    let breaks: [(Break, &str); 10] = [
+    let breaks: [(Break, &str); 11] = [
         (|m| fs::create_dir(m.join("chat_template.jinja")).unwrap(), "is not a file, but a folder"),
         (|m| fs::write(m.join("generation_config.json"), "{").unwrap(), "generation_config.json is not JSON"),
         (|m| fs::remove_file(m.join("config.json")).unwrap(), "config.json is not there"),
         (|m| fs::write(m.join("config.json"), "{").unwrap(), "config.json is not JSON"),
         (|m| fs::remove_file(m.join("tokenizer.json")).unwrap(), "tokenizer.json is not there: fetch the model again"),
+        (
+            |m| fs::rename(m.join("tokenizer.json"), m.join("tokenizer.model")).unwrap(),
+            "tokenizer.model is, but stageline reads tokenizer.json: load the tokenizer with",
+        ),
         (|m| fs::remove_file(m.join("model.safetensors")).unwrap(), "holds neither model.safetensors nor"),
         (|m| fs::write(m.join("model.safetensors"), "short").unwrap(), "too few for a safetensors file"),
         (

@@ -52,6 +52,7 @@ pub(super) fn encoder() -> ModelSpec {
         type_vocab: 2,
         max_positions: 512,
         norm_eps: 1e-12,
+        length_one: true,
     })
 }
 

@@ -1,8 +1,7 @@
 //! The settings of a BERT-type encoder.
 
-use super::BertSpec;
-use super::inert;
 use super::settings::{MAX_WIDTH, Settings};
+use super::{BertSpec, ModelSpec, inert};
 use crate::base::limits::MAX_STAGES;
 use serde_json::json;
 
@@ -23,6 +22,7 @@ pub(super) fn read(settings: &mut Settings<'_>) -> BertSpec {
     settings.only("position_embedding_type", &[json!("absolute")]);
     settings.only("is_decoder", &[json!(false)]);
     let hidden = settings.count("hidden_size", MAX_WIDTH);
+    settings.only("embedding_size", &[json!(hidden)]);
     let heads = settings.count("num_attention_heads", MAX_WIDTH);
     if settings.is_sound() && !hidden.is_multiple_of(heads) {
         settings.problem(format_args!("hidden_size = {hidden} is not a multiple of num_attention_heads = {heads}"));
@@ -36,6 +36,7 @@ pub(super) fn read(settings: &mut Settings<'_>) -> BertSpec {
         type_vocab: settings.count_if_set("type_vocab_size", MAX_WIDTH).unwrap_or(2),
         max_positions: settings.count_if_set("max_position_embeddings", MAX_WIDTH).unwrap_or(UNSAID_POSITIONS),
         norm_eps: settings.positive("layer_norm_eps", 1e-12) as f32,
+        length_one: !settings.flag(ModelSpec::AS_IT_IS, false),
     }
 }
 
@@ -68,7 +69,7 @@ mod tests {
             (json!({"is_decoder": true}), "is_decoder = true"),
             (json!({"num_attention_heads": 5}), "is not a multiple of num_attention_heads = 5"),
             (json!({"pruned_heads": {"1": [0]}}), "pruned_heads = "),
-            (json!({"embedding_size": 128}), "embedding_size = 128 is not known"),
+            (json!({"embedding_size": 128}), "embedding_size = 128"),
             (json!({"architectures": ["BertForSequenceClassification"]}), "architectures = "),
         ] {
             let fault = parse(change).unwrap_err();

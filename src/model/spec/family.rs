@@ -100,7 +100,10 @@ pub(super) fn sliding(
             let used = settings.flag("use_sliding_window", false);
             (window(settings).filter(|_| used), full_layers(settings))
         }
-        Family::Llama | Family::Mistral => (one_window(settings, family, positions), 0),
+        Family::Llama | Family::Mistral => {
+            settings.inert(&["max_window_layers"]);
+            (one_window(settings, family, positions), 0)
+        }
     };
     let layers = match settings.take("layer_types") {
         Some(types) => typed(settings, types, layers),

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 /// Settings that change nothing, by what they are about. Most are arguments of transformers' `PretrainedConfig` and
 /// `GenerationConfig`, of any release from 4.4 to 5.0.
 #[rustfmt::skip]
-const AT_ANY_VALUE: [&[&str]; 7] = [
+const AT_ANY_VALUE: [&[&str]; 8] = [
     // Where the file comes from, and with which code and kernels another program would run it.
     &[
         "_attn_implementation", "_attn_implementation_autoset", "_attn_implementation_internal", "_auto_class",
@@ -31,14 +31,13 @@ const AT_ANY_VALUE: [&[&str]; 7] = [
     ],
     // Training.
     &[
-        "attention_dropout", "attention_probs_dropout_prob", "attn_pdrop", "dropout", "embd_pdrop",
-        "gradient_checkpointing", "hidden_dropout", "hidden_dropout_prob", "ignore_index", "init_std",
-        "initializer_factor", "initializer_range", "label_smoothing", "layerdrop", "loss_type", "neftune_noise_alpha",
-        "resid_pdrop", "use_gradient_checkpointing",
+        "bf16", "fp16", "fp32", "drop_path_rate", "gradient_checkpointing", "ignore_index", "init_std",
+        "initializer_factor", "initializer_range", "label_smoothing", "layerdrop", "loss_function", "loss_type",
+        "neftune_noise_alpha", "use_gradient_checkpointing",
     ],
     // Heads of other tasks.
     &[
-        "_num_labels", "classifier_dropout", "classifier_dropout_prob", "finetuning_task", "id2label", "label2id",
+        "_num_labels", "finetuning_task", "id2label", "label2id",
         "num_labels", "problem_type", "task_specific_params",
     ],
     // The tokenizer, whose own files say what counts here.
@@ -47,8 +46,13 @@ const AT_ANY_VALUE: [&[&str]; 7] = [
         "pad_token_id", "padding_side", "prefix", "sep_token_id", "tokenizer_class", "tokenizer_model_max_length",
         "tokenizer_padding_side", "truncation_side", "unk_token_id", "vocab_file",
     ],
+    // Experts, of which there are none where their number is off.
+    &[
+        "decoder_sparse_step", "mlp_only_layers", "moe_intermediate_size", "norm_topk_prob", "router_aux_loss_coef",
+        "router_jitter_noise", "shared_expert_intermediate_size",
+    ],
     // How long texts were in training: max_position_embeddings is what holds.
-    &["max_seq_len", "max_seq_length", "max_sequence_length", "model_max_length", "seq_length"],
+    &["max_seq_len", "max_seq_length", "max_sequence_length", "model_max_length", "seq_len", "seq_length"],
     // How that library generates: a request says that here.
     &[
         "assistant_confidence_threshold", "assistant_early_exit", "assistant_lookbehind", "bad_words_ids",
@@ -67,27 +71,27 @@ const AT_ANY_VALUE: [&[&str]; 7] = [
     ],
 ];
 
+/// What is in the names of keys that say how much is left out by chance in training.
+const DROPOUT: [&str; 2] = ["dropout", "_pdrop"];
+
 /// How keys begin with which a tool marks what it wrote.
 const MARKS: [&str; 2] = ["unsloth_", "_unsloth_"];
 
 /// Settings that ask for another model unless they are `false` (or `0`, or an empty list or object).
-const OFF: [&str; 11] = [
-    "add_cross_attention",
-    "alibi",
-    "is_encoder_decoder",
-    "pruned_heads",
-    "qk_layernorm",
-    "rope_interleaved",
-    "use_dual_chunk_attention",
-    "use_logn_attn",
-    "use_mrope",
-    "use_parallel_residual",
-    "use_qk_norm",
+#[rustfmt::skip]
+const OFF: [&str; 24] = [
+    "add_bias", "add_cross_attention", "alibi", "bias", "first_k_dense_replace", "is_encoder_decoder", "lm_head_bias",
+    "n_routed_experts", "n_shared_experts", "num_experts", "num_experts_per_tok", "num_local_experts",
+    "num_shared_experts", "pruned_heads", "qk_layernorm", "rope_interleaved", "rope_traditional", "use_bias",
+    "use_dual_chunk_attention", "use_dynamic_ntk", "use_logn_attn", "use_mrope", "use_parallel_residual", "use_qk_norm",
 ];
 
 /// Factors, which ask for nothing where they are 1.
-const AT_ONE: [&str; 5] =
-    ["embedding_multiplier", "residual_multiplier", "logits_scaling", "logit_scale", "partial_rotary_factor"];
+#[rustfmt::skip]
+const AT_ONE: [&str; 8] = [
+    "embedding_multiplier", "logit_scale", "logits_scaling", "partial_rotary_factor", "residual_multiplier", "rope_pct",
+    "rotary_emb_fraction", "rotary_pct",
+];
 
 /// Settings that say how weights are quantized.
 const QUANTIZATION: [&str; 3] = ["quantization_config", "compression_config", "quantization"];
@@ -98,6 +102,7 @@ pub(super) fn strike_off(settings: &mut Settings<'_>) {
         settings.inert(keys);
     }
     settings.inert_if(|key| MARKS.iter().any(|mark| key.starts_with(mark)));
+    settings.inert_if(|key| DROPOUT.iter().any(|part| key.contains(part)));
     for key in OFF {
         if let Some(value) = settings.take(key).filter(|value| !is_off(value)) {
             settings.refuse(key, value, "only false");
@@ -163,7 +168,8 @@ mod tests {
             for key in keys.iter().copied().chain(["unsloth_fixed", "unsloth_version", "some_setting_to_come"]) {
                 assert_eq!(parse(model_type, json!({key: null})).unwrap(), plain, "{key}");
             }
-            for key in keys.iter().copied().chain(["unsloth_fixed"]) {
+            for key in keys.iter().copied().chain(["unsloth_fixed", "attn_dropout", "classifier_dropout", "embd_pdrop"])
+            {
                 for value in [json!(true), json!(7), json!("x"), json!([1.5]), json!({"a": 1})] {
                     assert_eq!(parse(model_type, json!({key: value})).unwrap(), plain, "{key}");
                 }

@@ -163,6 +163,9 @@ mod tests {
             (json!({"rope_scaling": 3}), "rope_scaling is not a JSON object"),
             (json!({"rope_theta": 1e4, "rope_parameters": {"rope_theta": 5e5}}), "differ"),
             (json!({"rope_scaling": {"type": "linear", "factor": 2}, "rope_parameters": {}}), "differ"),
+            (json!({"rotary_pct": 0.25}), "rotary_pct = 0.25"),
+            (json!({"rotary_emb_base": 500}), "rotary_emb_base = 500"),
+            (json!({"rope_type": "yarn"}), r#"rope_type = "yarn""#),
             (json!({"head_dim": 15}), "head_dim = 15 is not even"),
             (json!({"num_attention_heads": 3}), "num_attention_heads = 3 is not a multiple of num_key_value_heads = 2"),
             (json!({"hidden_size": 66}), "hidden_size = 66 is not a multiple of num_attention_heads = 4"),
@@ -255,7 +258,7 @@ mod tests {
                 json!({"layer_types": ["sliding_attention", "full_attention", "full_attention"]}),
                 "no other setting",
             ),
-            ("qwen3", json!({"num_experts": 8}), "num_experts = 8 is not known"),
+            ("qwen3", json!({"num_experts": 8}), "num_experts = 8 is not supported"),
         ] {
             let mut change = change;
             change["model_type"] = json!(model_type);
@@ -276,6 +279,28 @@ mod tests {
         let mistral = json!({"sliding_window": 9, "use_sliding_window": false, "model_type": "mistral"});
         let fault = ModelSpec::parse(&config(mistral)).unwrap_err();
         assert!(fault.message.contains("use_sliding_window = false, but sliding_window is set"), "{fault}");
+    }
+
+    #[test]
+    fn what_repeats_another_setting_or_asks_for_nothing_changes_nothing() {
+        let full = json!(["full_attention", "full_attention", "full_attention"]);
+        for change in [
+            json!({"rotary_pct": 1.0, "rotary_emb_base": 10_000, "rope_type": "default"}),
+            json!({"original_max_position_embeddings": 128, "rope_scaling": null, "rope_parameters": null}),
+            json!({"rope_parameters": {"rope_theta": 1e4, "rope_type": "default"}, "dtype": "bfloat16"}),
+            json!({"architectures": ["LlamaForCausalLM", "LlamaForSequenceClassification"], "attn_dropout": 0.0}),
+            json!({"num_experts": 0, "num_experts_per_tok": 0, "layer_types": full, "max_window_layers": 28}),
+            json!({"fp16": true, "bf16": false, "resid_dropout": 0.1, "bias": false, "num_local_experts": null}),
+        ] {
+            assert_eq!(llama(change.clone()), llama(json!({})), "{change}");
+        }
+        let llama3 = json!({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 128});
+        let beside = |positions: u64| {
+            ModelSpec::parse(&config(json!({"rope_scaling": llama3, "original_max_position_embeddings": positions})))
+        };
+        assert!(beside(128).is_ok());
+        assert!(beside(64).unwrap_err().message.contains("original_max_position_embeddings = 64"));
     }
 
     #[test]

@@ -25,7 +25,28 @@ pub(super) fn read(settings: &mut Settings<'_>) -> (f64, Option<RopeScaling>) {
             Some(_) => {}
         }
     }
-    found.unwrap_or((theta, None))
+    let (theta, scaling) = found.unwrap_or((theta, None));
+    repeated(settings, theta, scaling.as_ref());
+    (theta, scaling)
+}
+
+/// Settings beside those that count, which older and other programs write: they must say the same.
+fn repeated(settings: &mut Settings<'_>, theta: f64, scaling: Option<&RopeScaling>) {
+    settings.only("rotary_emb_base", &[json!(theta)]);
+    settings.only("rope_type", &[json!(kind(scaling))]);
+    if let Some(RopeScaling::Llama3 { original_max_positions, .. }) = scaling {
+        settings.only("original_max_position_embeddings", &[json!(original_max_positions)]);
+    }
+    // What scales nothing, or all alike, does not ask from where.
+    settings.inert(&["original_max_position_embeddings"]);
+}
+
+fn kind(scaling: Option<&RopeScaling>) -> &'static str {
+    match scaling {
+        None => "default",
+        Some(RopeScaling::Linear { .. }) => "linear",
+        Some(RopeScaling::Llama3 { .. }) => "llama3",
+    }
 }
 
 /// The settings inside `rope_scaling` or `rope_parameters`.

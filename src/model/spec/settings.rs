@@ -101,11 +101,11 @@ impl<'a> Settings<'a> {
         }
     }
 
-    /// `architectures`, each of which must be one of `known`.
+    /// `architectures`, the first of which must be one of `known`: what is behind it are other uses of the same weights.
     pub(super) fn architectures(&mut self, known: &[&str]) {
         let Some(value) = self.take("architectures") else { return };
         let is_known = |one: &Value| one.as_str().is_some_and(|one| known.contains(&one));
-        if !value.as_array().is_some_and(|list| list.iter().all(is_known)) {
+        if !value.as_array().is_some_and(|list| list.first().is_none_or(is_known)) {
             self.refuse("architectures", value, format_args!("only {}", known.join(" or ")));
         }
     }
