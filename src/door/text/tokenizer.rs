@@ -3,6 +3,7 @@
 
 use crate::base::{Fault, TokenId};
 use crate::door::apart::{apart, unharmed};
+use crate::shard::without_mark;
 use tokenizers::Tokenizer;
 
 mod facts;
@@ -24,6 +25,7 @@ pub(super) fn open(file: &[u8]) -> Result<Tokenizer, String> {
 }
 
 fn open_here(file: &[u8]) -> Result<Tokenizer, String> {
+    let file = without_mark(file);
     facts::check(file)?;
     let mut tokenizer = Tokenizer::from_bytes(file).map_err(|error| error.to_string())?;
     tokenizer.with_padding(None);

@@ -10,6 +10,8 @@ use std::fmt;
 
 /// Most JSON values of a part other than the vocabulary.
 const MAX_PART_VALUES: usize = 100_000;
+/// Most bytes of all added tokens: they become one table to search for all of them at once, many times as large.
+const MAX_ADDED_BYTES: usize = 4 << 20;
 
 #[derive(Deserialize)]
 struct Facts {
@@ -112,10 +114,12 @@ impl<'de> Deserialize<'de> for Vocab {
 pub(super) fn check(file: &[u8]) -> Result<(), String> {
     let facts: Facts = serde_json::from_slice(file).map_err(|error| error.to_string())?;
     let mut vocab = Vocab { ..facts.model.vocab };
+    let added: usize = facts.added_tokens.iter().map(|token| token.content.len()).sum();
     for token in &facts.added_tokens {
         vocab.add(&token.content, token.id);
     }
     let limits = [
+        (added > MAX_ADDED_BYTES, format!("its added tokens have {added} bytes, more than {MAX_ADDED_BYTES}")),
         (vocab.highest > MAX_TOKEN_ID, format!("token {} is higher than {MAX_TOKEN_ID}", vocab.highest)),
         (vocab.bytes > MAX_VOCAB_BYTES, format!("its tokens have {} bytes, more than {MAX_VOCAB_BYTES}", vocab.bytes)),
         (vocab.longest > MAX_TOKEN_BYTES, format!("a token has {} bytes, more than {MAX_TOKEN_BYTES}", vocab.longest)),

@@ -1,4 +1,5 @@
-//! Refuses patterns that take exponential time: a repeat without an end of something that has such a repeat, as `(a+)+`.
+//! Refuses patterns that take exponential time: a repeat without an end of something that can be read in several ways, since it
+//! has such a repeat, as `(a+)+`, a choice, as `(a|aa)+`, or a part that may be missing, as `(a?b?)+`.
 //! The library gives up on a place after ten million tries, but a text has many places.
 
 use crate::template::Json;
@@ -35,9 +36,9 @@ pub(super) fn check(part: &Json) -> Result<(), String> {
 
 fn is_harmless(pattern: &str) -> bool {
     let letters: Vec<char> = pattern.chars().collect();
-    // Whether each open group has a repeat without an end.
+    // Whether each open group can be read in several ways.
     let mut groups = vec![false];
-    // Whether what was just read has one.
+    // Whether what was just read can.
     let mut last = false;
     let mut at = 0;
     while let Some(letter) = letters.get(at) {
@@ -72,6 +73,14 @@ fn is_harmless(pattern: &str) -> bool {
                     None => groups.push(last),
                 }
             }
+            '|' => {
+                if let Some(group) = groups.last_mut() {
+                    *group = true;
+                }
+                last = false;
+            }
+            // What a group is, is no repeat.
+            '?' if letters.get(from.wrapping_sub(1)) == Some(&'(') => {}
             '*' | '+' | '{' | '?' => {
                 let Some((endless, end)) = repeat(&letters, from) else {
                     last = false;
@@ -81,7 +90,10 @@ fn is_harmless(pattern: &str) -> bool {
                 if endless && last {
                     return false;
                 }
-                if endless && let Some(group) = groups.last_mut() {
+                let optional = *letter == '?' || (*letter == '{' && matches!(letters.get(from + 1), Some('0' | ',')));
+                if (endless || optional)
+                    && let Some(group) = groups.last_mut()
+                {
                     *group = true;
                     last = true;
                 }
@@ -154,6 +166,8 @@ mod tests {
             r" {2,}",
             r"[!-/:-~][A-Za-z]+|\s?\p{L}+",
             r"(?:ab)+c?",
+            r"[^\r\n\p{L}\p{N}]?((?=[\p{L}])([^a-z]))*((?=[\p{L}])([^A-Z]))+(?i:'s|'t|'re)?|\p{N}{1,3}",
+            r"(?i:a|b)?c",
             r"x{",
             r"a{1,2}",
             "",
@@ -173,6 +187,14 @@ mod tests {
             r"(a|b+)+",
             r"(a+?)+b",
             r"(.*a){25}",
+            r"(a|a)*b",
+            r"(a|aa)+$",
+            r"(?:a?){30}a{30}",
+            r"(a?b?)*c",
+            r"(?:x|(?:xx)?)+y",
+            r"([a-c]|[b-d]){9,}e",
+            r"((a{0,2})b?)*",
+            r"(\s|\s\s)*!",
         ] {
             assert!(!is_harmless(pattern), "{pattern}");
         }

@@ -65,7 +65,17 @@ fn what_would_cost_too_much_is_refused_in_words() {
     };
     let again = json!({"type": "TemplateProcessing", "pair": [], "special_tokens": {},
         "single": vec![json!({"Sequence": {"id": "A", "type_id": 0}}); 30]});
+    let many: Vec<Value> = (0..6000)
+        .map(|i| {
+            json!({"id": 10 + i, "content": format!("{i}{}", "y".repeat(1000)), "single_word": false, "lstrip": false,
+                "rstrip": false, "normalized": false, "special": true})
+        })
+        .collect();
     for (file, words) in [
+        (with("added_tokens", json!(many)), "its added tokens have"),
+        (with("pre_tokenizer", split("(a|a)*b")), "repeats"),
+        (with("pre_tokenizer", split("(?:a?){30}a{30}")), "repeats"),
+        (with("normalizer", json!({"type": "Replace", "pattern": {"Regex": "(a|aa)+$"}, "content": "b"})), "repeats"),
         (with("model/vocab", json!({"?": 0, "a": 4_000_000_000u64})), "token 4000000000 is higher"),
         (with("model/vocab", json!({"?": 0, "a": 40_000_000_000u64})), "token 40000000000 is higher"),
         (with("added_tokens", added(4_000_000_000)), "token 4000000000 is higher"),
@@ -151,4 +161,102 @@ fn what_has_no_token_is_found_where_it_begins() {
         assert_eq!(unknown_at(&strict, text), Some(at), "{text}");
     }
     assert_eq!(unknown_at(&strict, &"x ".repeat(SHORT_BYTES)), None);
+}
+
+#[test]
+fn what_a_tokenizer_leaves_open_costs_little() {
+    let added = |count: u64, more: Value| {
+        let token = |id: u64| {
+            let mut token = json!({"id": 4 + id, "content": format!("<{id}>"), "single_word": true, "lstrip": true,
+                "rstrip": true, "normalized": true, "special": id % 2 == 0});
+            token.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            token
+        };
+        (0..count).map(token).collect::<Value>()
+    };
+    let single =
+        |id: &str| json!([{"SpecialToken": {"id": id, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]);
+    let template = |id: &str, special: Value| {
+        with(
+            "post_processor",
+            json!({"type": "TemplateProcessing", "single": single(id), "pair": single(id), "special_tokens": special}),
+        )
+    };
+    let split = |pattern: Value, behavior: &str| json!({"type": "Split", "pattern": pattern, "behavior": behavior, "invert": true});
+    let unigram = |vocab: Value, fallback: bool| {
+        with("model", json!({"type": "Unigram", "unk_id": 0, "vocab": vocab, "byte_fallback": fallback}))
+    };
+    let mut files = vec![
+        with("added_tokens", added(5000, json!({}))),
+        with("added_tokens", added(50, json!({"content": "a"}))),
+        with("added_tokens", added(50, json!({"content": " "}))),
+        with("added_tokens", added(3, json!({"id": 1}))),
+        with("added_tokens", added(3, json!({"id": 4_000_000}))),
+        template("absent", json!({})),
+        template("a", json!({"a": {"id": "a", "ids": [], "tokens": []}})),
+        template("a", json!({"a": {"id": "a", "ids": [4_294_967_295u64], "tokens": ["a"]}})),
+        template("a", json!({"a": {"id": "b", "ids": [1, 2], "tokens": ["a"]}})),
+        with("post_processor", json!({"type": "BertProcessing", "sep": ["x", 4_000_000_000u64], "cls": ["y", 7]})),
+        with("post_processor", json!({"type": "Sequence", "processors": []})),
+        with("model/merges", json!(["a b", "a b", "a b"])),
+        with("model/merges", json!(["a"])),
+        with("model/merges", json!(["a b c"])),
+        with("model/merges", json!(["", " "])),
+        with("model/vocab", json!({})),
+        with("model/unk_token", json!("absent")),
+        with("model/byte_fallback", json!(true)),
+        with("model/fuse_unk", json!(true)),
+        with("model/dropout", json!(0.5)),
+        with("model/dropout", json!(7.0)),
+        with("model/end_of_word_suffix", json!("</w>")),
+        unigram(json!([["?", 0.0], ["a", -1.0], ["aa", 1e30]]), false),
+        unigram(json!([["?", -1e308], ["a", -1e308]]), true),
+        unigram(json!([["?", 0.0]]), true),
+        unigram(json!([["", 0.0], ["a", 0.0]]), false),
+        with("model", json!({"type": "WordLevel", "unk_token": "absent", "vocab": {"a": 0}})),
+        with(
+            "model",
+            json!({"type": "WordPiece", "unk_token": "absent", "vocab": {"a": 0}, "max_input_chars_per_word": 100, "continuing_subword_prefix": "##"}),
+        ),
+        with(
+            "model",
+            json!({"type": "WordPiece", "unk_token": "?", "vocab": {"?": 0, "##": 1}, "max_input_chars_per_word": 100, "continuing_subword_prefix": ""}),
+        ),
+        with(
+            "decoder",
+            json!({"type": "Sequence", "decoders": vec![json!({"type": "Strip", "content": " ", "start": 1_000_000, "stop": 1_000_000}); 20]}),
+        ),
+        with("decoder", json!({"type": "Replace", "pattern": {"String": ""}, "content": "x"})),
+        with("normalizer", json!({"type": "Replace", "pattern": {"String": ""}, "content": ""})),
+        with("normalizer", json!({"type": "Replace", "pattern": {"Regex": ""}, "content": ""})),
+        with("normalizer", json!({"type": "Replace", "pattern": {"Regex": "(?=a)"}, "content": ""})),
+        with("normalizer", json!({"type": "Replace", "pattern": {"Regex": "."}, "content": ""})),
+        with("normalizer", json!({"type": "Strip", "strip_left": true, "strip_right": true})),
+        with("normalizer", json!({"type": "StripAccents"})),
+        with("normalizer", json!({"type": "NFKD"})),
+        with("normalizer", json!({"type": "Nmt"})),
+        with("normalizer", json!({"type": "Sequence", "normalizers": []})),
+        with("pre_tokenizer", json!({"type": "Sequence", "pretokenizers": []})),
+        with("pre_tokenizer", json!({"type": "Digits", "individual_digits": true})),
+        with("pre_tokenizer", json!({"type": "Punctuation", "behavior": "MergedWithNext"})),
+        with("pre_tokenizer", json!({"type": "CharDelimiterSplit", "delimiter": "a"})),
+        with(
+            "pre_tokenizer",
+            json!({"type": "Metaspace", "replacement": "a", "prepend_scheme": "always", "split": true}),
+        ),
+        with("pre_tokenizer", json!({"type": "UnicodeScripts"})),
+    ];
+    for behavior in ["Removed", "Isolated", "MergedWithPrevious", "MergedWithNext", "Contiguous"] {
+        for pattern in [json!({"Regex": ""}), json!({"Regex": "(?=)"}), json!({"String": ""}), json!({"Regex": "\\b"})]
+        {
+            files.push(with("pre_tokenizer", split(pattern, behavior)));
+        }
+    }
+    assert!(files.len() >= 60, "{}", files.len());
+    for file in files {
+        // Refused, a fault at the request, or tokens; never more than a few a byte.
+        if let Ok(count) = outcome(&file) {
+            assert!(count < 40_000, "{file}: {count}");
+        }
+    }
 }
