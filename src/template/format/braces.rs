@@ -130,7 +130,7 @@ fn write_braces(value: &Value, conversion: Option<char>, layout: &str, out: &mut
     if letters.next().is_some() {
         return wrong("invalid format specifier");
     }
-    if !is_text && !(matches!(value, Value::Bool(_)) && layout.is_empty()) {
+    if !(is_text || matches!(value, Value::Bool(_)) && layout.is_empty()) {
         return braced_number(value, read, out);
     }
     if !matches!(read.kind, None | Some('s')) || read.align == Some('=') || read.comma.or(read.sign).is_some() {

@@ -168,7 +168,7 @@ fn what_a_tokenizer_leaves_open_costs_little() {
     let added = |count: u64, more: Value| {
         let token = |id: u64| {
             let mut token = json!({"id": 4 + id, "content": format!("<{id}>"), "single_word": true, "lstrip": true,
-                "rstrip": true, "normalized": true, "special": id % 2 == 0});
+                "rstrip": true, "normalized": true, "special": id.is_multiple_of(2)});
             token.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
             token
         };
