@@ -73,10 +73,11 @@ fn main() {
 /// Serves HTTP and gRPC.
 async fn open(serving: &stageline::server::Serving) -> SocketAddr {
     let limits = HttpLimits::default();
+    let metrics = Arc::new(Metrics::new("bench", 0..2));
     let state = HttpState {
         intake: serving.reception.clone().map(|reception| reception as Arc<dyn Intake>),
         readiness: Arc::new(|| Readiness::Ready),
-        metrics: Arc::new(Metrics::new("bench", 0..2)),
+        metrics: metrics.clone(),
         limits: limits.clone(),
         pipeline: "bench".into(),
         stage: 0,
@@ -84,7 +85,7 @@ async fn open(serving: &stageline::server::Serving) -> SocketAddr {
     };
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
-    tokio::spawn(serve(listener, router(state), limits, std::future::pending()));
+    tokio::spawn(serve(listener, router(state), limits, metrics, std::future::pending()));
     address
 }
 
