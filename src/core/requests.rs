@@ -282,7 +282,7 @@ impl DoorMachine {
     /// What a client whose time is up is told: what is missing if it waits for that, else what the request last suffered.
     fn deadline_fault(&self, sequence: SequenceId) -> Fault {
         let live = self.live.get(&sequence);
-        let waits = live.is_some_and(|live| !live.is_on_path() || self.cut_since.is_some());
+        let waits = live.is_some_and(|live| !live.is_on_path() || (self.cut_since.is_some() && live.leaves()));
         match (self.missing().filter(|_| waits), live.and_then(|live| live.trouble.clone())) {
             (Some(missing), _) => self.fault_of(missing),
             (None, Some(trouble)) => Fault {

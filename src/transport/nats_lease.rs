@@ -181,6 +181,10 @@ impl Lease {
             }
             let record = status.borrow().clone();
             phase = record.phase;
+            if renewed.elapsed() >= LEASE {
+                // This process slept: it may be renewed at once, and all the same others have seen it run out.
+                held.send_replace(false);
+            }
             match self.renew(&record).await {
                 Ok(()) => renewed = Instant::now(),
                 Err(error) => tracing::warn!(%error, "the lease is not renewed"),

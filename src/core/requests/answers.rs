@@ -89,7 +89,7 @@ impl DoorMachine {
                 self.on_report(now, Report::Failed { sequence, attempt, cause, stage, fault }, judge, out);
             }
             Report::Emitted { sequence, attempt, position, emission } => {
-                let crowd = self.live.len() - self.waiting.len();
+                let crowd = self.crowd();
                 let live = self.live.get_mut(&sequence);
                 let current = live.filter(|live| {
                     live.attempt == attempt

@@ -63,8 +63,12 @@ impl DoorMachine {
     pub(super) fn on_held(&mut self, now: Tick, held: bool, out: &mut Vec<DoorAction>) {
         if !held {
             self.cut_since.get_or_insert(now);
-        } else if self.cut_since.take().is_some() && self.setup.planted != Planted::TrustAfterCut {
-            let on_path = self.live.iter().filter(|(_, live)| live.is_on_path() && live.path.len() > 1);
+            return;
+        }
+        // Also if it was never told that it is not: it is told of changes alone, and may have slept through one.
+        self.cut_since = None;
+        if self.setup.planted != Planted::TrustAfterCut {
+            let on_path = self.live.iter().filter(|(_, live)| live.is_on_path() && live.leaves());
             let cut_off: Vec<(SequenceId, Attempt)> =
                 on_path.map(|(sequence, live)| (*sequence, live.attempt)).collect();
             for attempt in cut_off {
@@ -98,6 +102,10 @@ impl DoorMachine {
         let lost: Vec<(SequenceId, Attempt)> =
             self.live.iter().filter(|(_, live)| late(live)).map(|(sequence, live)| (*sequence, live.attempt)).collect();
         for attempt in lost {
+            // Which of them has it, nobody knows; whoever has not is cleared by the next Open that comes through.
+            for stage in 1..self.replicas.len() as StageIndex {
+                self.suspect(now, attempt, stage);
+            }
             let fault = Fault::new(FaultClass::Unavailable, "the replicas of its path have not answered an Open");
             self.fail_attempt(now, attempt, fault, false, out);
         }
@@ -142,7 +150,7 @@ impl DoorMachine {
     /// Until when a request waits: for what is missing; before its start, for room; and after a fault, for its next opening.
     /// What is on its path gets on where the broker is not needed for it, and waits where it is.
     fn waits_until(&self, live: &Live) -> Option<Tick> {
-        let missing = if live.is_on_path() { self.cut_since } else { self.missing_since };
+        let missing = if live.is_on_path() { self.cut_since.filter(|_| live.leaves()) } else { self.missing_since };
         match (missing, &live.phase) {
             (Some(since), _) => Some(since.max(live.moved) + self.setup.stage_timeout),
             (None, Phase::Waiting) => Some(live.start_by),

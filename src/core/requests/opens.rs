@@ -56,7 +56,7 @@ impl DoorMachine {
     }
 
     fn has_room(&self) -> bool {
-        self.live.len() - self.waiting.len() < self.setup.max_num_seqs as usize
+        self.crowd() < self.setup.max_num_seqs as usize
     }
 
     fn open(&mut self, now: Tick, sequence: SequenceId, out: &mut Vec<DoorAction>) {

@@ -11,10 +11,11 @@ const NEWER: f64 = 0.1;
 const TOKENS: f64 = 32.0;
 /// Means are kept apart for 1, 2, 4 … sequences at once.
 const CROWDS: usize = 32;
-/// How much an estimate that was too short counts against those before it, and one that was long enough. The two make the
-/// correction about what nine of ten stay below: a client that starts too late has lost more than one that is told so at once.
-const SHORT: f64 = 0.1;
-const LONG: f64 = 0.01;
+/// By what an estimate that was too short stretches those after it, and by what one that was long enough takes that back. They
+/// balance where ten stay below for each that does not: a client that starts too late has lost more than one that is told so at
+/// once.
+const SHORT: f64 = 1.1;
+const LONG: f64 = 0.99;
 /// Most that estimates are stretched to.
 const STRETCH_MOST: f64 = 32.0;
 /// What an answer takes of the stretch: who nobody waits behind any more would be the measure for ever.
@@ -30,7 +31,7 @@ struct Step {
 /// See the module.
 #[derive(Clone, Debug)]
 pub(super) struct Pace {
-    /// From one token of a sequence to its next, its first one's included: entry k while 2^k to 2^(k+1) - 1 sequences got on.
+    /// From one token of a sequence to its next, its first one's included: entry k while 2^k to 2^(k+1) - 1 sequences had a place.
     steps: [Step; CROWDS],
     /// Part of its `max_tokens` that an answer uses.
     used: f64,
@@ -44,7 +45,7 @@ impl Pace {
         Self { steps: [Step::default(); CROWDS], used: 1.0, stretch: 1.0 }
     }
 
-    /// A token came `after` the one before it, while `crowd` sequences were on their paths.
+    /// A token came `after` the one before it, while `crowd` sequences had a place.
     pub(super) fn token(&mut self, after: Duration, crowd: usize) {
         let step = &mut self.steps[entry(crowd)];
         step.tokens = (step.tokens + 1.0).min(TOKENS * crowd.max(1) as f64);
@@ -61,8 +62,8 @@ impl Pace {
     /// A place that was estimated to be free after `estimate` has been waited for so long.
     pub(super) fn waited(&mut self, estimate: Duration, waited: Duration) {
         let times = waited.as_secs_f64() / estimate.as_secs_f64().max(1e-3);
-        let weight = if times > self.stretch { SHORT } else { LONG };
-        self.stretch = (self.stretch + weight * (times - self.stretch)).clamp(1.0, STRETCH_MOST);
+        let step = if times > self.stretch { SHORT } else { LONG };
+        self.stretch = (self.stretch * step).clamp(1.0, STRETCH_MOST);
     }
 
     /// How long to expect to wait where `estimate` is estimated.

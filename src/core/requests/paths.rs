@@ -37,6 +37,11 @@ impl Live {
     pub(super) fn is_on_path(&self) -> bool {
         matches!(self.phase, Phase::Opening | Phase::Running)
     }
+
+    /// Whether its path leads out of this process.
+    pub(super) fn leaves(&self) -> bool {
+        self.path.len() > 1
+    }
 }
 
 impl DoorMachine {
@@ -92,7 +97,9 @@ impl DoorMachine {
     /// Whether others go before it: until its time is over, and then while one attempt finds out.
     fn is_suspect(&self, now: Tick, stage: usize, known: &Known) -> bool {
         let replica = &known.candidate.replica;
-        self.suspects.get(replica).is_some_and(|it| it.until > now || self.own(stage, replica) > 0)
+        let finds_out =
+            || self.live.values().any(|live| live.phase == Phase::Opening && live.path.get(stage) == Some(replica));
+        self.suspects.get(replica).is_some_and(|it| it.until > now || finds_out())
     }
 
     /// Takes the newest records in, and gives back those before.
@@ -144,13 +151,11 @@ impl DoorMachine {
         }
     }
 
-    /// What is sent while the broker is away would wait for it.
+    /// While the broker is away a ping would wait for it.
     fn has_to_ping(&self) -> bool {
-        self.cut_since.is_none() && self.has_whom_to_ping()
-    }
-
-    fn has_whom_to_ping(&self) -> bool {
-        !self.unreachable.is_empty() || self.live.values().any(|live| live.is_on_path() && live.path.len() > 1)
+        let somebody =
+            !self.unreachable.is_empty() || self.live.values().any(|live| live.is_on_path() && live.leaves());
+        self.cut_since.is_none() && somebody
     }
 
     /// When [`DoorMachine::look_for_replicas`] has something to do.

@@ -51,7 +51,7 @@ impl DoorMachine {
     fn starts_in(&self, now: Tick) -> Option<Duration> {
         // When each place is free. After a refusal for want of KV blocks a place that nobody holds is none.
         let mut places = BinaryHeap::new();
-        let crowd = self.live.len() - self.waiting.len();
+        let crowd = self.crowd();
         for live in self.live.values().filter(|live| live.phase != Phase::Waiting) {
             places.push(Reverse(self.pace.left(now, live, crowd)?));
         }
@@ -64,6 +64,11 @@ impl DoorMachine {
             places.push(Reverse(begins.saturating_add(self.pace.left(now, live, crowd)?)));
         }
         places.pop().map(|Reverse(begins)| begins).filter(|begins| !begins.is_zero())
+    }
+
+    /// Sequences that have a place, or had one and are opened again.
+    pub(super) fn crowd(&self) -> usize {
+        self.live.len() - self.waiting.len()
     }
 
     /// A request no longer waits for its first place: it has it, or is refused.

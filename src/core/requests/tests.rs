@@ -32,11 +32,19 @@ impl Counter {
     }
 
     fn with(queue_timeout: Duration) -> Self {
+        Self::made(queue_timeout, 1)
+    }
+
+    fn with_places(places: u32) -> Self {
+        Self::made(Duration::from_secs(1), places)
+    }
+
+    fn made(queue_timeout: Duration, max_num_seqs: u32) -> Self {
         let me = ReplicaId::new("door", 1);
         let setup = DoorSetup {
             me: me.clone(),
             boot: 1,
-            max_num_seqs: 1,
+            max_num_seqs,
             max_queue: 10,
             queue_timeout,
             stage_timeout: Duration::from_secs(30),
@@ -168,9 +176,7 @@ fn who_waited_longer_than_estimated_makes_the_next_estimates_longer() {
     counter.on(now + Duration::from_millis(1520), DoorEvent::Cancel(first));
     let second = counter.opened.last().map(|opening| opening.sequence).unwrap();
     counter.on(now + Duration::from_millis(1520), DoorEvent::Cancel(second));
-    let (before, after) = (Duration::from_millis(900), Duration::from_millis(950));
-    let stretched = counter.door.pace.stretched(before);
-    assert!(stretched > after && stretched < Duration::from_secs(1), "{stretched:?}");
+    assert_eq!(counter.door.pace.stretched(Duration::from_millis(900)).as_millis(), 990);
 }
 
 #[test]
@@ -278,6 +284,31 @@ fn an_open_that_nobody_answers_is_sent_again_until_the_stage_is_given_up() {
     counter.on(at(39_001), DoorEvent::Time);
     let fault = counter.fault();
     assert_eq!(fault.class, FaultClass::Unavailable, "{fault}");
+}
+
+#[test]
+fn whoever_may_have_kept_an_open_is_passed_by_and_tried_again_beside_what_runs_there() {
+    let mut counter = Counter::with_places(4);
+    let (first, second) = (ReplicaId::new("first", 2), ReplicaId::new("second", 3));
+    let both = [first.clone(), second.clone()];
+    counter.live(at(0), &[&both]);
+    let path = |counter: &Counter| counter.opened.last().map(|opening| opening.path[1].clone());
+    let runs = counter.submit(at(0), 50).unwrap();
+    counter.report_from(at(0), &first, Report::Opened { sequence: runs, attempt: 1 });
+    let beside = counter.submit(at(0), 50).unwrap();
+    assert_eq!(path(&counter), Some(second.clone()));
+    counter.report_from(at(0), &second, Report::Opened { sequence: beside, attempt: 1 });
+    let kept = counter.submit(at(10), 50).unwrap();
+    assert_eq!(path(&counter), Some(first.clone()));
+    counter.on(at(9010), DoorEvent::Time);
+    counter.on(at(9100), DoorEvent::Time);
+    assert_eq!(counter.opened.last().map(|opening| opening.sequence), Some(kept));
+    assert_eq!(path(&counter), Some(second.clone()), "the one that has not answered is passed by");
+    counter.report_from(at(9100), &second, Report::Opened { sequence: kept, attempt: 2 });
+    // Half a second later it is tried again, whatever runs there, and by one alone.
+    counter.submit(at(9600), 50).unwrap();
+    assert_eq!(path(&counter), Some(first));
+    assert_eq!(counter.door.suspects.len(), 1);
 }
 
 #[test]
