@@ -57,7 +57,7 @@ impl ChatTemplate {
         apart(&what, || {
             self.render_here(conversation).map_err(|error| match error.kind != ErrorKind::Raised && self.is_broken() {
                 true => Fault::internal(format!(
-                    "{file}: the chat template fails on any conversation: {}",
+                    "{file}: the chat template fails, and on the plainest conversation, too: {}",
                     shown(&error.to_string())
                 )),
                 false => fault(&error),

@@ -190,10 +190,12 @@ fn number_field(value: &Value, layout: &Layout, out: &mut Draft<'_>) -> Result<(
             let digits = match (layout.kind, layout.alternate) {
                 (Some('x'), false) => format!("{size:x}"),
                 (Some('x'), true) => format!("{size:#x}"),
-                (Some('X'), _) => format!("{size:X}"),
+                (Some('X'), false) => format!("{size:X}"),
+                (Some('X'), true) => format!("0X{size:X}"),
                 (Some('o'), false) => format!("{size:o}"),
                 (Some('o'), true) => format!("{size:#o}"),
-                (Some('b'), _) => format!("{size:b}"),
+                (Some('b'), false) => format!("{size:b}"),
+                (Some('b'), true) => format!("{size:#b}"),
                 _ => size.to_string(),
             };
             (whole < 0, digits)

@@ -273,6 +273,18 @@ fn no_template_ends_the_process() {
 }
 
 #[test]
+fn the_parts_of_a_text_are_counted_before_they_are_there() {
+    for parts in ["splitlines()", "split('\n')", "rsplit('\n')"] {
+        let error = outcome(&format!("{{{{ ('\n' * 2500000).{parts} | length }}}}"), &Json::Null).unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Memory, "{parts}");
+    }
+    for filter in ["indent", "wordwrap", "pprint"] {
+        let error = outcome(&format!("{{{{ ('\n' * 2500000) | {filter} }}}}"), &Json::Null).unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Memory, "{filter}");
+    }
+}
+
+#[test]
 fn what_is_met_is_said_with_its_line() {
     let error = |source: &str| {
         let error = outcome(source, &Json::Null).unwrap_err();

@@ -118,7 +118,7 @@ impl Page<'_> {
         let room_at_end = room.saturating_sub(after);
         let represented = |text: &str| self.represented(&self.budget.text(text)?);
         let mut chunks = Vec::new();
-        let all = lines(text, true);
+        let all = lines(text, true, self.budget)?;
         for (i, line) in all.iter().enumerate() {
             let last_line = i + 1 == all.len();
             let (whole, letters) = represented(line)?;
@@ -126,6 +126,7 @@ impl Page<'_> {
                 chunks.push(whole);
                 continue;
             }
+            self.budget.take(size_of::<&str>() * line.len())?;
             let words = words(line);
             let mut current = String::new();
             for (j, word) in words.iter().enumerate() {

@@ -93,7 +93,7 @@ fn indented(text: &str, args: Args, budget: &Budget) -> Result<Value, Error> {
     let mut out = Draft::new(budget);
     // An end of line at the end begins one more line.
     let with_end = format!("{text}\n");
-    for (i, line) in methods::lines(&with_end, false).into_iter().enumerate() {
+    for (i, line) in methods::lines(&with_end, false, budget)?.into_iter().enumerate() {
         out.push(if i == 0 { "" } else { "\n" })?;
         if if i == 0 { first } else { blank || !line.is_empty() } {
             out.repeat(&indent, times)?;

@@ -25,9 +25,9 @@ pub(super) fn wrapped(text: &str, args: Args, budget: &Budget) -> Result<Value, 
     let width = usize::try_from(int(width.as_ref(), 79)?).unwrap_or(0);
     let wrap = Wrap { width, break_words: is_set(words), break_hyphens: is_set(hyphens) };
     let mut out = Draft::new(budget);
-    for (i, line) in lines(text, false).into_iter().enumerate() {
-        // Its letters are taken apart and put together again.
-        budget.take(24 * line.len())?;
+    for (i, line) in lines(text, false, budget)?.into_iter().enumerate() {
+        // Its letters are taken apart, and put together again to lines that may be of one.
+        budget.take(128 * line.len())?;
         budget.step(line.len() / 8)?;
         if width == 0 {
             return Err(Error::invalid("wordwrap needs a width above 0"));

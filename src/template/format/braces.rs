@@ -89,7 +89,9 @@ fn named(name: &str, args: &Args, next: &mut usize, budget: &Budget) -> Result<V
             rest = after;
             inner
         } else {
-            let after = &rest[1..];
+            let Some(after) = rest.strip_prefix('.') else {
+                return wrong("only a dot or a bracket may follow a bracket in a format");
+            };
             let (inner, after) = after.split_at(after.find(['.', '[']).unwrap_or(after.len()));
             rest = after;
             inner

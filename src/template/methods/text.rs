@@ -48,7 +48,7 @@ pub(in crate::template) fn call(text: &str, name: &str, args: Args, budget: &Bud
         }
         "splitlines" => {
             let [keep] = args.bind(name, ["keepends"])?;
-            let lines = lines(text, keep.is_some_and(|keep| keep.is_true()));
+            let lines = lines(text, keep.is_some_and(|keep| keep.is_true()), budget)?;
             texts(lines, Kind::List, budget)
         }
         "startswith" | "endswith" => {
@@ -172,9 +172,14 @@ fn split(text: &str, separator: Option<Value>, most: usize, back: bool, budget: 
             if separator.is_empty() {
                 return Err(Error::invalid("empty separator"));
             }
+            let mut take = |part| {
+                budget.take(size_of::<&str>())?;
+                parts.push(part);
+                Ok(())
+            };
             match back {
-                false => parts.extend(text.splitn(most, &*separator)),
-                true => parts.extend(text.rsplitn(most, &*separator)),
+                false => text.splitn(most, &*separator).try_for_each(&mut take)?,
+                true => text.rsplitn(most, &*separator).try_for_each(&mut take)?,
             }
         }
         None | Some(Value::None) => {
@@ -184,6 +189,7 @@ fn split(text: &str, separator: Option<Value>, most: usize, back: bool, budget: 
                 if rest.is_empty() {
                     break;
                 }
+                budget.take(size_of::<&str>())?;
                 let more = parts.len() + 1 < most;
                 let end = if back { rest.rfind(is_space) } else { rest.find(is_space) };
                 let (part, others) = match end.filter(|_| more) {
@@ -207,11 +213,12 @@ fn split(text: &str, separator: Option<Value>, most: usize, back: bool, budget: 
 }
 
 /// The lines of `text`, by all that Python takes for a line's end.
-pub(in crate::template) fn lines(text: &str, keep: bool) -> Vec<&str> {
+pub(in crate::template) fn lines<'t>(text: &'t str, keep: bool, budget: &Budget) -> Result<Vec<&'t str>, Error> {
     let ends = ['\n', '\r', '\u{b}', '\u{c}', '\u{1c}', '\u{1d}', '\u{1e}', '\u{85}', '\u{2028}', '\u{2029}'];
     let mut lines = Vec::new();
     let mut rest = text;
     while !rest.is_empty() {
+        budget.take(size_of::<&str>())?;
         let Some(at) = rest.find(ends) else {
             lines.push(rest);
             break;
@@ -223,7 +230,7 @@ pub(in crate::template) fn lines(text: &str, keep: bool) -> Vec<&str> {
         lines.push(&rest[..if keep { end } else { at }]);
         rest = &rest[end..];
     }
-    lines
+    Ok(lines)
 }
 
 /// The part of `text` from character `start` to `end`, and its first character's place; `None` if it begins behind the end.
