@@ -143,7 +143,11 @@ impl TextModel {
     fn encode_text(&self, text: &str, most: usize, add_special_tokens: bool) -> Result<Vec<TokenId>, Failure> {
         self.bound.check(text.len(), most)?;
         let encode = |text: &str, special| tokenizer::encode(&self.tokenizer, text, special);
-        Bound::count(text, most, |piece| encode(piece, false).map(|ids| ids.len()))?;
+        Bound::count(text, most, |piece| match encode(piece, false) {
+            // A piece may end within a word, and half of it may have no token.
+            Err(Failure::Unknown(_)) => Ok(0),
+            ids => ids.map(|ids| ids.len()),
+        })?;
         encode(text, add_special_tokens)
     }
 
@@ -153,7 +157,13 @@ impl TextModel {
             Failure::Unknown(words) => words,
             Failure::Other(fault) => return fault,
         };
-        let place = tokenizer::unknown_at(&self.tokenizer, text).map_or(String::new(), |at| format!(" at byte {at}"));
+        let at = tokenizer::unknown_at(&self.tokenizer, text);
+        if at == Some(text.len()) {
+            return Fault::internal(format!(
+                "tokenizer.json: the tokenizer fails at a text whose words have tokens each ({words}): mend the model's folder"
+            ));
+        }
+        let place = at.map_or(String::new(), |at| format!(" at byte {at}"));
         Fault::invalid(format!(
             "the text cannot be encoded: the model has no token for a word of it{place}, nor one for the unknown ({words}): \
              leave that word out"

@@ -134,7 +134,7 @@ async fn a_tokenizer_that_fails_at_a_text_costs_that_request_alone() {
     panics["normalizer"] = json!({"type": "Precompiled", "precompiled_charsmap": table});
     // A pattern that tries in vain for ever, were it not for a limit of the library's, where it panics.
     let mut repeats = tokenizer();
-    let pattern = json!({"Regex": "(q|qq)+$"});
+    let pattern = json!({"Regex": "q*q*q*q*q*q*q*q*q*$"});
     repeats["pre_tokenizer"] = json!({"type": "Split", "pattern": pattern, "behavior": "Isolated", "invert": false});
     let many = "q".repeat(50) + "b";
     for (file, status, words, texts) in [

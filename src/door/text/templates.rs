@@ -1,7 +1,6 @@
 //! Where a model keeps its chat template. What counts is as in transformers: chat_template.jinja, or else `chat_template` of
 //! tokenizer_config.json, or else that of chat_template.json. Where it is a list of named ones, `default` counts, and
-//! `tool_use` where a conversation comes with tools. An empty one
-//! counts as none.
+//! `tool_use` where a conversation comes with tools. An empty one counts as none.
 
 use super::special::CONFIG;
 use crate::base::Fault;

@@ -1,5 +1,5 @@
 //! Refuses patterns that take exponential time: a repeat without an end of something that can be read in several ways, since it
-//! has such a repeat, as `(a+)+`, a choice, as `(a|aa)+`, or a part that may be missing, as `(a?b?)+`.
+//! has a repeat of no one count, as `(a+)+` or `(a{1,2})+`, a choice, as `(a|aa)+`, or a part that may be missing, as `(a?b?)+`.
 //! The library gives up on a place after ten million tries, but a text has many places.
 
 use crate::template::Json;
@@ -22,7 +22,7 @@ pub(super) fn check(part: &Json) -> Result<(), String> {
             return Err(format!("a pattern has more than {MAX_PATTERN_BYTES} bytes: {brief}"));
         }
         if !is_harmless(pattern) {
-            return Err(format!("a pattern nests repeats in repeats, or too deep: {brief}"));
+            return Err(format!("a pattern repeats what can be read in several ways, or nests too deep: {brief}"));
         }
     }
     for key in ["normalizers", "pretokenizers", "decoders"] {
@@ -90,10 +90,8 @@ fn is_harmless(pattern: &str) -> bool {
                 if endless && last {
                     return false;
                 }
-                let optional = *letter == '?' || (*letter == '{' && matches!(letters.get(from + 1), Some('0' | ',')));
-                if (endless || optional)
-                    && let Some(group) = groups.last_mut()
-                {
+                let several = endless || *letter == '?' || counts_differ(&letters[from..end]);
+                if several && let Some(group) = groups.last_mut() {
                     *group = true;
                     last = true;
                 }
@@ -124,6 +122,12 @@ fn repeat(letters: &[char], at: usize) -> Option<(bool, usize)> {
         end += 1;
     }
     Some((endless, end))
+}
+
+/// Whether a repeat in braces may be of more or less.
+fn counts_differ(repeat: &[char]) -> bool {
+    let inside: String = repeat.iter().filter(|c| c.is_ascii_digit() || **c == ',').collect();
+    inside.split_once(',').is_some_and(|(least, most)| least != most)
 }
 
 /// Where the class is over whose `[` is before `at`.
@@ -195,6 +199,8 @@ mod tests {
             r"([a-c]|[b-d]){9,}e",
             r"((a{0,2})b?)*",
             r"(\s|\s\s)*!",
+            r"(a{1,2})+$",
+            r"(a{2,3}){9,}b",
         ] {
             assert!(!is_harmless(pattern), "{pattern}");
         }
