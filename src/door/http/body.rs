@@ -37,8 +37,11 @@ pub(in crate::door) async fn read(
     legal: impl FnMut(&[u8]) -> Result<(), Fault>,
 ) -> Result<Arrived, Refusal> {
     let limits = &shared.state.limits;
-    let longest = limits.body_timeout.min(limits.max_deadline);
+    let longest = limits.body_timeout;
     let until = Instant::now() + longest;
+    // Nobody is served for longer than that, whatever a client waits for.
+    let served_until = Instant::now() + limits.max_deadline;
+    let deadline = Some(deadline.map_or(served_until, |deadline| deadline.min(served_until)));
     let deadline = deadline.filter(|deadline| *deadline <= until);
     let declared = declared(headers);
     // Far too long: it would never be read to its end, so nothing is waited for.
