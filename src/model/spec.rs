@@ -174,6 +174,10 @@ impl ModelSpec {
         let files = Files::of_model(&own)?;
         let mut config = files.json("config.json")?.ok_or_else(|| files.absent("config.json"))?;
         let at = |fault: Fault| Fault { message: format!("{}: {}", own.display(), fault.message), ..fault };
+        if config.get(Self::AS_IT_IS).is_some() {
+            let words = format!("config.json: {} is a word of pipelines: fetch the model's own folder", Self::AS_IT_IS);
+            return Err(at(Fault::invalid(words)));
+        }
         let mut spec = Self::parse(&config).map_err(at)?;
         if let Self::Bert(bert) = &mut spec {
             bert.length_one = sentence::check(&Files::of_model(dir)?, &files, bert.hidden)?;

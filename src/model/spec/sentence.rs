@@ -47,8 +47,12 @@ pub(super) fn check(around: &Files, own: &Files, hidden: usize) -> Result<bool, 
         let mut settings = Settings::of("sentence_bert_config.json", &file)?;
         // Where that library would cut a text silently, a request is refused that is longer than the model's positions.
         settings.inert(&["max_seq_length"]);
+        settings.inert(&["unpad_inputs"]);
         // What it hands to transformers' own classes when it loads them, and what it takes of their answer.
-        settings.inert(&["modality_config", "module_output_name", "processing_kwargs", "unpad_inputs"]);
+        let rows = json!({"text": {"method": "forward", "method_output_name": "last_hidden_state"}});
+        settings.only("modality_config", &[json!({}), rows]);
+        settings.only("module_output_name", &[json!("token_embeddings")]);
+        settings.only("processing_kwargs", &[json!({})]);
         settings.only("transformer_task", &[json!("feature-extraction")]);
         if settings.flag("do_lower_case", false) && !lowers(own)? {
             settings.refuse("do_lower_case", &json!(true), "only false: tokenizer.json does not do it");
