@@ -237,6 +237,15 @@ mod tests {
     }
 
     #[test]
+    fn the_documentation_has_every_field() {
+        let rows: Vec<&str> =
+            include_str!("../../../docs/http.md").lines().filter(|line| line.starts_with("| `")).collect();
+        for (name, _) in EXPECTED {
+            assert!(rows.iter().any(|row| row.contains(&format!("`{name}`"))), "{name}");
+        }
+    }
+
+    #[test]
     fn all_fields_are_read() {
         let fields = read(
             br#" {"prompt": "p\u00e9", "messages": [{"content": "c", "role": "user"}], "tools": [{"b": 1, "a": 2}], "tokens": [1, 4294967295], "input": "",
