@@ -25,7 +25,8 @@ pub struct Lobby {
 #[derive(Clone)]
 enum Door {
     Loading,
-    Open(Option<Arc<dyn Intake>>, Arc<dyn Stages>),
+    /// With whether the replica's lease is renewed.
+    Open(Option<Arc<dyn Intake>>, Arc<dyn Stages>, watch::Receiver<bool>),
     /// It will never open.
     Failed(Fault),
 }
@@ -52,10 +53,11 @@ impl Lobby {
         }
     }
 
-    /// Lets those who wait in, to `reception` if the stage has one.
-    pub fn open(&self, reception: Option<Arc<dyn Intake>>, stages: Arc<dyn Stages>) {
+    /// Lets those who wait in, to `reception` if the stage has one. While its lease is not `held` it is not ready for whoever asks,
+    /// and takes requests all the same: they wait for the broker.
+    pub fn open(&self, reception: Option<Arc<dyn Intake>>, stages: Arc<dyn Stages>, held: watch::Receiver<bool>) {
         self.set(Readiness::Ready);
-        self.door.send_replace(Door::Open(reception, stages));
+        self.door.send_replace(Door::Open(reception, stages, held));
     }
 
     /// Not ready any more for whoever asks; requests that come all the same are still taken.
@@ -93,7 +95,7 @@ impl Lobby {
             request.deadline = request.deadline.map(|deadline| deadline.saturating_sub(came.elapsed()));
         }
         match &*door.borrow() {
-            Door::Open(Some(reception), _) => Ok(reception.clone()),
+            Door::Open(Some(reception), ..) => Ok(reception.clone()),
             Door::Failed(fault) => Err(fault.clone()),
             _ => Err(still_loading()),
         }
@@ -109,7 +111,13 @@ impl Intake for Lobby {
     }
 
     fn readiness(&self) -> Readiness {
-        self.readiness.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let readiness = self.readiness.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match (readiness, &*self.door.borrow()) {
+            (Readiness::Ready, Door::Open(.., held)) if !*held.borrow() => {
+                Readiness::NotReady("the broker does not answer, or does not renew this replica's lease".into())
+            }
+            (readiness, _) => readiness,
+        }
     }
 
     fn embeds(&self) -> bool {
@@ -122,7 +130,7 @@ impl Stages for Lobby {
         let door = self.door.borrow().clone();
         Box::pin(async move {
             match door {
-                Door::Open(_, access) => access.run(stage, run).await,
+                Door::Open(_, access, _) => access.run(stage, run).await,
                 _ => Err(still_loading()),
             }
         })
@@ -130,7 +138,7 @@ impl Stages for Lobby {
 
     fn overview(&self) -> Overview {
         match &*self.door.borrow() {
-            Door::Open(_, access) => access.overview(),
+            Door::Open(_, access, _) => access.overview(),
             _ => self.closed.clone(),
         }
     }
@@ -187,13 +195,26 @@ mod tests {
         assert!(futures::poll!(&mut first).is_pending());
         let second = lobby.submit(request()).await.unwrap_err();
         assert_eq!(second.class, FaultClass::Overloaded, "{second}");
-        lobby.open(Some(Arc::new(Here)), Arc::new(Here));
+        lobby.open(Some(Arc::new(Here)), Arc::new(Here), watch::channel(true).1);
         assert_eq!(first.await.unwrap_err().message, "got it");
         assert_eq!(
             lobby.submit(request()).await.unwrap_err().message,
             "got it",
             "its place is free, and none is needed"
         );
+    }
+
+    #[tokio::test]
+    async fn without_its_lease_it_is_not_ready_and_takes_requests_all_the_same() {
+        let lobby = lobby(1, Duration::from_secs(60));
+        let (lease, held) = watch::channel(true);
+        lobby.open(Some(Arc::new(Here)), Arc::new(Here), held);
+        assert_eq!(lobby.readiness(), Readiness::Ready);
+        lease.send_replace(false);
+        assert!(matches!(lobby.readiness(), Readiness::NotReady(why) if why.contains("broker")));
+        assert_eq!(lobby.submit(request()).await.unwrap_err().message, "got it");
+        lease.send_replace(true);
+        assert_eq!(lobby.readiness(), Readiness::Ready);
     }
 
     #[tokio::test(start_paused = true)]

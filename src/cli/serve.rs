@@ -90,7 +90,8 @@ pub async fn answer_http(
             return not_serving.map(|_| ExitCode::SUCCESS);
         }
     };
-    lobby.open(serving.reception.clone().map(|reception| reception as Arc<dyn Intake>), serving.access.clone());
+    let reception = serving.reception.clone().map(|reception| reception as Arc<dyn Intake>);
+    lobby.open(reception, serving.access.clone(), serving.held.clone());
     tracing::info!(stage, %address, pipeline = site.pipeline.name, "ready");
     let on_nats = serving.net.clone().filter(|_| stage == 0).map(|net| {
         let subjects = [net.subjects().ask(), net.subjects().ask_digest()];

@@ -12,15 +12,16 @@ use crate::door::text::TextModel;
 use crate::engine::{Device, DeviceHandle, DeviceUse, Loader, Ready};
 use crate::server::access::{Entry, StageAccess};
 use crate::server::blueprint::StageFacts;
+use crate::server::broker::{BROKER_PATIENCE, Broker, unreachable};
 use crate::server::metrics::Metrics;
 use crate::server::options::Options;
 use crate::server::pump::{DoorParts, Drain, Pump, PumpParts};
 use crate::shard::write::hex;
 use crate::transport::{
-    Doorbell, HopCounters, HopKind, HopSettings, HopSite, Hops, INBOX_PREFIX, LeaseBoard, LeaseKeeper, Mailbox,
-    MemoryNet, NatsLeases, NatsNet, NatsSettings, Peer, Post, TransportError,
+    Doorbell, HopCounters, HopKind, HopSettings, HopSite, Hops, LeaseBoard, LeaseKeeper, Mailbox, MemoryNet, NatsNet,
+    Peer, Post,
 };
-use crate::wire::{Phase, Status, Subjects, WIRE_VERSION};
+use crate::wire::{Phase, Status, WIRE_VERSION};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -59,6 +60,8 @@ pub struct Serving {
     pub net: Option<NatsNet>,
     /// How these replicas send to the next stage.
     pub hop: HopKind,
+    /// Whether the leases of these replicas are renewed: that of the first speaks for all.
+    pub held: watch::Receiver<bool>,
     /// How long the device has worked.
     pub usage: Arc<DeviceUse>,
     /// Tells the replicas to end.
@@ -113,44 +116,6 @@ pub async fn embedded(
         seen(view, |live| (0..pipeline.stages).all(|stage| live.iter().any(|status| status.stage == stage))).await?;
     }
     assembly.start("pump", new_doorbell()?, device)
-}
-
-/// How long a stage waits for a broker that starts at the same time; whoever restarts stages takes over after that.
-const BROKER_PATIENCE: Duration = Duration::from_secs(15);
-
-/// How a stage reaches the others.
-pub struct Broker {
-    net: NatsNet,
-    leases: NatsLeases,
-}
-
-/// Where the broker is, and who we say we are there.
-#[derive(Clone, Debug, Default)]
-pub struct BrokerAccess {
-    /// Servers of one NATS cluster, separated by commas.
-    pub urls: String,
-    /// Credentials file.
-    pub credentials: Option<std::path::PathBuf>,
-    /// A user, and the file with its password.
-    pub user: Option<(String, std::path::PathBuf)>,
-}
-
-/// Reaches the broker, for a process that serves `stage`.
-///
-/// # Errors
-/// `Unavailable` if it cannot be reached, or has no JetStream.
-pub async fn reach(pipeline: &Pipeline, stage: StageIndex, access: BrokerAccess) -> Result<Broker, Fault> {
-    let subjects = Subjects::new(&pipeline.name, &hex(&pipeline.digest)).map_err(|e| Fault::invalid(e.to_string()))?;
-    let BrokerAccess { urls, credentials, user } = access;
-    let inbox_prefix = format!("{INBOX_PREFIX}.s{stage}");
-    let settings = NatsSettings { credentials, user, inbox_prefix, ..NatsSettings::new(urls, subjects) };
-    let net = NatsNet::connect_within(settings, BROKER_PATIENCE).await.map_err(unreachable)?;
-    let leases = NatsLeases::open(&net).await.map_err(unreachable)?;
-    Ok(Broker { net, leases })
-}
-
-fn unreachable(error: TransportError) -> Fault {
-    Fault::new(FaultClass::Unavailable, error.to_string())
 }
 
 /// Serves one stage in this process, on NATS; it sends to the next one as `hop` says.
@@ -225,6 +190,7 @@ struct Assembly<'a> {
     reception: Option<Arc<Reception>>,
     entries: Vec<Entry>,
     replicas: Option<watch::Receiver<Vec<Status>>>,
+    held: Option<watch::Receiver<bool>>,
     hop: HopKind,
 }
 
@@ -244,6 +210,7 @@ impl<'a> Assembly<'a> {
             reception: None,
             entries: Vec::new(),
             replicas: None,
+            held: None,
             hop,
         }
     }
@@ -327,6 +294,7 @@ impl<'a> Assembly<'a> {
         let columns = (setup.row_bytes_in / 4) as u32;
         self.entries.push(Entry { here: Here { stage, columns, hop }, calls });
         self.replicas.get_or_insert_with(|| wiring.replicas.clone());
+        self.held.get_or_insert_with(|| wiring.lease.held());
         let machine = StageMachine::new(setup);
         let pump = Pump::new(PumpParts {
             machine,
@@ -347,8 +315,10 @@ impl<'a> Assembly<'a> {
 
     /// Starts the thread that runs the pumps: one for all of them, so that mail between two of them wakes no other.
     fn start(self, name: &str, doorbell: Doorbell, device: Device) -> Result<Serving, Fault> {
-        let Self { pipeline, drain, followers, pumps, usage, reception, entries, replicas, hop, .. } = self;
-        let replicas = replicas.ok_or_else(|| Fault::internal("no stage was assembled"))?;
+        let Self { pipeline, drain, followers, pumps, usage, reception, entries, replicas, held, hop, .. } = self;
+        let (Some(replicas), Some(held)) = (replicas, held) else {
+            return Err(Fault::internal("no stage was assembled"));
+        };
         let manifest = hex(&pipeline.digest);
         let (cut, embeds, vocab) = (pipeline.cut.clone(), pipeline.embeds, pipeline.vocab);
         let access = Arc::new(StageAccess { manifest, cut, embeds, vocab, entries, replicas });
@@ -376,7 +346,7 @@ impl<'a> Assembly<'a> {
         };
         let thread = std::thread::Builder::new().name(name.into()).spawn(run);
         thread.map_err(|error| Fault::internal(format!("the pump's thread cannot be started: {error}")))?;
-        Ok(Serving { reception, access, net: None, hop, usage, drain, done })
+        Ok(Serving { reception, access, net: None, hop, held, usage, drain, done })
     }
 }
 

@@ -3,13 +3,15 @@
 pub mod access;
 pub mod assemble;
 pub mod blueprint;
+pub mod broker;
 pub mod metrics;
 pub mod options;
 pub mod pump;
 
 pub use access::StageAccess;
-pub use assemble::{Broker, BrokerAccess, Pipeline, Serving, embedded, on_nats, reach};
+pub use assemble::{Pipeline, Serving, embedded, on_nats};
 pub use blueprint::{Blueprint, StageFacts};
+pub use broker::{Broker, BrokerAccess, reach};
 pub use metrics::Metrics;
 pub use options::Options;
 pub use pump::Drain;

@@ -246,9 +246,13 @@ impl Pump {
         self.door_event(DoorEvent::Held(held));
     }
 
-    /// Whether nothing is left to do here. While the broker is away nobody can be told, nor say that he was.
+    /// Whether nothing is left to do here. While the lease is not renewed nobody can be told anything, and the doors of others have
+    /// taken this replica for dead: what it holds of theirs they replay elsewhere.
     fn is_settled(&self) -> bool {
-        if self.held { self.machine.is_quiet() } else { self.machine.is_empty() }
+        match self.held {
+            true => self.machine.is_quiet(),
+            false => self.desk.is_none() || self.machine.is_empty(),
+        }
     }
 
     fn now(&self) -> Tick {

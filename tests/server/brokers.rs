@@ -22,7 +22,9 @@ async fn is_named(hop: &'static str, take_away: impl FnOnce(&mut Cluster)) {
         let message = told["error"]["message"].as_str().expect("words");
         assert!(message.contains("broker") && message.contains(&place), "{told}");
         assert_eq!(told["error"]["stage"], Value::Null, "{told}");
+        assert!(told["error"]["retry_after"].as_u64().is_some_and(|seconds| seconds > 0), "{told}");
     }
+    assert_eq!(door.get("/_/ready").await.map(|(status, _)| status), Some(503));
 }
 
 #[tokio::test]

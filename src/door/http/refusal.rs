@@ -52,6 +52,9 @@ pub(super) fn json_of(fault: &Fault, call_id: Option<&str>) -> Value {
         "message": fault.message,
         "what_to_do": what_to_do(fault.class),
     });
+    if matches!(fault.class, FaultClass::Overloaded | FaultClass::Unavailable) {
+        error["retry_after"] = json!(again_in(fault));
+    }
     if let Some(stage) = fault.stage {
         error["stage"] = json!(stage);
     }
@@ -61,15 +64,21 @@ pub(super) fn json_of(fault: &Fault, call_id: Option<&str>) -> Value {
     json!({ "error": error })
 }
 
+/// After how many seconds a client may try again.
+fn again_in(fault: &Fault) -> u64 {
+    let wait = fault.retry_after.unwrap_or(AGAIN);
+    wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
+}
+
 fn what_to_do(class: FaultClass) -> &'static str {
     match class {
         FaultClass::InvalidRequest => "change the request as the message says; sent again as it is, it fails again",
         FaultClass::TooLarge => "make the request smaller than the limit that the message names",
         FaultClass::Misdirected => "send the request where the message says",
-        FaultClass::Overloaded => "send the same request again after the seconds in Retry-After",
+        FaultClass::Overloaded => "send the same request again after the seconds in retry_after",
         FaultClass::DeadlineExceeded => "send it again, all of it at once, with fewer max_tokens or a longer deadline",
         FaultClass::Cancelled => "nothing: the client ended the request",
-        FaultClass::Unavailable => "send the same request again after the seconds in Retry-After",
+        FaultClass::Unavailable => "send the same request again after the seconds in retry_after",
         FaultClass::DeviceFailed => "send it again; if it fails again, look for its call id in the stage's log",
         FaultClass::Internal => {
             "this is a defect of the server or its model's files: report it with the call id and the server's log"
@@ -84,8 +93,7 @@ impl IntoResponse for Refusal {
         let mut response = (self.status, [(header::CONTENT_TYPE, json)], body).into_response();
         let headers = response.headers_mut();
         if matches!(self.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
-            let wait = self.fault.retry_after.unwrap_or(AGAIN);
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs() + u64::from(wait.subsec_nanos() > 0)));
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(again_in(&self.fault)));
         }
         if self.status == StatusCode::TOO_MANY_REQUESTS {
             // By this name OpenFaaS' queue worker knows that the function is full, not broken.
