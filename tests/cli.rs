@@ -26,6 +26,10 @@ fn wrong_command_lines_and_settings_end_with_64_and_nothing_on_standard_output()
         (&["serve", "--stage"], "a value is required"),
         (&["serve", "--stage", "0", "--stage", "1"], "cannot be used multiple times"),
         (&["serve", "--stage", "-1", "--pipeline", "."], "--stage: `-1`: a whole number from 0 to 1023 is expected"),
+        (
+            &["serve", "--healthcheck-interval", "10s", "--drain-timeout", "1s"],
+            "--healthcheck-interval: no longer than drain_timeout is expected",
+        ),
         (&["inspect", "nowhere"], "DIR: `nowhere`: there is no such folder"),
         (&["inspect", ".", "--json=maybe"], "--json: `maybe`: true or false is expected"),
         (&["inspect", ".", "--config", "no.toml"], "no.toml: "),

@@ -196,10 +196,10 @@ fn arguments(orders: &Orders, stage: usize) -> Vec<std::ffi::OsString> {
         if let Some(name) = &door.name {
             add("--name", name);
         }
-        add("--healthcheck-interval", &micros(door.healthcheck_interval));
         // The others are told to end when the door has: what they still hold is nobody's.
         let drain = if stage == 0 { door.drain_timeout } else { door.drain_timeout.min(Duration::from_secs(1)) };
         add("--drain-timeout", &micros(drain));
+        add("--healthcheck-interval", &micros(door.healthcheck_interval.min(drain)));
         add("--queue-timeout", &micros(door.queue_timeout));
         add("--stage-timeout", &micros(door.stage_timeout));
         add("--exec-timeout", &micros(door.exec_timeout.unwrap_or_default()));

@@ -4,6 +4,7 @@ use crate::cli::table::{Table, bytes, count, percent};
 use crate::model::Checkpoint;
 use crate::model::split::{Plan, PlanOrder, pipeline_name, plan_only, write_pipeline};
 use crate::plan::{Balance, Cut, CutStage, Manifest};
+use crate::shard::PipelineFolder;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use std::io::Write;
@@ -64,12 +65,21 @@ pub fn split(order: &SplitOrder, out: &mut dyn Write) -> anyhow::Result<()> {
     let bar = ProgressBar::new(0);
     let style = ProgressStyle::with_template("writing shards {bar:30} {decimal_bytes}/{decimal_total_bytes} {eta}")?;
     bar.set_style(style);
+    let before = PipelineFolder::open(&order.out).ok().map(|folder| folder.manifest().digest8());
     let manifest = write_pipeline(&checkpoint, &plan, &name, &order.out, &mut |done, total| {
         bar.set_length(total);
         bar.set_position(done);
     });
     bar.finish_and_clear();
-    let report = Report { checkpoint: &checkpoint, plan: &plan, manifest: &manifest.map_err(said)?, out: &order.out };
+    let manifest = manifest.map_err(said)?;
+    if let Some(before) = before.filter(|before| *before != manifest.digest8()) {
+        plan.advice.push(format!(
+            "{} held another pipeline (digest {before}), which is gone: stages that serve that one cannot be started again from \
+             here, and do not work together with those of this one",
+            order.out.display()
+        ));
+    }
+    let report = Report { checkpoint: &checkpoint, plan: &plan, manifest: &manifest, out: &order.out };
     if order.json {
         writeln!(out, "{}", report.json())?
     } else {

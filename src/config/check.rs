@@ -303,6 +303,13 @@ fn door(r: &mut Reader) -> DoorConfig {
     let timeout: Duration = r.value(&s::EXEC_TIMEOUT, parse::duration);
     let inflight: u32 = r.value(&s::MAX_INFLIGHT, parse::count(0..=MANY));
     let body = |text: &str| parse::bytes(text).and_then(|n| usize::try_from(n).map_err(|_| "less is expected".into()));
+    let healthcheck_interval = r.value(&s::HEALTHCHECK_INTERVAL, parse::duration);
+    let drain_timeout = r.value(&s::DRAIN_TIMEOUT, parse::duration);
+    if healthcheck_interval > drain_timeout && r.is_set(&s::HEALTHCHECK_INTERVAL) && r.is_set(&s::DRAIN_TIMEOUT) {
+        let origin = r.origin(&s::HEALTHCHECK_INTERVAL);
+        let words = "no longer than drain_timeout is expected, which includes it";
+        r.problems.0.push(format!("{origin}: {words}"));
+    }
     DoorConfig {
         http: r.optional(&s::HTTP, parse::address).unwrap_or_else(|| ([127, 0, 0, 1], 0).into()),
         name: r.optional(&s::NAME, parse::name),
@@ -313,8 +320,8 @@ fn door(r: &mut Reader) -> DoorConfig {
         max_connections_per_peer: r.value(&s::MAX_CONNECTIONS_PER_PEER, parse::count(0..=MANY)),
         exec_timeout: (!timeout.is_zero()).then_some(timeout),
         max_body_bytes: r.value(&s::MAX_BODY_BYTES, body),
-        healthcheck_interval: r.value(&s::HEALTHCHECK_INTERVAL, parse::duration),
-        drain_timeout: r.value(&s::DRAIN_TIMEOUT, parse::duration),
+        healthcheck_interval,
+        drain_timeout,
         queue_timeout: r.value(&s::QUEUE_TIMEOUT, parse::duration),
         stage_timeout: r.value(&s::STAGE_TIMEOUT, parse::duration),
     }

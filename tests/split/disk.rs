@@ -22,6 +22,19 @@ fn split_in_the_room_there_is() {
 }
 
 #[test]
+fn a_pipeline_that_is_replaced_by_another_is_named() {
+    let own = tempfile::tempdir().unwrap();
+    let (model, out) = (own.path().join("model"), own.path().join("out"));
+    tiny::write(&model, &tiny::llama_config(), &tiny::file(&tiny::llama()));
+    let digest = |report: &serde_json::Value| report["digest"].as_str().unwrap()[..8].to_owned();
+    let first = tiny::run(&tiny::order(&model, &out, 2)).unwrap();
+    let again = tiny::run(&tiny::order(&model, &out, 2)).unwrap();
+    assert!(!again["advice"].to_string().contains(&digest(&first)), "{again}");
+    let other = tiny::run(&tiny::order(&model, &out, 1)).unwrap();
+    assert!(other["advice"].to_string().contains(&digest(&first)), "{other}");
+}
+
+#[test]
 fn a_full_disk_is_one_line_and_leaves_nothing() {
     let room = tempfile::tempdir().unwrap();
     tiny::write(&room.path().join("model"), &tiny::llama_config(), &tiny::file(&tiny::llama()));
