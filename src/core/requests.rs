@@ -61,8 +61,10 @@ struct Live {
     moved: Tick,
     /// Since when its attempts have failed without one that was opened.
     stuck_since: Option<Tick>,
-    /// How long it was estimated to wait for its first place, as long as it does.
-    estimate: Option<Duration>,
+    /// How long after when it was estimated to have its first token, if it had to wait to start, and has not.
+    estimate: Option<(Duration, Tick)>,
+    /// From its opening to the first token of that attempt: the rows that had to run until then, its own included.
+    rows_ahead: Option<usize>,
 }
 
 impl Live {
@@ -180,8 +182,11 @@ impl DoorMachine {
             start_by: self.must_start_by(now),
             moved: now,
             stuck_since: None,
-            estimate,
+            estimate: None,
+            rows_ahead: None,
         };
+        let own = self.pace.first(live.known.len());
+        let live = Live { estimate: estimate.map(|estimate| (estimate.saturating_add(own), now)), ..live };
         self.live.insert(sequence, live);
         self.waiting.push_back(sequence);
         Ok(sequence)

@@ -102,7 +102,14 @@ impl DoorMachine {
                 live.replays = 0;
                 live.blamed = 0;
                 live.trouble = None;
-                self.pace.token(now.since(std::mem::replace(&mut live.moved, now)), crowd);
+                let after = now.since(std::mem::replace(&mut live.moved, now));
+                self.pace.token(after, crowd);
+                if let Some(rows) = live.rows_ahead.take() {
+                    self.pace.first_token(after, rows);
+                    if let Some((estimate, since)) = live.estimate.take() {
+                        self.pace.waited(estimate, now.since(since));
+                    }
+                }
                 match emission {
                     Emission::Vector(values) => {
                         out.push(DoorAction::Vector { sequence, values });
@@ -155,6 +162,7 @@ impl DoorMachine {
         self.counts.refusals += 1;
         // Its path answers.
         live.stuck_since = None;
+        live.rows_ahead = None;
         self.hold_until = Some(now + TRY_AGAIN + self.jitter(TRY_AGAIN));
         let Some(live) = self.live.get_mut(&sequence) else { return };
         if live.generated() > 0 || live.replays > 0 {
@@ -189,6 +197,8 @@ impl DoorMachine {
         live.blamed += u32::from(own);
         live.trouble = Some(fault);
         live.stuck_since.get_or_insert(now);
+        live.estimate = None;
+        live.rows_ahead = None;
         let until = now + wait + self.jitter(wait);
         if let Some(live) = self.live.get_mut(&sequence) {
             live.phase = Phase::Backoff(until);

@@ -61,8 +61,9 @@ impl DoorMachine {
 
     fn open(&mut self, now: Tick, sequence: SequenceId, out: &mut Vec<DoorAction>) {
         let Some(path) = self.choose_path(now) else { return };
-        self.learn_from_wait(now, sequence);
+        let rows = self.live.get(&sequence).map(|live| self.rows_until_first(live));
         let Some(live) = self.live.get_mut(&sequence) else { return };
+        live.rows_ahead = rows;
         live.attempt += 1;
         live.phase = Phase::Opening;
         live.moved = now;

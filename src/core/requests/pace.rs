@@ -7,10 +7,8 @@ use std::time::Duration;
 
 /// What one more answer counts, against all before it.
 const NEWER: f64 = 0.1;
-/// A mean goes over about so many tokens of each sequence.
-const TOKENS: f64 = 32.0;
-/// Means are kept apart for 1, 2, 4 … sequences at once.
-const CROWDS: usize = 32;
+/// A mean goes over about so many measurements; of tokens, over so many of each sequence.
+const MEASUREMENTS: f64 = 32.0;
 /// By what an estimate that was too short stretches those after it, and by what one that was long enough takes that back. They
 /// balance where ten stay below for each that does not: a client that starts too late has lost more than one that is told so at
 /// once.
@@ -21,35 +19,67 @@ const STRETCH_MOST: f64 = 32.0;
 /// What an answer takes of the stretch: who nobody waits behind any more would be the measure for ever.
 const FADE: f64 = 0.002;
 
-/// The mean of a step, and of how many tokens.
+/// Means of a time, in seconds, by a count: entry k for counts of 2^k to 2^(k+1) - 1.
+#[derive(Clone, Debug, Default)]
+struct Means([Mean; 32]);
+
 #[derive(Clone, Copy, Debug, Default)]
-struct Step {
+struct Mean {
     seconds: f64,
-    tokens: f64,
+    measurements: f64,
+}
+
+impl Means {
+    /// One more measurement, in a mean over at most `most`.
+    fn add(&mut self, count: usize, time: Duration, most: f64) {
+        let mean = &mut self.0[Self::entry(count)];
+        mean.measurements = (mean.measurements + 1.0).min(most);
+        mean.seconds += (time.as_secs_f64() - mean.seconds) / mean.measurements;
+    }
+
+    /// The mean at `count`. Where only smaller counts were measured it grows in proportion, as on a device that has nothing to
+    /// spare; where only larger ones were, it is theirs. `None` as long as nothing was.
+    fn at(&self, count: usize) -> Option<f64> {
+        let here = Self::entry(count);
+        let measured = |at: &usize| self.0[*at].measurements > 0.0;
+        match (0..=here).rev().find(measured) {
+            Some(at) => Some(self.0[at].seconds * 2_f64.powi((here - at) as i32)),
+            None => (here..self.0.len()).find(measured).map(|at| self.0[at].seconds),
+        }
+    }
+
+    fn entry(count: usize) -> usize {
+        (count.max(1).ilog2() as usize).min(31)
+    }
 }
 
 /// See the module.
 #[derive(Clone, Debug)]
 pub(super) struct Pace {
-    /// From one token of a sequence to its next, its first one's included: entry k while 2^k to 2^(k+1) - 1 sequences had a place.
-    steps: [Step; CROWDS],
+    /// From one token of a sequence to its next, its first one's included, by how many sequences had a place.
+    steps: Means,
+    /// From a sequence's opening to its first token, by the rows that had to run until then: its own, and those that were ahead.
+    firsts: Means,
     /// Part of its `max_tokens` that an answer uses.
     used: f64,
-    /// How many times longer than estimated a place is waited for. Above 1 since a place is estimated by the pace of those who
+    /// How many times longer than estimated a start is waited for. Above 1 where places are estimated by the pace of those who
     /// hold them, and what is started meanwhile slows them down.
     stretch: f64,
 }
 
 impl Pace {
     pub(super) fn unknown() -> Self {
-        Self { steps: [Step::default(); CROWDS], used: 1.0, stretch: 1.0 }
+        Self { steps: Means::default(), firsts: Means::default(), used: 1.0, stretch: 1.0 }
     }
 
     /// A token came `after` the one before it, while `crowd` sequences had a place.
     pub(super) fn token(&mut self, after: Duration, crowd: usize) {
-        let step = &mut self.steps[entry(crowd)];
-        step.tokens = (step.tokens + 1.0).min(TOKENS * crowd.max(1) as f64);
-        step.seconds += (after.as_secs_f64() - step.seconds) / step.tokens;
+        self.steps.add(crowd, after, MEASUREMENTS * crowd.max(1) as f64);
+    }
+
+    /// A first token came `after` its sequence was opened, with so many rows to run until then.
+    pub(super) fn first_token(&mut self, after: Duration, rows: usize) {
+        self.firsts.add(rows, after, MEASUREMENTS);
     }
 
     /// An answer ended by itself.
@@ -59,7 +89,7 @@ impl Pace {
         self.stretch -= FADE * (self.stretch - 1.0);
     }
 
-    /// A place that was estimated to be free after `estimate` has been waited for so long.
+    /// What was estimated to take so long has taken so long.
     pub(super) fn waited(&mut self, estimate: Duration, waited: Duration) {
         let times = waited.as_secs_f64() / estimate.as_secs_f64().max(1e-3);
         let step = if times > self.stretch { SHORT } else { LONG };
@@ -68,7 +98,12 @@ impl Pace {
 
     /// How long to expect to wait where `estimate` is estimated.
     pub(super) fn stretched(&self, estimate: Duration) -> Duration {
-        Duration::try_from_secs_f64(estimate.as_secs_f64() * self.stretch).unwrap_or(Duration::MAX)
+        seconds(estimate.as_secs_f64() * self.stretch)
+    }
+
+    /// How long so many rows take until the last of them gives its first token; nothing as long as nothing has been measured.
+    pub(super) fn first(&self, rows: usize) -> Duration {
+        seconds(if rows == 0 { 0.0 } else { self.firsts.at(rows).unwrap_or(0.0) })
     }
 
     /// What `live` still needs among `crowd` sequences, or all that it will need if it has not begun; `None` as long as nothing
@@ -81,22 +116,11 @@ impl Pace {
             }
             Work::Embed => 1.0,
         };
-        let left = Duration::try_from_secs_f64(tokens * self.step_s(crowd)?).unwrap_or(Duration::MAX);
+        let left = seconds(tokens * self.steps.at(crowd)?);
         Some(if live.phase == Phase::Waiting { left } else { left.saturating_sub(now.since(live.moved)) })
-    }
-
-    /// Seconds of a step among `crowd` sequences. Where only smaller crowds were measured it grows in proportion, as on a device
-    /// that has nothing to spare; where only larger ones were, it is theirs.
-    fn step_s(&self, crowd: usize) -> Option<f64> {
-        let here = entry(crowd);
-        let measured = |at: &usize| self.steps[*at].tokens > 0.0;
-        match (0..=here).rev().find(measured) {
-            Some(at) => Some(self.steps[at].seconds * 2_f64.powi((here - at) as i32)),
-            None => (here..CROWDS).find(measured).map(|at| self.steps[at].seconds),
-        }
     }
 }
 
-fn entry(crowd: usize) -> usize {
-    (crowd.max(1).ilog2() as usize).min(CROWDS - 1)
+fn seconds(seconds: f64) -> Duration {
+    Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
 }

@@ -1,12 +1,15 @@
 //! How long a request waits at the door, and for what. What cannot start in time is refused at once, so that overload costs those
 //! who come last an answer of some milliseconds, and nobody a place.
 
-use super::{DoorMachine, Phase};
+use super::{DoorMachine, Live, Phase};
 use crate::base::{Fault, FaultClass, SequenceId, Tick};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::Duration;
 
+/// Requests before their first token from which on what they have to run counts: so few at once are no overload, however long
+/// their prompts are.
+const FEW: usize = 8;
 /// A request that was let in by the estimate has this many times `queue_timeout` to start: the estimate may be wrong, and to
 /// refuse so late is worse than to be late.
 const PATIENCE: u32 = 2;
@@ -47,8 +50,23 @@ impl DoorMachine {
         }
     }
 
-    /// When one more request could start, by how fast those before it get on; `None` if at once, or if nothing has been measured.
+    /// When one more request could start, by how fast those before it get on: when it has a place, and what is ahead of it in the
+    /// pipeline has run. `None` if at once, or if nothing has been measured.
     fn starts_in(&self, now: Tick) -> Option<Duration> {
+        let place = self.place_in(now);
+        let waiting = self.waiting.iter().filter_map(|sequence| self.live.get(sequence));
+        let begun = self.live.values().filter(|live| live.rows_ahead.is_some());
+        if begun.clone().count() + self.waiting.len() < FEW {
+            return place;
+        }
+        let rows = |of: &Live| of.known.len();
+        let (waiting, begun): (usize, usize) = (waiting.map(rows).sum(), begun.map(rows).sum());
+        let after_place = place.unwrap_or_default().saturating_add(self.pace.first(waiting));
+        Some(after_place.max(self.pace.first(begun + waiting))).filter(|starts| !starts.is_zero())
+    }
+
+    /// When one more request could have a place; `None` if at once, or if nothing has been measured.
+    fn place_in(&self, now: Tick) -> Option<Duration> {
         // When each place is free. After a refusal for want of KV blocks a place that nobody holds is none.
         let mut places = BinaryHeap::new();
         let crowd = self.crowd();
@@ -71,12 +89,18 @@ impl DoorMachine {
         self.live.len() - self.waiting.len()
     }
 
-    /// A request no longer waits for its first place: it has it, or is refused.
+    /// A sequence is opened now: the rows that have to run until its first token, its own included.
+    pub(super) fn rows_until_first(&self, live: &Live) -> usize {
+        let begun = self.live.values().filter(|other| other.rows_ahead.is_some());
+        begun.map(|other| other.known.len()).sum::<usize>() + live.known.len()
+    }
+
+    /// A request that had to wait is refused after all: what the estimate was worth.
     pub(super) fn learn_from_wait(&mut self, now: Tick, sequence: SequenceId) {
         if let Some(live) = self.live.get_mut(&sequence)
-            && let Some(estimate) = live.estimate.take()
+            && let Some((estimate, since)) = live.estimate.take()
         {
-            self.pace.waited(estimate, now.since(live.moved));
+            self.pace.waited(estimate, now.since(since));
         }
     }
 

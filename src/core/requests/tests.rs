@@ -171,11 +171,11 @@ fn who_waited_longer_than_estimated_makes_the_next_estimates_longer() {
     let mut counter = Counter::new();
     let first = counter.submit(at(0), 100).unwrap();
     let now = counter.runs(at(0), first, 92);
-    // 800 ms by the pace so far. It gets nowhere, and the next one starts after nine tenths more than that.
-    counter.submit(now, 1).unwrap();
-    counter.on(now + Duration::from_millis(1520), DoorEvent::Cancel(first));
-    let second = counter.opened.last().map(|opening| opening.sequence).unwrap();
-    counter.on(now + Duration::from_millis(1520), DoorEvent::Cancel(second));
+    // 800 ms by the pace so far, and 100 to the first token. It gets nowhere, and the next one starts after nine tenths more.
+    let second = counter.submit(now, 2).unwrap();
+    let later = now + Duration::from_millis(1520);
+    counter.on(later, DoorEvent::Cancel(first));
+    counter.runs(later, second, 1);
     assert_eq!(counter.door.pace.stretched(Duration::from_millis(900)).as_millis(), 990);
 }
 
@@ -190,6 +190,27 @@ fn a_pace_that_was_never_measured_is_not_taken_for_that_of_a_smaller_crowd() {
     assert_eq!([1, 2, 3, 4, 64].map(|crowd| left(&pace, crowd)), [100, 100, 100, 200, 3200]);
     (0..100).for_each(|_| pace.token(Duration::from_millis(12), 64));
     assert_eq!([1, 2, 32, 64].map(|crowd| left(&pace, crowd)), [100, 100, 1600, 120]);
+}
+
+#[test]
+fn many_prompts_that_have_yet_to_run_are_waited_for_as_places_are_but_few_are_not() {
+    let mut counter = Counter::with_places(64);
+    // A prompt of one row has its first token after 300 ms.
+    let first = counter.submit(at(0), 1).unwrap();
+    counter.report(at(0), Report::Opened { sequence: first, attempt: 1 });
+    let emission = Emission::Token { id: 1, observed: None };
+    counter.report(at(300), Report::Emitted { sequence: first, attempt: 1, position: 1, emission });
+    // Seven more have a place each, and the eighth, though seven take over two seconds.
+    for _ in 0..8 {
+        counter.submit(at(1000), 1).unwrap();
+    }
+    let fault = counter.submit(at(1000), 1).unwrap_err();
+    assert_eq!(
+        (fault.class, fault.retry_after.map(|wait| wait.as_secs())),
+        (FaultClass::Overloaded, Some(1)),
+        "{fault}"
+    );
+    assert!(fault.message.contains("2.4 s"), "{fault}");
 }
 
 #[test]
