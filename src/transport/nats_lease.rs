@@ -169,6 +169,7 @@ impl Lease {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut renewed = Instant::now();
         let mut phase = status.borrow().phase;
+        let tell = |in_time: bool| held.send_if_modified(|held| std::mem::replace(held, in_time) != in_time);
         loop {
             tokio::select! {
                 _ = tick.tick() => {}
@@ -181,16 +182,13 @@ impl Lease {
             }
             let record = status.borrow().clone();
             phase = record.phase;
-            if renewed.elapsed() >= LEASE {
-                // This process slept: it may be renewed at once, and all the same others have seen it run out.
-                held.send_replace(false);
-            }
+            // Before the renewal, too: where this process slept it may succeed at once, and others have seen the lease run out.
+            tell(renewed.elapsed() < LEASE);
             match self.renew(&record).await {
                 Ok(()) => renewed = Instant::now(),
                 Err(error) => tracing::warn!(%error, "the lease is not renewed"),
             }
-            let in_time = renewed.elapsed() < LEASE;
-            held.send_if_modified(|held| std::mem::replace(held, in_time) != in_time);
+            tell(renewed.elapsed() < LEASE);
         }
     }
 
