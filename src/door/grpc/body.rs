@@ -88,8 +88,9 @@ async fn arrived(
     body: Body,
     (came, generates): (Instant, bool),
 ) -> Result<Arrived, Fault> {
-    let deadline = deadline::of(headers)?.map(|time| came + time);
-    let most = shared.state.limits.max_body_bytes;
+    let limits = &shared.state.limits;
+    let deadline = came + deadline::of(headers)?.unwrap_or(limits.max_deadline).min(limits.max_deadline);
+    let most = limits.max_body_bytes;
     let arrived = body::read(shared, headers, body, deadline, |bytes| not_too_large(bytes, most)).await;
     let arrived = arrived.map_err(|refusal| refusal.fault)?;
     if generates {

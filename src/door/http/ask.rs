@@ -62,11 +62,11 @@ async fn admit(shared: &Shared, request: axum::extract::Request) -> Result<Asked
         Ok(looked_at) => looked_at,
         Err(refusal) => return Err(body::unwanted(refusal, &head.headers, body, limits).await),
     };
-    let deadline = patience.map(|patience| begun + patience);
-    let Arrived { bytes, share } = body::read(shared, &head.headers, body, deadline, |_| Ok(())).await?;
+    // Nobody is served for longer than that, whatever a client waits for.
+    let until = begun + patience.unwrap_or(limits.max_deadline).min(limits.max_deadline);
+    let Arrived { bytes, share } = body::read(shared, &head.headers, body, until, |_| Ok(())).await?;
     kinds::check_letters(&head.headers, &bytes)?;
     // Only now it takes a place, whose time is bounded: a body that is slow to arrive holds none.
-    let until = begun + patience.unwrap_or(limits.max_deadline).min(limits.max_deadline);
     let visit = Visit::current();
     visit.stays(until, shared.place()?)?;
     let model = if intake.embeds() { Model::Embeds } else { Model::Generates };

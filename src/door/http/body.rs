@@ -23,26 +23,21 @@ pub(in crate::door) struct Arrived {
     pub share: Share,
 }
 
-/// The whole of `body`, however it arrives: OpenFaaS' gateway sends chunks without a length. Its head has just come; its client
-/// waits until `deadline`, if it says so. `legal` looks at what there is each time that there is more.
+/// The whole of `body`, however it arrives: OpenFaaS' gateway sends chunks without a length. Its head has just come; nothing of the
+/// request counts after `deadline`. `legal` looks at what there is each time that there is more.
 ///
 /// # Errors
-/// 413 as soon as it is or says that it will be too long, 504 at the client's deadline, 408 if it takes too long otherwise, 400 if
+/// 413 as soon as it is or says that it will be too long, 504 at the deadline, 408 if it takes too long otherwise, 400 if
 /// it breaks off, 429 if bodies take too much memory together.
 pub(in crate::door) async fn read(
     shared: &Shared,
     headers: &HeaderMap,
     body: Body,
-    deadline: Option<Instant>,
+    deadline: Instant,
     legal: impl FnMut(&[u8]) -> Result<(), Fault>,
 ) -> Result<Arrived, Refusal> {
     let limits = &shared.state.limits;
-    let longest = limits.body_timeout;
-    let until = Instant::now() + longest;
-    // Nobody is served for longer than that, whatever a client waits for.
-    let served_until = Instant::now() + limits.max_deadline;
-    let deadline = Some(deadline.map_or(served_until, |deadline| deadline.min(served_until)));
-    let deadline = deadline.filter(|deadline| *deadline <= until);
+    let until = Instant::now() + limits.body_timeout;
     let declared = declared(headers);
     // Far too long: it would never be read to its end, so nothing is waited for.
     if declared.is_some_and(|bytes| bytes > limits.max_body_bytes as u64 * 2) {
@@ -59,7 +54,7 @@ pub(in crate::door) async fn read(
     let read = tokio::select! {
         // What has arrived counts before what is only announced.
         biased;
-        read = timeout_at(deadline.unwrap_or(until), reading) => read,
+        read = timeout_at(deadline.min(until), reading) => read,
         () = visit.too_large() => return Err(Refusal::from(too_large(limits)).closing()),
     };
     match read {
@@ -67,13 +62,12 @@ pub(in crate::door) async fn read(
         Ok(Err(fault)) => Err(after_the_rest(fault.into(), headers, chunks, limits).await),
         Err(_) => {
             shared.state.metrics.door.connections.shed(Shed::SlowBody);
-            Err(match deadline {
-                Some(_) => {
-                    let words = "the deadline passed before the body had arrived";
-                    Refusal::from(Fault::new(FaultClass::DeadlineExceeded, words)).closing()
-                }
-                None => Refusal::slow(format!("the body took longer than {} s to arrive", longest.as_secs_f64())),
-            })
+            if deadline <= until {
+                let words = "the deadline passed before the body had arrived";
+                return Err(Refusal::from(Fault::new(FaultClass::DeadlineExceeded, words)).closing());
+            }
+            let seconds = limits.body_timeout.as_secs_f64();
+            Err(Refusal::slow(format!("the body took longer than {seconds} s to arrive")))
         }
     }
 }

@@ -60,8 +60,8 @@ pub(super) fn encode(tokenizer: &Tokenizer, text: &str, special: bool) -> Result
     encoding.map(|encoding| encoding.get_ids().to_vec()).map_err(|error| Failure::Unknown(words(error)))
 }
 
-/// Where in `text`, which has no tokens, the first word begins that has none, in bytes: its end, if each has one. `None` if looking for it would
-/// take long.
+/// Where in `text`, which has no tokens, the first word begins that has none, in bytes: its end, if each has one. `None` if looking
+/// for it would take long.
 pub(super) fn unknown_at(tokenizer: &Tokenizer, text: &str) -> Option<usize> {
     if text.len() > SHORT_BYTES {
         return None;
