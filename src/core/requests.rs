@@ -165,7 +165,8 @@ impl DoorMachine {
         if self.draining {
             return Err(shutting_down());
         }
-        let estimate = self.may_wait(now, request.deadline)?;
+        let own = self.pace.first(request.prompt.len());
+        let estimate = self.may_wait(now, request.deadline)?.map(|wait| (wait.saturating_add(own), now));
         self.minted += 1;
         let sequence = SequenceId { boot: self.setup.boot, counter: self.minted };
         let live = Live {
@@ -182,11 +183,9 @@ impl DoorMachine {
             start_by: self.must_start_by(now),
             moved: now,
             stuck_since: None,
-            estimate: None,
+            estimate,
             rows_ahead: None,
         };
-        let own = self.pace.first(live.known.len());
-        let live = Live { estimate: estimate.map(|estimate| (estimate.saturating_add(own), now)), ..live };
         self.live.insert(sequence, live);
         self.waiting.push_back(sequence);
         Ok(sequence)
@@ -237,6 +236,11 @@ impl DoorMachine {
         let clockwork = [self.link.next_deadline(), self.groups.next_deadline(), self.next_opening()];
         let others = clockwork.into_iter().chain([self.next_overdue(), self.next_look()]);
         requests.chain(closes).chain(others.flatten()).min()
+    }
+
+    /// The attempts under way of the requests that are `like` that.
+    fn attempts(&self, like: impl Fn(&Live) -> bool) -> Vec<(SequenceId, Attempt)> {
+        self.live.iter().filter(|(_, live)| like(live)).map(|(sequence, live)| (*sequence, live.attempt)).collect()
     }
 
     /// Whether no request is left and every Close has arrived, or cannot: then the end of this replica's lease closes.

@@ -106,9 +106,7 @@ impl DoorMachine {
                 self.pace.token(after, crowd);
                 if let Some(rows) = live.rows_ahead.take() {
                     self.pace.first_token(after, rows);
-                    if let Some((estimate, since)) = live.estimate.take() {
-                        self.pace.waited(estimate, now.since(since));
-                    }
+                    self.pace.waited(now, live);
                 }
                 match emission {
                     Emission::Vector(values) => {

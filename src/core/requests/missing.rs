@@ -1,7 +1,7 @@
 //! What keeps a door from opening anything, and how long requests wait for it: the broker, or a stage without a replica.
 
 use super::{DoorAction, DoorMachine, Live, Phase};
-use crate::base::{Attempt, Fault, FaultClass, SequenceId, StageIndex, Tick};
+use crate::base::{Fault, FaultClass, SequenceId, StageIndex, Tick};
 use crate::core::machine::Planted;
 use std::time::Duration;
 
@@ -68,10 +68,7 @@ impl DoorMachine {
         // Also if it was never told that it is not: it is told of changes alone, and may have slept through one.
         self.cut_since = None;
         if self.setup.planted != Planted::TrustAfterCut {
-            let on_path = self.live.iter().filter(|(_, live)| live.is_on_path() && live.leaves());
-            let cut_off: Vec<(SequenceId, Attempt)> =
-                on_path.map(|(sequence, live)| (*sequence, live.attempt)).collect();
-            for attempt in cut_off {
+            for attempt in self.attempts(|live| live.is_on_path() && live.leaves()) {
                 self.fail_attempt(now, attempt, self.fault_of(Missing::Broker), false, out);
             }
         }
@@ -98,10 +95,7 @@ impl DoorMachine {
 
     /// Gives up Opens that nobody has answered.
     pub(super) fn look_for_lost_opens(&mut self, now: Tick, out: &mut Vec<DoorAction>) {
-        let late = |live: &Live| self.answer_due(live).is_some_and(|due| due <= now);
-        let lost: Vec<(SequenceId, Attempt)> =
-            self.live.iter().filter(|(_, live)| late(live)).map(|(sequence, live)| (*sequence, live.attempt)).collect();
-        for attempt in lost {
+        for attempt in self.attempts(|live| self.answer_due(live).is_some_and(|due| due <= now)) {
             // Which of them has it, nobody knows; whoever has not is cleared by the next Open that comes through.
             for stage in 1..self.replicas.len() as StageIndex {
                 self.suspect(now, attempt, stage);
@@ -129,7 +123,9 @@ impl DoorMachine {
             .map(|(sequence, live)| (*sequence, self.overdue_fault(live)))
             .collect();
         for (sequence, fault) in overdue {
-            self.learn_from_wait(now, sequence);
+            if let Some(live) = self.live.get_mut(&sequence) {
+                self.pace.waited(now, live);
+            }
             self.end(now, sequence, Err(fault), out);
         }
     }

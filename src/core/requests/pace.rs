@@ -19,9 +19,12 @@ const STRETCH_MOST: f64 = 32.0;
 /// What an answer takes of the stretch: who nobody waits behind any more would be the measure for ever.
 const FADE: f64 = 0.002;
 
+/// Counts are those of rows and sequences, far below 2^32.
+const ENTRIES: usize = 32;
+
 /// Means of a time, in seconds, by a count: entry k for counts of 2^k to 2^(k+1) - 1.
 #[derive(Clone, Debug, Default)]
-struct Means([Mean; 32]);
+struct Means([Mean; ENTRIES]);
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Mean {
@@ -44,12 +47,12 @@ impl Means {
         let measured = |at: &usize| self.0[*at].measurements > 0.0;
         match (0..=here).rev().find(measured) {
             Some(at) => Some(self.0[at].seconds * 2_f64.powi((here - at) as i32)),
-            None => (here..self.0.len()).find(measured).map(|at| self.0[at].seconds),
+            None => (here..ENTRIES).find(measured).map(|at| self.0[at].seconds),
         }
     }
 
     fn entry(count: usize) -> usize {
-        (count.max(1).ilog2() as usize).min(31)
+        (count.max(1).ilog2() as usize).min(ENTRIES - 1)
     }
 }
 
@@ -89,9 +92,10 @@ impl Pace {
         self.stretch -= FADE * (self.stretch - 1.0);
     }
 
-    /// What was estimated to take so long has taken so long.
-    pub(super) fn waited(&mut self, estimate: Duration, waited: Duration) {
-        let times = waited.as_secs_f64() / estimate.as_secs_f64().max(1e-3);
+    /// What was estimated for `live` is over: it has its first token, or is refused after all.
+    pub(super) fn waited(&mut self, now: Tick, live: &mut Live) {
+        let Some((estimate, since)) = live.estimate.take() else { return };
+        let times = now.since(since).as_secs_f64() / estimate.as_secs_f64().max(1e-3);
         let step = if times > self.stretch { SHORT } else { LONG };
         self.stretch = (self.stretch * step).clamp(1.0, STRETCH_MOST);
     }

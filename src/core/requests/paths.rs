@@ -122,13 +122,7 @@ impl DoorMachine {
         let Some(stage) = stages.into_iter().find(|stage| self.lives(*stage, replica)) else { return };
         self.unreachable.insert(replica.clone(), now + PASSED_BY);
         let on_it = |live: &Live| live.is_on_path() && live.path.get(usize::from(stage)) == Some(replica);
-        let broken: Vec<(SequenceId, Attempt)> = self
-            .live
-            .iter()
-            .filter(|(_, live)| on_it(live))
-            .map(|(sequence, live)| (*sequence, live.attempt))
-            .collect();
-        for attempt in broken {
+        for attempt in self.attempts(on_it) {
             if self.setup.planted == Planted::IgnoreDeath {
                 break;
             }

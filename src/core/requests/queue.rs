@@ -2,7 +2,7 @@
 //! who come last an answer of some milliseconds, and nobody a place.
 
 use super::{DoorMachine, Live, Phase};
-use crate::base::{Fault, FaultClass, SequenceId, Tick};
+use crate::base::{Fault, FaultClass, Tick};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::Duration;
@@ -55,7 +55,7 @@ impl DoorMachine {
     fn starts_in(&self, now: Tick) -> Option<Duration> {
         let place = self.place_in(now);
         let waiting = self.waiting.iter().filter_map(|sequence| self.live.get(sequence));
-        let begun = self.live.values().filter(|live| live.rows_ahead.is_some());
+        let begun = self.begun();
         if begun.clone().count() + self.waiting.len() < FEW {
             return place;
         }
@@ -91,17 +91,12 @@ impl DoorMachine {
 
     /// A sequence is opened now: the rows that have to run until its first token, its own included.
     pub(super) fn rows_until_first(&self, live: &Live) -> usize {
-        let begun = self.live.values().filter(|other| other.rows_ahead.is_some());
-        begun.map(|other| other.known.len()).sum::<usize>() + live.known.len()
+        self.begun().map(|other| other.known.len()).sum::<usize>() + live.known.len()
     }
 
-    /// A request that had to wait is refused after all: what the estimate was worth.
-    pub(super) fn learn_from_wait(&mut self, now: Tick, sequence: SequenceId) {
-        if let Some(live) = self.live.get_mut(&sequence)
-            && let Some((estimate, since)) = live.estimate.take()
-        {
-            self.pace.waited(estimate, now.since(since));
-        }
+    /// Those that have been opened and have no token of that attempt yet.
+    fn begun(&self) -> impl Iterator<Item = &Live> + Clone {
+        self.live.values().filter(|live| live.rows_ahead.is_some())
     }
 
     /// When a request that arrives now must have started.
