@@ -2,7 +2,7 @@
 //! told to finish and replaced, the broker dies, and links are cut, held and slow. Clients that know both doors ask all the
 //! while; every answer must be the one that an undisturbed pipeline gave, and in the end nothing may be left.
 //!
-//! `STAGELINE_CHAOS_SEED` is the plan, 1 if not said, and `STAGELINE_CHAOS_SECONDS` how long faults happen, 25 if not said: by
+//! `STAGELINE_CHAOS_SEED` is the plan, 1 if not said, and `STAGELINE_CHAOS_SECONDS` how long faults happen, 60 if not said: by
 //! hand 600, as in `STAGELINE_CHAOS_SECONDS=600 STAGELINE_CHAOS_SEED=7 scripts/test --test chaos -- --nocapture`. The plan is
 //! made before anything happens and printed if anything is wrong, with the end of each process's log.
 
@@ -87,7 +87,7 @@ async fn known(site: &Site, seed: u64) -> Known {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn answers_are_right_whatever_happens() {
     let seed = number("STAGELINE_CHAOS_SEED", 1);
-    let plan = Plan::of(seed, Duration::from_secs(number("STAGELINE_CHAOS_SECONDS", 25)));
+    let plan = Plan::of(seed, Duration::from_secs(number("STAGELINE_CHAOS_SECONDS", 60)));
     println!("{plan}");
     let broker = NatsServer::start().await;
     let site = Arc::new(Site::new(&broker, plan.hops.clone()));
