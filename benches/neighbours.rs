@@ -14,7 +14,7 @@ use http_body_util::StreamBody;
 use stageline::door::grpc::pb::{self, generate_request::Input, inference_client::InferenceClient};
 use stageline::door::http::{HttpLimits, HttpState, router, serve};
 use stageline::door::{Intake, Readiness};
-use stageline::server::Metrics;
+use stageline::metrics::Metrics;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -7,6 +7,7 @@ pub mod core;
 pub mod door;
 pub mod engine;
 pub mod load;
+pub mod metrics;
 pub mod model;
 pub mod ops;
 pub mod plan;

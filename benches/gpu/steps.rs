@@ -8,9 +8,10 @@ use crate::report::{Part, Report};
 use stageline::base::{Fault, HostTensor, ReplicaId, SequenceId};
 use stageline::core::{BatchId, Member, Microbatch, Opening, Output, Sampling, Ticket, Work};
 use stageline::engine::cuda::{StepTraffic, step_traffic};
-use stageline::engine::{DeviceChoice, Executor, Numbers, Runner, Setup, load};
+use stageline::engine::{DeviceChoice, Executor, Numbers, Runner, Setup};
 use stageline::model::KvShape;
 use stageline::ops::Threads;
+use stageline::server::load_executor;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -162,7 +163,7 @@ struct Stage(Box<dyn Executor>);
 impl Stage {
     fn load(plan: &Plan, model: &Model, blocks: usize) -> Result<Self, Fault> {
         let layers = 0..model.llama.layers;
-        let mut executor = load(&Noise::of(model), &model.spec, layers, setup(plan, blocks)?, &mut |_| {})?;
+        let mut executor = load_executor(&Noise::of(model), &model.spec, layers, setup(plan, blocks)?, &mut |_| {})?;
         executor.warm_up()?;
         Ok(Self(executor))
     }

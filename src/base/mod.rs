@@ -1,6 +1,7 @@
 //! Floor 0: ids, time as a value, tensors, faults, limits, random numbers. Uses nothing of the other floors.
 
 pub mod fault;
+pub mod hex;
 pub mod ids;
 pub mod limits;
 pub mod prng;
@@ -8,6 +9,7 @@ pub mod tensor;
 pub mod tick;
 
 pub use fault::{Fault, FaultClass, with_causes};
+pub use hex::hex;
 pub use ids::{Attempt, Position, ReplicaId, SequenceId, StageIndex, TokenId};
 pub use tensor::{HostDType, HostTensor};
 pub use tick::Tick;

@@ -32,7 +32,7 @@ impl StagePage {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::server::Metrics;
+    use crate::metrics::Metrics;
     use std::time::Duration;
 
     #[test]

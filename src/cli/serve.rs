@@ -1,6 +1,7 @@
 //! `serve`: one stage of a pipeline, as a function's pod runs it.
 
 use crate::base::StageIndex;
+use crate::base::hex;
 use crate::cli::lobby::Lobby;
 use crate::cli::pipeline::Site;
 use crate::cli::ports::Ports;
@@ -11,7 +12,6 @@ use crate::door::http::HttpState;
 use crate::door::nats::NatsDoor;
 use crate::door::stages::Overview;
 use crate::server::{Pipeline, Serving};
-use crate::shard::write::hex;
 use anyhow::{Context, bail};
 use std::process::ExitCode;
 use std::sync::Arc;

@@ -2,7 +2,7 @@
 
 use crate::base::limits::MAX_CALL_ID_BYTES;
 use crate::base::{FaultClass, prng};
-use crate::server::metrics::Metrics;
+use crate::metrics::Metrics;
 use axum::http::HeaderMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;

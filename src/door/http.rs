@@ -10,7 +10,7 @@ use crate::door::grpc;
 use crate::door::stages::Stages;
 use crate::door::workroom::Workroom;
 use crate::door::{Intake, Readiness};
-use crate::server::metrics::Metrics;
+use crate::metrics::Metrics;
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};

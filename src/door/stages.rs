@@ -2,9 +2,20 @@
 
 use crate::base::{Fault, StageIndex};
 use crate::core::{DirectOutput, DirectRun};
-use crate::server::StageFacts;
+use crate::model::LayerRange;
 use crate::wire::Status;
 use futures::future::BoxFuture;
+
+/// One stage as it is cut.
+#[derive(Clone, Debug)]
+pub struct StageFacts {
+    /// Its layers.
+    pub layers: LayerRange,
+    /// Parameters that it holds.
+    pub parameters: u64,
+    /// Its share of the model's time for a decode row.
+    pub cost: f64,
+}
 
 /// A pipeline as one of its processes sees it.
 #[derive(Clone, Debug, Default)]

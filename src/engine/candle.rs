@@ -5,62 +5,12 @@ use crate::core::{Emission, Member, Microbatch, Output};
 use crate::engine::kv_room::Wish;
 use crate::engine::memory_left::MemoryLeft;
 use crate::engine::part::{StagePart, packed, token, vector};
-use crate::engine::{Executor, Ready, Runner};
+use crate::engine::setup::{DeviceChoice, Setup};
+use crate::engine::{Executor, Ready};
 use crate::model::{KvShape, LayerRange, Made, ModelSpec, StageModel, TensorSource};
 use crate::ops::{Isa, Ops, Threads};
 use candle_core::{Device, Storage, Tensor};
 use std::path::Path;
-
-/// Which device a stage runs on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DeviceChoice {
-    /// The CPU, in the given instructions.
-    Cpu(Isa),
-    /// A CUDA device, by its number.
-    Cuda(usize),
-}
-
-/// How a stage is set up on its device.
-#[derive(Clone, Debug)]
-pub struct Setup {
-    /// The device.
-    pub device: DeviceChoice,
-    /// What runs there.
-    pub runner: Runner,
-    /// The process's threads; all its stages share them.
-    pub threads: Threads,
-    /// The KV cache; unused by encoders. It is made smaller where the device has not the memory and `least_blocks` are fewer.
-    pub kv: KvShape,
-    /// Blocks of it without which there is no serving.
-    pub least_blocks: usize,
-    /// Executors of the same device that are warmed up after this one, and need memory then.
-    pub to_come: usize,
-    /// Part of the device's memory that all executors of this process may take, where one takes what is free. On the CPU, of
-    /// what is left to the process, and of this executor alone.
-    pub share: f32,
-    /// Longest sequence.
-    pub longest: usize,
-    /// Most rows of a batch.
-    pub max_rows: usize,
-    /// Most sequences of a batch.
-    pub max_seqs: usize,
-}
-
-impl Setup {
-    /// Whether the KV cache is to be as large as there is room for on the CPU.
-    fn is_fitted(&self) -> bool {
-        matches!(self.device, DeviceChoice::Cpu(_)) && self.least_blocks < self.kv.blocks
-    }
-
-    /// Does `work` with the process's threads at hand, where the device is the CPU. On a CUDA device this thread does it
-    /// alone: candle gives every thread a stream of its own, and nothing orders what two of them do.
-    fn work<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
-        match self.device {
-            DeviceChoice::Cpu(_) => self.threads.run(work),
-            DeviceChoice::Cuda(_) => work(),
-        }
-    }
-}
 
 /// Runs one stage's layers with candle's tensors.
 pub struct CandleExecutor {
@@ -204,7 +154,7 @@ fn cuda(number: usize) -> Result<Device, Fault> {
     let device = Device::new_cuda(number).map_err(|e| cannot(&e))?;
     if let Device::Cuda(opened) = &device {
         let context = opened.cuda_stream().context().clone();
-        crate::engine::cuda::runs_on(context.compute_capability().map_err(|e| cannot(&e))?)?;
+        crate::engine::setup::runs_on(context.compute_capability().map_err(|e| cannot(&e))?)?;
     }
     Ok(device)
 }

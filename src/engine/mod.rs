@@ -7,13 +7,13 @@ pub mod cuda;
 pub mod executor;
 pub mod fake;
 pub mod kv_room;
-pub mod load;
 pub mod memory_left;
 pub mod part;
+pub mod setup;
 pub mod thread;
 
-pub use candle::{CandleExecutor, DeviceChoice, Setup};
+pub use candle::CandleExecutor;
 pub use choice::{ExecutorKind, Numbers, Runner, Wishes, choose};
 pub use executor::{Executor, Ready};
-pub use load::load;
+pub use setup::{DeviceChoice, Setup};
 pub use thread::{Device, DeviceHandle, DeviceUse, Loader, Ran};

@@ -2,7 +2,7 @@
 
 use crate::base::{Fault, FaultClass, with_causes};
 use crate::load::proxy::Way;
-use crate::server::Metrics;
+use crate::metrics::Metrics;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

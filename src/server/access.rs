@@ -2,8 +2,8 @@
 
 use crate::base::{Fault, FaultClass, StageIndex};
 use crate::core::{DirectOutput, DirectRun};
+use crate::door::stages::StageFacts;
 use crate::door::stages::{Here, Overview, Stages};
-use crate::server::blueprint::StageFacts;
 use crate::server::pump::DirectCall;
 use crate::wire::Status;
 use futures::future::BoxFuture;

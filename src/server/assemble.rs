@@ -1,5 +1,6 @@
 //! Puts replicas together: all stages in one process over memory, or one stage on NATS.
 
+use crate::base::hex;
 use crate::base::{Fault, FaultClass, ReplicaId, StageIndex, Tick};
 use crate::core::direct::{DirectMachine, DirectSetup};
 use crate::core::machine::{FIRST_EPOCHS, StageMachine, StageSetup};
@@ -8,15 +9,14 @@ use crate::door::desk::Desk;
 use crate::door::reception::{Reception, Terms};
 use crate::door::request::Readiness;
 use crate::door::stages::Here;
+use crate::door::stages::StageFacts;
 use crate::door::text::TextModel;
 use crate::engine::{Device, DeviceHandle, DeviceUse, Loader, Ready};
+use crate::metrics::Metrics;
 use crate::server::access::{Entry, StageAccess};
-use crate::server::blueprint::StageFacts;
 use crate::server::broker::{BROKER_PATIENCE, Broker, unreachable};
-use crate::server::metrics::Metrics;
 use crate::server::options::Options;
 use crate::server::pump::{DoorParts, Drain, Pump, PumpParts};
-use crate::shard::write::hex;
 use crate::transport::{
     Doorbell, HopCounters, HopKind, HopSettings, HopSite, Hops, LeaseBoard, LeaseKeeper, Mailbox, MemoryNet, NatsNet,
     Peer, Post,

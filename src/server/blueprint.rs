@@ -1,10 +1,12 @@
 //! What is to be served: a pipeline folder, or a model folder that is cut in memory.
 
 use crate::base::{Fault, StageIndex};
-use crate::engine::{Loader, Runner, Setup, load};
+use crate::door::stages::StageFacts;
+use crate::engine::{Loader, Runner, Setup};
 use crate::model::split::{PlanOrder, pipeline_name, plan_only};
 use crate::model::{Checkpoint, LayerRange, ModelSpec};
 use crate::plan::Balance;
+use crate::server::executor::load_executor;
 use crate::shard::{Files, PipelineFolder};
 use sha2::{Digest, Sha256};
 use std::path::Path;
@@ -13,17 +15,6 @@ use std::time::{Duration, Instant};
 
 /// How often a log line says how far a shard has been read: a pod has no terminal that a bar would show on.
 const SAID_EVERY: Duration = Duration::from_secs(5);
-
-/// One stage of a blueprint.
-#[derive(Clone, Debug)]
-pub struct StageFacts {
-    /// Its layers.
-    pub layers: LayerRange,
-    /// Parameters that it holds.
-    pub parameters: u64,
-    /// Its share of the model's time for a decode row.
-    pub cost: f64,
-}
 
 /// A model, cut.
 #[derive(Clone, Debug)]
@@ -139,17 +130,17 @@ impl Blueprint {
                 // The hash is computed beside the loading; a damaged shard must not serve.
                 Source::Pipeline(folder) if matches!(setup.runner, Runner::Engine(_)) => {
                     let (shard, proof) = folder.open_stage(stage.into())?;
-                    let executor = load(&shard, &spec, layers, setup, &mut progress)?;
+                    let executor = load_executor(&shard, &spec, layers, setup, &mut progress)?;
                     proof.wait()?;
                     executor
                 }
                 Source::Pipeline(folder) => {
                     let (shard, proof) = folder.read_stage(stage.into(), progress)?;
-                    let executor = load(&shard, &spec, layers, setup, &mut |_| {})?;
+                    let executor = load_executor(&shard, &spec, layers, setup, &mut |_| {})?;
                     proof.wait()?;
                     executor
                 }
-                Source::Model(checkpoint) => load(checkpoint.as_ref(), &spec, layers, setup, &mut progress)?,
+                Source::Model(checkpoint) => load_executor(checkpoint.as_ref(), &spec, layers, setup, &mut progress)?,
             };
             tracing::info!(stage, ms = begun.elapsed().as_millis() as u64, "loaded");
             Ok(executor)

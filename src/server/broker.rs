@@ -1,8 +1,8 @@
 //! The broker that a stage reaches the others by.
 
+use crate::base::hex;
 use crate::base::{Fault, FaultClass, StageIndex};
 use crate::server::Pipeline;
-use crate::shard::write::hex;
 use crate::transport::{INBOX_PREFIX, NatsLeases, NatsNet, NatsSettings, TransportError};
 use crate::wire::Subjects;
 use std::path::PathBuf;

@@ -4,14 +4,14 @@ pub mod access;
 pub mod assemble;
 pub mod blueprint;
 pub mod broker;
-pub mod metrics;
+pub mod executor;
 pub mod options;
 pub mod pump;
 
 pub use access::StageAccess;
 pub use assemble::{Pipeline, Serving, embedded, on_nats};
-pub use blueprint::{Blueprint, StageFacts};
+pub use blueprint::Blueprint;
 pub use broker::{Broker, BrokerAccess, reach};
-pub use metrics::Metrics;
+pub use executor::load_executor;
 pub use options::Options;
 pub use pump::Drain;

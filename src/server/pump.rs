@@ -13,7 +13,7 @@ use crate::core::requests::{Candidate, DoorEvent};
 use crate::core::{BatchId, Ticket};
 use crate::door::desk::{Desk, Outgoing, Submission};
 use crate::engine::DeviceHandle;
-use crate::server::metrics::Metrics;
+use crate::metrics::Metrics;
 use crate::transport::{self, LeaseKeeper, Mailbox, Peer, Post};
 use crate::wire::{Phase, Status};
 use bytes::BytesMut;

@@ -4,11 +4,11 @@
 //! hashed is what is used: a file is read once, and its bytes are checked and handed out.
 
 use crate::base::Fault;
+use crate::base::hex;
 use crate::base::limits::MAX_CONFIG_BYTES;
 use crate::plan::{FileEntry, Manifest};
 use crate::shard::read::{read_whole, unreadable};
 use crate::shard::stranger::no_tokenizer;
-use crate::shard::write::hex;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use std::fs::Metadata;

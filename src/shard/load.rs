@@ -1,11 +1,11 @@
 //! A shard in memory, its digest computed while it is read.
 
 use crate::base::Fault;
+use crate::base::hex;
 use crate::plan::FileEntry;
 use crate::shard::header::{Header, TensorShape};
 use crate::shard::read::{BLOCK_BYTES, OpenFile, fault_at, filled};
 use crate::shard::verify::check_open;
-use crate::shard::write::hex;
 use bytes::Bytes;
 use safetensors::Dtype;
 use sha2::{Digest, Sha256};

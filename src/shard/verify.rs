@@ -1,10 +1,10 @@
 //! Proof that a file on the disk is what it should be.
 
 use crate::base::Fault;
+use crate::base::hex;
 use crate::plan::FileEntry;
 use crate::shard::header::{Header, TensorShape};
 use crate::shard::read::{BLOCK_BYTES, OpenFile};
-use crate::shard::write::hex;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::ops::Range;

@@ -1,6 +1,6 @@
 //! Writing files such that nothing half-written looks whole.
 
-use crate::base::Fault;
+use crate::base::{Fault, hex};
 use crate::plan::FileEntry;
 use crate::shard::folder::ModelFolder;
 use crate::shard::header::{Header, TensorShape};
@@ -9,11 +9,6 @@ use sha2::{Digest, Sha256};
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-
-/// Lower-case hexadecimal digits.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
 
 /// A file that appears under its name only when it is complete and on the disk. Dropped before [`NewFile::finish`], it
 /// leaves nothing.

@@ -7,7 +7,8 @@ use bytes::Bytes;
 use stageline::base::HostTensor;
 use stageline::base::prng::Prng;
 use stageline::core::{BatchId, Member, Microbatch};
-use stageline::engine::{Executor, Numbers, Setup, load};
+use stageline::engine::{Executor, Numbers, Setup};
+use stageline::server::load_executor;
 
 pub const SEQS: usize = 16;
 const STEPS: usize = 24;
@@ -18,7 +19,7 @@ const PIECE: u32 = 5;
 pub fn stage() -> Box<dyn Executor> {
     let setup = Setup { max_seqs: SEQS, ..on_engine(Numbers::Bf16, KV) };
     let spec = toy(4);
-    let mut stage = load(&Random::of(&spec), &spec, 1..3, setup, &mut |_| {}).expect("the stage loads");
+    let mut stage = load_executor(&Random::of(&spec), &spec, 1..3, setup, &mut |_| {}).expect("the stage loads");
     stage.warm_up().expect("it warms up");
     stage
 }

@@ -7,8 +7,9 @@ use crate::random::Random;
 use crate::toy::{HIDDEN, on_engine, toy};
 use stageline::base::{FaultClass, HostTensor};
 use stageline::core::{BatchId, Member, Microbatch};
-use stageline::engine::{Executor, Numbers, Runner, Setup, load};
+use stageline::engine::{Executor, Numbers, Runner, Setup};
 use stageline::model::{KvShape, ModelSpec};
+use stageline::server::load_executor;
 
 /// Layers of the stage: what is counted is the same for every layer.
 const LAYERS: usize = 2;
@@ -24,7 +25,7 @@ fn stage() -> Box<dyn Executor> {
 fn loaded() -> Box<dyn Executor> {
     let setup = on_engine(Numbers::Bf16, KV);
     let spec = toy(1 + LAYERS);
-    load(&Random::of(&spec), &spec, 1..1 + LAYERS, setup, &mut |_| {}).expect("the stage loads")
+    load_executor(&Random::of(&spec), &spec, 1..1 + LAYERS, setup, &mut |_| {}).expect("the stage loads")
 }
 
 /// `rows` sequences at their first position: they see what this very step writes, and nothing that is left of others.
@@ -75,7 +76,8 @@ fn a_step_of_short_sequences_brings_no_more_up_where_long_ones_may_come() {
         let spec = ModelSpec::Llama(llama);
         let kv = KvShape { blocks: longest / KV.block_size, ..KV };
         let setup = Setup { longest, ..on_engine(Numbers::Bf16, kv) };
-        let mut stage = load(&Random::of(&spec), &spec, 1..1 + LAYERS, setup, &mut |_| {}).expect("the stage loads");
+        let mut stage =
+            load_executor(&Random::of(&spec), &spec, 1..1 + LAYERS, setup, &mut |_| {}).expect("the stage loads");
         stage.warm_up().expect("it warms up");
         let (batch, inputs) = decode(3);
         reset();
@@ -89,7 +91,8 @@ fn a_step_of_short_sequences_brings_no_more_up_where_long_ones_may_come() {
 fn candle_tells_a_lost_device_from_a_failed_batch() {
     let spec = toy(1 + LAYERS);
     let setup = Setup { runner: Runner::Candle, ..on_engine(Numbers::F32, KV) };
-    let mut stage = load(&Random::of(&spec), &spec, 1..1 + LAYERS, setup, &mut |_| {}).expect("the stage loads");
+    let mut stage =
+        load_executor(&Random::of(&spec), &spec, 1..1 + LAYERS, setup, &mut |_| {}).expect("the stage loads");
     let (batch, inputs) = decode(3);
     let want = format!("{:?}", stage.run(&batch, &inputs).expect("the step runs"));
     // 701: too many resources requested, of which the driver recovers. 226: a fault of the device that was contained.

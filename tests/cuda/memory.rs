@@ -6,8 +6,9 @@ use crate::random::Random;
 use crate::toy::{HEAD_DIM, HIDDEN, KV_HEADS, on_engine, toy};
 use stageline::base::{FaultClass, HostTensor};
 use stageline::core::{BatchId, Microbatch};
-use stageline::engine::{Executor, Numbers, Setup, load};
+use stageline::engine::{Executor, Numbers, Setup};
 use stageline::model::KvShape;
+use stageline::server::load_executor;
 
 const BLOCK: usize = 16;
 const LAYERS: usize = 2;
@@ -25,7 +26,7 @@ fn stage_with(least: usize, most: usize, to_come: usize, share: f32) -> Box<dyn 
     let wanted = on_engine(Numbers::F16, KvShape { blocks: most, block_size: BLOCK });
     let setup = Setup { least_blocks: least, to_come, share, max_seqs: 4, ..wanted };
     let spec = toy(1 + LAYERS);
-    load(&Random::of(&spec), &spec, 1..1 + LAYERS, setup, &mut |_| {}).expect("the stage loads")
+    load_executor(&Random::of(&spec), &spec, 1..1 + LAYERS, setup, &mut |_| {}).expect("the stage loads")
 }
 
 fn free_bytes() -> usize {

@@ -7,9 +7,10 @@ use crate::toy::{HIDDEN, VOCAB, on_engine, toy};
 use stageline::base::prng::Prng;
 use stageline::base::{Fault, FaultClass, HostTensor};
 use stageline::core::{BatchId, Emission, Member, Microbatch, Output, Sampling, Work};
-use stageline::engine::{DeviceChoice, Executor, Numbers, Runner, Setup, load};
+use stageline::engine::{DeviceChoice, Executor, Numbers, Runner, Setup};
 use stageline::model::{RawTensor, TensorSource};
 use stageline::ops::Isa;
+use stageline::server::load_executor;
 use std::sync::Arc;
 
 const ROWS: usize = 11;
@@ -17,7 +18,8 @@ const ROWS: usize = 11;
 /// The last layer of a decoder.
 fn stage() -> Box<dyn Executor> {
     let spec = toy(2);
-    let mut stage = load(&Random::of(&spec), &spec, 1..2, on_engine(Numbers::Bf16, KV), &mut |_| {}).expect("it loads");
+    let mut stage =
+        load_executor(&Random::of(&spec), &spec, 1..2, on_engine(Numbers::Bf16, KV), &mut |_| {}).expect("it loads");
     stage.warm_up().expect("it warms up");
     stage
 }
@@ -106,7 +108,7 @@ fn logits_that_are_no_numbers_fail_the_batch() {
     let on_cpu =
         Setup { device: DeviceChoice::Cpu(Isa::available()[0]), runner: Runner::Candle, ..on_engine(Numbers::F16, KV) };
     for setup in [on_engine(Numbers::F16, KV), on_engine(Numbers::Bf16, KV), on_cpu] {
-        let mut stage = load(&weights, &spec, 1..2, setup, &mut |_| {}).expect("it loads");
+        let mut stage = load_executor(&weights, &spec, 1..2, setup, &mut |_| {}).expect("it loads");
         for (history, top_logits) in [(0, 0), (3, 0), (3, 5)] {
             let fault = stage.run(&batch(|_| vec![1; history], top_logits), &inputs()).expect_err("no numbers");
             assert_eq!(fault.class, FaultClass::DeviceFailed, "{fault}");

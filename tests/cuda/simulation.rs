@@ -10,9 +10,10 @@ use crate::world::{Story, World};
 use stageline::base::{HostTensor, StageIndex, TokenId};
 use stageline::core::machine::Planted;
 use stageline::core::{BatchId, Emission, Member, Microbatch, Opening, Output, Sampling, Work};
-use stageline::engine::{DeviceChoice, Executor, Numbers, Runner, Setup, load};
+use stageline::engine::{DeviceChoice, Executor, Numbers, Runner, Setup};
 use stageline::model::KvShape;
 use stageline::ops::Isa;
+use stageline::server::load_executor;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -56,7 +57,7 @@ impl OnEngine {
             max_seqs: LONGEST,
             ..on_engine(Numbers::F32, kv)
         };
-        let exact = load(&weights, &spec, 0..LAYERS, setup, &mut |_| {}).expect("the model loads");
+        let exact = load_executor(&weights, &spec, 0..LAYERS, setup, &mut |_| {}).expect("the model loads");
         Self { weights, exact: RefCell::new(exact) }
     }
 
@@ -105,7 +106,7 @@ impl Model for OnEngine {
         let max_seqs = shape.max_num_seqs as usize;
         let setup = Setup { longest: LONGEST, max_rows, max_seqs, ..on_engine(Numbers::F16, kv) };
         let spec = toy(LAYERS);
-        let mut executor = load(&self.weights, &spec, range, setup, &mut |_| {}).expect("the stage loads");
+        let mut executor = load_executor(&self.weights, &spec, range, setup, &mut |_| {}).expect("the stage loads");
         executor.warm_up().expect("it warms up");
         executor
     }

@@ -2,7 +2,7 @@
 
 use crate::support::{Connection, Door, Setup, post};
 use stageline::door::http::HttpLimits;
-use stageline::server::metrics::Shed;
+use stageline::metrics::Shed;
 use std::time::Duration;
 
 /// A connection that has been served, and waits for its next request.

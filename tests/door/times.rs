@@ -4,7 +4,7 @@ use crate::support::{Connection, Door, Script, Setup};
 use stageline::base::FaultClass;
 use stageline::door::http::HttpLimits;
 use stageline::door::{AnswerEvent, FinishReason};
-use stageline::server::metrics::Shed;
+use stageline::metrics::Shed;
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 use tonic::{Code, Status};

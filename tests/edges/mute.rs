@@ -7,7 +7,7 @@ use crate::support::{Connection, Door, Script, Setup, post};
 use stageline::base::FaultClass;
 use stageline::door::http::HttpLimits;
 use stageline::door::{AnswerEvent, FinishReason};
-use stageline::server::metrics::Shed;
+use stageline::metrics::Shed;
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::net::TcpStream;

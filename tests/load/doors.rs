@@ -10,7 +10,7 @@ use stageline::door::grpc::pb::inference_server::{Inference, InferenceServer};
 use stageline::door::http::{HttpLimits, HttpState, router, routers_apart, serve};
 use stageline::door::stages::{Overview, Stages};
 use stageline::door::{Answer, AnswerEvent, Input, Intake, Readiness, Request};
-use stageline::server::Metrics;
+use stageline::metrics::Metrics;
 use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};

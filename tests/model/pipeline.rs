@@ -3,9 +3,10 @@
 use bytes::Bytes;
 use stageline::base::{Fault, HostTensor, ReplicaId, SequenceId};
 use stageline::core::{BatchId, Emission, Member, Microbatch, Observed, Opening, Output, Sampling, Ticket, Work};
-use stageline::engine::{DeviceChoice, Executor, Runner, Setup, load};
+use stageline::engine::{DeviceChoice, Executor, Runner, Setup};
 use stageline::model::{KvShape, ModelSpec, TensorSource};
 use stageline::ops::{Isa, Threads};
+use stageline::server::load_executor;
 use std::sync::Arc;
 
 pub const KV: KvShape = KvShape { blocks: 200, block_size: 16 };
@@ -67,7 +68,7 @@ impl Pipeline {
                 max_rows: MAX_ROWS,
                 max_seqs: MAX_SEQS,
             };
-            load(weights, spec, range, setup, &mut |_| {}).expect("the stage loads")
+            load_executor(weights, spec, range, setup, &mut |_| {}).expect("the stage loads")
         };
         Self((0..stages).map(stage).collect())
     }

@@ -5,7 +5,7 @@ use super::refusal::Refusal;
 use super::visit::Visit;
 use super::{HttpLimits, Shared};
 use crate::base::{Fault, FaultClass};
-use crate::server::metrics::Shed;
+use crate::metrics::Shed;
 use axum::body::{Body, BodyDataStream};
 use axum::http::{HeaderMap, header};
 use futures::StreamExt;

@@ -7,7 +7,7 @@ use super::roster::{Roster, SPARE, Seat};
 use super::stall::Stalling;
 use super::visit::{Overstayed, Visit, attended};
 use super::watched::Watched;
-use crate::server::metrics::{Metrics, Shed};
+use crate::metrics::{Metrics, Shed};
 use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, Response, Version};

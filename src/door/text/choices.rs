@@ -2,9 +2,9 @@
 
 use super::tests::{MANY, decoder, encoder, open, user};
 use super::*;
+use crate::base::hex;
 use crate::model::ModelSpec;
 use crate::plan::FileEntry;
-use crate::shard::write::hex;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::path::Path;

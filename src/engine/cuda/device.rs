@@ -2,14 +2,12 @@
 
 use super::launch::LaunchFault;
 use crate::base::Fault;
+use crate::engine::setup::runs_on;
 use cudarc::cublaslt::result::CublasError;
 use cudarc::driver::sys::{CUdevice_attribute as Attribute, cudaError_enum as Code};
 use cudarc::driver::{CudaContext, CudaStream, DriverError};
 use std::cell::Cell;
 use std::sync::Arc;
-
-/// Oldest compute capability that the kernels run on: bf16 in `mma.sync` came with it.
-const OLDEST: (i32, i32) = (8, 0);
 
 /// An open device. It belongs to the thread that opened it.
 pub struct Gpu {
@@ -97,20 +95,6 @@ impl Gpu {
     }
 }
 
-/// Whether our kernels, and candle's as we build them, run on a device of compute capability `(major, minor)`.
-///
-/// # Errors
-/// `InvalidRequest` if they do not.
-pub fn runs_on((major, minor): (i32, i32)) -> Result<(), Fault> {
-    if (major, minor) >= OLDEST {
-        return Ok(());
-    }
-    Err(Fault::invalid(format!(
-        "the CUDA device has compute capability {major}.{minor}, but {}.{} or newer is needed: use --device cpu",
-        OLDEST.0, OLDEST.1
-    )))
-}
-
 /// Whether the driver answers every later call of the context with this error, too: those of which cuda.h says that the process
 /// must be "terminated and relaunched", those of a device or context that is gone, and the one that says nothing. Any other
 /// leaves the device as it was: only the batch failed.
@@ -149,17 +133,6 @@ fn words(error: DriverError) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn devices_from_compute_capability_8_on_are_taken() {
-        for taken in [(8, 0), (8, 6), (8, 9), (9, 0), (10, 0), (12, 1)] {
-            assert!(runs_on(taken).is_ok(), "{taken:?}");
-        }
-        for refused in [(0, 0), (6, 1), (7, 0), (7, 5)] {
-            let fault = runs_on(refused).unwrap_err();
-            assert!(fault.message.contains(&format!("capability {}.{}", refused.0, refused.1)), "{fault}");
-        }
-    }
 
     #[test]
     fn what_ends_a_context_is_told_from_what_fails_a_batch() {

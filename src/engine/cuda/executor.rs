@@ -13,8 +13,8 @@ use super::work::Most;
 use crate::base::{Fault, HostTensor};
 use crate::core::machine::DEVICE_DEPTH;
 use crate::core::{BatchId, Emission, Member, Microbatch, Output};
-use crate::engine::candle::{DeviceChoice, Setup};
 use crate::engine::part::{StagePart, no_number, packed, penalised, sampling, token};
+use crate::engine::setup::{DeviceChoice, Setup};
 use crate::engine::{Executor, Numbers, Ready};
 use crate::model::{KvShape, LayerRange, LlamaSpec, ModelSpec, TensorSource};
 use crate::ops::observe;
@@ -34,7 +34,7 @@ const MOST_HISTORY_IDS: usize = 1 << 18;
 /// Loads layers `range` of `spec` from `source` into an engine that computes in `numbers`.
 ///
 /// # Errors
-/// As [`crate::engine::load()`].
+/// As [`crate::server::load_executor`].
 pub fn load(
     source: &dyn TensorSource,
     (spec, range): (&ModelSpec, LayerRange),

@@ -23,7 +23,7 @@ mod traffic;
 mod weights;
 mod work;
 
-pub use device::{Gpu, runs_on};
+pub use device::Gpu;
 pub use executor::load;
 pub use gemm::{Gemm, Product};
 pub use graphs::record;

@@ -4,7 +4,7 @@ use super::Pump;
 use crate::base::Tick;
 use crate::core::machine::StageCounts;
 use crate::core::{Refusal, Refusals};
-use crate::server::metrics::{Counter, StageMetrics};
+use crate::metrics::{Counter, StageMetrics};
 use std::time::Duration;
 
 /// What the metrics and the lease were told last.

@@ -3,7 +3,7 @@
 //! It shows 32 random bytes whose hash its record holds. Where the broker has users, only a stage's own user can write that
 //! record and only stages can read it; and what is read there does not help to join.
 
-use crate::shard::write::hex;
+use crate::base::hex;
 use sha2::{Digest, Sha256};
 use std::io::Read;
 

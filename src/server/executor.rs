@@ -10,7 +10,7 @@ use crate::model::{LayerRange, ModelSpec, TensorSource};
 /// # Errors
 /// Whatever `source` says; `InvalidRequest` if a tensor is not what `spec` asks for, or the device is not one that this build
 /// and machine have; `DeviceFailed` if the device has not the memory.
-pub fn load(
+pub fn load_executor(
     source: &dyn TensorSource,
     spec: &ModelSpec,
     range: LayerRange,
