@@ -12,12 +12,12 @@ mod raw;
 
 use bytes::BytesMut;
 use nats::NatsServer;
-use stageline::base::{HostTensor, ReplicaId, SequenceId};
-use stageline::core::{Body, LinkLoad, LinkMail, Mail, Segment};
-use stageline::transport::{
+use stageline_base::{HostTensor, ReplicaId, SequenceId};
+use stageline_core::{Body, LinkLoad, LinkMail, Mail, Segment};
+use stageline_transport::{
     Arrived, Doorbell, HopKind, HopSettings, HopSite, Hops, Mailbox, MemoryNet, NatsNet, NatsSettings, Peer, Post,
 };
-use stageline::wire::{Phase, Status, Subjects, WIRE_VERSION, room_for};
+use stageline_wire::{Phase, Status, Subjects, WIRE_VERSION, room_for};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::runtime::{Handle, Runtime};

@@ -6,7 +6,7 @@
 
 use candle_core::{DType, Device, Tensor};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use stageline::ops::{AttentionShape, Isa, Linear, Ops, Span, Threads};
+use stageline_ops::{AttentionShape, Isa, Linear, Ops, Span, Threads};
 use std::hint::black_box;
 use std::time::Duration;
 

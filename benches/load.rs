@@ -7,9 +7,9 @@
 mod queue;
 
 use queue::{Queue, Stamps, lindley, quantile};
-use stageline::load::driver::Tally;
-use stageline::load::usage::{Harness, Mark};
-use stageline::load::{Amount, Arrivals, Scenario, Shape, Workload, drive};
+use stageline_load::driver::Tally;
+use stageline_load::usage::{Harness, Mark};
+use stageline_load::{Amount, Arrivals, Scenario, Shape, Workload, drive};
 use std::sync::Arc;
 use std::time::Duration;
 

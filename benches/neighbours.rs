@@ -11,10 +11,10 @@ mod support;
 
 use futures::StreamExt;
 use http_body_util::StreamBody;
-use stageline::door::grpc::pb::{self, generate_request::Input, inference_client::InferenceClient};
-use stageline::door::http::{HttpLimits, HttpState, router, serve};
-use stageline::door::{Intake, Readiness};
-use stageline::metrics::Metrics;
+use stageline_door::http::{HttpLimits, HttpState, router, serve};
+use stageline_door::{Intake, Readiness};
+use stageline_metrics::Metrics;
+use stageline_proto::inference::{self as pb, generate_request::Input, inference_client::InferenceClient};
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -71,7 +71,7 @@ fn main() {
 }
 
 /// Serves HTTP and gRPC.
-async fn open(serving: &stageline::server::Serving) -> SocketAddr {
+async fn open(serving: &stageline_server::Serving) -> SocketAddr {
     let limits = HttpLimits::default();
     let metrics = Arc::new(Metrics::new("bench", 0..2));
     let state = HttpState {

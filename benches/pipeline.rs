@@ -5,11 +5,11 @@
 #[path = "support/mod.rs"]
 mod support;
 
-use stageline::base::{HostTensor, ReplicaId, SequenceId};
-use stageline::core::{BatchId, Emission, Member, Microbatch, Opening, Output, Sampling, Ticket, Work};
-use stageline::ops::Threads;
-use stageline::plan::Balance;
-use stageline::server::Blueprint;
+use stageline_base::{HostTensor, ReplicaId, SequenceId};
+use stageline_core::{BatchId, Emission, Member, Microbatch, Opening, Output, Sampling, Ticket, Work};
+use stageline_ops::Threads;
+use stageline_plan::Balance;
+use stageline_server::Blueprint;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -110,7 +110,7 @@ async fn served_beside_plain() {
 }
 
 /// Decode tokens a second: the first token, which the prompt makes, only starts the clock.
-async fn served_rate(serving: &stageline::server::Serving) -> f64 {
+async fn served_rate(serving: &stageline_server::Serving) -> f64 {
     let moments = ask(serving, &PROMPT, TOKENS).await.expect("the request runs");
     (moments.len() - 1) as f64 / (moments[moments.len() - 1] - moments[0]).as_secs_f64()
 }

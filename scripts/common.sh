@@ -38,7 +38,7 @@ need_rust() {
     need cc "install a C compiler (Debian, Ubuntu: apt-get install gcc libc6-dev)"
     local last=$cache/last-clone
     [ "$(cat "$last" 2>/dev/null)" = "$root" ] && return
-    (cd "$root" && find Cargo.toml build.rs src kernels proto tests benches -type f -exec touch -c {} +)
+    (cd "$root" && find Cargo.toml src kernels proto tests benches -type f -exec touch -c {} +)
     echo "$root" >"$last"
 }
 

@@ -1,4 +1,4 @@
-"""Where nvcc is: $NVCC, else the one below $CUDA_HOME, else that of PATH, as kernels/compile.rs looks for it."""
+"""Where nvcc is: $NVCC, else the one below $CUDA_HOME, else that of PATH, as kernels/build.rs looks for it."""
 import os
 from pathlib import Path
 

@@ -96,7 +96,7 @@ fn help_of_every_command_shows_its_flags_and_examples_on_standard_output() {
 
 #[test]
 fn the_settings_that_the_readme_shows_are_right() {
-    let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
+    let readme = std::fs::read_to_string(Path::new(env!("STAGELINE_ROOT")).join("README.md")).unwrap();
     let example = readme.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a toml block");
     let folder = tempfile::tempdir().unwrap();
     std::fs::create_dir_all(folder.path().join("pipelines/smollm2")).unwrap();

@@ -29,10 +29,9 @@ fn found(line: usize, what: impl Into<String>) -> Finding {
     Finding { line, what: what.into() }
 }
 
-const RULES: [(&str, Rule); 15] = [
-    ("a file uses its own floor and those below", floors::uses_no_higher_floor),
+const RULES: [(&str, Rule); 14] = [
+    ("a package uses its own floor and those below", floors::packages_use_no_higher_floor),
     ("the core is pure", floors::pure_floors_are_pure),
-    ("crates stay on their floors", floors::crates_stay_on_their_floors),
     ("a file fits a sitting", style::is_short),
     ("names mean something", style::names_mean_something),
     ("nothing is left to do", style::nothing_is_left_to_do),

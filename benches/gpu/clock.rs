@@ -3,8 +3,8 @@
 use crate::device::Device;
 use cudarc::driver::DriverError;
 use cudarc::driver::sys::CUevent_flags;
-use stageline::base::Fault;
-use stageline::engine::cuda::record;
+use stageline_base::Fault;
+use stageline_cuda::record;
 use std::time::Instant;
 
 /// Seconds of one of whatever was repeated.

@@ -4,7 +4,7 @@ use crate::clock::{Times, queued};
 use crate::device::Device;
 use crate::plan::Plan;
 use crate::report::{Part, Report};
-use stageline::base::Fault;
+use stageline_base::Fault;
 
 const PART: Part = Part { name: "copies", says: "Four copies, one behind the other." };
 /// Copies of a round.

@@ -4,11 +4,11 @@ use crate::plan::Plan;
 use cudarc::driver::sys::{CUdevice_attribute, cuDriverGetVersion};
 use cudarc::driver::{CudaSlice, DeviceRepr, DriverError};
 use half::bf16;
-use stageline::base::Fault;
-use stageline::base::prng::Prng;
-use stageline::engine::cuda::Gpu;
-use stageline::engine::cuda::kernels::Gemv;
-use stageline::engine::cuda::launch::{DeviceSlice, Kernels};
+use stageline_base::Fault;
+use stageline_base::prng::Prng;
+use stageline_cuda::Gpu;
+use stageline_cuda::kernels::Gemv;
+use stageline_cuda::launch::{DeviceSlice, Kernels};
 use std::cell::RefCell;
 use std::rc::Rc;
 

@@ -25,7 +25,7 @@ mod steps;
 use device::Device;
 use plan::Plan;
 use report::Report;
-use stageline::base::Fault;
+use stageline_base::Fault;
 use std::path::PathBuf;
 use std::process::ExitCode;
 

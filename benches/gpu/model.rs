@@ -3,9 +3,9 @@
 use crate::device::noise;
 use safetensors::Dtype;
 use serde_json::{Value, json};
-use stageline::base::Fault;
-use stageline::model::{LlamaSpec, ModelSpec, RawTensor, TensorSource};
-use stageline::shard::TensorShape;
+use stageline_base::Fault;
+use stageline_model::{LlamaSpec, ModelSpec, RawTensor, TensorSource};
+use stageline_shard::TensorShape;
 use std::collections::BTreeMap;
 
 /// Numbers of noise that all weights are cut from.

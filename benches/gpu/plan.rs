@@ -2,7 +2,7 @@
 
 use crate::model::Model;
 use crate::sizes::{llama_1b, llama_8b};
-use stageline::model::LlamaSpec;
+use stageline_model::LlamaSpec;
 
 /// Shapes and amounts: a GPU's, or toys of every part that the emulated driver runs in seconds.
 pub struct Plan {

@@ -5,8 +5,8 @@ use crate::device::{Device, Memory};
 use crate::model::Model;
 use crate::report::{Part, Report};
 use half::bf16;
-use stageline::base::Fault;
-use stageline::engine::cuda::{Gemm, Product};
+use stageline_base::Fault;
+use stageline_cuda::{Gemm, Product};
 
 const PART: Part = Part { name: "products", says: "cuBLASLt in bf16: rows x depth x columns." };
 /// Products of a round, each of weights of its own.

@@ -2,7 +2,7 @@
 
 use crate::device::Device;
 use serde_json::{Map, Value, json};
-use stageline::base::Fault;
+use stageline_base::Fault;
 use std::path::Path;
 
 /// What stands behind every part's name where the device is none.

@@ -1,6 +1,6 @@
 //! The sizes of real models.
 
-use stageline::model::LlamaSpec;
+use stageline_model::LlamaSpec;
 
 /// The sizes of Llama 3.2 1B, for contexts of up to 8192 positions.
 pub fn llama_1b() -> LlamaSpec {

@@ -3,9 +3,9 @@
 use crate::nats::NatsServer;
 use bytes::Bytes;
 use futures::StreamExt;
-use join::hop_client::HopClient;
-use join::hop_server::{Hop, HopServer};
-use join::{FromReceiver, FromSender, from_receiver, from_sender};
+use stageline_proto::join::hop_client::HopClient;
+use stageline_proto::join::hop_server::{Hop, HopServer};
+use stageline_proto::join::{FromReceiver, FromSender, from_receiver, from_sender};
 use std::hint::black_box;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -15,11 +15,6 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Channel, Server};
 use tonic::{Request, Response, Status, Streaming};
-
-#[allow(missing_docs, dead_code, clippy::all)]
-mod join {
-    include!(concat!(env!("OUT_DIR"), "/join/stageline.v1.rs"));
-}
 
 /// Two threads that wake each other: the standard library's park is a futex and a flag, nothing else. Between two rounds both
 /// do what the ends of a hop do there: how long they are busy decides on which cores the system puts them.

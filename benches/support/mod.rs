@@ -4,16 +4,16 @@
 #[allow(dead_code, reason = "the tests also hold answers against the reference's")]
 mod real_models;
 
-use stageline::base::Fault;
-use stageline::door::text::TextModel;
-use stageline::door::{AnswerEvent, Input, Intake, Request};
-use stageline::engine::fake::{FakeExecutor, FakeSetup, HIDDEN};
-use stageline::engine::{DeviceChoice, Executor, Loader, Runner, Setup};
-use stageline::metrics::Metrics;
-use stageline::model::KvShape;
-use stageline::ops::{Isa, Threads};
-use stageline::plan::Balance;
-use stageline::server::{Blueprint, Options, Pipeline, Serving, embedded};
+use stageline_base::Fault;
+use stageline_door::text::TextModel;
+use stageline_door::{AnswerEvent, Input, Intake, Request};
+use stageline_engine::fake::{FakeExecutor, FakeSetup, HIDDEN};
+use stageline_engine::{DeviceChoice, Executor, Loader, Runner, Setup};
+use stageline_metrics::Metrics;
+use stageline_model::KvShape;
+use stageline_ops::{Isa, Threads};
+use stageline_plan::Balance;
+use stageline_server::{Blueprint, Options, Pipeline, Serving, embedded};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;

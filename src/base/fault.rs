@@ -1,6 +1,6 @@
 //! What can go wrong, as a value: a class that says what to do about it, and words that say what failed and where.
 
-use crate::base::StageIndex;
+use crate::StageIndex;
 use std::fmt;
 use std::time::Duration;
 

@@ -5,12 +5,14 @@ use crate::cli::pipeline::Outcome;
 use crate::cli::run;
 use crate::cli::table::{Table, count, percent};
 use crate::config::{AnswerConfig, Ask, CallConfig, Rows};
-use crate::core::Observed;
-use crate::door::grpc::pb::{self, generate_event::Event, inference_client::InferenceClient, tensor::Element};
 use anyhow::{Context, anyhow, bail};
 use futures::StreamExt;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
 use serde_json::json;
+use stageline_core::Observed;
+use stageline_proto::inference::{
+    self as pb, generate_event::Event, inference_client::InferenceClient, tensor::Element,
+};
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;

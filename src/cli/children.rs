@@ -1,9 +1,9 @@
 //! A process a stage, started and watched by this one: what `up --nats` and `demo --nats` stand on.
 
-use crate::base::StageIndex;
 use crate::config::{BatchingConfig, DeviceConfig, DoorConfig, LogFormat, LoggingConfig, NatsConfig};
-use crate::transport::HopKind;
 use anyhow::{Context, bail};
+use stageline_base::StageIndex;
+use stageline_transport::HopKind;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -6,14 +6,14 @@ use crate::cli::pipeline::{Site, finish, read_answer};
 use crate::cli::split::said;
 use crate::cli::table::{Table, count, percent};
 use crate::config::{DemoConfig, LoggingConfig, NatsConfig, SourceConfig};
-use crate::door::stages::StageFacts;
-use crate::door::{ChatMessage, Conversation, Input, Intake, Request};
-use crate::plan::Balance;
-use crate::transport::HopKind;
 use anyhow::{Context, ensure};
 use futures::StreamExt;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::json;
+use stageline_door::stages::StageFacts;
+use stageline_door::{ChatMessage, Conversation, Input, Intake, Request};
+use stageline_plan::Balance;
+use stageline_transport::HopKind;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 

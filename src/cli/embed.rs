@@ -3,10 +3,10 @@
 use crate::cli::pipeline::{Outcome, Site, finish, read_answer};
 use crate::cli::split::said;
 use crate::config::EmbedConfig;
-use crate::door::{Input, Intake, Request};
 use anyhow::Context;
 use futures::stream::{FuturesOrdered, StreamExt};
 use serde_json::json;
+use stageline_door::{Input, Intake, Request};
 use std::io::Write;
 use std::process::ExitCode;
 

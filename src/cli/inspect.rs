@@ -2,10 +2,10 @@
 
 use crate::cli::split::said;
 use crate::cli::table::{Table, bytes, count, percent};
-use crate::plan::{Manifest, StageEntry};
-use crate::shard::verify::check_file;
-use crate::shard::{Header, PipelineFolder};
 use serde_json::json;
+use stageline_plan::{Manifest, StageEntry};
+use stageline_shard::verify::check_file;
+use stageline_shard::{Header, PipelineFolder};
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;

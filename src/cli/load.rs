@@ -4,19 +4,19 @@ use crate::cli::load_table;
 use crate::cli::pipeline::{Site, finish};
 use crate::cli::split::said;
 use crate::config::{LoadRun, TargetConfig};
-use crate::door::Intake;
-use crate::load::compare;
-use crate::load::driver::Tally;
-use crate::load::report::{Inside, VERSION};
-use crate::load::stages::{self, Reading, Source};
-use crate::load::sweep::{self, Sweep};
-use crate::load::target::{embedded, grpc, http, nats, stage};
-use crate::load::usage::{Harness, Mark};
-use crate::load::vocabulary;
-use crate::load::{Document, Report, Scenario, Target, Workload, drive, page, replay};
-use crate::server::Serving;
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use stageline_door::Intake;
+use stageline_load::compare;
+use stageline_load::driver::Tally;
+use stageline_load::report::{Inside, VERSION};
+use stageline_load::stages::{self, Reading, Source};
+use stageline_load::sweep::{self, Sweep};
+use stageline_load::target::{embedded, grpc, http, nats, stage};
+use stageline_load::usage::{Harness, Mark};
+use stageline_load::vocabulary;
+use stageline_load::{Document, Report, Scenario, Target, Workload, drive, page, replay};
+use stageline_server::Serving;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -204,7 +204,7 @@ impl Place {
         Ok(Report::new(scenario, &driven, harness, inside))
     }
 
-    async fn inside(&self, before: Result<Reading, crate::base::Fault>, scenario: &Scenario) -> Inside {
+    async fn inside(&self, before: Result<Reading, stageline_base::Fault>, scenario: &Scenario) -> Inside {
         let missing = |why: String| Inside { missing: Some(why), ..Inside::default() };
         if matches!(&self.metrics, Source::Pages(urls) if urls.is_empty()) {
             return missing(format!("{} has no metrics page that is known: give --metrics", scenario.target));

@@ -1,11 +1,11 @@
 //! A load's report for people.
 
-use crate::base::FaultClass;
 use crate::cli::table::{Table, percent};
-use crate::load::compare::Pair;
-use crate::load::histogram::Summary;
-use crate::load::report::short;
-use crate::load::{Amount, Document, Report, Scenario, Shape, sweep};
+use stageline_base::FaultClass;
+use stageline_load::compare::Pair;
+use stageline_load::histogram::Summary;
+use stageline_load::report::short;
+use stageline_load::{Amount, Document, Report, Scenario, Shape, sweep};
 use std::time::Duration;
 
 /// How many requests a run has, or how long it takes, as far as it is known before: warm-up too.

@@ -1,10 +1,10 @@
 //! The door before it has opened, and after it has begun to close: whoever comes while the weights load waits here.
 
-use crate::base::{Fault, FaultClass, StageIndex};
-use crate::core::{DirectOutput, DirectRun};
-use crate::door::stages::{Overview, Stages};
-use crate::door::{Answer, Intake, Readiness, Request};
 use futures::future::BoxFuture;
+use stageline_base::{Fault, FaultClass, StageIndex};
+use stageline_core::{DirectOutput, DirectRun};
+use stageline_door::stages::{Overview, Stages};
+use stageline_door::{Answer, Intake, Readiness, Request};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -151,7 +151,7 @@ fn still_loading() -> Fault {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::door::Input;
+    use stageline_door::Input;
 
     /// Refuses all, so that whoever got here can be told.
     struct Here;

@@ -1,6 +1,6 @@
 //! What the demo reads off metrics pages, the process's own or another's.
 
-use crate::load::stages::Page;
+use stageline_load::stages::Page;
 
 /// What a stage has done, by its metrics page.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -32,7 +32,7 @@ impl StagePage {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metrics::Metrics;
+    use stageline_metrics::Metrics;
     use std::time::Duration;
 
     #[test]

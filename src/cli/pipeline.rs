@@ -1,20 +1,20 @@
 //! From checked settings to a pipeline at work: what `serve`, `up`, `run`, `embed` and `demo` have in common.
 
-use crate::base::StageIndex;
 use crate::cli::split::said;
 use crate::config::{BatchingConfig, DeviceConfig, DeviceName, DoorConfig, NatsConfig, ServeConfig, SourceConfig};
-use crate::door::Answer;
-use crate::door::AnswerEvent;
-use crate::door::text::TextModel;
-use crate::engine::fake::{FakeExecutor, FakeSetup};
-use crate::engine::{DeviceChoice, Executor, Loader, Runner, Setup, Wishes, choose};
-use crate::metrics::Metrics;
-use crate::model::KvShape;
-use crate::ops::{Isa, Threads};
-use crate::server::{self, Blueprint, Broker, BrokerAccess, Options, Pipeline, Serving};
-use crate::transport::HopSettings;
 use anyhow::{Context, bail, ensure};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use stageline_base::StageIndex;
+use stageline_door::Answer;
+use stageline_door::AnswerEvent;
+use stageline_door::text::TextModel;
+use stageline_engine::fake::{FakeExecutor, FakeSetup};
+use stageline_engine::{DeviceChoice, Executor, Loader, Runner, Setup, Wishes, choose};
+use stageline_metrics::Metrics;
+use stageline_model::KvShape;
+use stageline_ops::{Isa, Threads};
+use stageline_server::{self as server, Blueprint, Broker, BrokerAccess, Options, Pipeline, Serving};
+use stageline_transport::HopSettings;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -107,7 +107,7 @@ impl Site {
             stages: StageIndex::try_from(blueprint.stages.len()).context("more stages than a pipeline may have")?,
             hidden: match runner {
                 Runner::Candle | Runner::Engine(_) => blueprint.spec.hidden(),
-                Runner::Fake => crate::engine::fake::HIDDEN,
+                Runner::Fake => stageline_engine::fake::HIDDEN,
             },
             embeds: blueprint.embeds(),
             options,
@@ -251,7 +251,7 @@ pub struct Outcome {
     /// `stop` or `length`.
     pub finish_reason: &'static str,
     /// The logits beside each token, if they were asked for.
-    pub observed: Vec<crate::core::Observed>,
+    pub observed: Vec<stageline_core::Observed>,
     /// An encoder's answer.
     pub vector: Vec<f32>,
 }

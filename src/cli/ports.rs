@@ -1,10 +1,10 @@
 //! Where a stage answers HTTP and gRPC: one address, or one for clients and one for operators.
 
 use crate::config::DoorConfig;
-use crate::door::http::{self, HttpLimits, HttpState, SPARE_CONNECTIONS};
 use anyhow::Context;
 use axum::Router;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use stageline_door::http::{self, HttpLimits, HttpState, SPARE_CONNECTIONS};
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::net::TcpListener;

@@ -3,11 +3,11 @@
 use crate::cli::pipeline::{Outcome, Site, finish, read_answer};
 use crate::cli::split::said;
 use crate::config::RunConfig;
-use crate::core::Observed;
-use crate::door::{ChatMessage, Conversation, Input, Intake};
 use anyhow::Context;
 use futures::stream::{FuturesOrdered, StreamExt};
 use serde_json::json;
+use stageline_core::Observed;
+use stageline_door::{ChatMessage, Conversation, Input, Intake};
 use std::io::Write;
 use std::process::ExitCode;
 

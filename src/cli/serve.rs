@@ -1,18 +1,18 @@
 //! `serve`: one stage of a pipeline, as a function's pod runs it.
 
-use crate::base::StageIndex;
-use crate::base::hex;
 use crate::cli::lobby::Lobby;
 use crate::cli::pipeline::Site;
 use crate::cli::ports::Ports;
 use crate::cli::split::said;
 use crate::config::{DoorConfig, ServeConfig};
-use crate::door::Intake;
-use crate::door::http::HttpState;
-use crate::door::nats::NatsDoor;
-use crate::door::stages::Overview;
-use crate::server::{Pipeline, Serving};
 use anyhow::{Context, bail};
+use stageline_base::StageIndex;
+use stageline_base::hex;
+use stageline_door::Intake;
+use stageline_door::http::HttpState;
+use stageline_door::nats::NatsDoor;
+use stageline_door::stages::Overview;
+use stageline_server::{Pipeline, Serving};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;

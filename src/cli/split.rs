@@ -1,12 +1,12 @@
 //! `split`: cuts a model folder into a pipeline folder and says what came of it.
 
 use crate::cli::table::{Table, bytes, count, percent};
-use crate::model::Checkpoint;
-use crate::model::split::{Plan, PlanOrder, pipeline_name, plan_only, write_pipeline};
-use crate::plan::{Balance, Cut, CutStage, Manifest};
-use crate::shard::PipelineFolder;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
+use stageline_model::Checkpoint;
+use stageline_model::split::{Plan, PlanOrder, pipeline_name, plan_only, write_pipeline};
+use stageline_plan::{Balance, Cut, CutStage, Manifest};
+use stageline_shard::PipelineFolder;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -89,7 +89,7 @@ pub fn split(order: &SplitOrder, out: &mut dyn Write) -> anyhow::Result<()> {
 }
 
 /// A fault's words alone: its class speaks to clients of a server.
-pub(crate) fn said(fault: crate::base::Fault) -> anyhow::Error {
+pub(crate) fn said(fault: stageline_base::Fault) -> anyhow::Error {
     anyhow::Error::msg(fault.message)
 }
 

@@ -1,6 +1,5 @@
 //! From settings as text to settings as the program uses them.
 
-use crate::base::limits::{MAX_STAGES, MAX_STOP_BYTES, MAX_STOP_STRINGS, MAX_TOP_LOGITS, PENALTIES};
 use crate::config::checked::*;
 use crate::config::load::load;
 use crate::config::parse;
@@ -8,9 +7,10 @@ use crate::config::problem::Problems;
 use crate::config::raw::{Reader, Written};
 use crate::config::settings as s;
 use crate::config::verbs;
-use crate::engine::{ExecutorKind, Numbers};
-use crate::plan::Balance;
-use crate::transport::{HopKind, HopSettings};
+use stageline_base::limits::{MAX_STAGES, MAX_STOP_BYTES, MAX_STOP_STRINGS, MAX_TOP_LOGITS, PENALTIES};
+use stageline_engine::{ExecutorKind, Numbers};
+use stageline_plan::Balance;
+use stageline_transport::{HopKind, HopSettings};
 use std::time::Duration;
 
 /// Largest number of sequences, queued requests or blocks: what still fits the counters of every stage.

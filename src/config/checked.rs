@@ -1,9 +1,9 @@
 //! The settings as the program uses them: every value read, every rule between them checked.
 
-use crate::base::StageIndex;
-use crate::engine::{ExecutorKind, Numbers};
-use crate::plan::Balance;
-use crate::transport::{HopKind, HopSettings};
+use stageline_base::StageIndex;
+use stageline_engine::{ExecutorKind, Numbers};
+use stageline_plan::Balance;
+use stageline_transport::{HopKind, HopSettings};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;

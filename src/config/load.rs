@@ -4,8 +4,8 @@ use crate::config::checked::{BatchingConfig, DeviceConfig, SourceConfig};
 use crate::config::raw::Reader;
 use crate::config::settings as s;
 use crate::config::{check, parse};
-use crate::load::sweep::Sweep;
-use crate::load::{Amount, Arrivals, Lengths, Objective, Scenario, Shape};
+use stageline_load::sweep::Sweep;
+use stageline_load::{Amount, Arrivals, Lengths, Objective, Scenario, Shape};
 use std::path::PathBuf;
 use std::time::Duration;
 

@@ -1,6 +1,6 @@
 //! From the text of one value to what it means. An error says what is allowed.
 
-use crate::shard::stranger::no_folder;
+use stageline_shard::stranger::no_folder;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;

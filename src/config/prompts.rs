@@ -1,8 +1,8 @@
 //! The prompts of `run` and `embed`, and the requests made of them.
 
 use crate::config::checked::{AnswerConfig, PromptFile, PromptsConfig};
-use crate::door::{Input, Request};
 use anyhow::{Context, ensure};
+use stageline_door::{Input, Request};
 use std::io::Read;
 
 impl PromptsConfig {

@@ -2,8 +2,8 @@
 
 use super::settings as s;
 use super::*;
-use crate::load::{Amount, Arrivals, Lengths, Scenario, Shape};
-use crate::transport::HopKind;
+use stageline_load::{Amount, Arrivals, Lengths, Scenario, Shape};
+use stageline_transport::HopKind;
 use std::collections::BTreeSet;
 
 /// Settings as if typed: `--key value`, `KEY=value`, and lines of a file named `f.toml`.

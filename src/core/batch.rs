@@ -1,8 +1,8 @@
 //! One step of a device, and what it gives.
 
-use crate::base::{Attempt, Position, SequenceId, TokenId};
-use crate::core::Opening;
+use crate::Opening;
 use bytes::BytesMut;
+use stageline_base::{Attempt, Position, SequenceId, TokenId};
 use std::sync::Arc;
 
 /// Names the payload of one arrived parcel; decisions move tickets, not tensors.

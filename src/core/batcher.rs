@@ -1,7 +1,7 @@
 //! The queue of a stage, and which of its rows run next.
 
-use crate::base::{Attempt, Position, ReplicaId, SequenceId, Tick};
-use crate::core::Ticket;
+use crate::Ticket;
+use stageline_base::{Attempt, Position, ReplicaId, SequenceId, Tick};
 use std::collections::{HashSet, VecDeque};
 
 /// Rows that wait for the device.

@@ -4,13 +4,13 @@
 //! The stage cannot tell: it speaks the protocol that it speaks with everyone, so that such rows share batches, credit and KV
 //! blocks with all others. Nothing between the two is ever lost, since both are in one process.
 
-use crate::base::{Fault, FaultClass, HostDType, HostTensor, ReplicaId, SequenceId, Tick, TokenId};
-use crate::core::link::{ItemKind, LinkReceiver, Receipt, Room, SenderNews};
-use crate::core::machine::{Planted, StageSetup};
-use crate::core::message::{Body, Feedback, LinkLoad, LinkMail, Report, Segment};
-use crate::core::out_link::{OutLink, item};
-use crate::core::{Emission, Observed, Opening, Sampling, Work};
+use crate::link::{ItemKind, LinkReceiver, Receipt, Room, SenderNews};
+use crate::machine::{Planted, StageSetup};
+use crate::message::{Body, Feedback, LinkLoad, LinkMail, Report, Segment};
+use crate::out_link::{OutLink, item};
+use crate::{Emission, Observed, Opening, Sampling, Work};
 use bytes::BytesMut;
+use stageline_base::{Fault, FaultClass, HostDType, HostTensor, ReplicaId, SequenceId, Tick, TokenId};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 

@@ -5,7 +5,7 @@
 //! that had to leave in parts is whole again one round later: it waits for every row that may still come back, and gives
 //! up only those that are overdue.
 
-use crate::base::{SequenceId, Tick};
+use stageline_base::{SequenceId, Tick};
 use std::collections::BTreeMap;
 use std::time::Duration;
 

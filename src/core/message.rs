@@ -1,7 +1,7 @@
 //! What replicas say to each other. `wire` turns these into bytes; memory hops pass them as they are.
 
-use crate::base::{Attempt, Fault, HostTensor, Position, ReplicaId, SequenceId, StageIndex};
-use crate::core::{Emission, Opening};
+use crate::{Emission, Opening};
+use stageline_base::{Attempt, Fault, HostTensor, Position, ReplicaId, SequenceId, StageIndex};
 use std::sync::Arc;
 
 /// A message and who sent it.

@@ -1,6 +1,6 @@
 //! What opens a sequence on every stage of its path.
 
-use crate::base::{Attempt, Position, ReplicaId, SequenceId, TokenId};
+use stageline_base::{Attempt, Position, ReplicaId, SequenceId, TokenId};
 
 /// What the pipeline does with a sequence.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -1,9 +1,9 @@
 //! The sending end of a link together with what waits for it: Opens and Closes for a greeting to end, rows for credit.
 
-use crate::base::{Attempt, ReplicaId, SequenceId, Tick};
-use crate::core::link::{Item, ItemKind, LinkSender, Room, SenderNews};
-use crate::core::machine::Planted;
-use crate::core::message::{LinkLoad, LinkMail, LinkReply};
+use crate::link::{Item, ItemKind, LinkSender, Room, SenderNews};
+use crate::machine::Planted;
+use crate::message::{LinkLoad, LinkMail, LinkReply};
+use stageline_base::{Attempt, ReplicaId, SequenceId, Tick};
 use std::collections::VecDeque;
 
 /// See the module.

@@ -1,6 +1,6 @@
 //! Messages that are sent again until their receiver acknowledges them by number.
 
-use crate::base::Tick;
+use stageline_base::Tick;
 use std::collections::BTreeMap;
 use std::time::Duration;
 

@@ -12,15 +12,15 @@ mod rows;
 
 pub use events::{Candidate, DoorAction, DoorEvent, DoorSetup, FinishReason, Judge, NewRequest};
 
-use crate::base::prng::Prng;
-use crate::base::{Attempt, Fault, FaultClass, Position, ReplicaId, SequenceId, StageIndex, Tick, TokenId};
-use crate::core::Work;
-use crate::core::groups::Groups;
-use crate::core::link::{Item, SenderNews};
-use crate::core::message::Body;
-use crate::core::out_link::OutLink;
-use crate::core::outbox::Outbox;
-use crate::core::refusal::Refusals;
+use crate::Work;
+use crate::groups::Groups;
+use crate::link::{Item, SenderNews};
+use crate::message::Body;
+use crate::out_link::OutLink;
+use crate::outbox::Outbox;
+use crate::refusal::Refusals;
+use stageline_base::prng::Prng;
+use stageline_base::{Attempt, Fault, FaultClass, Position, ReplicaId, SequenceId, StageIndex, Tick, TokenId};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
 //! Runs what strangers' files decide on a thread of its own: with a stack of known size, and a panic there ends it alone.
 
-use crate::base::{Fault, FaultClass};
-use crate::template::STACK_BYTES;
+use stageline_base::{Fault, FaultClass};
+use stageline_template::STACK_BYTES;
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;

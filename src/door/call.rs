@@ -1,9 +1,9 @@
 //! One request from its arrival to its end: its id, its log lines, its count.
 
-use crate::base::limits::MAX_CALL_ID_BYTES;
-use crate::base::{FaultClass, prng};
-use crate::metrics::Metrics;
 use axum::http::HeaderMap;
+use stageline_base::limits::MAX_CALL_ID_BYTES;
+use stageline_base::{FaultClass, prng};
+use stageline_metrics::Metrics;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -1,15 +1,15 @@
 //! Lays a conversation out as the model was trained on it: the chat template of the model's folder.
 //!
-//! A template comes with the model, from strangers: reading and rendering it are bounded ([`crate::template`]), and happen on a
+//! A template comes with the model, from strangers: reading and rendering it are bounded ([`stageline_template`]), and happen on a
 //! thread with the stack that they may need.
 
-use crate::base::limits::{
+use crate::apart::apart;
+use crate::conversation::{ChatMessage, Content, Conversation};
+use stageline_base::limits::{
     MAX_PROMPT_BYTES, MAX_TEMPLATE_BYTES, MAX_TEMPLATE_STEPS, TEMPLATE_BYTES, TEMPLATE_BYTES_A_BYTE,
 };
-use crate::base::{Fault, FaultClass};
-use crate::door::apart::apart;
-use crate::door::conversation::{ChatMessage, Content, Conversation};
-use crate::template::{self, Args, Budget, Error, ErrorKind, Limits, Template, Value};
+use stageline_base::{Fault, FaultClass};
+use stageline_template::{self as template, Args, Budget, Error, ErrorKind, Limits, Template, Value};
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 use std::time::{SystemTime, UNIX_EPOCH};

@@ -1,9 +1,9 @@
 //! The ranges of a request's numbers, whichever way it came. Every refusal names the field, what it may be and what it is.
 
-use crate::base::limits::{MAX_STOP_BYTES, MAX_STOP_STRINGS, MAX_TEMPERATURE, MAX_TOP_LOGITS, PENALTIES};
-use crate::base::{Fault, FaultClass};
-use crate::core::Sampling;
-use crate::door::Request;
+use crate::Request;
+use stageline_base::limits::{MAX_STOP_BYTES, MAX_STOP_STRINGS, MAX_TEMPERATURE, MAX_TOP_LOGITS, PENALTIES};
+use stageline_base::{Fault, FaultClass};
+use stageline_core::Sampling;
 
 /// Checks all that can be checked without the model.
 ///
@@ -75,7 +75,7 @@ pub fn sampling(request: &Request, seed: u64) -> Sampling {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::door::Input;
+    use crate::Input;
     use std::time::Duration;
 
     fn ask(change: impl FnOnce(&mut Request)) -> Result<(), String> {

@@ -1,6 +1,6 @@
 //! A conversation as a client sends it, for the model's own chat template.
 
-use crate::template::Json;
+use stageline_template::Json;
 
 /// What was said so far, and what the model may call.
 #[derive(Clone, Debug, PartialEq)]

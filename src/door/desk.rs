@@ -1,10 +1,10 @@
 //! The door's machine with the answers it writes: text, end tokens, stop strings, clients.
 
-use crate::base::{Fault, SequenceId, StageIndex, Tick, TokenId};
-use crate::core::message::Body;
-use crate::core::requests::{DoorAction, DoorEvent, DoorMachine, DoorSetup, FinishReason, Judge, NewRequest};
-use crate::door::request::AnswerEvent;
-use crate::door::text::{Piece, TextModel, TextStream};
+use crate::request::AnswerEvent;
+use crate::text::{Piece, TextModel, TextStream};
+use stageline_base::{Fault, SequenceId, StageIndex, Tick, TokenId};
+use stageline_core::message::Body;
+use stageline_core::requests::{DoorAction, DoorEvent, DoorMachine, DoorSetup, FinishReason, Judge, NewRequest};
 use std::collections::HashMap;
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
@@ -61,7 +61,7 @@ pub struct Desk {
 }
 
 /// Mail that the desk wants sent.
-pub type Outgoing = (StageIndex, crate::base::ReplicaId, Body);
+pub type Outgoing = (StageIndex, stageline_base::ReplicaId, Body);
 
 impl Desk {
     /// A desk without requests.

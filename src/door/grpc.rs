@@ -1,6 +1,6 @@
 //! The gRPC door: `proto/stageline/v1/inference.proto` says what each call does.
 //!
-//! It stands on the port of the HTTP door, and takes requests into the same [`Intake`](crate::door::Intake) under the same limits.
+//! It stands on the port of the HTTP door, and takes requests into the same [`Intake`](crate::Intake) under the same limits.
 
 mod body;
 mod deadline;
@@ -9,10 +9,11 @@ mod requests;
 mod service;
 mod status;
 
-use crate::door::http::{Port, Shared};
+use crate::http::{Port, Shared};
 use axum::Router;
 use axum::middleware::from_fn_with_state;
-use pb::inference_server::InferenceServer;
+use stageline_proto::inference as pb;
+use stageline_proto::inference::inference_server::InferenceServer;
 use std::sync::Arc;
 use tonic::service::Routes;
 use tonic_health::pb::FILE_DESCRIPTOR_SET as HEALTH_DESCRIPTORS;
@@ -21,15 +22,6 @@ use tonic_reflection::server::Builder as Reflection;
 
 /// Largest message that is sent, in bytes: the activations of the longest run.
 const MAX_ANSWER_BYTES: usize = 256 << 20;
-
-/// What prost and tonic make of `inference.proto`: messages, the server's trait, and the client that the load harness
-/// uses.
-pub mod pb {
-    #![allow(missing_docs, clippy::all)]
-    include!(concat!(env!("OUT_DIR"), "/inference/stageline.v1.rs"));
-    /// The descriptors, as server reflection tells them.
-    pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/inference.bin"));
-}
 
 /// The gRPC services of a stage, as far as they are to be had at `port`.
 pub(super) fn routes(shared: Arc<Shared>, port: Port) -> Router {

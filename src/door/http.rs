@@ -4,13 +4,11 @@
 //! may be [on a port of its own](routers_apart). OpenFaaS' contract decides much here: bodies arrive in chunks without a length, health must be 200 while weights load, streams need a last
 //! event since a cut one looks like a whole one, and the answer's Content-Type is always set.
 
-use crate::base::{Fault, FaultClass, StageIndex};
-use crate::door::call::CallIds;
-use crate::door::grpc;
-use crate::door::stages::Stages;
-use crate::door::workroom::Workroom;
-use crate::door::{Intake, Readiness};
-use crate::metrics::Metrics;
+use crate::call::CallIds;
+use crate::grpc;
+use crate::stages::Stages;
+use crate::workroom::Workroom;
+use crate::{Intake, Readiness};
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
@@ -18,6 +16,8 @@ use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use bodies::Bodies;
+use stageline_base::{Fault, FaultClass, StageIndex};
+use stageline_metrics::Metrics;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -25,21 +25,21 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 mod answer;
 mod ask;
 mod bodies;
-pub(in crate::door) mod body;
+pub(crate) mod body;
 mod delivery;
 mod fields;
 mod framing;
 mod go_duration;
-pub(in crate::door) mod kinds;
+pub(crate) mod kinds;
 mod messages;
 mod opening;
 mod parse;
-pub(in crate::door) mod refusal;
+pub(crate) mod refusal;
 mod roster;
 mod serve;
 mod stall;
 mod text;
-pub(in crate::door) mod visit;
+pub(crate) mod visit;
 mod watched;
 
 use refusal::{Refusal, json_of};

@@ -1,7 +1,7 @@
 //! The door on NATS: a request's body as a message, its answer as one reply, or as a reply each event.
 //!
-//! Requests go to [`Subjects::ask`](crate::wire::Subjects::ask), which all doors of a pipeline's name share as one queue group:
-//! NATS picks a door; or to [`Subjects::ask_digest`](crate::wire::Subjects::ask_digest), where only doors of that digest are.
+//! Requests go to [`Subjects::ask`](stageline_wire::Subjects::ask), which all doors of a pipeline's name share as one queue group:
+//! NATS picks a door; or to [`Subjects::ask_digest`](stageline_wire::Subjects::ask_digest), where only doors of that digest are.
 //! The message's headers are those of HTTP (`Content-Type`, without which the payload is JSON; `Content-Encoding`, `Accept`,
 //! `X-Call-Id`, `X-Timeout`), and so is its payload; the HTTP router answers it. A reply carries `Stageline-Status`, HTTP's
 //! status; one of a stream carries `Stageline-Event`, the event's name (`token`, `done` or `error`; `done` and `error` are the
@@ -9,15 +9,15 @@
 //!
 //! Nobody tells a door that a requester has gone: what bounds such a request, and the sending of its answer, is its deadline.
 
-use crate::base::{Fault, FaultClass};
-use crate::door::http::fault_body;
-use crate::door::http::visit::attended;
-use crate::transport::INBOX_PREFIX;
+use crate::http::fault_body;
+use crate::http::visit::attended;
 use async_nats::{Client, HeaderMap, Message, Subscriber};
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::http::{self, header};
 use futures::StreamExt;
+use stageline_base::{Fault, FaultClass};
+use stageline_transport::INBOX_PREFIX;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::broadcast::error::RecvError;

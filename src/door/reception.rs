@@ -1,15 +1,15 @@
 //! Where clients' requests are checked and tokenized on their way to the desk.
 
-use crate::base::prng::Prng;
-use crate::base::{Fault, FaultClass, Tick, TokenId};
-use crate::core::Work;
-use crate::core::requests::NewRequest;
-use crate::door::check;
-use crate::door::desk::Submission;
-use crate::door::request::{Answer, Input, Intake, Readiness, Request};
-use crate::door::text::TextModel;
-use crate::door::workroom::Workroom;
+use crate::check;
+use crate::desk::Submission;
+use crate::request::{Answer, Input, Intake, Readiness, Request};
+use crate::text::TextModel;
+use crate::workroom::Workroom;
 use futures::future::BoxFuture;
+use stageline_base::prng::Prng;
+use stageline_base::{Fault, FaultClass, Tick, TokenId};
+use stageline_core::Work;
+use stageline_core::requests::NewRequest;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -136,9 +136,9 @@ impl Intake for Reception {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::door::{ChatMessage, Conversation};
-    use crate::model::{BertSpec, ModelSpec};
-    use crate::shard::Files;
+    use crate::{ChatMessage, Conversation};
+    use stageline_model::{BertSpec, ModelSpec};
+    use stageline_shard::Files;
 
     const TOKENIZER: &str = r#"{"version": "1.0", "pre_tokenizer": {"type": "Whitespace"}, "added_tokens": [],
         "model": {"type": "WordLevel", "vocab": {"a": 0, "?": 1}, "unk_token": "?"}}"#;

@@ -1,10 +1,10 @@
 //! A request as the door takes it in, and the answer as it comes out, whichever way the client came.
 
-use crate::base::{Fault, TokenId};
-use crate::core::Observed;
-pub use crate::core::requests::FinishReason;
-use crate::door::Conversation;
+use crate::Conversation;
 use futures::future::BoxFuture;
+use stageline_base::{Fault, TokenId};
+use stageline_core::Observed;
+pub use stageline_core::requests::FinishReason;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
@@ -126,7 +126,7 @@ pub trait Intake: Send + Sync {
     /// Checks, tokenizes and queues `request`.
     ///
     /// # Errors
-    /// Whatever refuses it before any work is done: see [`crate::base::FaultClass`].
+    /// Whatever refuses it before any work is done: see [`stageline_base::FaultClass`].
     fn submit(&self, request: Request) -> BoxFuture<'_, Result<Answer, Fault>>;
 
     /// Whether it takes requests now.

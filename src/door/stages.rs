@@ -1,10 +1,10 @@
 //! The stages of this process as the direct services see them, past the door.
 
-use crate::base::{Fault, StageIndex};
-use crate::core::{DirectOutput, DirectRun};
-use crate::model::LayerRange;
-use crate::wire::Status;
 use futures::future::BoxFuture;
+use stageline_base::{Fault, StageIndex};
+use stageline_core::{DirectOutput, DirectRun};
+use stageline_model::LayerRange;
+use stageline_wire::Status;
 
 /// One stage as it is cut.
 #[derive(Clone, Debug)]

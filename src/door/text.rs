@@ -1,17 +1,17 @@
 //! Text to tokens and back, as the model's own files say: tokenizer.json, the chat template, the end tokens.
 
-use crate::base::limits::MAX_TOKENIZER_BYTES;
-use crate::base::{Fault, TokenId};
-use crate::door::Input;
-use crate::door::apart::apart;
-use crate::door::chat::ChatTemplate;
-use crate::door::conversation::Conversation;
-use crate::model::ModelSpec;
-use crate::shard::Files;
+use crate::Input;
+use crate::apart::apart;
+use crate::chat::ChatTemplate;
+use crate::conversation::Conversation;
 use bound::Bound;
 use ends::Ends;
 use pieces::{Pieces, Unfolding};
 use special::SpecialTokens;
+use stageline_base::limits::MAX_TOKENIZER_BYTES;
+use stageline_base::{Fault, TokenId};
+use stageline_model::ModelSpec;
+use stageline_shard::Files;
 use std::sync::Arc;
 use stops::Stops;
 use templates::Found;

@@ -3,7 +3,7 @@
 //! The smallest piece of work is begun first, and one of the threads takes only short ones: a short text never waits for a
 //! long one to be done. Work that nobody waits for any more (its client has left, its deadline has passed) is not begun.
 
-use crate::base::{Fault, FaultClass};
+use stageline_base::{Fault, FaultClass};
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};

@@ -1,15 +1,15 @@
 //! The executor that runs every model on the CPU or a CUDA device, and is what others are held against.
 
-use crate::base::{Fault, HostTensor};
-use crate::core::{Emission, Member, Microbatch, Output};
-use crate::engine::kv_room::Wish;
-use crate::engine::memory_left::MemoryLeft;
-use crate::engine::part::{StagePart, packed, token, vector};
-use crate::engine::setup::{DeviceChoice, Setup};
-use crate::engine::{Executor, Ready};
-use crate::model::{KvShape, LayerRange, Made, ModelSpec, StageModel, TensorSource};
-use crate::ops::{Isa, Ops, Threads};
+use crate::kv_room::Wish;
+use crate::memory_left::MemoryLeft;
+use crate::part::{StagePart, packed, token, vector};
+use crate::setup::{DeviceChoice, Setup};
+use crate::{Executor, Ready};
 use candle_core::{Device, Storage, Tensor};
+use stageline_base::{Fault, HostTensor};
+use stageline_core::{Emission, Member, Microbatch, Output};
+use stageline_model::{KvShape, LayerRange, Made, ModelSpec, StageModel, TensorSource};
+use stageline_ops::Ops;
 use std::path::Path;
 
 /// Runs one stage's layers with candle's tensors.
@@ -154,7 +154,7 @@ fn cuda(number: usize) -> Result<Device, Fault> {
     let device = Device::new_cuda(number).map_err(|e| cannot(&e))?;
     if let Device::Cuda(opened) = &device {
         let context = opened.cuda_stream().context().clone();
-        crate::engine::setup::runs_on(context.compute_capability().map_err(|e| cannot(&e))?)?;
+        crate::setup::runs_on(context.compute_capability().map_err(|e| cannot(&e))?)?;
     }
     Ok(device)
 }

@@ -1,6 +1,6 @@
 //! Which executor runs a stage, in which numbers: what was asked for, or a refusal; never something else.
 
-use crate::base::Fault;
+use stageline_base::Fault;
 use std::fmt;
 
 /// The numbers that layers are computed with. What adds up is f32 in all of them, and so are activations between stages.

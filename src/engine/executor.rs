@@ -1,7 +1,7 @@
 //! What a device thread drives.
 
-use crate::base::{Fault, HostTensor};
-use crate::core::{Microbatch, Output};
+use stageline_base::{Fault, HostTensor};
+use stageline_core::{Microbatch, Output};
 
 /// What an executor came to when it was warmed up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +34,7 @@ pub trait Executor: Send {
     }
 
     /// Hands `batch` to a device that works by itself, while the batches started before it still run: its inputs are there
-    /// when its turn comes. At most [`DEVICE_DEPTH`](crate::core::machine::DEVICE_DEPTH) may be started and not yet run,
+    /// when its turn comes. At most [`DEVICE_DEPTH`](stageline_core::machine::DEVICE_DEPTH) may be started and not yet run,
     /// and [`Executor::run`] follows for each of them, in the same order. Where this thread does the work there is nothing to
     /// start.
     ///

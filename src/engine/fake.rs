@@ -3,10 +3,10 @@
 //! Its "model" is a hash chain through the KV memory: a row's value depends on every row before it and on every stage it
 //! passed, so a wrong block, a lost row or a mixed-up sequence shows in the tokens. [`expected`] computes the same plainly.
 
-use crate::base::{Fault, HostTensor, TokenId};
-use crate::core::{Emission, Microbatch, Output, Work};
-use crate::engine::{Executor, Ready};
+use crate::{Executor, Ready};
 use bytes::{BufMut, BytesMut};
+use stageline_base::{Fault, HostTensor, TokenId};
+use stageline_core::{Emission, Microbatch, Output, Work};
 use std::time::{Duration, Instant};
 
 /// Numbers in an activation row: the two halves of a 64-bit value, as f32 bits.

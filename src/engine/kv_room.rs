@@ -1,7 +1,7 @@
 //! How many KV blocks an executor on the CPU has, where nobody says: as many as there is memory for.
 
-use crate::base::Fault;
-use crate::engine::memory_left::MemoryLeft;
+use crate::memory_left::MemoryLeft;
+use stageline_base::Fault;
 
 /// What of the memory that is left goes to other things, which come and go: batches, prompts, connections. A quarter, within
 /// these bounds.

@@ -1,11 +1,11 @@
 //! What every executor of a real model does alike: checking what comes in, the batches to warm up with, and making a token
 //! of logits.
 
-use crate::base::{Fault, HostDType, HostTensor, ReplicaId, SequenceId};
-use crate::core::{BatchId, Emission, Member, Microbatch, Opening, Sampling, Ticket, Work};
-use crate::model::{KvShape, LayerRange, ModelSpec};
-use crate::ops::{observe, sample};
 use bytes::BytesMut;
+use stageline_base::{Fault, HostDType, HostTensor, ReplicaId, SequenceId};
+use stageline_core::{BatchId, Emission, Member, Microbatch, Opening, Sampling, Ticket, Work};
+use stageline_model::{KvShape, LayerRange, ModelSpec};
+use stageline_ops::{observe, sample};
 use std::sync::Arc;
 
 /// Spare room behind activations, for a hop's trailer: so much a row, and so much a batch.

@@ -1,9 +1,9 @@
 //! Where and how a stage is to run.
 
-use crate::base::Fault;
-use crate::engine::Runner;
-use crate::model::KvShape;
-use crate::ops::{Isa, Threads};
+use crate::Runner;
+use stageline_base::Fault;
+use stageline_model::KvShape;
+use stageline_ops::{Isa, Threads};
 
 /// Oldest compute capability that the kernels run on: bf16 in `mma.sync` came with it.
 const OLDEST: (i32, i32) = (8, 0);

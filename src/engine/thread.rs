@@ -1,9 +1,9 @@
 //! The thread that owns a device. Everything else reaches it through its queue, one microbatch ahead a stage.
 
-use crate::base::{Fault, HostTensor};
-use crate::core::machine::DEVICE_DEPTH;
-use crate::core::{BatchId, Microbatch, Output};
-use crate::engine::{Executor, Ready};
+use crate::{Executor, Ready};
+use stageline_base::{Fault, HostTensor};
+use stageline_core::machine::DEVICE_DEPTH;
+use stageline_core::{BatchId, Microbatch, Output};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};

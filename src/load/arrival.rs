@@ -1,7 +1,7 @@
 //! When requests are to be sent: pure, and the same for the same seed.
 
-use crate::base::prng::Prng;
 use serde::{Deserialize, Serialize};
+use stageline_base::prng::Prng;
 use std::time::Duration;
 
 /// How requests of a mean rate are spread over time.

@@ -1,8 +1,8 @@
 //! Two reports side by side.
 
-use crate::base::Fault;
-use crate::load::histogram::Summary;
-use crate::load::report::{Document, Report, VERSION};
+use crate::histogram::Summary;
+use crate::report::{Document, Report, VERSION};
+use stageline_base::Fault;
 
 /// A number of two runs.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,11 +1,11 @@
 //! Sends a scenario's requests at its target: open loop from a schedule, closed loop from its own answers.
 
-use crate::base::Fault;
-use crate::load::pacer::{Due, pace};
-use crate::load::record::{Record, Recorder};
-use crate::load::scenario::{Amount, Scenario, Shape};
-use crate::load::target::{Failure, Progress, Target};
-use crate::load::workload::Workload;
+use crate::pacer::{Due, pace};
+use crate::record::{Record, Recorder};
+use crate::scenario::{Amount, Scenario, Shape};
+use crate::target::{Failure, Progress, Target};
+use crate::workload::Workload;
+use stageline_base::Fault;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};

@@ -1,7 +1,7 @@
 //! How long prompts and answers are: a distribution, or lengths from a file.
 
-use crate::base::prng::Prng;
 use serde::{Deserialize, Serialize};
+use stageline_base::prng::Prng;
 
 /// Numbers of tokens, each at least 1.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

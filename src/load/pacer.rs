@@ -1,7 +1,7 @@
 //! Hands requests over when they are due, from a thread of its own: tokio's timer knows milliseconds only, and a busy
 //! runtime would be late.
 
-use crate::base::{Fault, FaultClass};
+use stageline_base::{Fault, FaultClass};
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 

@@ -1,7 +1,7 @@
 //! A report as one HTML page with plots: no script, nothing from elsewhere, light colours for paper.
 
-use crate::load::histogram::Summary;
-use crate::load::report::{Document, Report, short};
+use crate::histogram::Summary;
+use crate::report::{Document, Report, short};
 use plot::{Plot, Scale, bars, escape};
 
 mod plot;

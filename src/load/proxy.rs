@@ -1,8 +1,8 @@
 //! Which way requests over HTTP go: straight to this machine, and elsewhere as the environment says (`http_proxy`, `NO_PROXY`).
 
-use crate::base::{Fault, with_causes};
 use hyper_util::client::proxy::matcher::Matcher;
 use reqwest::{ClientBuilder, Proxy, Url};
+use stageline_base::{Fault, with_causes};
 use std::net::IpAddr;
 
 /// A way to one server.

@@ -1,8 +1,8 @@
 //! What became of each request.
 
-use crate::load::histogram::Times;
-use crate::load::objective::Objective;
-use crate::load::target::{Failure, Progress};
+use crate::histogram::Times;
+use crate::objective::Objective;
+use crate::target::{Failure, Progress};
 use std::collections::BTreeMap;
 use std::time::Duration;
 

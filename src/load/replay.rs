@@ -1,7 +1,7 @@
 //! A file of arrivals to send again.
 
-use crate::base::Fault;
 use serde::Deserialize;
+use stageline_base::Fault;
 use std::time::Duration;
 
 /// Most lines that are kept.

@@ -1,12 +1,12 @@
 //! What a run came to, as the JSON file holds it.
 
-use crate::load::driver::Driven;
-use crate::load::histogram::{Summary, Times};
-use crate::load::record::Recorder;
-use crate::load::scenario::{Scenario, Shape};
-use crate::load::stages::{DeviceReport, StageReport};
-use crate::load::sweep::Knee;
-use crate::load::usage::Harness;
+use crate::driver::Driven;
+use crate::histogram::{Summary, Times};
+use crate::record::Recorder;
+use crate::scenario::{Scenario, Shape};
+use crate::stages::{DeviceReport, StageReport};
+use crate::sweep::Knee;
+use crate::usage::Harness;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Duration;

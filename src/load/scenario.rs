@@ -1,8 +1,8 @@
 //! A load, whole: with the program's version, all that a run can be repeated from.
 
-use crate::load::arrival::Arrivals;
-use crate::load::lengths::Lengths;
-use crate::load::objective::Objective;
+use crate::arrival::Arrivals;
+use crate::lengths::Lengths;
+use crate::objective::Objective;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 

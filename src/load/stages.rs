@@ -1,9 +1,9 @@
 //! Where the time went inside the server: its metrics before and after a run.
 
-use crate::base::{Fault, FaultClass, with_causes};
-use crate::load::proxy::Way;
-use crate::metrics::Metrics;
+use crate::proxy::Way;
 use serde::{Deserialize, Serialize};
+use stageline_base::{Fault, FaultClass, with_causes};
+use stageline_metrics::Metrics;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};

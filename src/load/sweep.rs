@@ -1,7 +1,7 @@
 //! One load after another, and the knee: the highest one that is still served as it should be.
 
-use crate::load::report::Report;
-use crate::load::scenario::Shape;
+use crate::report::Report;
+use crate::scenario::Shape;
 use serde::{Deserialize, Serialize};
 
 /// Of the requests offered, what a server that keeps up answers at least.
@@ -127,11 +127,11 @@ pub fn knee(tried: &[Report], share: f64) -> Knee {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::load::driver::Driven;
-    use crate::load::record::Recorder;
-    use crate::load::report::Inside;
-    use crate::load::usage::{Harness, Mark};
-    use crate::load::{Arrivals, Objective, Scenario};
+    use crate::driver::Driven;
+    use crate::record::Recorder;
+    use crate::report::Inside;
+    use crate::usage::{Harness, Mark};
+    use crate::{Arrivals, Objective, Scenario};
     use std::time::Instant;
 
     /// Of a server that answers up to `most` requests a second, and one at once adds one a second.

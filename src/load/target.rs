@@ -1,8 +1,8 @@
 //! Where requests go: one trait, and every way to reach a pipeline behind it.
 
-use crate::base::{Fault, FaultClass};
-use crate::load::workload::Ask;
+use crate::workload::Ask;
 use futures::future::BoxFuture;
+use stageline_base::{Fault, FaultClass};
 use std::time::{Duration, Instant};
 
 mod body;

@@ -1,7 +1,7 @@
 //! Whether the harness itself was what limited a run: how late it was and how much it computed.
 
-use crate::load::record::Recorder;
-use crate::load::scenario::Shape;
+use crate::record::Recorder;
+use crate::scenario::Shape;
 use serde::{Deserialize, Serialize};
 use std::time::{Duration, Instant};
 
@@ -111,8 +111,8 @@ fn millis(time: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::load::record::Record;
-    use crate::load::{Arrivals, Objective, Progress};
+    use crate::record::Record;
+    use crate::{Arrivals, Objective, Progress};
 
     #[test]
     fn processor_time_is_read_whatever_the_programs_name() {

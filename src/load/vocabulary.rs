@@ -1,10 +1,10 @@
 //! Which ids random prompts may be made of: those of the model, as far as somebody says how many it has.
 
-use crate::base::Fault;
-use crate::door::grpc::pb::StatusRequest;
-use crate::load::Scenario;
-use crate::load::proxy::Way;
-use crate::load::target::grpc::Channels;
+use crate::Scenario;
+use crate::proxy::Way;
+use crate::target::grpc::Channels;
+use stageline_base::Fault;
+use stageline_proto::inference::StatusRequest;
 use std::time::Duration;
 
 /// How long a server may take to say how many tokens its model has. One that does not say so is no reason not to begin.

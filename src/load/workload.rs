@@ -1,9 +1,9 @@
 //! What is asked: prompts, lengths and sampling seeds, each decided by the scenario's seed and the request's number.
 
-use crate::base::prng::{self, Prng};
-use crate::base::{Fault, TokenId};
-use crate::load::replay::Replayed;
-use crate::load::scenario::Scenario;
+use crate::replay::Replayed;
+use crate::scenario::Scenario;
+use stageline_base::prng::{self, Prng};
+use stageline_base::{Fault, TokenId};
 use std::ops::Range;
 use std::time::Duration;
 
@@ -94,7 +94,7 @@ impl Workload {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::load::Lengths;
+    use crate::Lengths;
 
     fn workload(seed: u64) -> Workload {
         let prompt_tokens = Lengths::Uniform(1, 40);

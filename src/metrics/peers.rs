@@ -1,7 +1,7 @@
 //! What peers sent and was not taken, and what did not reach them.
 
 use super::{BrokerCounters, Metrics, Page};
-use crate::core::Refusal;
+use stageline_core::Refusal;
 
 /// Writes the families of what is refused, dropped and finds nobody.
 pub(super) fn render(metrics: &Metrics, page: &mut Page) {

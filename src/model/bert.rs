@@ -5,9 +5,9 @@ use super::load::Loader;
 use super::spec::BertSpec;
 use super::step::Step;
 use super::tensors::LinearNeed;
-use crate::base::Fault;
-use crate::ops::{AttentionShape, LayerNorm, Linear, Ops, share_map};
 use candle_core::{DType, Result as CandleResult, Tensor};
+use stageline_base::Fault;
+use stageline_ops::{AttentionShape, LayerNorm, Linear, Ops, share_map};
 
 /// Embedding if the range begins the model, layers, pooling if it ends the model.
 #[derive(Debug)]

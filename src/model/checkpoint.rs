@@ -1,13 +1,13 @@
 //! A model folder whose configuration and weights have been checked against each other.
 
-use crate::base::Fault;
-use crate::model::naming::Naming;
-use crate::model::spec::{ModelSpec, own_dir};
-use crate::model::tensors::{LLAMA_EMBEDDING, Part, TensorNeed};
-use crate::plan::{ModelCost, PartCost};
-use crate::shard::{ModelFolder, TensorBytes, TensorShape};
+use crate::naming::Naming;
+use crate::spec::{ModelSpec, own_dir};
+use crate::tensors::{LLAMA_EMBEDDING, Part, TensorNeed};
 use safetensors::Dtype;
 use serde_json::Value;
+use stageline_base::Fault;
+use stageline_plan::{ModelCost, PartCost};
+use stageline_shard::{ModelFolder, TensorBytes, TensorShape};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 

@@ -1,7 +1,7 @@
 //! The keys and values of one stage's layers, in blocks that sequences hold.
 
-use crate::base::Fault;
 use candle_core::{DType, Device, Tensor};
+use stageline_base::Fault;
 
 /// How much a [`KvCache`] holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,9 +5,9 @@ use super::spec::{LlamaSpec, RopeScaling};
 use super::step::Step;
 use super::tensors::{LLAMA_EMBEDDING, LLAMA_HEAD, LLAMA_NORM};
 use super::{KvCache, LayerRange};
-use crate::base::Fault;
-use crate::ops::{AttentionShape, Linear, Ops, RopeFrequencies, Rotation, share_map};
 use candle_core::{Result as CandleResult, Tensor};
+use stageline_base::Fault;
+use stageline_ops::{AttentionShape, Linear, Ops, RopeFrequencies, Rotation, share_map};
 
 /// Embedding if the range begins the model, layers, head if it ends the model.
 #[derive(Debug)]

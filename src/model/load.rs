@@ -1,13 +1,13 @@
 //! Weights from wherever they are stored into the device's memory.
 
 use super::tensors::LinearNeed;
-use crate::base::Fault;
-use crate::ops::{Linear, advise_huge_pages};
-use crate::shard::header::TensorShape;
 use bytes::Bytes;
 use candle_core::{Device, Tensor, WithDType};
 use half::{bf16, f16};
 use safetensors::Dtype;
+use stageline_base::Fault;
+use stageline_ops::{Linear, advise_huge_pages};
+use stageline_shard::header::TensorShape;
 
 /// A tensor as it is stored: row-major, little endian.
 #[derive(Clone, Debug)]

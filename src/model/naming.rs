@@ -1,8 +1,8 @@
 //! Which tensor of a folder is which of the model's: the same weights go by several names.
 
-use crate::model::spec::ModelSpec;
-use crate::model::tensors::{LLAMA_HEAD, TensorNeed, plays_no_part};
-use crate::shard::{ModelFolder, TensorEntry};
+use crate::spec::ModelSpec;
+use crate::tensors::{LLAMA_HEAD, TensorNeed, plays_no_part};
+use stageline_shard::{ModelFolder, TensorEntry};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Most problems named in one message.

@@ -1,9 +1,9 @@
 //! Where a stage's weights come from: its shard, or the model's own folder.
 
-use crate::base::Fault;
-use crate::model::{Checkpoint, RawTensor, TensorSource};
-use crate::shard::header::TensorShape;
-use crate::shard::{ShardFile, ShardOnDisk, TensorBytes};
+use crate::{Checkpoint, RawTensor, TensorSource};
+use stageline_base::Fault;
+use stageline_shard::header::TensorShape;
+use stageline_shard::{ShardFile, ShardOnDisk, TensorBytes};
 
 impl From<TensorBytes> for RawTensor {
     fn from(tensor: TensorBytes) -> Self {

@@ -8,13 +8,13 @@ mod rope;
 mod sentence;
 mod settings;
 
-use crate::base::Fault;
-use crate::shard::Files;
-use crate::shard::stranger::check_model_dir;
 use family::Family;
 pub use sentence::own_dir;
 use serde_json::Value;
 use settings::{Settings, shown};
+use stageline_base::Fault;
+use stageline_shard::Files;
+use stageline_shard::stranger::check_model_dir;
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::Path;

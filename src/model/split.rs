@@ -1,14 +1,14 @@
 //! Cutting a model folder into a pipeline folder.
 
-use crate::base::Fault;
-use crate::base::limits::{MAX_CONFIG_BYTES, MAX_TOKENIZER_BYTES};
-use crate::model::checkpoint::Checkpoint;
-use crate::plan::manifest::is_pipeline_name;
-use crate::plan::{self, Balance, Cut, CutOrder, FileEntry, Manifest, StageEntry, cut, even_by_layers};
-use crate::shard::names::shard_name;
-use crate::shard::verify::{TensorDigest, check_file, tensor_digests};
-use crate::shard::write::{NewFile, Piece, WrittenShard, write_shard};
-use crate::shard::{Files, without_mark};
+use crate::checkpoint::Checkpoint;
+use stageline_base::Fault;
+use stageline_base::limits::{MAX_CONFIG_BYTES, MAX_TOKENIZER_BYTES};
+use stageline_plan::manifest::is_pipeline_name;
+use stageline_plan::{Balance, Cut, CutOrder, FileEntry, Manifest, StageEntry, cut, even_by_layers};
+use stageline_shard::names::shard_name;
+use stageline_shard::verify::{TensorDigest, check_file, tensor_digests};
+use stageline_shard::write::{NewFile, Piece, WrittenShard, write_shard};
+use stageline_shard::{Files, without_mark};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -83,7 +83,7 @@ pub fn plan_only(checkpoint: &Checkpoint, order: &PlanOrder) -> Result<Plan, Fau
         kv_tokens,
     };
     let cut = cut(&cut_order)?;
-    let advice = plan::advice(&cut_order, &cut);
+    let advice = stageline_plan::advice(&cut_order, &cut);
     let even = even_by_layers(&model, order.stages, kv_tokens);
     Ok(Plan { balance: order.balance, kv_tokens, cut, even, advice })
 }
@@ -162,7 +162,7 @@ fn build(
 }
 
 fn stage_entries(cut: &Cut, shards: &[WrittenShard]) -> Vec<StageEntry> {
-    let entry = |(stage, shard): (&plan::CutStage, &WrittenShard)| StageEntry {
+    let entry = |(stage, shard): (&stageline_plan::CutStage, &WrittenShard)| StageEntry {
         layers: [stage.layers.start, stage.layers.end],
         shard: shard.entry.clone(),
         parameters: stage.parameters,

@@ -5,10 +5,10 @@ use super::llama::LlamaStage;
 use super::load::{Loader, TensorSource};
 use super::step::Step;
 use super::{KvCache, KvShape, LayerRange, ModelSpec};
-use crate::base::Fault;
-use crate::core::Member;
-use crate::ops::Ops;
 use candle_core::{Device, Result as CandleResult, Tensor};
+use stageline_base::Fault;
+use stageline_core::Member;
+use stageline_ops::Ops;
 
 /// A range of a model's layers, of whichever family.
 #[derive(Debug)]

@@ -1,10 +1,10 @@
 //! What the layers must know of a batch beside its activations: where each row stands and what it sees.
 
 use super::kv_cache::KvShape;
-use crate::base::Fault;
-use crate::core::Member;
-use crate::ops::Span;
 use candle_core::{Device, Result as CandleResult, Tensor};
+use stageline_base::Fault;
+use stageline_core::Member;
+use stageline_ops::Span;
 use std::ops::Range;
 
 /// One run of a stage's layers.

@@ -2,7 +2,7 @@
 //!
 //! Names are those of the Hugging Face checkpoints; BERT's without the `bert.` that some have in front.
 
-use crate::model::spec::{BertSpec, LayerRange, LlamaSpec, ModelSpec};
+use crate::spec::{BertSpec, LayerRange, LlamaSpec, ModelSpec};
 use std::collections::BTreeSet;
 
 /// The Llama-type decoder's embedding, which is also its head's matrix where the model ties them.

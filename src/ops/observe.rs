@@ -1,8 +1,8 @@
 //! What a request asked to see of a row's logits.
 
-use crate::base::TokenId;
-use crate::core::Observed;
 use sha2::{Digest, Sha256};
+use stageline_base::TokenId;
+use stageline_core::Observed;
 use std::cmp::Ordering;
 
 /// The digest of `logits` and the `top` largest of them, all if there are fewer, or `None` if `top` is 0.

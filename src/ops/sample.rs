@@ -21,8 +21,8 @@
 //! A token's probability is thus within 2^-64 of its weight's share, and the weight within 4e-8 of the exponential of step
 //! 5's `t`, or within half a unit. Sums stay below 2^63 for vocabularies of up to 2^23 tokens.
 
-use crate::base::{Position, TokenId, prng};
-use crate::core::Sampling;
+use stageline_base::{Position, TokenId, prng};
+use stageline_core::Sampling;
 
 /// Minimax polynomial of 2^-x on 0..1, exact at 0, in units of 2^-32; its signs alternate. Largest error 1.5e-9.
 const EXP2: [u32; 6] = [2_977_044_080, 1_031_757_278, 238_337_602, 41_155_296, 5_486_705, 472_172];

@@ -5,7 +5,7 @@
 
 mod team;
 
-use crate::base::Fault;
+use stageline_base::Fault;
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -36,7 +36,7 @@ impl Threads {
             1 => Ok(Self(None)),
             _ => Team::start(count - 1).map(|team| Self(Some(Arc::new(team)))).map_err(|e| {
                 let message = format!("cannot start {count} compute threads: {e}");
-                Fault::new(crate::base::FaultClass::Unavailable, message)
+                Fault::new(stageline_base::FaultClass::Unavailable, message)
             }),
         }
     }

@@ -1,8 +1,8 @@
 //! Whether fewer stages would do as well.
 
-use crate::plan::cost::Balance;
-use crate::plan::cut::{Cut, CutOrder};
-use crate::plan::partition::fewest_stages;
+use crate::cost::Balance;
+use crate::cut::{Cut, CutOrder};
+use crate::partition::fewest_stages;
 
 /// A bottleneck within this factor of another is as good: it is below what runs differ by.
 const AS_GOOD: f64 = 1.02;
@@ -60,9 +60,9 @@ fn plural_count(count: usize, noun: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::cost::tests::smollm2;
-    use crate::plan::cost::{ModelCost, PartCost};
-    use crate::plan::cut::cut;
+    use crate::cost::tests::smollm2;
+    use crate::cost::{ModelCost, PartCost};
+    use crate::cut::cut;
 
     fn advised(model: &ModelCost, stages: usize, stage_memory: &[u64]) -> Vec<String> {
         let order = CutOrder { model, stages, balance: Balance::Cost, stage_memory, kv_tokens: 0 };

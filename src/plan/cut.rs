@@ -1,9 +1,9 @@
 //! A cut of a model into stages, and what each of its stages holds.
 
-use crate::base::Fault;
-use crate::base::limits::MAX_STAGES;
-use crate::plan::cost::{Balance, ModelCost};
-use crate::plan::partition::partition;
+use crate::cost::{Balance, ModelCost};
+use crate::partition::partition;
+use stageline_base::Fault;
+use stageline_base::limits::MAX_STAGES;
 use std::ops::Range;
 
 /// What is asked of a cut.
@@ -137,7 +137,7 @@ pub fn even_by_layers(model: &ModelCost, stages: usize, kv_tokens: u64) -> Cut {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::cost::tests::smollm2;
+    use crate::cost::tests::smollm2;
 
     fn layers(cut: &Cut) -> Vec<usize> {
         cut.stages.iter().map(|stage| stage.layers.len()).collect()

@@ -1,10 +1,10 @@
 //! `pipeline.json`: what a split model is made of.
 
-use crate::base::Fault;
-use crate::base::limits::MAX_STAGES;
-use crate::plan::cost::Balance;
+use crate::cost::Balance;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use stageline_base::Fault;
+use stageline_base::limits::MAX_STAGES;
 use std::collections::BTreeSet;
 
 /// The manifest of a pipeline folder. Its digest names the pipeline on the wire, so every replica of a pipeline has the

@@ -1,12 +1,12 @@
 //! The stages at work in this process, for whoever calls them directly.
 
-use crate::base::{Fault, FaultClass, StageIndex};
-use crate::core::{DirectOutput, DirectRun};
-use crate::door::stages::StageFacts;
-use crate::door::stages::{Here, Overview, Stages};
-use crate::server::pump::DirectCall;
-use crate::wire::Status;
+use crate::pump::DirectCall;
 use futures::future::BoxFuture;
+use stageline_base::{Fault, FaultClass, StageIndex};
+use stageline_core::{DirectOutput, DirectRun};
+use stageline_door::stages::StageFacts;
+use stageline_door::stages::{Here, Overview, Stages};
+use stageline_wire::Status;
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// One stage, and where its pump takes calls.

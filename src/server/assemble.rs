@@ -1,27 +1,27 @@
 //! Puts replicas together: all stages in one process over memory, or one stage on NATS.
 
-use crate::base::hex;
-use crate::base::{Fault, FaultClass, ReplicaId, StageIndex, Tick};
-use crate::core::direct::{DirectMachine, DirectSetup};
-use crate::core::machine::{FIRST_EPOCHS, StageMachine, StageSetup};
-use crate::core::requests::DoorSetup;
-use crate::door::desk::Desk;
-use crate::door::reception::{Reception, Terms};
-use crate::door::request::Readiness;
-use crate::door::stages::Here;
-use crate::door::stages::StageFacts;
-use crate::door::text::TextModel;
-use crate::engine::{Device, DeviceHandle, DeviceUse, Loader, Ready};
-use crate::metrics::Metrics;
-use crate::server::access::{Entry, StageAccess};
-use crate::server::broker::{BROKER_PATIENCE, Broker, unreachable};
-use crate::server::options::Options;
-use crate::server::pump::{DoorParts, Drain, Pump, PumpParts};
-use crate::transport::{
+use crate::access::{Entry, StageAccess};
+use crate::broker::{BROKER_PATIENCE, Broker, unreachable};
+use crate::options::Options;
+use crate::pump::{DoorParts, Drain, Pump, PumpParts};
+use stageline_base::hex;
+use stageline_base::{Fault, FaultClass, ReplicaId, StageIndex, Tick};
+use stageline_core::direct::{DirectMachine, DirectSetup};
+use stageline_core::machine::{FIRST_EPOCHS, StageMachine, StageSetup};
+use stageline_core::requests::DoorSetup;
+use stageline_door::desk::Desk;
+use stageline_door::reception::{Reception, Terms};
+use stageline_door::request::Readiness;
+use stageline_door::stages::Here;
+use stageline_door::stages::StageFacts;
+use stageline_door::text::TextModel;
+use stageline_engine::{Device, DeviceHandle, DeviceUse, Loader, Ready};
+use stageline_metrics::Metrics;
+use stageline_transport::{
     Doorbell, HopCounters, HopKind, HopSettings, HopSite, Hops, LeaseBoard, LeaseKeeper, Mailbox, MemoryNet, NatsNet,
     Peer, Post,
 };
-use crate::wire::{Phase, Status, WIRE_VERSION};
+use stageline_wire::{Phase, Status, WIRE_VERSION};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::{mpsc, oneshot, watch};

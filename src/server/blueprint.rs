@@ -1,14 +1,14 @@
 //! What is to be served: a pipeline folder, or a model folder that is cut in memory.
 
-use crate::base::{Fault, StageIndex};
-use crate::door::stages::StageFacts;
-use crate::engine::{Loader, Runner, Setup};
-use crate::model::split::{PlanOrder, pipeline_name, plan_only};
-use crate::model::{Checkpoint, LayerRange, ModelSpec};
-use crate::plan::Balance;
-use crate::server::executor::load_executor;
-use crate::shard::{Files, PipelineFolder};
+use crate::executor::load_executor;
 use sha2::{Digest, Sha256};
+use stageline_base::{Fault, StageIndex};
+use stageline_door::stages::StageFacts;
+use stageline_engine::{Loader, Runner, Setup};
+use stageline_model::split::{PlanOrder, pipeline_name, plan_only};
+use stageline_model::{Checkpoint, ModelSpec};
+use stageline_plan::Balance;
+use stageline_shard::{Files, PipelineFolder};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -1,10 +1,10 @@
 //! The broker that a stage reaches the others by.
 
-use crate::base::hex;
-use crate::base::{Fault, FaultClass, StageIndex};
-use crate::server::Pipeline;
-use crate::transport::{INBOX_PREFIX, NatsLeases, NatsNet, NatsSettings, TransportError};
-use crate::wire::Subjects;
+use crate::Pipeline;
+use stageline_base::hex;
+use stageline_base::{Fault, FaultClass, StageIndex};
+use stageline_transport::{INBOX_PREFIX, NatsLeases, NatsNet, NatsSettings, TransportError};
+use stageline_wire::Subjects;
 use std::path::PathBuf;
 use std::time::Duration;
 

@@ -1,8 +1,8 @@
 //! Makes the executor that was chosen.
 
-use crate::base::Fault;
-use crate::engine::{CandleExecutor, Executor, Runner, Setup};
-use crate::model::{LayerRange, ModelSpec, TensorSource};
+use stageline_base::Fault;
+use stageline_engine::{CandleExecutor, Executor, Runner, Setup};
+use stageline_model::{LayerRange, ModelSpec, TensorSource};
 
 /// Loads layers `range` of the model `spec` from `source` into the executor that `setup` names. An executor that reads the
 /// tensors by itself tells `progress` how many bytes have come so far.
@@ -25,14 +25,14 @@ pub fn load_executor(
 }
 
 #[cfg(feature = "cuda")]
-use crate::engine::cuda::load as engine;
+use stageline_cuda::load as engine;
 
 #[cfg(not(feature = "cuda"))]
 fn engine(
     _: &dyn TensorSource,
     _: (&ModelSpec, LayerRange),
     _: &Setup,
-    numbers: crate::engine::Numbers,
+    numbers: stageline_engine::Numbers,
     _: &mut dyn FnMut(u64),
 ) -> Result<Box<dyn Executor>, Fault> {
     Err(Fault::invalid(format!(

@@ -1,10 +1,10 @@
 //! How a pipeline is served, as far as the stages' machines are concerned.
 
-use crate::base::{ReplicaId, StageIndex};
-use crate::core::link::Room;
-use crate::core::machine::{Planted, StageSetup};
-use crate::core::requests::DoorSetup;
-use crate::transport::LEASE;
+use stageline_base::{ReplicaId, StageIndex};
+use stageline_core::link::Room;
+use stageline_core::machine::{Planted, StageSetup};
+use stageline_core::requests::DoorSetup;
+use stageline_transport::LEASE;
 use std::time::Duration;
 
 /// A sequence that gets no row for this long is dropped: far above any deadline's replay, so it only ever frees what a

@@ -1,10 +1,10 @@
 //! A shard that stays on disk: its tensors are read into memory of whoever asks, its digest by a thread of its own.
 
-use crate::base::Fault;
-use crate::plan::FileEntry;
-use crate::shard::header::{Header, TensorEntry};
-use crate::shard::load::{Proof, TensorBytes};
-use crate::shard::read::{OpenFile, fault_at, filled};
+use crate::header::{Header, TensorEntry};
+use crate::load::{Proof, TensorBytes};
+use crate::read::{OpenFile, fault_at, filled};
+use stageline_base::Fault;
+use stageline_plan::FileEntry;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};

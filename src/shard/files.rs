@@ -3,14 +3,14 @@
 //! Absent is not unreadable: a file that is there and cannot be read, or is not what its name says, is an error. What is
 //! hashed is what is used: a file is read once, and its bytes are checked and handed out.
 
-use crate::base::Fault;
-use crate::base::hex;
-use crate::base::limits::MAX_CONFIG_BYTES;
-use crate::plan::{FileEntry, Manifest};
-use crate::shard::read::{read_whole, unreadable};
-use crate::shard::stranger::no_tokenizer;
+use crate::read::{read_whole, unreadable};
+use crate::stranger::no_tokenizer;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
+use stageline_base::Fault;
+use stageline_base::hex;
+use stageline_base::limits::MAX_CONFIG_BYTES;
+use stageline_plan::{FileEntry, Manifest};
 use std::fs::Metadata;
 use std::io::ErrorKind;
 use std::path::{Component, Path, PathBuf};

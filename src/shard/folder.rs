@@ -1,13 +1,13 @@
 //! The weights of a Hugging Face folder: one file, or several with an index.
 
-use crate::base::Fault;
-use crate::shard::files::Files;
-use crate::shard::header::{Header, TensorEntry};
-use crate::shard::load::TensorBytes;
-use crate::shard::names::{WEIGHTS, WEIGHTS_INDEX};
-use crate::shard::read::{BLOCK_BYTES, OpenFile, filled};
-use crate::shard::stranger::no_weights;
+use crate::files::Files;
+use crate::header::{Header, TensorEntry};
+use crate::load::TensorBytes;
+use crate::names::{WEIGHTS, WEIGHTS_INDEX};
+use crate::read::{BLOCK_BYTES, OpenFile, filled};
+use crate::stranger::no_weights;
 use serde::Deserialize;
+use stageline_base::Fault;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -173,6 +173,6 @@ impl ModelFolder {
 
     fn read_at(&self, file: usize, memory: &mut [u8], offset: u64) -> Result<(), Fault> {
         let (path, file) = &self.files[file];
-        file.read_exact_at(memory, offset).map_err(|error| crate::shard::read::fault_at(path, "cannot read", &error))
+        file.read_exact_at(memory, offset).map_err(|error| crate::read::fault_at(path, "cannot read", &error))
     }
 }

@@ -4,13 +4,13 @@
 //! object from tensor names to dtype, shape and byte range; then the tensors' bytes, one after the other, without holes
 //! and to the end of the file.
 
-use crate::base::Fault;
-use crate::base::limits::MAX_SAFETENSORS_HEADER_BYTES;
-use crate::shard::read::OpenFile;
-use crate::shard::stranger::foreign;
+use crate::read::OpenFile;
+use crate::stranger::foreign;
 use safetensors::Dtype;
 use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
+use stageline_base::Fault;
+use stageline_base::limits::MAX_SAFETENSORS_HEADER_BYTES;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;

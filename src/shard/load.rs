@@ -1,14 +1,14 @@
 //! A shard in memory, its digest computed while it is read.
 
-use crate::base::Fault;
-use crate::base::hex;
-use crate::plan::FileEntry;
-use crate::shard::header::{Header, TensorShape};
-use crate::shard::read::{BLOCK_BYTES, OpenFile, fault_at, filled};
-use crate::shard::verify::check_open;
+use crate::header::{Header, TensorShape};
+use crate::read::{BLOCK_BYTES, OpenFile, fault_at, filled};
+use crate::verify::check_open;
 use bytes::Bytes;
 use safetensors::Dtype;
 use sha2::{Digest, Sha256};
+use stageline_base::Fault;
+use stageline_base::hex;
+use stageline_plan::FileEntry;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;

@@ -20,6 +20,6 @@ mod tests {
         assert_eq!(shard_name(0, 1), "stage-0.safetensors");
         assert_eq!(shard_name(9, 10), "stage-9.safetensors");
         assert_eq!(shard_name(2, 11), "stage-02.safetensors");
-        assert!(crate::plan::manifest::is_file_name(&shard_name(1023, 1024)));
+        assert!(stageline_plan::manifest::is_file_name(&shard_name(1023, 1024)));
     }
 }

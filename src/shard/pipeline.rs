@@ -1,13 +1,13 @@
 //! A pipeline folder: a manifest and the files it names.
 
-use crate::base::Fault;
-use crate::base::limits::MAX_CONFIG_BYTES;
-use crate::plan::{FileEntry, Manifest};
-use crate::shard::disk::ShardOnDisk;
-use crate::shard::files::Files;
-use crate::shard::header::Header;
-use crate::shard::load::{Proof, ShardFile};
-use crate::shard::read::{OpenFile, unreadable};
+use crate::disk::ShardOnDisk;
+use crate::files::Files;
+use crate::header::Header;
+use crate::load::{Proof, ShardFile};
+use crate::read::{OpenFile, unreadable};
+use stageline_base::Fault;
+use stageline_base::limits::MAX_CONFIG_BYTES;
+use stageline_plan::{FileEntry, Manifest};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 

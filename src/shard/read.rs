@@ -1,7 +1,7 @@
 //! Reading files in large pieces, with a limit on each.
 
-use crate::base::Fault;
 use bytes::Bytes;
+use stageline_base::Fault;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
@@ -13,12 +13,12 @@ pub(crate) const BLOCK_BYTES: usize = 1 << 20;
 pub const ALIGN_BYTES: usize = 64;
 
 /// A failure of the file system as a fault: `what` failed, at `path`.
-pub(crate) fn fault_at(path: &Path, what: &str, error: &io::Error) -> Fault {
+pub fn fault_at(path: &Path, what: &str, error: &io::Error) -> Fault {
     Fault::invalid(format!("{what} {}: {error}", path.display()))
 }
 
 /// A file that may be there and cannot be opened, and what to do about it.
-pub(crate) fn unreadable(path: &Path, error: &io::Error) -> Fault {
+pub fn unreadable(path: &Path, error: &io::Error) -> Fault {
     let remedy = match error.kind() {
         io::ErrorKind::PermissionDenied => ": let the user of this process read it",
         _ => "",

@@ -1,7 +1,7 @@
 //! What a file or a folder is that is no model of ours, and where the model may be: words that lead somewhere.
 
-use crate::base::Fault;
-use crate::shard::names::{WEIGHTS, WEIGHTS_INDEX};
+use crate::names::{WEIGHTS, WEIGHTS_INDEX};
+use stageline_base::Fault;
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{ErrorKind, Read};

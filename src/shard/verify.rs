@@ -1,11 +1,11 @@
 //! Proof that a file on the disk is what it should be.
 
-use crate::base::Fault;
-use crate::base::hex;
-use crate::plan::FileEntry;
-use crate::shard::header::{Header, TensorShape};
-use crate::shard::read::{BLOCK_BYTES, OpenFile};
+use crate::header::{Header, TensorShape};
+use crate::read::{BLOCK_BYTES, OpenFile};
 use sha2::{Digest, Sha256};
+use stageline_base::Fault;
+use stageline_base::hex;
+use stageline_plan::FileEntry;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;

@@ -1,11 +1,11 @@
 //! Writing files such that nothing half-written looks whole.
 
-use crate::base::{Fault, hex};
-use crate::plan::FileEntry;
-use crate::shard::folder::ModelFolder;
-use crate::shard::header::{Header, TensorShape};
-use crate::shard::read::{ALIGN_BYTES, fault_at};
+use crate::folder::ModelFolder;
+use crate::header::{Header, TensorShape};
+use crate::read::{ALIGN_BYTES, fault_at};
 use sha2::{Digest, Sha256};
+use stageline_base::{Fault, hex};
+use stageline_plan::FileEntry;
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};

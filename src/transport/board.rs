@@ -2,7 +2,7 @@
 
 use super::Peer;
 use super::lease::{LeaseKeeper, LeaseView, peer};
-use crate::wire::Status;
+use stageline_wire::Status;
 use std::collections::BTreeMap;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;

@@ -1,7 +1,7 @@
 //! What can go wrong at setting a transport up, in words that say what to do.
 
-use crate::base::{Fault, FaultClass};
-use crate::wire::WireError;
+use stageline_base::{Fault, FaultClass};
+use stageline_wire::WireError;
 
 /// Why a transport or its leases cannot be used.
 #[derive(Debug, thiserror::Error)]

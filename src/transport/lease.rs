@@ -1,7 +1,7 @@
 //! Who lives: every replica holds a lease and renews it; everyone else watches.
 
 use super::Peer;
-use crate::wire::Status;
+use stageline_wire::Status;
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 use tokio::sync::{oneshot, watch};

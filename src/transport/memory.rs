@@ -1,8 +1,8 @@
 //! Hops within one process: mail is passed on as it is.
 
 use super::{Arrived, Mailbox, Peer, Plane, Post, PostError, Slots};
-use crate::base::ReplicaId;
-use crate::core::Mail;
+use stageline_base::ReplicaId;
+use stageline_core::Mail;
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio::sync::mpsc::error::TrySendError;

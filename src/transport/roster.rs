@@ -2,8 +2,8 @@
 
 use super::Peer;
 use super::lease::{LEASE, RENEWAL, peer};
-use crate::base::Tick;
-use crate::wire::Status;
+use stageline_base::Tick;
+use stageline_wire::Status;
 use std::collections::BTreeMap;
 
 /// The replicas known from their leases.
@@ -83,8 +83,8 @@ impl Roster {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::ReplicaId;
-    use crate::wire::{Phase, WIRE_VERSION};
+    use stageline_base::ReplicaId;
+    use stageline_wire::{Phase, WIRE_VERSION};
 
     fn status(boot: u64) -> Status {
         Status {

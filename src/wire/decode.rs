@@ -3,13 +3,13 @@
 use super::{
     MAX_CLOSES, MAX_COLUMNS, MAX_FAULT_BYTES, MAX_KNOWN_TOKENS, MAX_REPORTS, MAX_SEGMENTS, MAX_VECTOR, WireError, pb,
 };
-use crate::base::limits::{MAX_CALL_ID_BYTES, MAX_STAGES, MAX_TOP_LOGITS};
-use crate::base::{Attempt, Fault, FaultClass, HostDType, HostTensor, ReplicaId, SequenceId, StageIndex};
-use crate::core::message::Cause;
-use crate::core::{
+use bytes::Bytes;
+use stageline_base::limits::{MAX_CALL_ID_BYTES, MAX_STAGES, MAX_TOP_LOGITS};
+use stageline_base::{Attempt, Fault, FaultClass, HostDType, HostTensor, ReplicaId, SequenceId, StageIndex};
+use stageline_core::message::Cause;
+use stageline_core::{
     Body, Emission, Feedback, LinkLoad, LinkMail, LinkReply, Observed, Opening, Report, Sampling, Segment, Work,
 };
-use bytes::Bytes;
 use std::sync::Arc;
 
 type Checked<T> = Result<T, WireError>;

@@ -1,13 +1,13 @@
 //! Values to protobuf messages.
 
 use super::{MAX_FAULT_BYTES, pb};
-use crate::base::limits::MAX_CALL_ID_BYTES;
-use crate::base::{Attempt, Fault, FaultClass, HostDType, HostTensor, ReplicaId, SequenceId};
-use crate::core::message::Cause;
-use crate::core::{
+use bytes::Bytes;
+use stageline_base::limits::MAX_CALL_ID_BYTES;
+use stageline_base::{Attempt, Fault, FaultClass, HostDType, HostTensor, ReplicaId, SequenceId};
+use stageline_core::message::Cause;
+use stageline_core::{
     Body, Emission, Feedback, LinkLoad, LinkMail, LinkReply, Mail, Observed, Opening, Report, Sampling, Segment, Work,
 };
-use bytes::Bytes;
 use std::collections::HashMap;
 
 /// The header of `mail`, and its payload (empty unless it carries rows).

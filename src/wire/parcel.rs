@@ -1,10 +1,10 @@
 //! The layout of a parcel: payload, header, trailer (see `hop.proto`).
 
 use super::{MAX_HEADER_BYTES, MAX_PARCEL_BYTES, WireError, decode as from_wire, encode as to_wire, pb, scan};
-use crate::base::ReplicaId;
-use crate::core::Mail;
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;
+use stageline_base::ReplicaId;
+use stageline_core::Mail;
 
 /// The last four bytes of a parcel, as a little endian number: 'S' 'L' 'W' and the wire version.
 pub const MAGIC: u32 = u32::from_le_bytes([b'S', b'L', b'W', super::WIRE_VERSION as u8]);

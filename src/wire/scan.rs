@@ -75,7 +75,7 @@ fn value(kind: u64, bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::pb;
+    use crate::pb;
     use prost::Message;
 
     fn header(body: pb::header::Body) -> Vec<u8> {

@@ -2,9 +2,9 @@
 
 use super::subject::is_digest;
 use super::{MAX_STATUS_BYTES, WIRE_VERSION, WireError};
-use crate::base::limits::MAX_STAGES;
-use crate::base::{ReplicaId, StageIndex};
 use serde::{Deserialize, Serialize};
+use stageline_base::limits::MAX_STAGES;
+use stageline_base::{ReplicaId, StageIndex};
 
 /// How far a replica is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,8 +86,8 @@ impl Status {
 
 /// A replica's id as a JSON string.
 mod replica {
-    use crate::base::ReplicaId;
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
+    use stageline_base::ReplicaId;
 
     pub fn serialize<S: Serializer>(id: &ReplicaId, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(id.as_str())

@@ -1,8 +1,8 @@
 //! Where a replica listens: names derived from ids, never from a message's text.
 
 use super::WireError;
-use crate::base::{ReplicaId, StageIndex};
-use crate::core::Body;
+use stageline_base::{ReplicaId, StageIndex};
+use stageline_core::Body;
 
 /// What a message is for, and so which of a replica's subjects it goes to. Order is kept within a plane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

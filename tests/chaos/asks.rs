@@ -3,9 +3,9 @@
 use crate::model::VOCAB;
 use futures::StreamExt;
 use serde_json::{Value, json};
-use stageline::base::prng::Prng;
-use stageline::door::grpc::pb::{
-    self, generate_event::Event, generate_request::Input, inference_client::InferenceClient,
+use stageline_base::prng::Prng;
+use stageline_proto::inference::{
+    self as pb, generate_event::Event, generate_request::Input, inference_client::InferenceClient,
 };
 use std::time::Duration;
 use tonic::transport::Endpoint;

@@ -4,7 +4,7 @@ use crate::asks::{Ask, End, Given, Way};
 use crate::clock::due;
 use crate::places::{LIMIT, Life, Site};
 use crate::plan::DOORS;
-use stageline::base::prng::Prng;
+use stageline_base::prng::Prng;
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, Mutex};

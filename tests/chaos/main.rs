@@ -45,7 +45,7 @@ use nats::NatsServer;
 use places::Site;
 use plan::{DOORS, KINDS, Plan};
 use programs::Program;
-use stageline::base::prng::Prng;
+use stageline_base::prng::Prng;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -5,7 +5,7 @@ use crate::random::Random;
 use crate::real_models::{SMOLLM2, model_dir};
 use crate::tiny;
 use serde_json::json;
-use stageline::model::{ModelSpec, TensorSource};
+use stageline_model::{ModelSpec, TensorSource};
 use std::path::PathBuf;
 
 pub const STAGES: usize = 3;

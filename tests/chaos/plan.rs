@@ -1,6 +1,6 @@
 //! What goes wrong, and when: made from the seed before anything happens.
 
-use stageline::base::prng::Prng;
+use stageline_base::prng::Prng;
 use std::fmt;
 use std::time::Duration;
 

@@ -4,11 +4,11 @@ use crate::pipeline::{KV, blocks_of, member};
 use crate::random::Random;
 use crate::toy::{HIDDEN, on_engine, toy};
 use bytes::Bytes;
-use stageline::base::HostTensor;
-use stageline::base::prng::Prng;
-use stageline::core::{BatchId, Member, Microbatch};
-use stageline::engine::{Executor, Numbers, Setup};
-use stageline::server::load_executor;
+use stageline_base::HostTensor;
+use stageline_base::prng::Prng;
+use stageline_core::{BatchId, Member, Microbatch};
+use stageline_engine::{Executor, Numbers, Setup};
+use stageline_server::load_executor;
 
 pub const SEQS: usize = 16;
 const STEPS: usize = 24;

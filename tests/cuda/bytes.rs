@@ -2,7 +2,7 @@
 //! kernels/traffic.rs holds against what the emulated device counts at small shapes.
 
 use crate::sizes::llama_8b;
-use stageline::engine::cuda::{StepTraffic, prefill_traffic, step_traffic};
+use stageline_cuda::{StepTraffic, prefill_traffic, step_traffic};
 
 fn assert_moves(what: &str, traffic: &StepTraffic, most: f64) {
     let moved = traffic.step.read_bytes + traffic.step.written_bytes;

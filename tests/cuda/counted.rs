@@ -2,7 +2,7 @@
 
 use crate::Device;
 use crate::emulator::find;
-use stageline::engine::cuda::launch::{Half, Pair, Traffic};
+use stageline_cuda::launch::{Half, Pair, Traffic};
 use std::ffi::{CStr, CString, c_char};
 
 /// As `emu_traffic` of tests/cuda-emulator/emu.h. Unique: each byte once a launch.

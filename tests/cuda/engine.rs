@@ -4,10 +4,10 @@ use crate::emulator::is_emulated;
 use crate::files::{Weights, smollm2};
 use crate::pipeline::{Pipeline, Variant, best, shown, told};
 use crate::real_models::{SMOLLM2, golden_cases, ids};
-use stageline::base::HostTensor;
-use stageline::core::{BatchId, Member, Microbatch, Opening, Sampling, Work};
-use stageline::engine::{DeviceChoice, Numbers, Runner};
-use stageline::ops::sample;
+use stageline_base::HostTensor;
+use stageline_core::{BatchId, Member, Microbatch, Opening, Sampling, Work};
+use stageline_engine::{DeviceChoice, Numbers, Runner};
+use stageline_ops::sample;
 use std::sync::Arc;
 
 const VOCAB: usize = 49152;

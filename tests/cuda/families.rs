@@ -3,7 +3,7 @@
 use crate::decoders::Decoder;
 use crate::engine::on_engine;
 use crate::pipeline::{Pipeline, Variant};
-use stageline::engine::{DeviceChoice, Numbers, Runner};
+use stageline_engine::{DeviceChoice, Numbers, Runner};
 
 /// Of logits up to 33, by how the work is done, the root mean square and the largest: what was found is about half of it, what a
 /// wrong formula gives is far above.

@@ -3,7 +3,7 @@
 use crate::files::{Weights, minilm, smollm2};
 use crate::pipeline::{Job, Pipeline, Variant};
 use crate::real_models::{MINILM, SMOLLM2, golden_cases, ids};
-use stageline::engine::DeviceChoice;
+use stageline_engine::DeviceChoice;
 
 /// The token that ends an answer.
 const END: u32 = 2;

@@ -3,10 +3,10 @@
 use crate::pipeline::KV;
 use crate::random::Random;
 use crate::toy::{on_engine, toy};
-use stageline::base::FaultClass;
-use stageline::engine::{Numbers, Setup};
-use stageline::model::{KvShape, LlamaSpec, ModelSpec, TensorSource};
-use stageline::server::load_executor;
+use stageline_base::FaultClass;
+use stageline_engine::{Numbers, Setup};
+use stageline_model::{KvShape, LlamaSpec, ModelSpec, TensorSource};
+use stageline_server::load_executor;
 use std::thread;
 
 #[test]

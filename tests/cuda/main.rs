@@ -61,7 +61,8 @@ mod toy;
 mod world;
 
 use cudarc::driver::{CudaContext, CudaSlice, CudaStream, DeviceRepr};
-use stageline::engine::cuda::launch::{DeviceSlice, Kernels};
+use stageline_cuda::launch::{DeviceSlice, Kernels};
+use stageline_server::load_executor;
 use std::sync::{Arc, LazyLock};
 
 /// Device 0 with its kernels, and a stream of the test's own. It fails where there is none.

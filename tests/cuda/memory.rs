@@ -4,11 +4,11 @@
 use crate::pipeline::member;
 use crate::random::Random;
 use crate::toy::{HEAD_DIM, HIDDEN, KV_HEADS, on_engine, toy};
-use stageline::base::{FaultClass, HostTensor};
-use stageline::core::{BatchId, Microbatch};
-use stageline::engine::{Executor, Numbers, Setup};
-use stageline::model::KvShape;
-use stageline::server::load_executor;
+use stageline_base::{FaultClass, HostTensor};
+use stageline_core::{BatchId, Microbatch};
+use stageline_engine::{Executor, Numbers, Setup};
+use stageline_model::KvShape;
+use stageline_server::load_executor;
 
 const BLOCK: usize = 16;
 const LAYERS: usize = 2;

@@ -2,9 +2,9 @@
 
 use crate::ahead::{SEQS, rows, stage};
 use crate::pipeline::member;
-use stageline::base::HostTensor;
-use stageline::base::prng::Prng;
-use stageline::core::{BatchId, Member, Microbatch};
+use stageline_base::HostTensor;
+use stageline_base::prng::Prng;
+use stageline_core::{BatchId, Member, Microbatch};
 
 /// One row more than the steps that are recorded for every number of rows.
 const ROWS: usize = 9;

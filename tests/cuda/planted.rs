@@ -4,9 +4,9 @@
 use crate::ahead::{SEQS, ahead, alone, rows, stage};
 use crate::emulator::{fail_no_more, skip};
 use crate::pipeline::{blocks_of, member};
-use stageline::base::HostTensor;
-use stageline::base::prng::Prng;
-use stageline::core::{BatchId, Microbatch};
+use stageline_base::HostTensor;
+use stageline_base::prng::Prng;
+use stageline_core::{BatchId, Microbatch};
 use std::ffi::CStr;
 
 const STEPS: usize = 24;

@@ -1,8 +1,8 @@
 //! A Llama of random weights: small, and wide enough for its tokens to hang on everything before them.
 
-use stageline::engine::{DeviceChoice, Numbers, Runner, Setup};
-use stageline::model::{KvShape, LlamaSpec, ModelSpec};
-use stageline::ops::Threads;
+use stageline_engine::{DeviceChoice, Numbers, Runner, Setup};
+use stageline_model::{KvShape, LlamaSpec, ModelSpec};
+use stageline_ops::Threads;
 
 pub const HIDDEN: usize = 64;
 pub const VOCAB: usize = 97;

@@ -3,10 +3,10 @@
 use crate::support::{Connection, Door, Script, Setup, exchange, logged, post};
 use proptest::prelude::*;
 use serde_json::json;
-use stageline::base::{Fault, FaultClass};
-use stageline::core::Observed;
-use stageline::door::http::HttpLimits;
-use stageline::door::{AnswerEvent, FinishReason, Input};
+use stageline_base::{Fault, FaultClass};
+use stageline_core::Observed;
+use stageline_door::http::HttpLimits;
+use stageline_door::{AnswerEvent, FinishReason, Input};
 use std::time::Duration;
 
 fn token(id: u32, text: &str) -> AnswerEvent {

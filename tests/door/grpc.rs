@@ -2,11 +2,11 @@
 
 use crate::support::{Door, Script, Setup};
 use futures::StreamExt;
-use stageline::base::{Fault, FaultClass};
-use stageline::core::Observed;
-use stageline::door::grpc::pb::{self, generate_event::Event};
-use stageline::door::http::HttpLimits;
-use stageline::door::{AnswerEvent, ChatMessage, Conversation, FinishReason, Input, Readiness};
+use stageline_base::{Fault, FaultClass};
+use stageline_core::Observed;
+use stageline_door::http::HttpLimits;
+use stageline_door::{AnswerEvent, ChatMessage, Conversation, FinishReason, Input, Readiness};
+use stageline_proto::inference::{self as pb, generate_event::Event};
 use std::time::Duration;
 use tonic::{Code, Request, Status};
 use tonic_health::pb::HealthCheckRequest;

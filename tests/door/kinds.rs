@@ -1,8 +1,8 @@
 //! Bodies of kinds that strangers send, and what their heads say of them.
 
 use crate::support::{Connection, Door, Script, Setup, exchange, post};
-use stageline::base::FaultClass;
-use stageline::door::{AnswerEvent, FinishReason, Input, Request};
+use stageline_base::FaultClass;
+use stageline_door::{AnswerEvent, FinishReason, Input, Request};
 
 /// A door that answers every request that it takes.
 async fn door() -> Door {

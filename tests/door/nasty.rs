@@ -1,8 +1,8 @@
 //! Clients that mean no good, or break off.
 
 use crate::support::{Connection, Door, Script, Setup};
-use stageline::door::http::HttpLimits;
-use stageline::door::{AnswerEvent, FinishReason};
+use stageline_door::http::HttpLimits;
+use stageline_door::{AnswerEvent, FinishReason};
 use std::time::Duration;
 
 fn door_that_answers(limits: HttpLimits) -> Setup {

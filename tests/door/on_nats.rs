@@ -4,10 +4,10 @@ use crate::nats::NatsServer;
 use crate::patience::soon;
 use crate::support::{Door, Script, Setup, logged};
 use async_nats::{Client, HeaderMap, Message};
-use stageline::door::nats::NatsDoor;
-use stageline::door::{AnswerEvent, FinishReason};
-use stageline::transport::{NatsNet, NatsSettings, connect_client};
-use stageline::wire::Subjects;
+use stageline_door::nats::NatsDoor;
+use stageline_door::{AnswerEvent, FinishReason};
+use stageline_transport::{NatsNet, NatsSettings, connect_client};
+use stageline_wire::Subjects;
 use std::path::Path;
 use tokio_util::sync::CancellationToken;
 

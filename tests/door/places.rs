@@ -1,8 +1,8 @@
 //! What is there besides `POST /`, and what is not.
 
 use crate::support::{Connection, Door, Script, Setup, exchange, post};
-use stageline::door::http::HttpLimits;
-use stageline::door::{AnswerEvent, FinishReason, Readiness};
+use stageline_door::http::HttpLimits;
+use stageline_door::{AnswerEvent, FinishReason, Readiness};
 
 #[tokio::test]
 async fn health_is_ok_while_alive_whatever_readiness_says() {

@@ -1,8 +1,8 @@
 //! Connections that are closed or refused are counted, each under why.
 
 use crate::support::{Connection, Door, Setup, post};
-use stageline::door::http::HttpLimits;
-use stageline::metrics::Shed;
+use stageline_door::http::HttpLimits;
+use stageline_metrics::Shed;
 use std::time::Duration;
 
 /// A connection that has been served, and waits for its next request.

@@ -2,10 +2,10 @@
 
 use crate::support::{Connection, Door, Script, Setup, post};
 use serde_json::{Value, json};
-use stageline::base::{Fault, FaultClass};
-use stageline::core::Observed;
-use stageline::door::http::HttpLimits;
-use stageline::door::{AnswerEvent, FinishReason};
+use stageline_base::{Fault, FaultClass};
+use stageline_core::Observed;
+use stageline_door::http::HttpLimits;
+use stageline_door::{AnswerEvent, FinishReason};
 use std::time::Duration;
 
 const ASK: &str =

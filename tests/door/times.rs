@@ -1,10 +1,10 @@
 //! What is slow to arrive: a request's time counts from its head, whichever way it comes.
 
 use crate::support::{Connection, Door, Script, Setup};
-use stageline::base::FaultClass;
-use stageline::door::http::HttpLimits;
-use stageline::door::{AnswerEvent, FinishReason};
-use stageline::metrics::Shed;
+use stageline_base::FaultClass;
+use stageline_door::http::HttpLimits;
+use stageline_door::{AnswerEvent, FinishReason};
+use stageline_metrics::Shed;
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 use tonic::{Code, Status};

@@ -2,8 +2,8 @@
 
 use crate::patience::soon;
 use crate::support::{Connection, Door, Script, Setup, post};
-use stageline::door::http::HttpLimits;
-use stageline::door::{AnswerEvent, FinishReason};
+use stageline_door::http::HttpLimits;
+use stageline_door::{AnswerEvent, FinishReason};
 use std::time::Duration;
 
 /// A door with room for so many connections.

@@ -2,7 +2,7 @@
 
 use crate::support::{Door, Script, Setup, exchange};
 use serde_json::{Value, json};
-use stageline::door::http::HttpLimits;
+use stageline_door::http::HttpLimits;
 use std::path::PathBuf;
 use std::sync::LazyLock;
 use tokio::process::Command;
@@ -16,7 +16,7 @@ static REFUSALS: LazyLock<PathBuf> = LazyLock::new(|| {
     let cache = std::env::var("STAGELINE_CACHE").unwrap_or(format!("{home}/.cache/stageline"));
     let go = std::env::var("STAGELINE_GO").unwrap_or(format!("{cache}/bin/go"));
     let program = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("refusals");
-    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/edges/refusals.go");
+    let source = concat!(env!("STAGELINE_ROOT"), "/tests/edges/refusals.go");
     let mut build = std::process::Command::new(&go);
     build.args(["build", "-o"]).arg(&program).arg(source).env("GOCACHE", format!("{cache}/go-build"));
     build.envs([("GOPROXY", "off"), ("GOFLAGS", "-mod=mod"), ("GOTOOLCHAIN", "local"), ("CGO_ENABLED", "0")]);

@@ -3,12 +3,12 @@
 use crate::doors::{self, BROKEN, Pipeline, REFUSED};
 use crate::nats::NatsServer;
 use crate::run;
-use stageline::load::target::embedded::EmbeddedTarget;
-use stageline::load::target::grpc::GrpcTarget;
-use stageline::load::target::http::HttpTarget;
-use stageline::load::target::nats::NatsTarget;
-use stageline::load::target::stage::StageTarget;
-use stageline::load::{Amount, Lengths, Scenario, Shape, Target};
+use stageline_load::target::embedded::EmbeddedTarget;
+use stageline_load::target::grpc::GrpcTarget;
+use stageline_load::target::http::HttpTarget;
+use stageline_load::target::nats::NatsTarget;
+use stageline_load::target::stage::StageTarget;
+use stageline_load::{Amount, Lengths, Scenario, Shape, Target};
 use std::sync::Arc;
 
 const REQUESTS: u64 = 20;

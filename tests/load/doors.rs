@@ -2,15 +2,15 @@
 
 use futures::StreamExt;
 use futures::future::BoxFuture;
-use stageline::base::{Fault, FaultClass, StageIndex};
-use stageline::core::requests::FinishReason;
-use stageline::core::{DirectOutput, DirectRun};
-use stageline::door::grpc::pb;
-use stageline::door::grpc::pb::inference_server::{Inference, InferenceServer};
-use stageline::door::http::{HttpLimits, HttpState, router, routers_apart, serve};
-use stageline::door::stages::{Overview, Stages};
-use stageline::door::{Answer, AnswerEvent, Input, Intake, Readiness, Request};
-use stageline::metrics::Metrics;
+use stageline_base::{Fault, FaultClass, StageIndex};
+use stageline_core::requests::FinishReason;
+use stageline_core::{DirectOutput, DirectRun};
+use stageline_door::http::{HttpLimits, HttpState, router, routers_apart, serve};
+use stageline_door::stages::{Overview, Stages};
+use stageline_door::{Answer, AnswerEvent, Input, Intake, Readiness, Request};
+use stageline_metrics::Metrics;
+use stageline_proto::inference as pb;
+use stageline_proto::inference::inference_server::{Inference, InferenceServer};
 use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};

@@ -12,8 +12,8 @@ mod program;
 mod queue;
 mod truth;
 
-use stageline::load::driver::{Driven, Tally};
-use stageline::load::{Scenario, Target, Workload, drive};
+use stageline_load::driver::{Driven, Tally};
+use stageline_load::{Scenario, Target, Workload, drive};
 use std::sync::Arc;
 
 /// Runs `scenario` at `target`.

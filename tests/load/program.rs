@@ -3,7 +3,7 @@
 use crate::doors;
 use crate::doors::REFUSED;
 use crate::environment;
-use stageline::load::{Document, compare};
+use stageline_load::{Document, compare};
 use std::path::Path;
 use std::process::Output;
 

@@ -1,8 +1,8 @@
 //! A server whose truth is known: one queue, one place to be served, always the same time; it stamps each end itself.
 
 use futures::future::BoxFuture;
-use stageline::load::pacer::wait_until;
-use stageline::load::{Ask, Failure, Progress, Target};
+use stageline_load::pacer::wait_until;
+use stageline_load::{Ask, Failure, Progress, Target};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};

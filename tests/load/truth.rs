@@ -3,8 +3,8 @@
 use crate::queue::{Queue, Stamps, lindley, quantile};
 use crate::run;
 use futures::future::BoxFuture;
-use stageline::load::driver::Tally;
-use stageline::load::{Amount, Arrivals, Ask, Failure, Progress, Scenario, Shape, Target, Workload, drive};
+use stageline_load::driver::Tally;
+use stageline_load::{Amount, Arrivals, Ask, Failure, Progress, Scenario, Shape, Target, Workload, drive};
 use std::sync::Arc;
 use std::time::Duration;
 

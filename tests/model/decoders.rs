@@ -3,7 +3,7 @@
 use crate::random::Random;
 use crate::real_models::{golden_cases, ids};
 use serde_json::Value;
-use stageline::model::{LlamaSpec, ModelSpec};
+use stageline_model::{LlamaSpec, ModelSpec};
 
 /// A family's model, and what the reference says of a text.
 pub struct Decoder {

@@ -4,8 +4,8 @@ use crate::real_models::model_dir;
 use bytes::Bytes;
 use safetensors::SafeTensors;
 use safetensors::tensor::Metadata;
-use stageline::base::Fault;
-use stageline::model::{BertSpec, LlamaSpec, ModelSpec, RawTensor, TensorSource};
+use stageline_base::Fault;
+use stageline_model::{BertSpec, LlamaSpec, ModelSpec, RawTensor, TensorSource};
 
 /// A model.safetensors in memory.
 pub struct Weights {

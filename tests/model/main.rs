@@ -17,10 +17,22 @@ use files::{Weights, minilm, smollm2};
 use pipeline::{Answer, Job, KV, Pipeline, Variant, blocks_of, member};
 use real_models::{MINILM, SMOLLM2, full_matrix as full, golden_cases, ids};
 use serde_json::Value;
-use stageline::base::{FaultClass, HostTensor};
-use stageline::core::{BatchId, Microbatch};
-use stageline::engine::DeviceChoice;
-use stageline::ops::Isa;
+use stageline_base::{Fault, FaultClass, HostTensor};
+use stageline_core::{BatchId, Microbatch};
+use stageline_engine::{CandleExecutor, DeviceChoice, Executor, Setup};
+use stageline_model::{LayerRange, ModelSpec, TensorSource};
+use stageline_ops::Isa;
+
+/// As `pipeline` makes its executors.
+fn load_executor(
+    source: &dyn TensorSource,
+    spec: &ModelSpec,
+    range: LayerRange,
+    setup: Setup,
+    _: &mut dyn FnMut(u64),
+) -> Result<Box<dyn Executor>, Fault> {
+    Ok(Box::new(CandleExecutor::load(source, spec, range, setup)?))
+}
 
 const END: u32 = 2;
 /// The reference sums in another order; its logits of 10 to 30 are then some 1e-4 off.

@@ -1,13 +1,15 @@
 //! Stages driven one after the other, without a server: what a batch of sequences comes to.
 
 use bytes::Bytes;
-use stageline::base::{Fault, HostTensor, ReplicaId, SequenceId};
-use stageline::core::{BatchId, Emission, Member, Microbatch, Observed, Opening, Output, Sampling, Ticket, Work};
-use stageline::engine::{DeviceChoice, Executor, Runner, Setup};
-use stageline::model::{KvShape, ModelSpec, TensorSource};
-use stageline::ops::{Isa, Threads};
-use stageline::server::load_executor;
+use stageline_base::{Fault, HostTensor, ReplicaId, SequenceId};
+use stageline_core::{BatchId, Emission, Member, Microbatch, Observed, Opening, Output, Sampling, Ticket, Work};
+use stageline_engine::{DeviceChoice, Executor, Runner, Setup};
+use stageline_model::{KvShape, ModelSpec, TensorSource};
+use stageline_ops::{Isa, Threads};
 use std::sync::Arc;
+
+// What makes an executor: candle's alone, or any, as the program does.
+use super::load_executor;
 
 pub const KV: KvShape = KvShape { blocks: 200, block_size: 16 };
 pub const MAX_ROWS: usize = 1024;

@@ -5,9 +5,9 @@ use bytes::Bytes;
 use half::bf16;
 use safetensors::Dtype;
 use sha2::{Digest, Sha256};
-use stageline::base::Fault;
-use stageline::base::prng::Prng;
-use stageline::model::{ModelSpec, RawTensor, TensorSource};
+use stageline_base::Fault;
+use stageline_base::prng::Prng;
+use stageline_model::{ModelSpec, RawTensor, TensorSource};
 use std::collections::BTreeMap;
 
 /// The tensors of a decoder, in bf16.

@@ -4,8 +4,8 @@ use crate::decoders::Decoder;
 use crate::pipeline::{Pipeline, Variant};
 use half::{bf16, f16};
 use safetensors::Dtype;
-use stageline::base::Fault;
-use stageline::model::{RawTensor, TensorSource};
+use stageline_base::Fault;
+use stageline_model::{RawTensor, TensorSource};
 
 /// Weights that are rounded to the type that `dtype` gives each, and stored in that, or in F32.
 struct Retyped<'a> {

@@ -4,10 +4,10 @@ use crate::hops::{Hop, on_doorbell};
 use crate::mails::frame;
 use crate::nats::NatsServer;
 use crate::soon;
-use stageline::base::ReplicaId;
-use stageline::core::{Body, LinkLoad, LinkMail, LinkReply, Mail};
-use stageline::transport::{Arrived, Inbox, MAILBOX_CAPACITY, NatsNet, NatsSettings, Peer, Plane, Post, PostError};
-use stageline::wire::Subjects;
+use stageline_base::ReplicaId;
+use stageline_core::{Body, LinkLoad, LinkMail, LinkReply, Mail};
+use stageline_transport::{Arrived, Inbox, MAILBOX_CAPACITY, NatsNet, NatsSettings, Peer, Plane, Post, PostError};
+use stageline_wire::Subjects;
 
 /// The manifest digest of every test.
 pub const DIGEST: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
@@ -90,7 +90,7 @@ fn every_message_goes_to_its_plane_and_to_its_peer_only() {
             let bodies = [
                 Body::Link(LinkMail::Hello { epoch: 1 }),
                 Body::Reply(reply),
-                Body::Feedback(stageline::core::Feedback { stage: 0, number: 1, reports: Vec::new() }),
+                Body::Feedback(stageline_core::Feedback { stage: 0, number: 1, reports: Vec::new() }),
                 Body::FeedbackAck { number: 1 },
                 Body::CloseNow { number: 1, closes: Vec::new() },
                 Body::CloseAck { number: 1 },
@@ -266,9 +266,9 @@ async fn what_strangers_send_is_refused_and_does_no_harm() {
     headers.insert("Stageline-Fragment", "no fragment");
     stranger.publish(subject.clone(), "no parcel".into()).await.unwrap();
     stranger.publish_with_headers(subject.clone(), headers, "no piece".into()).await.unwrap();
-    let wrong_plane = stageline::wire::encode(ack(&from, 1)).bytes;
+    let wrong_plane = stageline_wire::encode(ack(&from, 1)).bytes;
     stranger.publish(subject.clone(), wrong_plane).await.unwrap();
-    let good = stageline::wire::encode(frame(&from.replica, 5, 4)).bytes;
+    let good = stageline_wire::encode(frame(&from.replica, 5, 4)).bytes;
     // In another's name than its subject's, of another stage than its subject's, and on a subject that names nobody.
     for other in [(0, &peer(0, 2).replica), (1, &from.replica)] {
         stranger.publish(subjects().subject(place, Plane::Stream, other), good.clone()).await.unwrap();

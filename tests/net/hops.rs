@@ -3,8 +3,8 @@
 use crate::contract::{DIGEST, connect, peer};
 use crate::leases::status;
 use crate::nats::NatsServer;
-use stageline::transport::{Doorbell, HopKind, HopSettings, HopSite, Hops, Mailbox, MemoryNet, NatsNet, Peer, Post};
-use stageline::wire::Status;
+use stageline_transport::{Doorbell, HopKind, HopSettings, HopSite, Hops, Mailbox, MemoryNet, NatsNet, Peer, Post};
+use stageline_wire::Status;
 use std::cell::RefCell;
 use tokio::sync::watch;
 

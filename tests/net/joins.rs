@@ -7,25 +7,19 @@ use crate::mails::frame;
 use crate::nats::NatsServer;
 use crate::soon;
 use futures::StreamExt;
-use join::hop_client::HopClient;
-use join::hop_server::{Hop, HopServer};
-use join::{FromReceiver, FromSender, JoinHello, JoinWelcome, Ring, from_receiver, from_sender};
 use sha2::{Digest, Sha256};
-use stageline::core::{Body, LinkMail, Mail};
-use stageline::transport::{Arrived, Doorbell, HopKind, Hops, Mailbox, Peer, Post};
-use stageline::wire::{Status, WIRE_VERSION, encode};
+use stageline_core::{Body, LinkMail, Mail};
+use stageline_proto::join::hop_client::HopClient;
+use stageline_proto::join::hop_server::{Hop, HopServer};
+use stageline_proto::join::{FromReceiver, FromSender, JoinHello, JoinWelcome, Ring, from_receiver, from_sender};
+use stageline_transport::{Arrived, Doorbell, HopKind, Hops, Mailbox, Peer, Post};
+use stageline_wire::{Status, WIRE_VERSION, encode};
 use std::pin::Pin;
 use tokio::io::AsyncReadExt;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Streaming};
-
-/// The protocol, for peers that lie.
-#[allow(missing_docs, dead_code, clippy::all)]
-mod join {
-    include!(concat!(env!("OUT_DIR"), "/join/stageline.v1.rs"));
-}
 
 /// A receiver, the second stage.
 struct Receiver {

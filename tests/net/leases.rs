@@ -4,8 +4,8 @@ use crate::contract::{DIGEST, connect, peer, subjects};
 use crate::nats::NatsServer;
 use crate::soon;
 use async_nats::jetstream;
-use stageline::transport::{LeaseBoard, LeaseEvent, LeaseKeeper, LeaseView, NatsLeases, NatsNet, NatsSettings, Peer};
-use stageline::wire::{Phase, Status, WIRE_VERSION};
+use stageline_transport::{LeaseBoard, LeaseEvent, LeaseKeeper, LeaseView, NatsLeases, NatsNet, NatsSettings, Peer};
+use stageline_wire::{Phase, Status, WIRE_VERSION};
 use std::time::Duration;
 
 /// The record of a replica.

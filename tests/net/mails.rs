@@ -3,9 +3,9 @@
 use bytes::Bytes;
 use proptest::collection::vec;
 use proptest::prelude::*;
-use stageline::base::{Fault, FaultClass, HostDType, HostTensor, ReplicaId, SequenceId};
-use stageline::core::message::Cause;
-use stageline::core::*;
+use stageline_base::{Fault, FaultClass, HostDType, HostTensor, ReplicaId, SequenceId};
+use stageline_core::message::Cause;
+use stageline_core::*;
 use std::sync::Arc;
 
 fn replica() -> impl Strategy<Value = ReplicaId> {

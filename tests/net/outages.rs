@@ -5,7 +5,7 @@ use crate::leases::{event, status};
 use crate::mails::frame;
 use crate::nats::NatsServer;
 use crate::soon;
-use stageline::transport::{Arrived, LeaseEvent, NatsLeases, Post};
+use stageline_transport::{Arrived, LeaseEvent, NatsLeases, Post};
 
 #[tokio::test]
 async fn a_restarted_broker_is_told_of_and_mail_flows_again() {

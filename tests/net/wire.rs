@@ -5,10 +5,10 @@ use bytes::{Bytes, BytesMut};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, TestRunner};
-use stageline::base::prng::Prng;
-use stageline::base::{HostTensor, ReplicaId, SequenceId};
-use stageline::core::{Body, LinkLoad, LinkMail, Mail, Segment};
-use stageline::wire::{MAGIC, WireError, decode, encode, room_for};
+use stageline_base::prng::Prng;
+use stageline_base::{HostTensor, ReplicaId, SequenceId};
+use stageline_core::{Body, LinkLoad, LinkMail, Mail, Segment};
+use stageline_wire::{MAGIC, WireError, decode, encode, room_for};
 
 proptest! {
     #![proptest_config(Config { cases: 4000, ..Config::default() })]
@@ -167,12 +167,12 @@ fn a_payload_that_others_hold_is_copied_and_counted() {
 
 #[test]
 fn a_text_that_is_too_long_is_cut_by_its_sender() {
-    let fault = stageline::base::Fault::internal("ä".repeat(5000));
+    let fault = stageline_base::Fault::internal("ä".repeat(5000));
     let sequence = SequenceId { boot: 1, counter: 1 };
-    let report = stageline::core::Report::Refused { sequence, attempt: 1, fault };
-    let feedback = stageline::core::Feedback { stage: 0, number: 1, reports: vec![report] };
+    let report = stageline_core::Report::Refused { sequence, attempt: 1, fault };
+    let feedback = stageline_core::Feedback { stage: 0, number: 1, reports: vec![report] };
     let mail = Mail { from: ReplicaId::new("pod", 1), stage: 0, body: Body::Feedback(feedback) };
     let Body::Feedback(read) = decode(encode(mail).bytes).unwrap().body else { panic!() };
-    let stageline::core::Report::Refused { fault, .. } = &read.reports[0] else { panic!() };
+    let stageline_core::Report::Refused { fault, .. } = &read.reports[0] else { panic!() };
     assert_eq!(fault.message, "ä".repeat(512));
 }

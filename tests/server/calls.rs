@@ -6,7 +6,9 @@ use crate::pipelines::{Cluster, ENDLESS, PROMPT, Pipeline, STAGES, right_ids};
 use crate::real_models::{SMOLLM2, golden_cases, ids};
 use futures::StreamExt;
 use serde_json::json;
-use stageline::door::grpc::pb::{self, generate_event::Event, inference_client::InferenceClient, tensor::Element};
+use stageline_proto::inference::{
+    self as pb, generate_event::Event, inference_client::InferenceClient, tensor::Element,
+};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
 
@@ -142,7 +144,7 @@ async fn example(arguments: &[&str]) -> (String, bool) {
         let home = std::env::var("HOME").expect("HOME");
         format!("{home}/.cache/stageline/venv/bin/python")
     });
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/generate.py");
+    let script = concat!(env!("STAGELINE_ROOT"), "/examples/generate.py");
     let program = tokio::process::Command::new(&python).arg(script).args(arguments).kill_on_drop(true).output();
     let output =
         soon("the example", program).await.unwrap_or_else(|error| panic!("{python}: {error}: run scripts/test"));

@@ -10,10 +10,10 @@ use async_nats::jetstream::{self, kv::Operation};
 use async_nats::{Client, ConnectOptions, Event};
 use futures::StreamExt;
 use serde_json::json;
-use stageline::base::{HostTensor, ReplicaId, SequenceId, StageIndex};
-use stageline::core::message::{Body, Feedback, LinkLoad, LinkMail, Report, Segment};
-use stageline::core::{Emission, Mail, Opening, Sampling, Work};
-use stageline::wire::{Plane, Status, Subjects, encode};
+use stageline_base::{HostTensor, ReplicaId, SequenceId, StageIndex};
+use stageline_core::message::{Body, Feedback, LinkLoad, LinkMail, Report, Segment};
+use stageline_core::{Emission, Mail, Opening, Sampling, Work};
+use stageline_wire::{Plane, Status, Subjects, encode};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
@@ -104,7 +104,7 @@ impl Forger {
 
 fn rows(sequence: SequenceId, door: &ReplicaId, start: u32) -> LinkLoad {
     let segments = vec![Segment { sequence, attempt: 1, door: door.clone(), start, rows: 1, emit: true }];
-    let hidden = stageline::engine::fake::HIDDEN;
+    let hidden = stageline_engine::fake::HIDDEN;
     let payload = HostTensor::activations(1, hidden, vec![7; hidden * 4].into()).expect("a row");
     LinkLoad::Rows { segments, payload }
 }

@@ -6,8 +6,8 @@
 
 use crate::real_models::{MINILM, SMOLLM2, full_matrix, golden_cases, ids};
 use crate::served::{Answered, Hops, Served, USUAL_CHUNK, Variant};
-use stageline::door::{Input, Request};
-use stageline::ops::Isa;
+use stageline_door::{Input, Request};
+use stageline_ops::Isa;
 use std::time::Instant;
 use tokio::sync::OnceCell;
 

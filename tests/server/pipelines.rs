@@ -6,7 +6,7 @@ use crate::places::Place;
 use crate::programs::{Belongings, Environment, Program};
 use crate::real_models::{SMOLLM2, model_dir};
 use crate::tiny;
-use stageline::engine::fake::expected;
+use stageline_engine::fake::expected;
 use std::path::PathBuf;
 
 pub const STAGES: usize = 3;

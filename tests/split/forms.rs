@@ -3,9 +3,9 @@
 use crate::reference;
 use crate::tiny::{self, Tensors};
 use serde_json::{Value, json};
-use stageline::model::Checkpoint;
-use stageline::server::Blueprint;
-use stageline::shard::PipelineFolder;
+use stageline_model::Checkpoint;
+use stageline_server::Blueprint;
+use stageline_shard::PipelineFolder;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -257,7 +257,7 @@ fn an_encoder_says_elsewhere_how_long_its_vectors_are_and_where_it_lies() {
     let root = tempfile::tempdir().unwrap();
     let weights = tiny::file(&tiny::bert(""));
     let spec = |dir: &Path| match Blueprint::open(dir, None, Default::default()).unwrap().spec {
-        stageline::model::ModelSpec::Bert(spec) => spec.length_one,
+        stageline_model::ModelSpec::Bert(spec) => spec.length_one,
         other => panic!("{other:?}"),
     };
     for (kinds, transformer, length_one) in [

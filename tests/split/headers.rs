@@ -2,7 +2,7 @@
 
 use crate::{largest, tiny};
 use proptest::prelude::*;
-use stageline::shard::{Header, ModelFolder};
+use stageline_shard::{Header, ModelFolder};
 
 /// Reads a header in memory. Where it is accepted, its tensors must tile the file; and no allocation may go beyond what
 /// the bytes that are there could ask for (names and lists are at most as long as their JSON; a map's nodes and an error's

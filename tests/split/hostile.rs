@@ -3,11 +3,11 @@
 use crate::reference;
 use crate::tiny::{self, LAYERS};
 use serde_json::{Value, json};
-use stageline::model::Checkpoint;
-use stageline::model::split::{PlanOrder, plan_only, write_pipeline};
-use stageline::plan::Manifest;
-use stageline::server::Blueprint;
-use stageline::shard::{ModelFolder, PipelineFolder};
+use stageline_model::Checkpoint;
+use stageline_model::split::{PlanOrder, plan_only, write_pipeline};
+use stageline_plan::Manifest;
+use stageline_server::Blueprint;
+use stageline_shard::{ModelFolder, PipelineFolder};
 use std::fs;
 use std::path::{Path, PathBuf};
 

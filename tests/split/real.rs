@@ -3,9 +3,9 @@
 use crate::real_models::{MINILM, SMOLLM2, model_dir};
 use crate::{reference, tiny};
 use serde_json::Value;
-use stageline::model::{Checkpoint, ModelSpec};
-use stageline::plan::{Balance, Manifest};
-use stageline::shard::PipelineFolder;
+use stageline_model::{Checkpoint, ModelSpec};
+use stageline_plan::{Balance, Manifest};
+use stageline_shard::PipelineFolder;
 use std::path::Path;
 
 fn texts(value: &Value) -> Vec<String> {

@@ -2,7 +2,7 @@
 
 use crate::tiny;
 use serde_json::json;
-use stageline::model::Checkpoint;
+use stageline_model::Checkpoint;
 use std::fs;
 use std::path::Path;
 

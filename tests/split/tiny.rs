@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use stageline::cli::split::{SplitOrder, split};
-use stageline::plan::Balance;
+use stageline_plan::Balance;
 use std::collections::BTreeMap;
 use std::path::Path;
 

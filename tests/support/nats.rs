@@ -39,7 +39,7 @@ impl NatsServer {
     /// A server with the users that are shipped, for a pipeline called smollm2.
     #[allow(dead_code, reason = "not every test binary looks at users")]
     pub async fn with_users() -> Self {
-        let conf = concat!(env!("CARGO_MANIFEST_DIR"), "/docker/nats.conf");
+        let conf = concat!(env!("STAGELINE_ROOT"), "/docker/nats.conf");
         let passwords = USERS.map(|(_, variable, password)| (variable, password));
         Self::with_in(passwords.to_vec(), &["-js", "-c", conf]).await
     }

@@ -24,7 +24,7 @@ pub fn model_dir(name: &str) -> PathBuf {
 /// The reference implementation's results for the model called `name`, case by case: in `STAGELINE_GOLDEN`, for tests that
 /// run on another machine than they were built on, or in this folder's neighbour.
 pub fn golden_cases(name: &str) -> Vec<serde_json::Value> {
-    let here = || concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden").into();
+    let here = || concat!(env!("STAGELINE_ROOT"), "/tests/golden").into();
     let path = std::env::var_os("STAGELINE_GOLDEN").map_or_else(here, PathBuf::from).join(format!("{name}.json"));
     let golden: serde_json::Value =
         serde_json::from_slice(&std::fs::read(path).expect("the golden file")).expect("JSON");

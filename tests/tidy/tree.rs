@@ -51,7 +51,7 @@ impl File {
 /// Every text file of the project.
 pub fn files() -> Vec<File> {
     let mut files = Vec::new();
-    walk(Path::new(env!("CARGO_MANIFEST_DIR")), "", &mut files);
+    walk(Path::new(env!("STAGELINE_ROOT")), "", &mut files);
     files.sort_by(|a, b| a.path.cmp(&b.path));
     files
 }

@@ -11,8 +11,8 @@ mod support;
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use candle_transformers::models::llama::{Cache, Config, Llama, LlamaConfig};
-use stageline::ops::Threads;
-use stageline::server::Serving;
+use stageline_ops::Threads;
+use stageline_server::Serving;
 use std::time::Instant;
 use support::{Layers, PROMPT, ask, end, quantile, serve};
 

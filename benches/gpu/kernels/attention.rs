@@ -5,11 +5,11 @@ use crate::device::Memory;
 use crate::model::{Model, attention_flops};
 use crate::steps::BLOCK_SIZE;
 use half::bf16;
-use stageline::base::Fault;
-use stageline::engine::cuda::kernels::decode_attention::Blocks;
-use stageline::engine::cuda::kernels::prefill_attention::Tile;
-use stageline::engine::cuda::kernels::{DecodeAttention, Paged, PagedShape, PrefillAttention, prefill_attention};
-use stageline::model::LlamaSpec;
+use stageline_base::Fault;
+use stageline_cuda::kernels::decode_attention::Blocks;
+use stageline_cuda::kernels::prefill_attention::Tile;
+use stageline_cuda::kernels::{DecodeAttention, Paged, PagedShape, PrefillAttention, prefill_attention};
+use stageline_model::LlamaSpec;
 
 pub fn measure(bench: &mut Bench, model: &Model) {
     let (plan, llama) = (bench.plan, &model.llama);

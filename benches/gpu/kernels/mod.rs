@@ -8,8 +8,8 @@ use crate::device::{Device, Memory};
 use crate::plan::Plan;
 use crate::report::{Part, Report};
 use cudarc::driver::CudaStream;
-use stageline::base::Fault;
-use stageline::engine::cuda::launch::{Kernels, LaunchFault, Traffic};
+use stageline_base::Fault;
+use stageline_cuda::launch::{Kernels, LaunchFault, Traffic};
 
 pub const PART: Part = Part {
     name: "kernels",

@@ -5,13 +5,13 @@ use crate::device::Memory;
 use crate::model::Model;
 use crate::steps::BLOCK_SIZE;
 use half::bf16;
-use stageline::base::Fault;
-use stageline::base::prng::Prng;
-use stageline::core::Sampling;
-use stageline::engine::cuda::kernels::gemv::SumOf;
-use stageline::engine::cuda::kernels::{AddRmsNorm, Embed, Gemv, RopeKv, Sample, SampleRow, SiluMul, sample};
-use stageline::engine::cuda::launch::DeviceSlice;
-use stageline::model::LlamaSpec;
+use stageline_base::Fault;
+use stageline_base::prng::Prng;
+use stageline_core::Sampling;
+use stageline_cuda::kernels::gemv::SumOf;
+use stageline_cuda::kernels::{AddRmsNorm, Embed, Gemv, RopeKv, Sample, SampleRow, SiluMul, sample};
+use stageline_cuda::launch::DeviceSlice;
+use stageline_model::LlamaSpec;
 use std::cell::RefCell;
 
 /// Rows of a matrix-vector product.

@@ -1,13 +1,13 @@
 //! What arrives at a stage: Opens, rows and Closes.
 
 use super::{Action, Held, Planted, StageMachine};
-use crate::base::{Attempt, Fault, FaultClass, HostDType, HostTensor, ReplicaId, SequenceId, Tick};
-use crate::core::batcher::Queued;
-use crate::core::link::{ItemKind, LinkReceiver, Receipt, Room};
-use crate::core::message::{Body, Cause, LinkLoad, LinkMail, Report, Segment};
-use crate::core::out_link::{OutLink, item};
-use crate::core::refusal::Refusal;
-use crate::core::{Opening, Ticket, Work};
+use crate::batcher::Queued;
+use crate::link::{ItemKind, LinkReceiver, Receipt, Room};
+use crate::message::{Body, Cause, LinkLoad, LinkMail, Report, Segment};
+use crate::out_link::{OutLink, item};
+use crate::refusal::Refusal;
+use crate::{Opening, Ticket, Work};
+use stageline_base::{Attempt, Fault, FaultClass, HostDType, HostTensor, ReplicaId, SequenceId, Tick};
 use std::sync::Arc;
 
 impl StageMachine {

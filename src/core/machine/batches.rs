@@ -1,11 +1,11 @@
 //! Microbatches: forming them, and what comes of them.
 
 use super::{Action, DEVICE_DEPTH, Planted, Running, StageMachine};
-use crate::base::{Fault, ReplicaId, Tick};
-use crate::core::batcher::{Bounds, Queued};
-use crate::core::link::{Item, ItemKind, Room};
-use crate::core::message::{Cause, Report, Segment};
-use crate::core::{BatchId, Emission, Member, Microbatch, Work};
+use crate::batcher::{Bounds, Queued};
+use crate::link::{Item, ItemKind, Room};
+use crate::message::{Cause, Report, Segment};
+use crate::{BatchId, Emission, Member, Microbatch, Work};
+use stageline_base::{Fault, ReplicaId, Tick};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;

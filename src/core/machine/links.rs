@@ -1,10 +1,10 @@
 //! The stage's links, its feedback and its clockwork.
 
 use super::{Action, Held, Planted, SWEEP, StageMachine};
-use crate::base::{Attempt, Fault, FaultClass, ReplicaId, SequenceId, StageIndex, Tick};
-use crate::core::link::{Item, ItemKind, SenderNews};
-use crate::core::message::{Body, Cause, Feedback, Report};
-use crate::core::out_link::OutLink;
+use crate::link::{Item, ItemKind, SenderNews};
+use crate::message::{Body, Cause, Feedback, Report};
+use crate::out_link::OutLink;
+use stageline_base::{Attempt, Fault, FaultClass, ReplicaId, SequenceId, StageIndex, Tick};
 
 impl StageMachine {
     /// Lets `act` work on the link to `peer` and carries out what comes of it.

@@ -6,10 +6,10 @@
 //! not answered asks again: a link greets, a CloseNow is sent until it is acknowledged, and an Open waits for its door.
 
 use super::{Action, Planted, StageMachine, StageSetup};
-use crate::base::{Attempt, ReplicaId, SequenceId, StageIndex, Tick};
-use crate::core::Opening;
-use crate::core::message::{Body, LinkMail, Report};
-use crate::core::refusal::Refusal;
+use crate::Opening;
+use crate::message::{Body, LinkMail, Report};
+use crate::refusal::Refusal;
+use stageline_base::{Attempt, ReplicaId, SequenceId, StageIndex, Tick};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

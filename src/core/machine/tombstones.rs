@@ -1,7 +1,7 @@
 //! Sequences that were closed lately: what still arrives of them is late.
 
 use super::Planted;
-use crate::base::{Attempt, SequenceId, Tick};
+use stageline_base::{Attempt, SequenceId, Tick};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 

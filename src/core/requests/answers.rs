@@ -1,11 +1,11 @@
 //! What the stages report.
 
 use super::{DoorAction, DoorMachine, FinishReason, Judge, Phase};
-use crate::base::{Attempt, Fault, FaultClass, ReplicaId, SequenceId, StageIndex, Tick};
-use crate::core::Emission;
-use crate::core::machine::Planted;
-use crate::core::message::{Body, Cause, Feedback, Report};
-use crate::core::refusal::Refusal;
+use crate::Emission;
+use crate::machine::Planted;
+use crate::message::{Body, Cause, Feedback, Report};
+use crate::refusal::Refusal;
+use stageline_base::{Attempt, Fault, FaultClass, ReplicaId, SequenceId, StageIndex, Tick};
 use std::time::Duration;
 
 /// Replays caused by a request's own failed rows, without a new token, after which it ends.

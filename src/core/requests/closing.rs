@@ -2,12 +2,12 @@
 
 use super::paths::Known;
 use super::{Candidate, DoorAction, DoorMachine, FinishReason, Phase};
-use crate::base::{Attempt, Fault, ReplicaId, SequenceId, StageIndex, Tick};
-use crate::core::Work;
-use crate::core::link::ItemKind;
-use crate::core::machine::Planted;
-use crate::core::message::{Body, LinkLoad};
-use crate::core::out_link::item;
+use crate::Work;
+use crate::link::ItemKind;
+use crate::machine::Planted;
+use crate::message::{Body, LinkLoad};
+use crate::out_link::item;
+use stageline_base::{Attempt, Fault, ReplicaId, SequenceId, StageIndex, Tick};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 

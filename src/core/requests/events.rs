@@ -1,9 +1,9 @@
 //! What a door is made with, what happens to it, and what it wants done.
 
-use crate::base::{Fault, ReplicaId, SequenceId, StageIndex, Tick, TokenId};
-use crate::core::machine::Planted;
-use crate::core::message::{Body, Feedback, LinkReply};
-use crate::core::{Observed, Work};
+use crate::machine::Planted;
+use crate::message::{Body, Feedback, LinkReply};
+use crate::{Observed, Work};
+use stageline_base::{Fault, ReplicaId, SequenceId, StageIndex, Tick, TokenId};
 use std::time::Duration;
 
 /// Why an answer ended well.

@@ -1,8 +1,8 @@
 //! What keeps a door from opening anything, and how long requests wait for it: the broker, or a stage without a replica.
 
 use super::{DoorAction, DoorMachine, Live, Phase};
-use crate::base::{Fault, FaultClass, SequenceId, StageIndex, Tick};
-use crate::core::machine::Planted;
+use crate::machine::Planted;
+use stageline_base::{Fault, FaultClass, SequenceId, StageIndex, Tick};
 use std::time::Duration;
 
 /// The moment in which it must have started is still in time, so that with no time at all what finds room at once has it.

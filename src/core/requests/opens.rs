@@ -1,11 +1,11 @@
 //! Which requests are opened, and when: while nothing is missing and the pipeline may hold more.
 
 use super::{DoorAction, DoorMachine, Live, Phase};
-use crate::base::{SequenceId, StageIndex, Tick};
-use crate::core::Opening;
-use crate::core::link::ItemKind;
-use crate::core::message::LinkLoad;
-use crate::core::out_link::item;
+use crate::Opening;
+use crate::link::ItemKind;
+use crate::message::LinkLoad;
+use crate::out_link::item;
+use stageline_base::{SequenceId, StageIndex, Tick};
 use std::sync::Arc;
 
 /// Replays that may be opening at once, so that a dead stage's return is not met by all of them together.

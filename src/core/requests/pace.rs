@@ -1,8 +1,8 @@
 //! How fast requests get on, and how far an estimate made of that can be trusted.
 
 use super::{Live, Phase};
-use crate::base::Tick;
-use crate::core::Work;
+use crate::Work;
+use stageline_base::Tick;
 use std::time::Duration;
 
 /// What one more answer counts, against all before it.

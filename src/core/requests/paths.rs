@@ -2,9 +2,9 @@
 //! sequences and can be reached.
 
 use super::{Candidate, DoorAction, DoorMachine, Live, Phase};
-use crate::base::{Attempt, ReplicaId, SequenceId, StageIndex, Tick};
-use crate::core::machine::Planted;
-use crate::core::message::Body;
+use crate::machine::Planted;
+use crate::message::Body;
+use stageline_base::{Attempt, ReplicaId, SequenceId, StageIndex, Tick};
 use std::collections::BTreeSet;
 use std::time::Duration;
 

@@ -2,7 +2,7 @@
 //! who come last an answer of some milliseconds, and nobody a place.
 
 use super::{DoorMachine, Live, Phase};
-use crate::base::{Fault, FaultClass, Tick};
+use stageline_base::{Fault, FaultClass, Tick};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::Duration;

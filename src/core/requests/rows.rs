@@ -1,10 +1,10 @@
 //! Rows from the door into stage 0.
 
 use super::{DoorAction, DoorMachine, Phase};
-use crate::base::{HostTensor, SequenceId, Tick};
-use crate::core::Work;
-use crate::core::link::{Item, ItemKind, Room};
-use crate::core::message::{Body, LinkLoad, LinkMail, Segment};
+use crate::Work;
+use crate::link::{Item, ItemKind, Room};
+use crate::message::{Body, LinkLoad, LinkMail, Segment};
+use stageline_base::{HostTensor, SequenceId, Tick};
 
 impl DoorMachine {
     /// Sends what is due and has credit: each group that leaves as one frame, then prompts.

@@ -1,9 +1,9 @@
 //! A door, and stages that answer as the test says.
 
 use super::*;
-use crate::core::machine::Planted;
-use crate::core::message::{Cause, Feedback, LinkLoad, LinkMail, LinkReply, Report};
-use crate::core::{Emission, Opening, Sampling};
+use crate::machine::Planted;
+use crate::message::{Cause, Feedback, LinkLoad, LinkMail, LinkReply, Report};
+use crate::{Emission, Opening, Sampling};
 use std::sync::Arc;
 
 struct Never;

@@ -1,8 +1,8 @@
 //! Tests of the engine of templates on the stack that it is given here: Jinja2's answers, and hostile templates.
 
-use crate::door::apart::apart;
-use crate::template::*;
+use crate::apart::apart;
 use proptest::prelude::*;
+use stageline_template::*;
 
 const LIMITS: Limits = Limits { steps: 1_000_000, bytes: 32 << 20, output_bytes: 1 << 20 };
 

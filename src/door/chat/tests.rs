@@ -1,6 +1,6 @@
 use super::*;
-use crate::template::Json;
 use proptest::prelude::*;
+use stageline_template::Json;
 
 const FILE: &str = "chat_template.jinja";
 

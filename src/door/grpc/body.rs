@@ -3,18 +3,18 @@
 
 use super::deadline;
 use super::service::refused;
-use crate::base::limits::MAX_STOP_STRINGS;
-use crate::base::{Fault, FaultClass};
-use crate::door::call::Call;
-use crate::door::http::body::{self, Arrived};
-use crate::door::http::refusal::Refusal;
-use crate::door::http::{Shared, kinds};
-use crate::wire::entries;
+use crate::call::Call;
+use crate::http::body::{self, Arrived};
+use crate::http::refusal::Refusal;
+use crate::http::{Shared, kinds};
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use stageline_base::limits::MAX_STOP_STRINGS;
+use stageline_base::{Fault, FaultClass};
+use stageline_wire::entries;
 use std::sync::Arc;
 use tokio::time::Instant;
 

@@ -1,7 +1,7 @@
 //! The `grpc-timeout` of a call, as gRPC over HTTP/2 writes it: one to eight digits and a unit.
 
-use crate::base::Fault;
 use axum::http::HeaderMap;
+use stageline_base::Fault;
 use std::time::Duration;
 
 /// How long the client waits; `None` if it does not say.

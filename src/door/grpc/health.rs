@@ -1,7 +1,7 @@
 //! grpc.health.v1: whether the stage takes work now.
 
-use crate::door::Readiness;
-use crate::door::http::Shared;
+use crate::Readiness;
+use crate::http::Shared;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use std::sync::Arc;

@@ -1,11 +1,11 @@
 //! From the calls' messages to a [`Request`], and to rows for a stage.
 
 use super::pb;
-use crate::base::limits::MAX_TOP_LOGITS;
-use crate::base::{Fault, HostDType, HostTensor};
-use crate::core::{DirectRun, Observed};
-use crate::door::conversation::ROLES;
-use crate::door::{ChatMessage, Conversation, Input, Request};
+use crate::conversation::ROLES;
+use crate::{ChatMessage, Conversation, Input, Request};
+use stageline_base::limits::MAX_TOP_LOGITS;
+use stageline_base::{Fault, HostDType, HostTensor};
+use stageline_core::{DirectRun, Observed};
 
 /// What a Generate asks for.
 ///

@@ -2,14 +2,14 @@
 
 use super::body::Came;
 use super::{deadline, pb, requests, status};
-use crate::base::{Fault, FaultClass, StageIndex};
-use crate::door::call::{CALL_ID, Call};
-use crate::door::http::visit::Visit;
-use crate::door::http::{Port, Shared};
-use crate::door::{Answer, AnswerEvent, FinishReason};
-use crate::wire::Phase;
+use crate::call::{CALL_ID, Call};
+use crate::http::visit::Visit;
+use crate::http::{Port, Shared};
+use crate::{Answer, AnswerEvent, FinishReason};
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
+use stageline_base::{Fault, FaultClass, StageIndex};
+use stageline_wire::Phase;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -73,7 +73,7 @@ impl Service {
         &self,
         Arrived { call, deadline }: &mut Arrived,
         embeds: bool,
-        request: Result<crate::door::Request, Fault>,
+        request: Result<crate::Request, Fault>,
     ) -> Result<Answer, Fault> {
         let intake = self.shared.intake()?;
         let deadline = deadline.clone()?;
@@ -83,7 +83,7 @@ impl Service {
             (false, true) => return Err(Fault::invalid("this pipeline embeds: call Embed")),
             _ => {}
         }
-        let request = crate::door::Request { deadline: Some(deadline), ..request? };
+        let request = crate::Request { deadline: Some(deadline), ..request? };
         let answer = intake.submit(request).await?;
         call.admitted(answer.prompt_tokens);
         Ok(answer)

@@ -1,6 +1,6 @@
 //! A fault as a gRPC status.
 
-use crate::base::{Fault, FaultClass};
+use stageline_base::{Fault, FaultClass};
 use std::collections::HashMap;
 use std::time::Duration;
 use tonic::{Code, Status};

@@ -1,15 +1,15 @@
 //! An answer's pieces as one JSON body, or as server-sent events.
 
 use super::refusal::json_of;
-use crate::base::Fault;
-use crate::core::Observed;
-use crate::door::call::Call;
-use crate::door::{Answer, AnswerEvent};
+use crate::call::Call;
+use crate::{Answer, AnswerEvent};
 use axum::body::Body;
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use futures::stream;
 use serde_json::{Map, Value, json};
+use stageline_base::Fault;
+use stageline_core::Observed;
 use std::convert::Infallible;
 use tracing::warn;
 

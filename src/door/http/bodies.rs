@@ -1,7 +1,7 @@
 //! The memory that the bodies of all requests take together. When it is all taken, the body that has been arriving for longest is
 //! refused. Short bodies have memory of their own: long ones cannot take it from them.
 
-use crate::base::{Fault, FaultClass};
+use stageline_base::{Fault, FaultClass};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio_util::sync::CancellationToken;
@@ -61,7 +61,7 @@ impl Bodies {
 
 /// What one body takes, until it is dropped.
 #[derive(Debug)]
-pub(in crate::door) struct Share {
+pub(crate) struct Share {
     bodies: Arc<Bodies>,
     bytes: usize,
     /// Its place among those of its kind; 0 while nothing of it has arrived.

@@ -4,11 +4,11 @@ use super::bodies::{Bodies, Share};
 use super::refusal::Refusal;
 use super::visit::Visit;
 use super::{HttpLimits, Shared};
-use crate::base::{Fault, FaultClass};
-use crate::metrics::Shed;
 use axum::body::{Body, BodyDataStream};
 use axum::http::{HeaderMap, header};
 use futures::StreamExt;
+use stageline_base::{Fault, FaultClass};
+use stageline_metrics::Shed;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -18,7 +18,7 @@ const DISCARD: Duration = Duration::from_secs(5);
 const DISCARD_PAUSE: Duration = Duration::from_millis(200);
 
 /// A body, and its share of the memory that bodies may take together.
-pub(in crate::door) struct Arrived {
+pub(crate) struct Arrived {
     pub bytes: Vec<u8>,
     pub share: Share,
 }
@@ -29,7 +29,7 @@ pub(in crate::door) struct Arrived {
 /// # Errors
 /// 413 as soon as it is or says that it will be too long, 504 at the deadline, 408 if it takes too long otherwise, 400 if
 /// it breaks off, 429 if bodies take too much memory together.
-pub(in crate::door) async fn read(
+pub(crate) async fn read(
     shared: &Shared,
     headers: &HeaderMap,
     body: Body,
@@ -73,12 +73,7 @@ pub(in crate::door) async fn read(
 }
 
 /// `refusal` of a request whose body nobody wants.
-pub(in crate::door) async fn unwanted(
-    refusal: Refusal,
-    headers: &HeaderMap,
-    body: Body,
-    limits: &HttpLimits,
-) -> Refusal {
+pub(crate) async fn unwanted(refusal: Refusal, headers: &HeaderMap, body: Body, limits: &HttpLimits) -> Refusal {
     if declared(headers).is_some_and(|bytes| bytes > limits.max_body_bytes as u64 * 2) {
         return refusal.closing();
     }

@@ -2,14 +2,14 @@
 //!
 //! The fields are read straight into their types, so that a body takes about as much memory as it has bytes.
 
-use crate::base::Fault;
-use crate::base::TokenId;
-use crate::base::limits::{MAX_CHAT_VALUES, MAX_STOP_STRINGS};
-use crate::door::ChatMessage;
-use crate::door::http::messages::{self, Messages, Tools};
-use crate::template::Json;
+use crate::ChatMessage;
+use crate::http::messages::{self, Messages, Tools};
 use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::error::Category;
+use stageline_base::Fault;
+use stageline_base::TokenId;
+use stageline_base::limits::{MAX_CHAT_VALUES, MAX_STOP_STRINGS};
+use stageline_template::Json;
 use std::cell::{Cell, RefCell};
 use std::fmt;
 

@@ -2,8 +2,8 @@
 //! UTF-8 is refused in words that say what to send: taken as it is, it would be answered as if it were a prompt.
 
 use super::refusal::Refusal;
-use crate::base::Fault;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use stageline_base::Fault;
 
 /// Charsets whose letters are UTF-8's.
 const UTF_8: [&str; 4] = ["utf-8", "utf8", "us-ascii", "ascii"];
@@ -65,7 +65,7 @@ pub(super) fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Op
 }
 
 /// The Content-Type in lower case, without its parameters; empty if there is none.
-pub(in crate::door) fn name(headers: &HeaderMap) -> String {
+pub(crate) fn name(headers: &HeaderMap) -> String {
     content_type(headers).split(';').next().unwrap_or("").trim().to_ascii_lowercase()
 }
 

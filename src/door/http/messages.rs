@@ -1,9 +1,9 @@
 //! The messages of a body: role and content, and what else templates ask for, as it is.
 
-use crate::door::conversation::ROLES;
-use crate::door::{ChatMessage, Content};
-use crate::template::{Json, Reader};
+use crate::conversation::ROLES;
+use crate::{ChatMessage, Content};
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use stageline_template::{Json, Reader};
 use std::cell::{Cell, RefCell};
 use std::fmt;
 
@@ -202,7 +202,7 @@ impl<'de> DeserializeSeed<'de> for Tools<'_> {
 #[cfg(test)]
 mod tests {
     use super::super::fields;
-    use crate::door::{ChatMessage, Content};
+    use crate::{ChatMessage, Content};
 
     fn read(messages: &str) -> Result<Vec<ChatMessage>, String> {
         let body = format!("{{\"messages\": {messages}}}");

@@ -2,9 +2,9 @@
 
 use super::fields::{self, Fields};
 use super::{HttpLimits, go_duration, kinds, text};
-use crate::base::Fault;
-use crate::door::{Conversation, Input, Request};
+use crate::{Conversation, Input, Request};
 use axum::http::{HeaderMap, HeaderName, header};
+use stageline_base::Fault;
 use std::time::Duration;
 
 const TIMEOUT: HeaderName = HeaderName::from_static("x-timeout");
@@ -138,7 +138,7 @@ pub(super) fn patience(headers: &HeaderMap) -> Result<Option<Duration>, Fault> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::door::ChatMessage;
+    use crate::ChatMessage;
     use axum::http::{HeaderName, HeaderValue};
     use proptest::prelude::*;
 

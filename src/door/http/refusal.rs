@@ -1,9 +1,9 @@
 //! A fault as an HTTP answer.
 
-use crate::base::{Fault, FaultClass};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
+use stageline_base::{Fault, FaultClass};
 use std::time::Duration;
 
 /// After how long a refused client may try again, where nothing better is known.
@@ -11,7 +11,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 
 /// An answer that says why there is none: a fault, and its status where HTTP has one that faults have not.
 #[derive(Debug)]
-pub(in crate::door) struct Refusal {
+pub(crate) struct Refusal {
     pub fault: Fault,
     status: StatusCode,
     /// For the request that is refused, if it got so far as to have one.
@@ -29,7 +29,7 @@ impl From<Fault> for Refusal {
 
 impl Refusal {
     /// A request that is invalid in a way for which HTTP has a status of its own.
-    pub(in crate::door) fn with_status(status: StatusCode, message: impl Into<String>) -> Self {
+    pub(crate) fn with_status(status: StatusCode, message: impl Into<String>) -> Self {
         Self { status, ..Fault::invalid(message).into() }
     }
 

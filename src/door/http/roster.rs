@@ -1,7 +1,7 @@
 //! The connections that are here, and which of them goes when there is no room for another: the one that has waited longest,
 //! for a request, the rest of one, or a look at health or metrics. One that serves a request stays.
 
-use crate::base::{Fault, FaultClass};
+use stageline_base::{Fault, FaultClass};
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -1,6 +1,6 @@
 //! A connection whose client takes nothing for too long is cut: it would hold an answer's memory for ever.
 
-use crate::metrics::{Metrics, Shed};
+use stageline_metrics::{Metrics, Shed};
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;

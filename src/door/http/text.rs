@@ -1,6 +1,6 @@
 //! A body's bytes as text.
 
-use crate::base::Fault;
+use stageline_base::Fault;
 
 /// What UTF-8 may begin with.
 const MARK: &str = "\u{feff}";

@@ -4,7 +4,7 @@
 //! HTTP/2 window, would hold a place among the requests at once for as long as it likes.
 
 use super::roster::Seat;
-use crate::base::Fault;
+use stageline_base::Fault;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -19,7 +19,7 @@ const STOP_GRACE: Duration = Duration::from_secs(2);
 
 /// Why a visit was ended from here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::door) enum Overstayed {
+pub(crate) enum Overstayed {
     /// The head that had begun was not whole in time.
     Head,
     /// The answer was not delivered by its deadline.
@@ -30,7 +30,7 @@ pub(in crate::door) enum Overstayed {
 
 /// See the module. On HTTP/1, one request after the other of the same connection.
 #[derive(Debug)]
-pub(in crate::door) struct Visit {
+pub(crate) struct Visit {
     seat: Option<Arc<Seat>>,
     stay: Mutex<Stay>,
     changed: Notify,
@@ -77,7 +77,7 @@ impl Visit {
     }
 
     /// The visit that the running task [serves](attended), or one that belongs to no connection.
-    pub(in crate::door) fn current() -> Arc<Self> {
+    pub(crate) fn current() -> Arc<Self> {
         HERE.try_with(Arc::clone).unwrap_or_default()
     }
 
@@ -85,7 +85,7 @@ impl Visit {
     ///
     /// # Errors
     /// `Overloaded` if all connections that may serve requests do.
-    pub(in crate::door) fn stays(&self, until: Instant, place: Option<OwnedSemaphorePermit>) -> Result<(), Fault> {
+    pub(crate) fn stays(&self, until: Instant, place: Option<OwnedSemaphorePermit>) -> Result<(), Fault> {
         let mut stay = self.lock();
         if !stay.serving {
             self.seat.as_ref().map_or(Ok(()), |seat| seat.serves())?;
@@ -97,13 +97,13 @@ impl Visit {
     }
 
     /// Another deadline than was thought.
-    pub(in crate::door) fn stays_until(&self, until: Instant) {
+    pub(crate) fn stays_until(&self, until: Instant) {
         self.lock().until = Some(until);
         self.changed.notify_waiters();
     }
 
     /// The answer is delivered, or nobody waits for it any more.
-    pub(in crate::door) fn ends(&self) {
+    pub(crate) fn ends(&self) {
         let stay = std::mem::take(&mut *self.lock());
         if let (true, Some(seat)) = (stay.serving, &self.seat) {
             seat.rests();
@@ -205,7 +205,7 @@ impl Drop for Visit {
 ///
 /// # Errors
 /// Why it was dropped.
-pub(in crate::door) async fn attended<F: Future>(
+pub(crate) async fn attended<F: Future>(
     work: F,
     visit: Arc<Visit>,
     stop: CancellationToken,

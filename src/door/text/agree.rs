@@ -4,8 +4,8 @@
 //! tokenizer_config.json instead: where that would make other tokens, it is said.
 
 use super::special::{CONFIG, SpecialTokens, class};
-use crate::base::{Fault, TokenId};
 use serde_json::{Map, Value};
+use stageline_base::{Fault, TokenId};
 use std::collections::BTreeSet;
 use tokenizers::{AddedToken, NormalizerWrapper, Tokenizer};
 

@@ -3,9 +3,9 @@
 use super::choices::{folder, small, tokenizer};
 use super::tests::{MANY, open, user};
 use super::*;
-use crate::base::FaultClass;
-use crate::door::{ChatMessage, Content};
+use crate::{ChatMessage, Content};
 use serde_json::{Value, json};
+use stageline_base::FaultClass;
 
 /// A model of six words that has no token for others, with `template`.
 fn strict(template: &str) -> TextModel {

@@ -1,7 +1,7 @@
 //! How long a text may be for so many tokens: what is longer is refused before it costs anything.
 
-use crate::base::Fault;
 use serde_json::Value;
+use stageline_base::Fault;
 use tokenizers::{ModelWrapper, Tokenizer};
 
 /// How many times its tokens' bytes a text may have where a tokenizer may drop or merge parts of it: a bound on what is sent,

@@ -2,11 +2,11 @@
 
 use super::tests::{MANY, decoder, encoder, open, user};
 use super::*;
-use crate::base::hex;
-use crate::model::ModelSpec;
-use crate::plan::FileEntry;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use stageline_base::hex;
+use stageline_model::ModelSpec;
+use stageline_plan::FileEntry;
 use std::path::Path;
 
 /// A folder with a tokenizer of words, in which `<s>` is 3, `</s>` 4 and `<x>` 5.
@@ -59,7 +59,7 @@ fn around(before: &[(&str, u32)], after: &[(&str, u32)]) -> Value {
 /// A decoder of six tokens whose config.json names `eos`.
 pub(super) fn small(eos: &[u32]) -> ModelSpec {
     match decoder(eos.to_vec()) {
-        ModelSpec::Llama(llama) => ModelSpec::Llama(crate::model::LlamaSpec { vocab: 6, ..llama }),
+        ModelSpec::Llama(llama) => ModelSpec::Llama(stageline_model::LlamaSpec { vocab: 6, ..llama }),
         other => other,
     }
 }
@@ -274,7 +274,7 @@ fn one_chat_template_of_several_places_counts() {
     agreed(&model);
     assert_eq!(shown(&model), [2]);
     let Input::Chat(mut conversation) = user("hi") else { panic!("a conversation") };
-    conversation.tools = Some(crate::template::Json::List(Vec::new()));
+    conversation.tools = Some(stageline_template::Json::List(Vec::new()));
     assert_eq!(model.encode(&Input::Chat(conversation), MANY).unwrap(), [1]);
 
     // Without a default the model serves, and conversations are refused.

@@ -2,9 +2,9 @@
 //! silence means what its model's class has; where that has none, the tokenizer's `eos_token`.
 
 use super::special::SpecialTokens;
-use crate::base::{Fault, TokenId};
-use crate::shard::Files;
 use serde_json::Value;
+use stageline_base::{Fault, TokenId};
+use stageline_shard::Files;
 use tokenizers::Tokenizer;
 
 const GENERATION: &str = "generation_config.json";

@@ -4,9 +4,9 @@
 //! `added_tokens_decoder`: then it counts alone. A null is a token that the model does not have; where a file is silent, the
 //! tokenizer's class has tokens of its own.
 
-use crate::base::Fault;
-use crate::shard::Files;
 use serde_json::{Map, Value};
+use stageline_base::Fault;
+use stageline_shard::Files;
 use std::collections::BTreeMap;
 
 pub(super) const CONFIG: &str = "tokenizer_config.json";

@@ -3,9 +3,9 @@
 //! `tool_use` where a conversation comes with tools. An empty one counts as none.
 
 use super::special::CONFIG;
-use crate::base::Fault;
-use crate::shard::Files;
 use serde_json::{Map, Value};
+use stageline_base::Fault;
+use stageline_shard::Files;
 
 const ALONE: &str = "chat_template.jinja";
 const LEGACY: &str = "chat_template.json";

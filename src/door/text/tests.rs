@@ -1,9 +1,9 @@
 use super::*;
-use crate::base::FaultClass;
-use crate::door::{ChatMessage, Conversation};
-use crate::model::{BertSpec, LlamaSpec};
+use crate::{ChatMessage, Conversation};
 use proptest::prelude::*;
 use serde_json::Value;
+use stageline_base::FaultClass;
+use stageline_model::{BertSpec, LlamaSpec};
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
@@ -64,7 +64,7 @@ static SMOLLM: LazyLock<Arc<TextModel>> =
     LazyLock::new(|| Arc::new(open(&model_dir("smollm2-135m-instruct"), &decoder(vec![])).unwrap()));
 
 fn golden(name: &str) -> Vec<Value> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
+    let path = Path::new(env!("STAGELINE_ROOT")).join("tests/golden").join(name);
     let file: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
     file["cases"].as_array().unwrap().clone()
 }

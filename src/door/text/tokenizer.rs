@@ -1,9 +1,9 @@
 //! Opens and uses the tokenizer of a model's folder, which comes from strangers: what it may cost is looked at before it is
 //! built (`facts`), and where the library panics on it, that is a fault and the door goes on.
 
-use crate::base::{Fault, TokenId};
-use crate::door::apart::{apart, unharmed};
-use crate::shard::without_mark;
+use crate::apart::{apart, unharmed};
+use stageline_base::{Fault, TokenId};
+use stageline_shard::without_mark;
 use tokenizers::Tokenizer;
 
 mod facts;

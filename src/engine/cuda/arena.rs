@@ -3,8 +3,8 @@
 use super::checker::{Checker, RangeState};
 use super::device::Gpu;
 use super::launch::DeviceSlice;
-use crate::base::Fault;
 use cudarc::driver::{result, sys::CUdeviceptr};
+use stageline_base::Fault;
 use std::marker::PhantomData;
 use std::rc::Rc;
 

@@ -4,8 +4,8 @@
 use super::arena::Pinned;
 use super::device::Gpu;
 use super::launch::DeviceSlice;
-use crate::base::Fault;
 use cudarc::driver::{CudaEvent, DriverError, result};
+use stageline_base::Fault;
 use std::rc::Rc;
 
 /// The buffers of one step. Whoever begins a step in them has waited for the step that was in them before.

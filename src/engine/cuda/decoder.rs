@@ -15,9 +15,9 @@ use super::shared::Shared;
 use super::step::{StepInput, StepShape, StepSlices};
 use super::weights::{LayerWeights, LinearWeights, Stored, Weights};
 use super::work::{Most, PagedCache, Work};
-use crate::base::Fault;
-use crate::core::machine::DEVICE_DEPTH;
-use crate::model::{KvShape, LlamaSpec};
+use stageline_base::Fault;
+use stageline_core::machine::DEVICE_DEPTH;
+use stageline_model::{KvShape, LlamaSpec};
 use std::rc::Rc;
 
 /// A 16-bit type that the engine computes in.

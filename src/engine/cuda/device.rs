@@ -1,11 +1,11 @@
 //! A CUDA device as the engine uses it: one context, one stream, and what is known of the chip.
 
 use super::launch::LaunchFault;
-use crate::base::Fault;
-use crate::engine::setup::runs_on;
 use cudarc::cublaslt::result::CublasError;
 use cudarc::driver::sys::{CUdevice_attribute as Attribute, cudaError_enum as Code};
 use cudarc::driver::{CudaContext, CudaStream, DriverError};
+use stageline_base::Fault;
+use stageline_engine::setup::runs_on;
 use std::cell::Cell;
 use std::sync::Arc;
 

@@ -10,15 +10,15 @@ use super::shared::Shared;
 use super::step::{StepInput, StepShape, history, penalises, shape_of, write};
 use super::weights::Weights;
 use super::work::Most;
-use crate::base::{Fault, HostTensor};
-use crate::core::machine::DEVICE_DEPTH;
-use crate::core::{BatchId, Emission, Member, Microbatch, Output};
-use crate::engine::part::{StagePart, no_number, packed, penalised, sampling, token};
-use crate::engine::setup::{DeviceChoice, Setup};
-use crate::engine::{Executor, Numbers, Ready};
-use crate::model::{KvShape, LayerRange, LlamaSpec, ModelSpec, TensorSource};
-use crate::ops::observe;
 use half::{bf16, f16};
+use stageline_base::{Fault, HostTensor};
+use stageline_core::machine::DEVICE_DEPTH;
+use stageline_core::{BatchId, Emission, Member, Microbatch, Output};
+use stageline_engine::part::{StagePart, no_number, packed, penalised, sampling, token};
+use stageline_engine::setup::{DeviceChoice, Setup};
+use stageline_engine::{Executor, Numbers, Ready};
+use stageline_model::{KvShape, LayerRange, LlamaSpec, ModelSpec, TensorSource};
+use stageline_ops::observe;
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::thread::ThreadId;
@@ -34,7 +34,7 @@ const MOST_HISTORY_IDS: usize = 1 << 18;
 /// Loads layers `range` of `spec` from `source` into an engine that computes in `numbers`.
 ///
 /// # Errors
-/// As [`crate::server::load_executor`].
+/// As [`stageline_server::load_executor`].
 pub fn load(
     source: &dyn TensorSource,
     (spec, range): (&ModelSpec, LayerRange),
@@ -57,7 +57,7 @@ fn boxed<T: Compute>(executor: CudaExecutor<T>) -> Box<dyn Executor> {
     Box::new(OnOneThread { executor, thread: std::thread::current().id() })
 }
 
-/// What belongs to the thread that made it. [`crate::engine::Device`] makes executors on the thread that runs them, and
+/// What belongs to the thread that made it. [`stageline_engine::Device`] makes executors on the thread that runs them, and
 /// ends them there.
 struct OnOneThread<T: Compute> {
     executor: CudaExecutor<T>,

@@ -1,4 +1,4 @@
-//! The functions of our kernels, of the machine code and the PTX that build.rs has embedded.
+//! The functions of our kernels, of the machine code and the PTX that `kernels/build.rs` makes.
 
 use super::kernels::{decode_attention, gemv, prefill_attention};
 use super::launch::{LaunchFault, Pair};
@@ -84,7 +84,7 @@ impl Module {
     }
 }
 
-/// `kernels/$name.cu`, compiled by build.rs.
+/// `kernels/$name.cu`, compiled by `kernels/build.rs`.
 macro_rules! module {
     ($context:expr, $name:literal) => {
         Module::load(

@@ -3,9 +3,9 @@
 use super::arena::Arena;
 use super::device::Gpu;
 use super::launch::{DeviceSlice, Half, Traffic};
-use crate::base::Fault;
 use cudarc::cublaslt::{result, sys};
 use half::{bf16, f16};
+use stageline_base::Fault;
 use std::collections::HashMap;
 use std::ffi::c_void;
 use std::rc::Rc;

@@ -4,9 +4,9 @@
 use super::decoder::{Compute, Decoder, Left};
 use super::device::Gpu;
 use super::step::{StepInput, StepShape};
-use crate::base::Fault;
 use cudarc::driver::CudaGraph;
 use cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
+use stageline_base::Fault;
 use std::rc::Rc;
 
 /// Up to here there is a bucket for every number of rows: there a padding row costs most.

@@ -3,7 +3,7 @@
 use super::device::Gpu;
 use super::gemm::Gemm;
 use super::launch::Kernels;
-use crate::base::Fault;
+use stageline_base::Fault;
 use std::cell::RefCell;
 use std::rc::{Rc, Weak};
 

@@ -4,10 +4,10 @@
 use super::kernels::prefill_attention::Tile;
 use super::kernels::sample::SampleRow;
 use super::launch::DeviceSlice;
-use crate::base::{Fault, HostTensor};
-use crate::core::{Member, Microbatch};
-use crate::engine::part::{emitted_position, penalised, sampling};
-use crate::model::{KvShape, held_blocks};
+use stageline_base::{Fault, HostTensor};
+use stageline_core::{Member, Microbatch};
+use stageline_engine::part::{emitted_position, penalised, sampling};
+use stageline_model::{KvShape, held_blocks};
 use std::ops::Range;
 
 /// Words of a tile: its member, its first row, its rows, the position of that row.
@@ -269,7 +269,7 @@ pub fn write(
     words[places.lengths.start + filled..places.lengths.end].fill(0);
     words[places.take.start + taken..places.take.end].fill(0);
     // The least work.
-    let greedy = SampleRow::new(&crate::core::Sampling::GREEDY, 0, 0..0).words();
+    let greedy = SampleRow::new(&stageline_core::Sampling::GREEDY, 0, 0..0).words();
     for how in
         words[places.sampling.start + taken * SAMPLE_ROW_WORDS..places.sampling.end].chunks_exact_mut(greedy.len())
     {

@@ -7,9 +7,9 @@ use super::shared::Shared;
 use super::step::{StepInput, StepShape};
 use super::weights::Weights;
 use super::work::Most;
-use crate::base::Fault;
-use crate::model::{KvShape, LlamaSpec};
 use half::bf16;
+use stageline_base::Fault;
+use stageline_model::{KvShape, LlamaSpec};
 
 /// A step's traffic, and what no step can do without.
 #[derive(Clone, Copy, Debug)]

@@ -3,12 +3,12 @@
 use super::arena::{Arena, Pinned, room_bytes};
 use super::device::Gpu;
 use super::launch::{DeviceSlice, Half};
-use crate::base::Fault;
-use crate::model::tensors::{LLAMA_EMBEDDING, LLAMA_HEAD, LLAMA_NORM};
-use crate::model::{LayerRange, LinearNeed, LlamaSpec, TensorSource};
 use cudarc::driver::{CudaEvent, result};
 use half::{bf16, f16};
 use safetensors::Dtype;
+use stageline_base::Fault;
+use stageline_model::tensors::{LLAMA_EMBEDDING, LLAMA_HEAD, LLAMA_NORM};
+use stageline_model::{LayerRange, LinearNeed, LlamaSpec, TensorSource};
 use std::rc::Rc;
 
 /// Bytes that are read from disk, and copied to the device, at once.

@@ -8,9 +8,9 @@ use super::kernels::{PagedShape, sample};
 use super::launch::DeviceSlice;
 use super::step::{StepInput, StepShape};
 use super::weights::Weights;
-use crate::base::Fault;
-use crate::core::machine::DEVICE_DEPTH;
-use crate::model::{KvShape, LlamaSpec};
+use stageline_base::Fault;
+use stageline_core::machine::DEVICE_DEPTH;
+use stageline_model::{KvShape, LlamaSpec};
 use std::rc::Rc;
 
 /// How much at most a step asks for.

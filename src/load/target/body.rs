@@ -1,7 +1,7 @@
 //! The JSON that the function door and the NATS door take, and what they answer.
 
-use crate::load::target::{Failure, Progress};
-use crate::load::workload::{Ask, Prompt};
+use crate::target::{Failure, Progress};
+use crate::workload::{Ask, Prompt};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::{Map, Value, json};

@@ -1,9 +1,9 @@
 //! A pipeline in this process: no server, no socket.
 
 use super::{Failure, Progress, Target};
-use crate::door::{AnswerEvent, Input, Intake, Request};
-use crate::load::workload::{Ask, Prompt};
+use crate::workload::{Ask, Prompt};
 use futures::future::BoxFuture;
+use stageline_door::{AnswerEvent, Input, Intake, Request};
 use std::sync::Arc;
 
 /// A pipeline's intake.

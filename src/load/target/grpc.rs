@@ -1,11 +1,11 @@
 //! The gRPC client service of a door: `Generate`, or `Embed` at an encoder.
 
 use super::{Failure, Progress, Target, unreachable};
-use crate::base::{Fault, with_causes};
-use crate::door::grpc::pb::inference_client::InferenceClient;
-use crate::door::grpc::pb::{self, embed_request, generate_event, generate_request};
-use crate::load::workload::{Ask, Prompt};
+use crate::workload::{Ask, Prompt};
 use futures::future::BoxFuture;
+use stageline_base::{Fault, with_causes};
+use stageline_proto::inference::inference_client::InferenceClient;
+use stageline_proto::inference::{self as pb, embed_request, generate_event, generate_request};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tonic::transport::{Channel, Endpoint};
@@ -15,7 +15,7 @@ use tonic::{Code, Request, Status};
 const CONNECTIONS: usize = 4;
 
 /// Connections to a gRPC port.
-pub(in crate::load) struct Channels {
+pub(crate) struct Channels {
     clients: Vec<InferenceClient<Channel>>,
     next: AtomicUsize,
 }

@@ -2,11 +2,11 @@
 
 use super::body::{self, Form};
 use super::{Failure, Progress, Target, unreachable};
-use crate::base::{Fault, FaultClass, with_causes};
-use crate::load::proxy::Way;
-use crate::load::workload::Ask;
+use crate::proxy::Way;
+use crate::workload::Ask;
 use futures::StreamExt;
 use futures::future::BoxFuture;
+use stageline_base::{Fault, FaultClass, with_causes};
 use std::time::Duration;
 
 /// Longest line of a stream that is read, in bytes.

@@ -2,13 +2,13 @@
 
 use super::body::{self, Form};
 use super::{Failure, Progress, Target};
-use crate::base::Fault;
-use crate::load::workload::Ask;
-use crate::transport::connect_client;
-use crate::wire::ask_subject;
+use crate::workload::Ask;
 use async_nats::{Client, HeaderMap, Message, StatusCode};
 use futures::StreamExt;
 use futures::future::BoxFuture;
+use stageline_base::Fault;
+use stageline_transport::connect_client;
+use stageline_wire::ask_subject;
 use std::path::Path;
 
 /// A pipeline's subject.

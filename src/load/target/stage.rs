@@ -2,12 +2,12 @@
 
 use super::grpc::{Channels, failure, within};
 use super::{Failure, Progress, Target};
-use crate::base::Fault;
-use crate::base::prng::Prng;
-use crate::door::grpc::pb::{self, tensor::Element};
-use crate::load::workload::{Ask, Prompt};
+use crate::workload::{Ask, Prompt};
 use bytes::{BufMut, BytesMut};
 use futures::future::BoxFuture;
+use stageline_base::Fault;
+use stageline_base::prng::Prng;
+use stageline_proto::inference::{self as pb, tensor::Element};
 use tonic::Code;
 
 /// One stage's `Run`.

@@ -2,8 +2,8 @@
 
 use super::settings::{MAX_WIDTH, Settings};
 use super::{BertSpec, ModelSpec, inert};
-use crate::base::limits::MAX_STAGES;
 use serde_json::json;
+use stageline_base::limits::MAX_STAGES;
 
 /// Entries of `architectures` whose encoder, and nothing else, is what is run.
 pub(super) const ARCHITECTURES: [&str; 4] =
@@ -42,10 +42,10 @@ pub(super) fn read(settings: &mut Settings<'_>) -> BertSpec {
 
 #[cfg(test)]
 mod tests {
-    use crate::model::ModelSpec;
+    use crate::ModelSpec;
     use serde_json::{Value, json};
 
-    fn parse(change: Value) -> Result<ModelSpec, crate::base::Fault> {
+    fn parse(change: Value) -> Result<ModelSpec, stageline_base::Fault> {
         let mut config = json!({
             "model_type": "bert", "hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4,
             "num_hidden_layers": 3, "vocab_size": 100, "max_position_embeddings": 32,

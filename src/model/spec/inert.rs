@@ -145,7 +145,7 @@ fn is_unquantized(value: &Value) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use crate::model::ModelSpec;
+    use crate::ModelSpec;
     use serde_json::{Value, json};
 
     fn parse(model_type: &str, change: Value) -> Result<ModelSpec, String> {

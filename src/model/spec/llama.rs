@@ -3,8 +3,8 @@
 use super::family::{Family, sliding};
 use super::settings::{MAX_WIDTH, Settings};
 use super::{LlamaSpec, inert, rope};
-use crate::base::limits::MAX_STAGES;
 use serde_json::{Value, json};
+use stageline_base::limits::MAX_STAGES;
 
 /// Reads the config.json of a model of `family`; problems are noted in `settings`. Defaults are transformers'.
 pub(super) fn read(settings: &mut Settings<'_>, family: Family) -> LlamaSpec {
@@ -95,8 +95,8 @@ fn tokens(settings: &mut Settings<'_>, key: &str) -> Vec<u32> {
 
 #[cfg(test)]
 mod tests {
-    use crate::model::ModelSpec;
-    use crate::model::spec::{RopeScaling, Sliding};
+    use crate::ModelSpec;
+    use crate::spec::{RopeScaling, Sliding};
     use serde_json::{Value, json};
 
     fn config(change: Value) -> Value {

@@ -2,8 +2,8 @@
 
 use super::RopeScaling;
 use super::settings::{MAX_WIDTH, Settings, shown};
-use crate::base::Fault;
 use serde_json::{Value, json};
+use stageline_base::Fault;
 
 /// `rope_theta` and `rope_scaling`, or `rope_parameters`, which newer configurations have in place of both. Where several
 /// are there they must agree.

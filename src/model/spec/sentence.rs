@@ -1,10 +1,10 @@
 //! How sentence-transformers makes a vector of an encoder's rows: by their mean, which is divided by its length or not.
 
 use super::settings::{Settings, shown};
-use crate::base::Fault;
-use crate::base::limits::MAX_TOKENIZER_BYTES;
-use crate::shard::Files;
 use serde_json::{Value, json};
+use stageline_base::Fault;
+use stageline_base::limits::MAX_TOKENIZER_BYTES;
+use stageline_shard::Files;
 use std::path::{Path, PathBuf};
 
 const MODULES: &str = "modules.json";
@@ -102,7 +102,7 @@ fn modules(files: &Files) -> Result<Option<Modules>, Fault> {
     };
     let path = |module: usize| modules.get(module).map(|(_, path)| path.trim_matches('/')).unwrap_or_default();
     let (transformer, pooling) = (path(0), path(1));
-    let is_name = |path: &str| crate::plan::manifest::is_file_name(path);
+    let is_name = |path: &str| stageline_plan::manifest::is_file_name(path);
     if !(transformer.is_empty() || is_name(transformer)) || !is_name(pooling) {
         let paths = json!([transformer, pooling]);
         return Err(Fault::invalid(format!("modules.json: paths {} are not supported", shown(&paths))));

@@ -1,7 +1,7 @@
 //! The settings of a JSON object, each read by somebody or refused.
 
-use crate::base::Fault;
 use serde_json::{Map, Value};
+use stageline_base::Fault;
 use std::collections::BTreeSet;
 use std::fmt::Display;
 

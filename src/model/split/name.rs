@@ -1,8 +1,8 @@
 //! A pipeline's name where nobody gave one: made of the model's folder, and of those above it as far as that says nothing.
 
-use crate::base::Fault;
-use crate::plan::manifest::is_pipeline_name;
-use crate::shard::read::unreadable;
+use stageline_base::Fault;
+use stageline_plan::manifest::is_pipeline_name;
+use stageline_shard::read::unreadable;
 use std::path::{Component, Path};
 
 /// Words that folders are called by whatever lies in them.

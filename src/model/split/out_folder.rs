@@ -1,9 +1,9 @@
 //! A folder that appears whole or not at all.
 
-use crate::base::Fault;
-use crate::plan::Manifest;
-use crate::shard::PipelineFolder;
-use crate::shard::read::fault_at;
+use stageline_base::Fault;
+use stageline_plan::Manifest;
+use stageline_shard::PipelineFolder;
+use stageline_shard::read::fault_at;
 use std::collections::BTreeSet;
 use std::fs::{self, File, TryLockError};
 use std::io::ErrorKind;

@@ -1,5 +1,5 @@
 use super::*;
-use crate::ops::tests::{assert_close, bits, each_path, noise};
+use crate::tests::{assert_close, bits, each_path, noise};
 use candle_core::{DType, Device};
 
 fn slots(ids: &[u32]) -> Tensor {

@@ -1,6 +1,6 @@
 use super::*;
-use crate::base::prng::Prng;
 use proptest::prelude::*;
+use stageline_base::prng::Prng;
 
 fn hot(temperature: f32) -> Sampling {
     Sampling { temperature, seed: 7, ..Sampling::GREEDY }

@@ -1,7 +1,7 @@
 //! Which vector instructions there are, and which of them run.
 
 use super::{Kernel, plain};
-use crate::base::Fault;
+use stageline_base::Fault;
 use std::sync::OnceLock;
 
 /// Which instructions the processor's lanes are calculated with. Every one gives the same bits.

@@ -1,12 +1,12 @@
 //! Microbatches on their way to the device and back.
 
 use super::Pump;
-use crate::base::{Fault, HostTensor};
-use crate::core::machine::Event;
-use crate::core::message::Segment;
-use crate::core::{BatchId, Microbatch, Output};
-use crate::engine::Ran;
 use bytes::{Bytes, BytesMut};
+use stageline_base::{Fault, HostTensor};
+use stageline_core::machine::Event;
+use stageline_core::message::Segment;
+use stageline_core::{BatchId, Microbatch, Output};
+use stageline_engine::Ran;
 use std::ops::Range;
 
 impl Pump {

@@ -1,9 +1,9 @@
 //! Rows that are run past the door.
 
 use super::Pump;
-use crate::base::{Fault, FaultClass, ReplicaId, SequenceId, Tick};
-use crate::core::Body;
-use crate::core::direct::{DirectAction, DirectMachine, DirectOutput, DirectRun};
+use stageline_base::{Fault, FaultClass, ReplicaId, SequenceId, Tick};
+use stageline_core::Body;
+use stageline_core::direct::{DirectAction, DirectMachine, DirectOutput, DirectRun};
 use std::collections::{HashMap, VecDeque};
 use tokio::sync::{mpsc, oneshot};
 

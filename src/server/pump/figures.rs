@@ -1,10 +1,10 @@
 //! What the metrics and the lease are told.
 
 use super::Pump;
-use crate::base::Tick;
-use crate::core::machine::StageCounts;
-use crate::core::{Refusal, Refusals};
-use crate::metrics::{Counter, StageMetrics};
+use stageline_base::Tick;
+use stageline_core::machine::StageCounts;
+use stageline_core::{Refusal, Refusals};
+use stageline_metrics::{Counter, StageMetrics};
 use std::time::Duration;
 
 /// What the metrics and the lease were told last.

@@ -1,12 +1,12 @@
 //! What arrives at the pump, and what leaves.
 
 use super::Pump;
-use crate::base::{Fault, ReplicaId, StageIndex};
-use crate::core::machine::Event;
-use crate::core::message::{Body, LinkLoad, LinkMail};
-use crate::core::requests::DoorEvent;
-use crate::core::{Mail, Refusal, Ticket};
-use crate::transport::{Arrived, Peer, PostError};
+use stageline_base::{Fault, ReplicaId, StageIndex};
+use stageline_core::machine::Event;
+use stageline_core::message::{Body, LinkLoad, LinkMail};
+use stageline_core::requests::DoorEvent;
+use stageline_core::{Mail, Refusal, Ticket};
+use stageline_transport::{Arrived, Peer, PostError};
 
 impl Pump {
     pub(super) fn arrived(&mut self, arrived: Option<Arrived>) -> Result<(), Fault> {

@@ -1,13 +1,13 @@
 use super::*;
-use crate::base::{FaultClass, ReplicaId};
-use crate::core::direct::DirectSetup;
-use crate::core::message::{Feedback, Report, Segment};
-use crate::core::{Mail, Opening, Sampling, Work};
-use crate::engine::fake::{FakeExecutor, FakeSetup, HIDDEN};
-use crate::engine::{Device, Executor, Loader};
-use crate::server::Options;
-use crate::transport::{Arrived, Doorbell, LeaseBoard, MemoryNet};
-use crate::wire::WIRE_VERSION;
+use crate::Options;
+use stageline_base::{FaultClass, ReplicaId};
+use stageline_core::direct::DirectSetup;
+use stageline_core::message::{Feedback, Report, Segment};
+use stageline_core::{Mail, Opening, Sampling, Work};
+use stageline_engine::fake::{FakeExecutor, FakeSetup, HIDDEN};
+use stageline_engine::{Device, Executor, Loader};
+use stageline_transport::{Arrived, Doorbell, LeaseBoard, MemoryNet};
+use stageline_wire::WIRE_VERSION;
 
 const POISON: u32 = 7;
 

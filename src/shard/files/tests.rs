@@ -16,7 +16,7 @@ fn model() -> (TempDir, PathBuf, Files) {
 
 fn refused<T: std::fmt::Debug>(result: Result<T, Fault>) -> String {
     let fault = result.unwrap_err();
-    assert_eq!(fault.class, crate::base::FaultClass::InvalidRequest);
+    assert_eq!(fault.class, stageline_base::FaultClass::InvalidRequest);
     assert!(!fault.message.contains('\n'), "{fault}");
     fault.message
 }

@@ -10,7 +10,7 @@ use super::super::value::Value;
 use super::{Layout, MAX_DIGITS, MAX_WIDTH, count, number_field, pad, text_field, wrong};
 
 /// `text.format(…)`.
-pub(in crate::template) fn braces(text: &str, args: &Args, budget: &Budget) -> Result<Value, Error> {
+pub(crate) fn braces(text: &str, args: &Args, budget: &Budget) -> Result<Value, Error> {
     let mut out = Draft::new(budget);
     let mut next = 0;
     let mut rest = text;

@@ -15,12 +15,12 @@ const NAMES: &str = "capitalize casefold center count endswith expandtabs find f
     rstrip split splitlines startswith strip swapcase title upper zfill";
 
 /// Whether strings have the method `name`.
-pub(in crate::template) fn exists(name: &str) -> bool {
+pub(crate) fn exists(name: &str) -> bool {
     NAMES.split(' ').any(|known| known == name)
 }
 
 /// `text.name(args)`.
-pub(in crate::template) fn call(text: &str, name: &str, args: Args, budget: &Budget) -> Result<Value, Error> {
+pub(crate) fn call(text: &str, name: &str, args: Args, budget: &Budget) -> Result<Value, Error> {
     budget.look(text.len())?;
     match name {
         "lower" | "upper" | "casefold" | "capitalize" | "title" | "swapcase" => {
@@ -136,7 +136,7 @@ pub(in crate::template) fn call(text: &str, name: &str, args: Args, budget: &Bud
 }
 
 /// `text` without the characters at its ends that `method` takes.
-pub(in crate::template) fn stripped<'t>(
+pub(crate) fn stripped<'t>(
     text: &'t str,
     method: &str,
     chars: Option<&Value>,
@@ -213,7 +213,7 @@ fn split(text: &str, separator: Option<Value>, most: usize, back: bool, budget: 
 }
 
 /// The lines of `text`, by all that Python takes for a line's end.
-pub(in crate::template) fn lines<'t>(text: &'t str, keep: bool, budget: &Budget) -> Result<Vec<&'t str>, Error> {
+pub(crate) fn lines<'t>(text: &'t str, keep: bool, budget: &Budget) -> Result<Vec<&'t str>, Error> {
     let ends = ['\n', '\r', '\u{b}', '\u{c}', '\u{1c}', '\u{1d}', '\u{1e}', '\u{85}', '\u{2028}', '\u{2029}'];
     let mut lines = Vec::new();
     let mut rest = text;
@@ -277,13 +277,7 @@ fn search(text: &str, name: &str, args: Args, budget: &Budget) -> Result<Value, 
 }
 
 /// `text` with `new` for the first `count` of `old`.
-pub(in crate::template) fn replaced(
-    text: &str,
-    old: &str,
-    new: &str,
-    count: usize,
-    budget: &Budget,
-) -> Result<Value, Error> {
+pub(crate) fn replaced(text: &str, old: &str, new: &str, count: usize, budget: &Budget) -> Result<Value, Error> {
     budget.look(text.len() + old.len())?;
     let mut out = Draft::new(budget);
     let mut rest = 0;
@@ -297,7 +291,7 @@ pub(in crate::template) fn replaced(
 }
 
 /// `text` filled up to `width` as `method` does.
-pub(in crate::template) fn padded(
+pub(crate) fn padded(
     text: &str,
     method: &str,
     width: usize,

@@ -16,7 +16,7 @@ macro_rules! figures {
     ($($(#[$doc:meta])* $figure:ident, $add:ident;)*) => {
         impl HopCounters {
             $($(#[$doc])* pub fn $figure(&self) -> u64 { self.$figure.load(Relaxed) }
-            pub(in crate::transport) fn $add(&self) { self.$figure.fetch_add(1, Relaxed); })*
+            pub(in crate) fn $add(&self) { self.$figure.fetch_add(1, Relaxed); })*
         }
     };
 }

@@ -5,7 +5,6 @@
 //! replaced by another: what is posted comes back as [`super::Arrived::Unreachable`], and the log says what to do.
 
 mod counters;
-mod join;
 mod outgoing;
 mod port;
 mod rings;
@@ -15,10 +14,10 @@ pub use counters::HopCounters;
 
 use super::shm::{Geometry, Rings};
 use super::{Doorbell, Mailbox, NatsNet, Peer, Post, PostError, TransportError};
-use crate::core::{Body, Mail};
-use crate::wire::{MAX_HEADER_BYTES, Status};
 use outgoing::Outgoings;
 use port::Guests;
+use stageline_core::{Body, Mail};
+use stageline_wire::{MAX_HEADER_BYTES, Status};
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -1,17 +1,17 @@
 //! From this replica to those of the next stage: a task each, which joins the receiver's hop port and reads its replies.
 
-use super::join::hop_client::HopClient;
-use super::join::{FromReceiver, FromSender, JoinHello, from_receiver, from_sender};
 use super::{ANSWER_WITHIN, HopCounters, HopKind, Identity, PATIENCE, SIGN_OF_LIFE, WINDOW_BYTES, rings};
-use crate::base::with_causes;
-use crate::core::{Body, Mail};
-use crate::transport::shm::{Outlet, PushError};
-use crate::transport::sockets::Socket;
-use crate::transport::{Arrived, Doorbell, Peer, PostError};
-use crate::wire::{WIRE_VERSION, decode, encode, encode_parts};
+use crate::shm::{Outlet, PushError};
+use crate::sockets::Socket;
+use crate::{Arrived, Doorbell, Peer, PostError};
 use futures::FutureExt;
 use futures::stream::StreamExt;
 use hyper_util::rt::TokioIo;
+use stageline_base::with_causes;
+use stageline_core::{Body, Mail};
+use stageline_proto::join::hop_client::HopClient;
+use stageline_proto::join::{FromReceiver, FromSender, JoinHello, from_receiver, from_sender};
+use stageline_wire::{WIRE_VERSION, decode, encode, encode_parts};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -88,7 +88,7 @@ impl Outgoings {
     /// Takes a link's mail for `to`. The first opens the way.
     pub(super) fn post(&self, to: &Peer, mail: Mail) -> Result<(), PostError> {
         let payload_bytes = mail.payload_bytes();
-        if payload_bytes + crate::wire::MAX_HEADER_BYTES > self.parts.identity.most_bytes {
+        if payload_bytes + stageline_wire::MAX_HEADER_BYTES > self.parts.identity.most_bytes {
             return Err(PostError::TooLarge);
         }
         let mut ways = self.parts.lock();

@@ -1,20 +1,20 @@
 //! The hop port: where replicas of the stage before join.
 
-use super::join::hop_server::{Hop, HopServer};
-use super::join::{FromReceiver, FromSender, JoinHello, JoinWelcome, Ring, from_receiver, from_sender};
 use super::rings::{Home, Stay};
 use super::secret;
 use super::{ANSWER_WITHIN, FRAME_BYTES, HopCounters, HopKind, Identity, PATIENCE, SIGN_OF_LIFE, WINDOW_BYTES};
-use crate::base::ReplicaId;
-use crate::core::{Body, Mail};
-use crate::transport::{Arrived, Doorbell, NatsNet, PostError, Slots, TransportError};
-use crate::wire::{WIRE_VERSION, decode, encode};
+use crate::{Arrived, Doorbell, NatsNet, PostError, Slots, TransportError};
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::stream::{Stream, StreamExt};
 use hyper::server::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use stageline_base::ReplicaId;
+use stageline_core::{Body, Mail};
+use stageline_proto::join::hop_server::{Hop, HopServer};
+use stageline_proto::join::{FromReceiver, FromSender, JoinHello, JoinWelcome, Ring, from_receiver, from_sender};
+use stageline_wire::{WIRE_VERSION, decode, encode};
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;

@@ -1,9 +1,9 @@
 //! How both ends of a stream agree on a ring.
 
-use super::join::Ring;
-use crate::base::ReplicaId;
-use crate::transport::HopCounters;
-use crate::transport::shm::{Bell, Geometry, Inlet, Outlet, RingsEnd};
+use crate::HopCounters;
+use crate::shm::{Bell, Geometry, Inlet, Outlet, RingsEnd};
+use stageline_base::ReplicaId;
+use stageline_proto::join::Ring;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Release;

@@ -3,8 +3,8 @@
 //! It shows 32 random bytes whose hash its record holds. Where the broker has users, only a stage's own user can write that
 //! record and only stages can read it; and what is read there does not help to join.
 
-use crate::base::hex;
 use sha2::{Digest, Sha256};
+use stageline_base::hex;
 use std::io::Read;
 
 /// What a replica shows.

@@ -23,7 +23,7 @@ impl Counters {
         self.other_digests.load(Relaxed)
     }
 
-    pub(in crate::transport) fn set_other_digests(&self, n: usize) {
+    pub(crate) fn set_other_digests(&self, n: usize) {
         self.other_digests.store(n as u64, Relaxed);
     }
 }
@@ -33,7 +33,7 @@ macro_rules! figures {
     ($($(#[$doc:meta])* $figure:ident, $add:ident;)*) => {
         impl Counters {
             $($(#[$doc])* pub fn $figure(&self) -> u64 { self.$figure.load(Relaxed) }
-            pub(in crate::transport) fn $add(&self, n: usize) { self.$figure.fetch_add(n as u64, Relaxed); })*
+            pub(in crate) fn $add(&self, n: usize) { self.$figure.fetch_add(n as u64, Relaxed); })*
         }
     };
 }

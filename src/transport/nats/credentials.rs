@@ -1,7 +1,7 @@
 //! Who we say we are: the URL's user and password or token, a user whose password is in a file, or a `.creds` file. (The library reads the file, but does not
 //! look at a URL's user.)
 
-use crate::transport::TransportError;
+use crate::TransportError;
 use async_nats::{ConnectOptions, ServerAddr};
 use std::path::{Path, PathBuf};
 

@@ -17,10 +17,10 @@ mod write;
 pub use counters::Counters;
 
 use super::{Mailbox, Peer, Plane, Post, PostError, Slots, TransportError};
-use crate::core::Mail;
-use crate::wire::{Assembler, MAX_HEADER_BYTES, Subjects};
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, ServerAddr};
 use routes::Routes;
+use stageline_core::Mail;
+use stageline_wire::{Assembler, MAX_HEADER_BYTES, Subjects};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};

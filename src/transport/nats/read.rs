@@ -2,12 +2,12 @@
 
 use super::routes::Routes;
 use super::{Broker, Counters};
-use crate::base::ReplicaId;
-use crate::transport::Arrived;
-use crate::wire::{Assembler, Fragment, Plane, Subjects, decode};
+use crate::Arrived;
 use async_nats::{Message, StatusCode, Subscriber};
 use bytes::Bytes;
 use futures::StreamExt;
+use stageline_base::ReplicaId;
+use stageline_wire::{Assembler, Fragment, Plane, Subjects, decode};
 use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 

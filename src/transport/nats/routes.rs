@@ -1,9 +1,9 @@
 //! Who is where: the subjects of a peer, and the token by which the broker says that nobody listens there.
 
-use crate::base::ReplicaId;
-use crate::transport::{Arrived, Peer};
-use crate::wire::{Place, Plane, Subjects};
+use crate::{Arrived, Peer};
 use async_nats::Subject;
+use stageline_base::ReplicaId;
+use stageline_wire::{Place, Plane, Subjects};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::mpsc;

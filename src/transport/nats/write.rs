@@ -2,9 +2,9 @@
 
 use super::Counters;
 use super::routes::Route;
-use crate::core::Mail;
-use crate::wire::{Fragment, Pieces, Plane, encode};
 use async_nats::{Client, HeaderMap, PublishError};
+use stageline_core::Mail;
+use stageline_wire::{Fragment, Pieces, Plane, encode};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use tokio::sync::{mpsc, oneshot};

@@ -23,7 +23,7 @@ const ELSEWHERE: u32 = 2;
 
 /// A thread's bell.
 #[derive(Debug)]
-pub(in crate::transport) struct Bell {
+pub(crate) struct Bell {
     segment: Segment,
     nonce: u64,
     /// Wakes the thread where it sleeps elsewhere.
@@ -34,7 +34,7 @@ pub(in crate::transport) struct Bell {
 
 /// Stands for another process that may ring, as long as it lives.
 #[derive(Debug)]
-pub(in crate::transport) struct Stranger(Arc<AtomicUsize>);
+pub(crate) struct Stranger(Arc<AtomicUsize>);
 
 impl Drop for Stranger {
     fn drop(&mut self) {
@@ -45,40 +45,40 @@ impl Drop for Stranger {
 impl Bell {
     /// A bell that nobody sleeps on. `nonce` tells it from other processes' files; `elsewhere` wakes its thread in
     /// [`Bell::park_elsewhere`].
-    pub(in crate::transport) fn new(nonce: u64, elsewhere: Option<mio::Waker>) -> Result<Self> {
+    pub(crate) fn new(nonce: u64, elsewhere: Option<mio::Waker>) -> Result<Self> {
         let segment = Segment::create(LENGTH)?;
         segment.nonce().store(nonce, SeqCst);
         Ok(Self { segment, nonce, elsewhere, strangers: Arc::default() })
     }
 
     /// Before another process is told of the bell.
-    pub(in crate::transport) fn stranger(&self) -> Stranger {
+    pub(crate) fn stranger(&self) -> Stranger {
         self.strangers.fetch_add(1, SeqCst);
         Stranger(self.strangers.clone())
     }
 
     /// Whether other processes may ring: then the thread must sleep on the futex, the only thing they reach.
-    pub(in crate::transport) fn has_strangers(&self) -> bool {
+    pub(crate) fn has_strangers(&self) -> bool {
         self.strangers.load(SeqCst) > 0
     }
 
     /// What its segments and those of its rings begin with.
-    pub(in crate::transport) fn nonce(&self) -> u64 {
+    pub(crate) fn nonce(&self) -> u64 {
         self.nonce
     }
 
     /// The number of its file.
-    pub(in crate::transport) fn number(&self) -> u32 {
+    pub(crate) fn number(&self) -> u32 {
         self.segment.number()
     }
 
     /// How often it has been rung. Whoever means to sleep reads this first, then looks for work, then sleeps on it.
-    pub(in crate::transport) fn rings(&self) -> u32 {
+    pub(crate) fn rings(&self) -> u32 {
         self.segment.word(RINGS).load(SeqCst)
     }
 
     /// Sleeps until it is rung, unless it has been since it read `seen`; at most `longest`.
-    pub(in crate::transport) fn park(&self, seen: u32, longest: Option<Duration>) {
+    pub(crate) fn park(&self, seen: u32, longest: Option<Duration>) {
         let (rings, sleeps) = (self.segment.word(RINGS), self.segment.word(SLEEPS));
         // Who rings first counts, then looks whether anyone sleeps; who sleeps first says so, then looks at the count. So
         // one of the two sees the other.
@@ -90,7 +90,7 @@ impl Bell {
     }
 
     /// As [`Bell::park`], but calls `sleep`, which the waker ends.
-    pub(in crate::transport) fn park_elsewhere(&self, seen: u32, sleep: impl FnOnce()) {
+    pub(crate) fn park_elsewhere(&self, seen: u32, sleep: impl FnOnce()) {
         let sleeps = self.segment.word(SLEEPS);
         sleeps.store(ELSEWHERE, SeqCst);
         if self.rings() == seen {
@@ -100,7 +100,7 @@ impl Bell {
     }
 
     /// Rings from within this process.
-    pub(in crate::transport) fn ring(&self) {
+    pub(crate) fn ring(&self) {
         self.segment.word(RINGS).fetch_add(1, SeqCst);
         let sleeps = self.segment.word(SLEEPS);
         if sleeps.load(SeqCst) == AWAKE {
@@ -128,13 +128,13 @@ impl Wake for Bell {
 
 /// Another process's bell.
 #[derive(Debug)]
-pub(in crate::transport) struct RemoteBell {
+pub(crate) struct RemoteBell {
     segment: Segment,
 }
 
 impl RemoteBell {
     /// The bell that process `pid` has open as `number`.
-    pub(in crate::transport) fn open(pid: u32, number: u32, nonce: u64) -> Result<Self> {
+    pub(crate) fn open(pid: u32, number: u32, nonce: u64) -> Result<Self> {
         let segment = Segment::open(pid, number, LENGTH)?;
         if segment.nonce().load(SeqCst) != nonce {
             return Err(Error::other("the bell holds another number than was said"));
@@ -143,7 +143,7 @@ impl RemoteBell {
     }
 
     /// Rings it.
-    pub(in crate::transport) fn ring(&self) {
+    pub(crate) fn ring(&self) {
         self.segment.word(RINGS).fetch_add(1, SeqCst);
         // Never taken back: killed before the call, this process would have left everyone else thinking that it was made.
         if self.segment.word(SLEEPS).load(SeqCst) != AWAKE {

@@ -3,11 +3,11 @@
 use super::bell::Stranger;
 use super::layout::{self, SLOTS};
 use super::{Bell, Geometry, Place, Segment};
-use crate::base::ReplicaId;
-use crate::core::{Body, Mail};
-use crate::transport::HopCounters;
-use crate::wire::{MAX_HEADER_BYTES, TRAILER_BYTES, decode_parts};
+use crate::HopCounters;
 use bytes::Bytes;
+use stageline_base::ReplicaId;
+use stageline_core::{Body, Mail};
+use stageline_wire::{MAX_HEADER_BYTES, TRAILER_BYTES, decode_parts};
 use std::io::Result;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -24,7 +24,7 @@ pub(super) struct Broken;
 
 /// See the module.
 #[derive(Debug)]
-pub(in crate::transport) struct Inlet {
+pub(crate) struct Inlet {
     ring: Arc<Segment>,
     geometry: Geometry,
     /// Largest payload.
@@ -41,7 +41,7 @@ pub(in crate::transport) struct Inlet {
 
 impl Inlet {
     /// A new ring for mail of `from`, whose reader waits on `bell`.
-    pub(in crate::transport) fn create(
+    pub(crate) fn create(
         bell: &Bell,
         geometry: Geometry,
         most_bytes: usize,
@@ -54,12 +54,12 @@ impl Inlet {
     }
 
     /// The number of its file.
-    pub(in crate::transport) fn number(&self) -> u32 {
+    pub(crate) fn number(&self) -> u32 {
         self.ring.number()
     }
 
     /// What its stream sets when it ends, and what tells the stream that the ring is of no use any more.
-    pub(in crate::transport) fn ends(&self) -> (Arc<AtomicBool>, CancellationToken) {
+    pub(crate) fn ends(&self) -> (Arc<AtomicBool>, CancellationToken) {
         (self.gone.clone(), self.broken.clone())
     }
 
@@ -127,7 +127,7 @@ impl Drop for Parcel {
 /// The rings into a replica, as its pump reads them. Nothing wakes who waits for them but the bell of their thread, after
 /// which they are all looked at.
 #[derive(Debug)]
-pub(in crate::transport) struct Rings {
+pub(crate) struct Rings {
     new: mpsc::Receiver<Inlet>,
     open: Vec<Inlet>,
     /// Whose turn it is: nobody's flood keeps the others out.
@@ -135,17 +135,17 @@ pub(in crate::transport) struct Rings {
 }
 
 /// Where new rings are handed in.
-pub(in crate::transport) type RingsEnd = mpsc::Sender<Inlet>;
+pub(crate) type RingsEnd = mpsc::Sender<Inlet>;
 
 impl Rings {
     /// None so far.
-    pub(in crate::transport) fn new() -> (RingsEnd, Self) {
+    pub(crate) fn new() -> (RingsEnd, Self) {
         let (end, new) = mpsc::channel(WAITING);
         (end, Self { new, open: Vec::new(), turn: 0 })
     }
 
     /// The next mail of any of them.
-    pub(in crate::transport) fn next(&mut self) -> Option<Mail> {
+    pub(crate) fn next(&mut self) -> Option<Mail> {
         while let Ok(ring) = self.new.try_recv() {
             self.open.push(ring);
         }

@@ -21,7 +21,7 @@ const ARENA: usize = FLAGS + SLOTS as usize * 4;
 
 /// Where a parcel lies. As it comes from a peer it is checked by [`Geometry::holds`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::transport) struct Place {
+pub(crate) struct Place {
     /// In units from the arena's beginning.
     pub(super) at: u32,
     /// Bytes of the payload.
@@ -34,7 +34,7 @@ pub(in crate::transport) struct Place {
 
 /// How large a ring is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::transport) struct Geometry {
+pub(crate) struct Geometry {
     /// Units of the arena.
     units: u32,
 }
@@ -47,24 +47,24 @@ impl Geometry {
 
     /// Room for a window of so many bytes, three times over: parcels are let go of in any order, and gaps must not stop
     /// what the window allows.
-    pub(in crate::transport) fn for_window(bytes: u64) -> Self {
+    pub(crate) fn for_window(bytes: u64) -> Self {
         Self::of(bytes.saturating_mul(3).saturating_add(Self::SPARE).min(Self::MOST)).unwrap_or(Self { units: 1 })
     }
 
     /// Of an arena of so many bytes, as a peer says it; `None` if there is no such ring.
-    pub(in crate::transport) fn of(arena_bytes: u64) -> Option<Self> {
+    pub(crate) fn of(arena_bytes: u64) -> Option<Self> {
         let units = arena_bytes.div_ceil(UNIT as u64);
         let legal = (1..=Self::MOST / UNIT as u64).contains(&units);
         legal.then_some(Self { units: units as u32 })
     }
 
     /// Bytes of the arena.
-    pub(in crate::transport) fn arena_bytes(self) -> u64 {
+    pub(crate) fn arena_bytes(self) -> u64 {
         u64::from(self.units) * UNIT as u64
     }
 
     /// Bytes of the whole segment.
-    pub(in crate::transport) fn length(self) -> usize {
+    pub(crate) fn length(self) -> usize {
         ARENA + self.units as usize * UNIT
     }
 

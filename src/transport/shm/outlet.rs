@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 /// See the module.
 #[derive(Debug)]
-pub(in crate::transport) struct Outlet {
+pub(crate) struct Outlet {
     ring: Segment,
     bell: RemoteBell,
     arena: Arena,
@@ -17,7 +17,7 @@ pub(in crate::transport) struct Outlet {
 
 /// Why a parcel was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::transport) enum PushError {
+pub(crate) enum PushError {
     /// No descriptor, slot or gap is free.
     Full,
     /// It would not even fit an empty ring.
@@ -31,12 +31,7 @@ impl Outlet {
     ///
     /// # Errors
     /// There is nothing, something else, or it may not be opened: another host, process namespace or user.
-    pub(in crate::transport) fn open(
-        pid: u32,
-        (ring, bell): (u32, u32),
-        nonce: u64,
-        geometry: Geometry,
-    ) -> Result<Self> {
+    pub(crate) fn open(pid: u32, (ring, bell): (u32, u32), nonce: u64, geometry: Geometry) -> Result<Self> {
         let ring = Segment::open(pid, ring, geometry.length())?;
         if ring.nonce().load(Acquire) != nonce {
             return Err(Error::other("the ring holds another number than was said"));
@@ -46,7 +41,7 @@ impl Outlet {
     }
 
     /// Sends a parcel: its payload, and its header and trailer. The one copy of a payload is made here.
-    pub(in crate::transport) fn push(&mut self, payload: &[u8], rest: &[u8]) -> std::result::Result<(), PushError> {
+    pub(crate) fn push(&mut self, payload: &[u8], rest: &[u8]) -> std::result::Result<(), PushError> {
         let units = (payload.len() + rest.len()).div_ceil(UNIT);
         let units = u32::try_from(units).map_err(|_| PushError::TooLarge)?;
         let (Ok(payload_bytes), Ok(rest_bytes)) = (u32::try_from(payload.len()), u32::try_from(rest.len())) else {

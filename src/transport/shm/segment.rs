@@ -13,7 +13,7 @@ const SEALS: libc::c_int = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW;
 /// A mapped file. Its memory is shared with whoever else maps it, so it is only reached through atomics and copies, and by
 /// [`Segment::bytes`].
 #[derive(Debug)]
-pub(in crate::transport) struct Segment {
+pub(crate) struct Segment {
     start: NonNull<u8>,
     length: usize,
     file: File,
@@ -27,7 +27,7 @@ unsafe impl Sync for Segment {}
 
 impl Segment {
     /// A new one of `length` zero bytes.
-    pub(in crate::transport) fn create(length: usize) -> Result<Self> {
+    pub(crate) fn create(length: usize) -> Result<Self> {
         // SAFETY: the name is a string that ends in 0; the call makes a file and returns its number.
         let number = unsafe { libc::memfd_create(c"stageline".as_ptr(), libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING) };
         if number < 0 {
@@ -44,7 +44,7 @@ impl Segment {
     }
 
     /// The one that process `pid` has open as `number`, if it is `length` long and stays so.
-    pub(in crate::transport) fn open(pid: u32, number: u32, length: usize) -> Result<Self> {
+    pub(crate) fn open(pid: u32, number: u32, length: usize) -> Result<Self> {
         // Whatever is there under that number: opening it must not wait, and make nothing ours.
         let flags = libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_CLOEXEC;
         let path = format!("/proc/{pid}/fd/{number}");
@@ -72,7 +72,7 @@ impl Segment {
     }
 
     /// The number under which this process has the file open.
-    pub(in crate::transport) fn number(&self) -> u32 {
+    pub(crate) fn number(&self) -> u32 {
         self.file.as_raw_fd() as u32
     }
 

@@ -10,14 +10,14 @@ use tokio::task::JoinHandle;
 
 /// See the module. It ends when it is dropped.
 #[derive(Debug)]
-pub(in crate::transport) struct Watch(JoinHandle<()>);
+pub(crate) struct Watch(JoinHandle<()>);
 
 impl Watch {
     /// Rings `bell` each time that `file` gets something to read. Only within a runtime.
     ///
     /// # Errors
     /// The system does not watch the file.
-    pub(in crate::transport) fn begin(file: OwnedFd, bell: Arc<Bell>) -> Result<Self> {
+    pub(crate) fn begin(file: OwnedFd, bell: Arc<Bell>) -> Result<Self> {
         // SAFETY: what watches the file owns it.
         let watched = unsafe { AsyncFd::register_with_interest(file, Interest::READABLE) }?;
         Ok(Self(tokio::spawn(async move {

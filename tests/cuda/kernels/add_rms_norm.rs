@@ -3,8 +3,8 @@
 use super::{ROWS, WIDTHS, assert_rounded, floats, noise};
 use crate::device;
 use half::{bf16, f16};
-use stageline::engine::cuda::kernels::add_rms_norm::{AddRmsNorm, oracle};
-use stageline::engine::cuda::launch::Half;
+use stageline_cuda::kernels::add_rms_norm::{AddRmsNorm, oracle};
+use stageline_cuda::launch::Half;
 
 const EPS: f32 = 1e-5;
 

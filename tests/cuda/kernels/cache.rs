@@ -3,9 +3,9 @@
 use super::noise;
 use crate::{Array, Device};
 use half::{bf16, f16};
-use stageline::base::prng::Prng;
-use stageline::engine::cuda::kernels::{Paged, PagedShape};
-use stageline::engine::cuda::launch::Half;
+use stageline_base::prng::Prng;
+use stageline_cuda::kernels::{Paged, PagedShape};
+use stageline_cuda::launch::Half;
 use std::ops::Range;
 
 /// A number of a cache that no kernel may read.

@@ -6,10 +6,10 @@ use crate::counted::counted;
 use crate::device;
 use cudarc::driver::sys;
 use half::{bf16, f16};
-use stageline::base::prng::Prng;
-use stageline::engine::cuda::kernels::decode_attention::{Blocks, oracle};
-use stageline::engine::cuda::kernels::{DecodeAttention, Paged, PagedShape};
-use stageline::engine::cuda::launch::Half;
+use stageline_base::prng::Prng;
+use stageline_cuda::kernels::decode_attention::{Blocks, oracle};
+use stageline_cuda::kernels::{DecodeAttention, Paged, PagedShape};
+use stageline_cuda::launch::Half;
 
 /// The version of the kernel that this shape takes.
 fn kernel(shape: &PagedShape) -> String {

@@ -3,8 +3,8 @@
 use super::{ROWS, WIDTHS, noise};
 use crate::device;
 use half::{bf16, f16};
-use stageline::engine::cuda::kernels::embed::{Embed, oracle};
-use stageline::engine::cuda::launch::Half;
+use stageline_cuda::kernels::embed::{Embed, oracle};
+use stageline_cuda::launch::Half;
 
 fn rows_are_the_oracles<T: Half>() {
     const VOCAB: usize = 50;

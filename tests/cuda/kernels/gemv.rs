@@ -4,8 +4,8 @@ use super::noise;
 use crate::{Array, device};
 use cudarc::driver::DeviceRepr;
 use half::{bf16, f16};
-use stageline::engine::cuda::kernels::gemv::{Gemv, MOST_ROWS, SumOf, oracle};
-use stageline::engine::cuda::launch::Half;
+use stageline_cuda::kernels::gemv::{Gemv, MOST_ROWS, SumOf, oracle};
+use stageline_cuda::launch::Half;
 
 /// What a sum may be off by, relatively to its terms' magnitudes.
 const NOISE: f64 = 8e-6;

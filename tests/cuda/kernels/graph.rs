@@ -4,9 +4,9 @@ use super::{floats, noise};
 use crate::{Array, Device, device};
 use cudarc::driver::sys;
 use half::bf16;
-use stageline::core::Sampling;
-use stageline::engine::cuda::kernels::{AddRmsNorm, Embed, Gemv, RopeKv, Sample, SampleRow, SiluMul, sample};
-use stageline::engine::cuda::launch::LaunchFault;
+use stageline_core::Sampling;
+use stageline_cuda::kernels::{AddRmsNorm, Embed, Gemv, RopeKv, Sample, SampleRow, SiluMul, sample};
+use stageline_cuda::launch::LaunchFault;
 
 const ROWS: usize = 3;
 const HIDDEN: usize = 64;

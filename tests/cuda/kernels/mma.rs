@@ -11,11 +11,11 @@ use crate::device;
 use cudarc::driver::{CudaFunction, LaunchConfig, PushKernelArg};
 use cudarc::nvrtc::Ptx;
 use half::{bf16, f16};
-use stageline::engine::cuda::launch::Half;
+use stageline_cuda::MMA_PTX as PTX;
+use stageline_cuda::launch::Half;
 
 const HEADER: &str = "STAGELINE_CUTLASS_TRAITS";
 const LANES: usize = 32;
-const PTX: &str = include_str!(concat!(env!("OUT_DIR"), "/kernels/mma.ptx"));
 
 /// A factor of each dimension, and what a step of it moves.
 type Factors = Vec<(usize, usize)>;

@@ -13,8 +13,8 @@ mod sample;
 mod silu_mul;
 mod traffic;
 
-use stageline::base::prng::Prng;
-use stageline::engine::cuda::launch::Half;
+use stageline_base::prng::Prng;
+use stageline_cuda::launch::Half;
 
 /// How many rows each kernel is tried with.
 const ROWS: [usize; 5] = [0, 1, 2, 7, 33];

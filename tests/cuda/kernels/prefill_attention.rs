@@ -5,10 +5,10 @@ use super::cache::{Cache, NOTHING, rows, scale};
 use crate::counted::counted;
 use crate::device;
 use half::{bf16, f16};
-use stageline::base::prng::Prng;
-use stageline::engine::cuda::kernels::prefill_attention::{Plan, Tile, oracle};
-use stageline::engine::cuda::kernels::{Paged, PagedShape, PrefillAttention};
-use stageline::engine::cuda::launch::Half;
+use stageline_base::prng::Prng;
+use stageline_cuda::kernels::prefill_attention::{Plan, Tile, oracle};
+use stageline_cuda::kernels::{Paged, PagedShape, PrefillAttention};
+use stageline_cuda::launch::Half;
 
 /// Rows of `qkv` at its end that no tile names.
 const IDLE: usize = 3;

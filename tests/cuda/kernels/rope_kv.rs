@@ -3,8 +3,8 @@
 use super::{ROWS, assert_rounded, noise};
 use crate::device;
 use half::{bf16, f16};
-use stageline::engine::cuda::kernels::rope_kv::{RopeKv, oracle};
-use stageline::engine::cuda::launch::Half;
+use stageline_cuda::kernels::rope_kv::{RopeKv, oracle};
+use stageline_cuda::launch::Half;
 
 const EPS: f32 = 1e-5;
 const BLOCKS: usize = 4;

@@ -1,10 +1,10 @@
 //! `kernels/sample.cu`: its tokens are those of the specification, whatever the logits are.
 
 use crate::device;
-use stageline::base::prng::Prng;
-use stageline::core::Sampling;
-use stageline::engine::cuda::kernels::sample::{NO_NUMBER, Sample, SampleRow, work_len};
-use stageline::ops::sample;
+use stageline_base::prng::Prng;
+use stageline_core::Sampling;
+use stageline_cuda::kernels::sample::{NO_NUMBER, Sample, SampleRow, work_len};
+use stageline_ops::sample;
 
 /// Tokens that a block takes at a time, and how many are gathered at most.
 const PART: usize = 2048;

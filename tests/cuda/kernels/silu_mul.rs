@@ -3,8 +3,8 @@
 use super::{ROWS, WIDTHS, assert_rounded, floats};
 use crate::device;
 use half::{bf16, f16};
-use stageline::engine::cuda::kernels::silu_mul::{SiluMul, oracle};
-use stageline::engine::cuda::launch::Half;
+use stageline_cuda::kernels::silu_mul::{SiluMul, oracle};
+use stageline_cuda::launch::Half;
 
 fn check<T: Half>(rows: usize, width: usize, biased: bool) {
     let device = device();

@@ -4,11 +4,11 @@ use super::{floats, noise};
 use crate::counted::{counted_as, version};
 use crate::device;
 use half::{bf16, f16};
-use stageline::core::Sampling;
-use stageline::engine::cuda::kernels::gemv::SumOf;
-use stageline::engine::cuda::kernels::sample::work_len;
-use stageline::engine::cuda::kernels::{AddRmsNorm, Embed, Gemv, RopeKv, Sample, SampleRow, SiluMul};
-use stageline::engine::cuda::launch::Half;
+use stageline_core::Sampling;
+use stageline_cuda::kernels::gemv::SumOf;
+use stageline_cuda::kernels::sample::work_len;
+use stageline_cuda::kernels::{AddRmsNorm, Embed, Gemv, RopeKv, Sample, SampleRow, SiluMul};
+use stageline_cuda::launch::Half;
 
 const ROWS: usize = 3;
 

@@ -3,11 +3,11 @@
 use super::clients::Client;
 use super::model::Model;
 use super::{END_TOKEN, World};
-use stageline::base::{FaultClass, ReplicaId, StageIndex, Tick};
-use stageline::core::link::Room;
-use stageline::core::message::{Body, LinkLoad, LinkMail};
-use stageline::core::requests::FinishReason;
-use stageline::core::{Member, Work};
+use stageline_base::{FaultClass, ReplicaId, StageIndex, Tick};
+use stageline_core::link::Room;
+use stageline_core::message::{Body, LinkLoad, LinkMail};
+use stageline_core::requests::FinishReason;
+use stageline_core::{Member, Work};
 use std::collections::BTreeSet;
 use std::time::Duration;
 

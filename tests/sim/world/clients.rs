@@ -3,9 +3,9 @@
 use super::model::POISON;
 use super::processes::{Process, Shape};
 use super::{END_TOKEN, Happening, Story, World};
-use stageline::base::{Fault, FaultClass, ReplicaId, SequenceId, Tick, TokenId};
-use stageline::core::requests::{DoorAction, DoorEvent, FinishReason, Judge, NewRequest};
-use stageline::core::{Sampling, Work};
+use stageline_base::{Fault, FaultClass, ReplicaId, SequenceId, Tick, TokenId};
+use stageline_core::requests::{DoorAction, DoorEvent, FinishReason, Judge, NewRequest};
+use stageline_core::{Sampling, Work};
 use std::time::Duration;
 
 pub struct Client {

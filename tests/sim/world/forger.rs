@@ -3,10 +3,10 @@
 
 use super::{Happening, World};
 use bytes::Bytes;
-use stageline::base::{HostTensor, ReplicaId, SequenceId, StageIndex, Tick, TokenId};
-use stageline::core::machine::Event;
-use stageline::core::message::{Body, Feedback, LinkLoad, LinkMail, Report, Segment};
-use stageline::core::{Emission, Opening};
+use stageline_base::{HostTensor, ReplicaId, SequenceId, StageIndex, Tick, TokenId};
+use stageline_core::machine::Event;
+use stageline_core::message::{Body, Feedback, LinkLoad, LinkMail, Report, Segment};
+use stageline_core::{Emission, Opening};
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -2,9 +2,9 @@
 
 use super::clients::Client;
 use super::{Happening, LEASE, World};
-use stageline::base::{Fault, FaultClass, ReplicaId, StageIndex};
-use stageline::core::machine::Event;
-use stageline::core::requests::DoorEvent;
+use stageline_base::{Fault, FaultClass, ReplicaId, StageIndex};
+use stageline_core::machine::Event;
+use stageline_core::requests::DoorEvent;
 use std::time::Duration;
 
 impl World {

@@ -1,9 +1,9 @@
 //! What the stages of a world compute.
 
 use super::processes::Shape;
-use stageline::base::{StageIndex, TokenId};
-use stageline::engine::Executor;
-use stageline::engine::fake::{FakeExecutor, FakeSetup, HIDDEN, expected, expected_vector};
+use stageline_base::{StageIndex, TokenId};
+use stageline_engine::Executor;
+use stageline_engine::fake::{FakeExecutor, FakeSetup, HIDDEN, expected, expected_vector};
 use std::time::Duration;
 
 /// A token that no model has: a batch with it fails.

@@ -1,11 +1,11 @@
 //! A network that loses, delays, repeats and reorders.
 
 use super::{Happening, World};
-use stageline::base::ReplicaId;
-use stageline::core::Ticket;
-use stageline::core::machine::Event;
-use stageline::core::message::{Body, LinkLoad, LinkMail, Report};
-use stageline::core::requests::DoorEvent;
+use stageline_base::ReplicaId;
+use stageline_core::Ticket;
+use stageline_core::machine::Event;
+use stageline_core::message::{Body, LinkLoad, LinkMail, Report};
+use stageline_core::requests::DoorEvent;
 use std::time::Duration;
 
 impl World {

@@ -3,13 +3,13 @@
 use super::model::POISON;
 use super::{Happening, LEASE, World};
 use bytes::{Bytes, BytesMut};
-use stageline::base::{Fault, HostTensor, ReplicaId, StageIndex, Tick};
-use stageline::core::link::Room;
-use stageline::core::machine::{Action, Event, FIRST_EPOCHS, StageMachine, StageSetup};
-use stageline::core::message::{Body, Feedback, LinkLoad, LinkMail, Report};
-use stageline::core::requests::{Candidate, DoorMachine, DoorSetup};
-use stageline::core::{BatchId, Microbatch, Output, Ticket};
-use stageline::engine::Executor;
+use stageline_base::{Fault, HostTensor, ReplicaId, StageIndex, Tick};
+use stageline_core::link::Room;
+use stageline_core::machine::{Action, Event, FIRST_EPOCHS, StageMachine, StageSetup};
+use stageline_core::message::{Body, Feedback, LinkLoad, LinkMail, Report};
+use stageline_core::requests::{Candidate, DoorMachine, DoorSetup};
+use stageline_core::{BatchId, Microbatch, Output, Ticket};
+use stageline_engine::Executor;
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 

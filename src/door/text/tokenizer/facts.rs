@@ -1,10 +1,10 @@
 //! What a tokenizer.json would cost, read off before anything is built from it.
 
 use super::{growth, regex};
-use crate::base::limits::{MAX_TOKEN_BYTES, MAX_TOKEN_ID, MAX_VOCAB_BYTES, MAX_WORD_CHARS};
-use crate::template::{Json, Reader};
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use stageline_base::limits::{MAX_TOKEN_BYTES, MAX_TOKEN_ID, MAX_VOCAB_BYTES, MAX_WORD_CHARS};
+use stageline_template::{Json, Reader};
 use std::cell::Cell;
 use std::fmt;
 

@@ -1,6 +1,6 @@
 //! How much longer a text may become on its way through normalizers and pre-tokenizers, and what is added to its tokens.
 
-use crate::template::Json;
+use stageline_template::Json;
 
 /// Most times that a text may grow.
 const MAX_FACTOR: f64 = 64.0;

@@ -2,7 +2,7 @@
 //! has a repeat of no one count, as `(a+)+` or `(a{1,2})+`, a choice, as `(a|aa)+`, or a part that may be missing, as `(a?b?)+`.
 //! The library gives up on a place after ten million tries, but a text has many places.
 
-use crate::template::Json;
+use stageline_template::Json;
 
 /// Longest pattern, in bytes.
 const MAX_PATTERN_BYTES: usize = 16 << 10;

@@ -2,7 +2,7 @@
 
 use super::paged::{Counts, Paged, PagedShape};
 use super::{Checks, paged};
-use crate::engine::cuda::launch::{DeviceSlice, Half, Kernels, LaunchFault, Traffic, launch};
+use crate::launch::{DeviceSlice, Half, Kernels, LaunchFault, Traffic, launch};
 use cudarc::driver::CudaStream;
 
 const CHECKS: Checks = Checks { kernel: "decode_attention" };
@@ -20,7 +20,7 @@ const BLOCKS_AT_ONCE: usize = 2;
 const BLOCKS_OF_ONE: usize = 1;
 
 /// The names of all versions, in the order in which `Kernels` holds them.
-pub(in crate::engine::cuda) fn versions() -> impl Iterator<Item = String> {
+pub(crate) fn versions() -> impl Iterator<Item = String> {
     VERSIONS.into_iter().map(|(width, _)| width.to_string())
 }
 

@@ -1,7 +1,7 @@
 //! `kernels/gemv.cu`: a linear layer for 1 to 16 rows, at the speed of reading its weights once.
 
 use super::Checks;
-use crate::engine::cuda::launch::{ByRows, DeviceSlice, Half, Kernels, LaunchFault, Traffic, launch};
+use crate::launch::{ByRows, DeviceSlice, Half, Kernels, LaunchFault, Traffic, launch};
 use cudarc::driver::CudaStream;
 use half::{bf16, f16};
 
@@ -11,7 +11,7 @@ const THREADS: u32 = 256;
 const OUTPUTS: [u32; 2] = [8, 16];
 
 /// The kernel's versions: most rows of each, and its name.
-pub(in crate::engine::cuda) const VERSIONS: [(usize, &str); 3] = [(1, "one"), (8, "few_8"), (MOST_ROWS, "few_16")];
+pub(crate) const VERSIONS: [(usize, &str); 3] = [(1, "one"), (8, "few_8"), (MOST_ROWS, "few_16")];
 
 /// Most rows that one launch takes. With more, cuBLASLt's tiles are better filled, and it is faster.
 pub const MOST_ROWS: usize = 16;

@@ -2,7 +2,7 @@
 
 use super::paged::{Counts, Paged, PagedShape};
 use super::{Checks, paged};
-use crate::engine::cuda::launch::{DeviceSlice, Half, Kernels, LaunchFault, Traffic, launch};
+use crate::launch::{DeviceSlice, Half, Kernels, LaunchFault, Traffic, launch};
 use cudarc::driver::{CudaStream, DeviceRepr};
 use std::ops::Range;
 
@@ -74,7 +74,7 @@ impl Plan {
 }
 
 /// The names of all versions, in the order in which `Kernels` holds them, and the shared memory that each takes.
-pub(in crate::engine::cuda) fn versions() -> impl Iterator<Item = (String, u32)> {
+pub(crate) fn versions() -> impl Iterator<Item = (String, u32)> {
     let of = |width: usize| Plan::ALL.map(|plan| (format!("{width}_{}", plan.name()), plan.shared_bytes(width)));
     WIDTHS.into_iter().flat_map(of)
 }

@@ -1,10 +1,10 @@
-//! `kernels/sample.cu`: turns rows of logits into tokens. Its oracle is [`crate::ops::sample()`]: the same tokens.
+//! `kernels/sample.cu`: turns rows of logits into tokens. Its oracle is [`stageline_ops::sample()`]: the same tokens.
 
 use super::Checks;
-use crate::base::{Position, prng};
-use crate::core::Sampling;
-use crate::engine::cuda::launch::{DeviceSlice, Kernels, LaunchFault, Traffic, launch};
+use crate::launch::{DeviceSlice, Kernels, LaunchFault, Traffic, launch};
 use cudarc::driver::{CudaStream, DeviceRepr};
+use stageline_base::{Position, prng};
+use stageline_core::Sampling;
 use std::ops::Range;
 
 const CHECKS: Checks = Checks { kernel: "sample" };

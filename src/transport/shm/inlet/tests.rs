@@ -1,9 +1,9 @@
 use super::*;
-use crate::core::LinkMail;
-use crate::core::message::{LinkLoad, Segment as Rows};
-use crate::transport::shm::{Outlet, PushError};
-use crate::wire::encode_parts;
+use crate::shm::{Outlet, PushError};
 use proptest::prelude::*;
+use stageline_core::LinkMail;
+use stageline_core::message::{LinkLoad, Segment as Rows};
+use stageline_wire::encode_parts;
 
 const MOST: usize = 1 << 20;
 
@@ -30,14 +30,14 @@ fn me() -> ReplicaId {
 fn frame(n: u64, rows: usize) -> Mail {
     let ids: Vec<u32> = (0..rows as u32).map(|i| i.wrapping_mul(n as u32)).collect();
     let segment = Rows {
-        sequence: crate::base::SequenceId { boot: 1, counter: 1 },
+        sequence: stageline_base::SequenceId { boot: 1, counter: 1 },
         attempt: 1,
         door: me(),
         start: 0,
         rows: rows as u32,
         emit: true,
     };
-    let load = LinkLoad::Rows { segments: vec![segment], payload: crate::base::HostTensor::tokens(&ids) };
+    let load = LinkLoad::Rows { segments: vec![segment], payload: stageline_base::HostTensor::tokens(&ids) };
     Mail { from: me(), stage: 0, body: Body::Link(LinkMail::Frame { epoch: 1, number: n, load }) }
 }
 

@@ -3,9 +3,9 @@
 //! A metric is a field: no look-up by name, no lock. Every series carries the pipeline; those of a stage carry the stage too,
 //! since one process may run several.
 
-use crate::base::{FaultClass, StageIndex};
-use crate::core::Refusal;
-use crate::transport::{Counters as BrokerCounters, HopCounters, HopKind};
+use stageline_base::{FaultClass, StageIndex};
+use stageline_core::Refusal;
+use stageline_transport::{Counters as BrokerCounters, HopCounters, HopKind};
 use std::fmt::Write;
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};

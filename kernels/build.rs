@@ -9,13 +9,15 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-/// Compiles the kernels of `folder` into `out`/kernels, all at once.
-pub fn compile(folder: &Path, out: &Path) -> Result<(), Box<dyn Error>> {
+/// Compiles all kernels at once.
+fn main() -> Result<(), Box<dyn Error>> {
+    // A build script runs in the folder of its package.
+    let folder = Path::new("../../../kernels");
     println!("cargo::rerun-if-changed={}", folder.display());
     for variable in ["NVCC", "CUDA_HOME"] {
         println!("cargo::rerun-if-env-changed={variable}");
     }
-    let out = out.join("kernels");
+    let out = PathBuf::from(std::env::var("OUT_DIR")?).join("kernels");
     // An earlier build may have left kernels that are gone.
     if out.exists() {
         std::fs::remove_dir_all(&out)?;

@@ -28,3 +28,6 @@ pub use executor::load;
 pub use gemm::{Gemm, Product};
 pub use graphs::record;
 pub use traffic::{StepTraffic, prefill_traffic, step_traffic};
+
+/// The PTX of `kernels/mma.cu`, which only tests launch.
+pub const MMA_PTX: &str = include_str!(concat!(env!("OUT_DIR"), "/kernels/mma.ptx"));

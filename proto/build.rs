@@ -1,15 +1,11 @@
-//! Compiles `proto/` with a protobuf compiler that is a Rust library: no `protoc` needs to be installed. With the feature
-//! `cuda`, has nvcc compile `kernels/`.
-
-#[path = "kernels/compile.rs"]
-mod kernels;
+//! Compiles `proto/` with a protobuf compiler that is a Rust library: no `protoc` needs to be installed.
 
 use prost::Message;
 use std::error::Error;
 use std::path::{Path, PathBuf};
 
 fn main() -> Result<(), Box<dyn Error>> {
-    println!("cargo::rerun-if-changed=proto");
+    println!("cargo::rerun-if-changed=stageline");
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     // The wire's messages know nothing of gRPC, and each service is generated where it is spoken: hence a folder a file.
     prost_build::Config::new().out_dir(folder(&out, "hop")?).compile_fds(compile("hop")?)?;
@@ -25,17 +21,14 @@ fn main() -> Result<(), Box<dyn Error>> {
             .out_dir(folder(&out, service)?)
             .compile_fds(files)?;
     }
-    if std::env::var_os("CARGO_FEATURE_CUDA").is_some() {
-        kernels::compile(Path::new("kernels"), &out)?;
-    }
     Ok(())
 }
 
 fn compile(name: &str) -> Result<prost_types::FileDescriptorSet, Box<dyn Error>> {
-    Ok(protox::compile([format!("stageline/v1/{name}.proto")], ["proto"])?)
+    Ok(protox::compile([format!("stageline/v1/{name}.proto")], ["."])?)
 }
 
-fn folder(out: &std::path::Path, name: &str) -> std::io::Result<PathBuf> {
+fn folder(out: &Path, name: &str) -> std::io::Result<PathBuf> {
     let folder = out.join(name);
     std::fs::create_dir_all(&folder)?;
     Ok(folder)

@@ -61,8 +61,8 @@ impl Ops {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::prng::Prng;
     use candle_core::{Device, Result, Tensor};
+    use stageline_base::prng::Prng;
 
     /// Numbers between -1 and 1.
     pub(super) fn noise(shape: &[usize], seed: u64) -> Result<Tensor> {

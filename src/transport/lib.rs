@@ -21,7 +21,6 @@ mod roster;
 mod shm;
 mod sockets;
 
-pub use crate::wire::Plane;
 pub use board::LeaseBoard;
 pub use doorbell::{Doorbell, Timer, timer};
 pub use error::TransportError;
@@ -31,9 +30,10 @@ pub use lease::{LEASE, LeaseEvent, LeaseKeeper, LeaseView, RENEWAL};
 pub use memory::MemoryNet;
 pub use nats::{Counters, INBOX_PREFIX, NatsNet, NatsSettings, connect_client};
 pub use nats_lease::NatsLeases;
+pub use stageline_wire::Plane;
 
-use crate::base::{ReplicaId, StageIndex};
-use crate::core::Mail;
+use stageline_base::{ReplicaId, StageIndex};
+use stageline_core::Mail;
 use tokio::sync::mpsc;
 
 /// Mail that a mailbox holds for its replica, each plane.

@@ -2,8 +2,6 @@
 
 pub mod candle;
 pub mod choice;
-#[cfg(feature = "cuda")]
-pub mod cuda;
 pub mod executor;
 pub mod fake;
 pub mod kv_room;

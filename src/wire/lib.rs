@@ -13,6 +13,8 @@ mod scan;
 mod status;
 mod subject;
 
+use stageline_proto::hop as pb;
+
 pub use error::WireError;
 pub use fragment::{Assembler, Fragment, FragmentError, Pieces};
 pub use limits::*;
@@ -23,9 +25,3 @@ pub use subject::{Place, Plane, Subjects, ask_subject, lease_key};
 
 /// Version of everything in this module. Replicas of different versions do not talk to each other.
 pub const WIRE_VERSION: u32 = 2;
-
-/// What prost makes of `hop.proto`. Stays in here.
-mod pb {
-    #![allow(missing_docs, clippy::all)]
-    include!(concat!(env!("OUT_DIR"), "/hop/stageline.v1.rs"));
-}
