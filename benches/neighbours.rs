@@ -11,8 +11,9 @@ mod support;
 
 use futures::StreamExt;
 use http_body_util::StreamBody;
-use stageline_door::http::{HttpLimits, HttpState, router, serve};
+use stageline_door::http::serve;
 use stageline_door::{Intake, Readiness};
+use stageline_door::{Limits, SiteSetup, router};
 use stageline_metrics::Metrics;
 use stageline_proto::inference::{self as pb, generate_request::Input, inference_client::InferenceClient};
 use std::convert::Infallible;
@@ -72,9 +73,9 @@ fn main() {
 
 /// Serves HTTP and gRPC.
 async fn open(serving: &stageline_server::Serving) -> SocketAddr {
-    let limits = HttpLimits::default();
+    let limits = Limits::default();
     let metrics = Arc::new(Metrics::new("bench", 0..2));
-    let state = HttpState {
+    let state = SiteSetup {
         intake: serving.reception.clone().map(|reception| reception as Arc<dyn Intake>),
         readiness: Arc::new(|| Readiness::Ready),
         metrics: metrics.clone(),

@@ -56,6 +56,7 @@ fn the_house_is_tidy() {
             all.extend(check(file).into_iter().map(|f| format!("{}:{}: {rule}: {}", file.path, f.line, f.what)));
         }
     }
+    all.extend(floors::circles(&files).into_iter().map(|module| format!("{module}: is part of a circle of modules")));
     assert!(all.is_empty(), "{} findings:\n{}", all.len(), all.join("\n"));
 }
 

@@ -4,7 +4,8 @@ use crate::config::DoorConfig;
 use anyhow::Context;
 use axum::Router;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use stageline_door::http::{self, HttpLimits, HttpState, SPARE_CONNECTIONS};
+use stageline_door::http::{self, SPARE_CONNECTIONS};
+use stageline_door::{Limits, SiteSetup, router, routers_apart};
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -20,7 +21,7 @@ const ADMIN_CONNECTIONS: usize = 64;
 pub struct Ports {
     clients: TcpListener,
     admin: Option<TcpListener>,
-    limits: HttpLimits,
+    limits: Limits,
 }
 
 /// Addresses that are being served. Dropped, they cut all connections.
@@ -37,7 +38,7 @@ impl Ports {
     /// # Errors
     /// If one of them cannot be had.
     pub async fn bind(door: &DoorConfig, longest: Duration) -> anyhow::Result<Self> {
-        let limits = HttpLimits {
+        let limits = Limits {
             max_body_bytes: door.max_body_bytes,
             max_inflight: door.max_inflight.map_or(0, |most| most as usize),
             unready_when_full: door.unready_when_full,
@@ -45,7 +46,7 @@ impl Ports {
             max_connections_per_peer: door.max_connections_per_peer,
             default_deadline: longest,
             max_deadline: longest,
-            ..HttpLimits::default()
+            ..Limits::default()
         };
         let admin = match door.admin {
             Some(address) => {
@@ -59,7 +60,7 @@ impl Ports {
     }
 
     /// What clients may take.
-    pub fn limits(&self) -> &HttpLimits {
+    pub fn limits(&self) -> &Limits {
         &self.limits
     }
 
@@ -72,15 +73,15 @@ impl Ports {
     }
 
     /// Answers at all addresses from now on.
-    pub fn serve(self, state: HttpState) -> Served {
+    pub fn serve(self, state: SiteSetup) -> Served {
         let closing = CancellationToken::new();
         let mut serving = JoinSet::new();
         let metrics = state.metrics.clone();
         let router = match self.admin {
-            None => http::router(state),
+            None => router(state),
             Some(listener) => {
-                let (clients, admin) = http::routers_apart(state);
-                let limits = HttpLimits { max_connections: ADMIN_CONNECTIONS, ..self.limits.clone() };
+                let (clients, admin) = routers_apart(state);
+                let limits = Limits { max_connections: ADMIN_CONNECTIONS, ..self.limits.clone() };
                 let shutdown = closing.clone().cancelled_owned();
                 serving.spawn(http::serve(listener, admin, limits, metrics.clone(), shutdown));
                 clients

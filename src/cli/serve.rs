@@ -9,8 +9,8 @@ use anyhow::{Context, bail};
 use stageline_base::StageIndex;
 use stageline_base::hex;
 use stageline_door::Intake;
-use stageline_door::http::HttpState;
-use stageline_door::nats::NatsDoor;
+use stageline_door::SiteSetup;
+use stageline_door::api::nats::NatsDoor;
 use stageline_door::stages::Overview;
 use stageline_server::{Pipeline, Serving};
 use std::process::ExitCode;
@@ -66,7 +66,7 @@ pub async fn answer_http(
     let lobby = Arc::new(lobby(&site.pipeline));
     let readiness = lobby.clone();
     let intake: Option<Arc<dyn Intake>> = if stage == 0 { Some(lobby.clone()) } else { None };
-    let state = HttpState {
+    let state = SiteSetup {
         intake,
         readiness: Arc::new(move || readiness.readiness()),
         metrics: site.metrics.clone(),

@@ -5,9 +5,10 @@
 //! blocks with all others. Nothing between the two is ever lost, since both are in one process.
 
 use crate::link::{ItemKind, LinkReceiver, Receipt, Room, SenderNews};
-use crate::machine::{Planted, StageSetup};
+use crate::machine::StageSetup;
 use crate::message::{Body, Feedback, LinkLoad, LinkMail, Report, Segment};
 use crate::out_link::{OutLink, item};
+use crate::planted::Planted;
 use crate::{Emission, Observed, Opening, Sampling, Work};
 use bytes::BytesMut;
 use stageline_base::{Fault, FaultClass, HostDType, HostTensor, ReplicaId, SequenceId, Tick, TokenId};

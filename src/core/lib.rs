@@ -12,6 +12,7 @@ pub mod message;
 pub mod opening;
 pub mod out_link;
 pub mod outbox;
+pub mod planted;
 pub mod refusal;
 pub mod requests;
 
@@ -19,4 +20,5 @@ pub use batch::{BatchId, Emission, Member, Microbatch, Observed, Output, Ticket}
 pub use direct::{DirectOutput, DirectRun};
 pub use message::{Body, Feedback, LinkLoad, LinkMail, LinkReply, Mail, Report, Segment};
 pub use opening::{Opening, Sampling, Work};
+pub use planted::Planted;
 pub use refusal::{Refusal, Refusals};

@@ -3,8 +3,8 @@
 //! All numbers that the receiver sends are cumulative within an epoch, so a lost, repeated or late reply does no harm.
 //! A hole in the stream breaks its epoch; the sender then opens a new one and learns what was lost from its Welcome.
 
-use crate::machine::Planted;
 use crate::message::{LinkMail, LinkReply};
+use crate::planted::Planted;
 use stageline_base::{Attempt, Position, ReplicaId, SequenceId, Tick};
 use std::collections::VecDeque;
 use std::time::Duration;

@@ -4,11 +4,9 @@ mod arrivals;
 mod batches;
 mod links;
 mod peers;
-mod planted;
 mod tombstones;
 
 pub use peers::FIRST_EPOCHS;
-pub use planted::Planted;
 
 use crate::batcher::Batcher;
 use crate::kv_blocks::KvBlocks;
@@ -16,6 +14,7 @@ use crate::link::{LinkReceiver, Room};
 use crate::message::{Body, LinkMail, LinkReply, Report, Segment};
 use crate::out_link::OutLink;
 use crate::outbox::Outbox;
+use crate::planted::Planted;
 use crate::refusal::Refusals;
 use crate::{BatchId, Emission, Member, Microbatch, Opening, Ticket};
 use peers::Roll;

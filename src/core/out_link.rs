@@ -1,8 +1,8 @@
 //! The sending end of a link together with what waits for it: Opens and Closes for a greeting to end, rows for credit.
 
 use crate::link::{Item, ItemKind, LinkSender, Room, SenderNews};
-use crate::machine::Planted;
 use crate::message::{LinkLoad, LinkMail, LinkReply};
+use crate::planted::Planted;
 use stageline_base::{Attempt, ReplicaId, SequenceId, Tick};
 use std::collections::VecDeque;
 

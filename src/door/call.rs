@@ -11,22 +11,22 @@ use std::time::{Duration, Instant};
 use tracing::{Span, info, info_span};
 
 /// The header that carries a request's id.
-pub(super) const CALL_ID: &str = "x-call-id";
+pub(crate) const CALL_ID: &str = "x-call-id";
 
 /// Makes ids for requests that bring none.
-pub(super) struct CallIds {
+pub(crate) struct CallIds {
     /// Differs from process to process.
     seed: u64,
     made: AtomicU32,
 }
 
 impl CallIds {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { seed: RandomState::new().hash_one("call ids"), made: AtomicU32::new(0) }
     }
 
     /// The id that the request brings, as far as it may be shown in a log line and sent back, or a new one.
-    pub(super) fn of(&self, headers: &HeaderMap) -> String {
+    pub(crate) fn of(&self, headers: &HeaderMap) -> String {
         let legal = |byte: &u8| if byte.is_ascii_graphic() { char::from(*byte) } else { '_' };
         let brought = headers.get(CALL_ID).map(|id| id.as_bytes().iter().take(MAX_CALL_ID_BYTES).map(legal).collect());
         brought.filter(|id: &String| !id.is_empty()).unwrap_or_else(|| {
@@ -37,7 +37,7 @@ impl CallIds {
 }
 
 /// A request while it is served. Dropped before it is ended, it was the client that went away.
-pub(super) struct Call {
+pub(crate) struct Call {
     pub id: String,
     pub span: Span,
     pub prompt_tokens: u32,
@@ -50,20 +50,20 @@ pub(super) struct Call {
 }
 
 impl Call {
-    pub(super) fn new(id: String, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(id: String, metrics: Arc<Metrics>) -> Self {
         let span = info_span!("request", call_id = %id);
         metrics.door.in_flight.rise();
         Self { id, span, prompt_tokens: 0, answer_tokens: 0, metrics, began: Instant::now(), end: None }
     }
 
     /// It was admitted with that many tokens of prompt.
-    pub(super) fn admitted(&mut self, prompt_tokens: u32) {
+    pub(crate) fn admitted(&mut self, prompt_tokens: u32) {
         self.prompt_tokens = prompt_tokens;
         self.metrics.door.prompt_tokens.add(u64::from(prompt_tokens));
     }
 
     /// A token is handed out.
-    pub(super) fn token(&mut self) {
+    pub(crate) fn token(&mut self) {
         if self.answer_tokens == 0 {
             self.metrics.door.first_token_seconds.observe_time(self.took());
         }
@@ -72,12 +72,12 @@ impl Call {
     }
 
     /// It ends: well, or by a fault of that class. The first end counts.
-    pub(super) fn ends(&mut self, fault: Option<FaultClass>) {
+    pub(crate) fn ends(&mut self, fault: Option<FaultClass>) {
         self.end.get_or_insert(fault);
     }
 
     /// Time since it arrived.
-    pub(super) fn took(&self) -> Duration {
+    pub(crate) fn took(&self) -> Duration {
         self.began.elapsed()
     }
 }

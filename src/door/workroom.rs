@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 mod trim;
 
 /// Work on at most so many bytes is short: some milliseconds.
-pub(super) const SHORT_BYTES: usize = 16 << 10;
+pub(crate) const SHORT_BYTES: usize = 16 << 10;
 /// Most pieces of work that wait.
 const MOST_WAITING: usize = 4096;
 /// Work on more bytes than this leaves memory behind that is worth giving back to the system.

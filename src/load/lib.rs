@@ -9,6 +9,7 @@ pub mod arrival;
 pub mod compare;
 pub mod driver;
 pub mod histogram;
+pub mod knee;
 pub mod lengths;
 pub mod objective;
 pub mod pacer;

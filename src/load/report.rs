@@ -2,10 +2,10 @@
 
 use crate::driver::Driven;
 use crate::histogram::{Summary, Times};
+use crate::knee::Knee;
 use crate::record::Recorder;
 use crate::scenario::{Scenario, Shape};
 use crate::stages::{DeviceReport, StageReport};
-use crate::sweep::Knee;
 use crate::usage::Harness;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

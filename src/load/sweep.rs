@@ -1,5 +1,6 @@
 //! One load after another, and the knee: the highest one that is still served as it should be.
 
+use crate::knee::Knee;
 use crate::report::Report;
 use crate::scenario::Shape;
 use serde::{Deserialize, Serialize};
@@ -21,17 +22,6 @@ pub enum Sweep {
     Levels(Vec<f64>),
     /// Twice as much from here on until it is too much, then between the last two.
     Auto(f64),
-}
-
-/// Where more load stops being served as it should be.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Knee {
-    /// Its rate or concurrency; absent if even the lowest one was too much.
-    pub level: Option<f64>,
-    /// What "served as it should be" meant.
-    pub rule: String,
-    /// Whether a higher load was tried and was too much: else the knee may lie higher.
-    pub bounded: bool,
 }
 
 /// Whether `report` shows a load that is served as it should be: `share` (0 to 1) of its requests good, and if it is an open

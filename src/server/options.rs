@@ -1,8 +1,9 @@
 //! How a pipeline is served, as far as the stages' machines are concerned.
 
 use stageline_base::{ReplicaId, StageIndex};
+use stageline_core::Planted;
 use stageline_core::link::Room;
-use stageline_core::machine::{Planted, StageSetup};
+use stageline_core::machine::StageSetup;
 use stageline_core::requests::DoorSetup;
 use stageline_transport::LEASE;
 use std::time::Duration;

@@ -3,18 +3,18 @@
 use std::sync::Arc;
 
 /// Statements one after the other.
-pub(super) type Body = Vec<Statement>;
+pub(crate) type Body = Vec<Statement>;
 
 /// An expression and its line.
 #[derive(Debug)]
-pub(super) struct Expression {
+pub(crate) struct Expression {
     pub line: u32,
     pub kind: ExpressionKind,
 }
 
 /// What an expression is.
 #[derive(Debug)]
-pub(super) enum ExpressionKind {
+pub(crate) enum ExpressionKind {
     None,
     Bool(bool),
     Int(i128),
@@ -44,14 +44,14 @@ pub(super) enum ExpressionKind {
 }
 
 #[derive(Debug)]
-pub(super) struct Choice {
+pub(crate) struct Choice {
     pub test: Expression,
     pub then: Expression,
     pub otherwise: Option<Expression>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Operator {
+pub(crate) enum Operator {
     Add,
     Subtract,
     Multiply,
@@ -62,7 +62,7 @@ pub(super) enum Operator {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Comparison {
+pub(crate) enum Comparison {
     Equal,
     NotEqual,
     Less,
@@ -75,13 +75,13 @@ pub(super) enum Comparison {
 
 /// One thing that is done to a value, and its line.
 #[derive(Debug)]
-pub(super) struct Step {
+pub(crate) struct Step {
     pub line: u32,
     pub kind: StepKind,
 }
 
 #[derive(Debug)]
-pub(super) enum StepKind {
+pub(crate) enum StepKind {
     Attribute(Arc<str>),
     Item(Expression),
     Slice(Box<[Option<Expression>; 3]>),
@@ -92,7 +92,7 @@ pub(super) enum StepKind {
 
 /// What a call is given.
 #[derive(Debug, Default)]
-pub(super) struct Arguments {
+pub(crate) struct Arguments {
     pub positional: Vec<Expression>,
     pub named: Vec<(Arc<str>, Expression)>,
     /// `*list`.
@@ -103,13 +103,13 @@ pub(super) struct Arguments {
 
 /// A statement and its line.
 #[derive(Debug)]
-pub(super) struct Statement {
+pub(crate) struct Statement {
     pub line: u32,
     pub kind: StatementKind,
 }
 
 #[derive(Debug)]
-pub(super) enum StatementKind {
+pub(crate) enum StatementKind {
     Text(Arc<str>),
     Print(Expression),
     If(Vec<(Expression, Body)>, Body),
@@ -136,14 +136,14 @@ pub(super) enum StatementKind {
 
 /// Where a value goes.
 #[derive(Debug)]
-pub(super) enum Target {
+pub(crate) enum Target {
     Name(Arc<str>),
     Attribute(Arc<str>, Arc<str>),
     Tuple(Vec<Target>),
 }
 
 #[derive(Debug)]
-pub(super) struct For {
+pub(crate) struct For {
     pub target: Target,
     pub over: Expression,
     pub test: Option<Expression>,
@@ -153,7 +153,7 @@ pub(super) struct For {
 }
 
 #[derive(Debug)]
-pub(super) struct Macro {
+pub(crate) struct Macro {
     /// `None` for what a call block hands over.
     pub name: Option<Arc<str>>,
     pub parameters: Vec<Arc<str>>,
@@ -165,7 +165,7 @@ pub(super) struct Macro {
 
 /// The names without a declaration that a macro's body mentions.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Takes {
+pub(crate) struct Takes {
     pub caller: bool,
     pub named: bool,
     pub positional: bool,

@@ -1,18 +1,18 @@
 //! Evaluates expressions.
 
-use super::access;
-use super::arguments::Args;
-use super::ast::{Arguments, Body, Expression, ExpressionKind, Step, StepKind};
-use super::budget::{Budget, Draft};
-use super::checks;
-use super::error::Error;
-use super::filters;
-use super::methods;
-use super::object::Object;
-use super::operators;
-use super::print;
-use super::scope::Scope;
-use super::value::{Dict, Kind, Value};
+use crate::ast::{Arguments, Body, Expression, ExpressionKind, Step, StepKind};
+use crate::error::Error;
+use crate::filters;
+use crate::filters::checks;
+use crate::values::access;
+use crate::values::arguments::Args;
+use crate::values::budget::{Budget, Draft};
+use crate::values::methods;
+use crate::values::object::Object;
+use crate::values::operators;
+use crate::values::print;
+use crate::values::scope::Scope;
+use crate::values::value::{Dict, Kind, Value};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;

@@ -1,13 +1,16 @@
 //! Filters: what can stand behind `|`. All of Jinja2's but `urlize`, which makes links for web pages. What `safe` and `escape`
 //! give is a text like any other here: there, `+` escapes what is added to it.
 
-use super::access;
-use super::arguments::{Args, needed, printed, used};
-use super::budget::Budget;
-use super::error::Error;
-use super::value::Value;
-use super::{format, json, methods};
+use crate::error::Error;
+use crate::json;
+use crate::values::access;
+use crate::values::arguments::{Args, needed, printed, used};
+use crate::values::budget::Budget;
+use crate::values::format;
+use crate::values::methods;
+use crate::values::value::Value;
 
+pub(crate) mod checks;
 mod lists;
 mod numbers;
 mod order;
@@ -98,7 +101,7 @@ pub(super) fn apply(name: &str, value: &Value, args: Args, budget: &Budget) -> R
         "format" => {
             let text = printed(value, budget)?;
             let values = match args.named.is_empty() {
-                true => budget.sequence(super::value::Kind::Tuple, args.positional)?,
+                true => budget.sequence(crate::values::value::Kind::Tuple, args.positional)?,
                 false => named(args, budget)?,
             };
             format::percent(&text, &values, budget)
@@ -137,5 +140,5 @@ pub(super) fn apply(name: &str, value: &Value, args: Args, budget: &Budget) -> R
 /// The named arguments as a dict.
 fn named(args: Args, budget: &Budget) -> Result<Value, Error> {
     let entries = args.named.into_iter().map(|(name, value)| (Value::Text(name), value)).collect();
-    Ok(Value::Dict(std::rc::Rc::new(super::value::Dict::new(entries, budget)?)))
+    Ok(Value::Dict(std::rc::Rc::new(crate::values::value::Dict::new(entries, budget)?)))
 }

@@ -1,10 +1,10 @@
 //! JSON into values, in the order in which it was written, and values into JSON.
 
-use super::arguments::Args;
-use super::budget::{Budget, Draft};
-use super::error::Error;
-use super::print;
-use super::value::{Dict, Kind, Value};
+use crate::error::Error;
+use crate::values::arguments::Args;
+use crate::values::budget::{Budget, Draft};
+use crate::values::print;
+use crate::values::value::{Dict, Kind, Value};
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -174,7 +174,7 @@ pub(super) fn tojson(value: &Value, args: Args, budget: &Budget) -> Result<Value
     let indent = match indent {
         None | Some(Value::None) => None,
         Some(Value::Text(text)) => Some(text.to_string()),
-        Some(width) => Some(" ".repeat(super::arguments::size(Some(&width), 0)?.min(MAX_INDENT))),
+        Some(width) => Some(" ".repeat(crate::values::arguments::size(Some(&width), 0)?.min(MAX_INDENT))),
     };
     let (mut comma, mut colon) = (if indent.is_some() { "," } else { ", " }.to_string(), ": ".to_string());
     if let Some(Value::List(list)) = &separators

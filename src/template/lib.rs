@@ -6,44 +6,32 @@
 //! reads nothing; what it sees is handed over by whoever renders it. It runs on the caller's stack, of which
 //! [`STACK_BYTES`] are enough.
 //!
-//! Reading order: `lexer`, `parser`, `ast`; then `value`, `budget`, `eval`; then what values can do.
+//! Reading order: `syntax` (`lexer`, `parser`, `ast`); then `values` (`value`, `budget`) and `eval`; then what values can do.
 
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-mod access;
-mod arguments;
 mod ast;
-mod budget;
-mod checks;
 mod error;
 mod eval;
 mod filters;
-mod format;
 mod json;
-mod lexer;
-mod literals;
-mod methods;
-mod object;
-mod operators;
-mod parser;
-mod print;
-mod scope;
-mod value;
+mod syntax;
+mod values;
 
-pub use arguments::Args;
-pub use budget::{Budget, Limits};
 pub use error::{Error, ErrorKind};
 pub use json::{Json, Reader};
-pub use value::Value;
+pub use values::arguments::Args;
+pub use values::budget::{Budget, Limits};
+pub use values::value::Value;
 
 /// The stack that reading and rendering any template need at most, in bytes.
 pub const STACK_BYTES: usize = 16 << 20;
 
 /// A template that has been read.
 #[derive(Debug)]
-pub struct Template(parser::Parsed);
+pub struct Template(syntax::parser::Parsed);
 
 impl Template {
     /// Reads `source`.
@@ -51,7 +39,7 @@ impl Template {
     /// # Errors
     /// [`ErrorKind::Syntax`] or [`ErrorKind::Depth`]: what is wrong, and in which line.
     pub fn new(source: &str) -> Result<Self, Error> {
-        parser::parse(source).map(Self)
+        syntax::parser::parse(source).map(Self)
     }
 
     /// Whether it asks a value for `name`, as `value.name` or `value['name']`.
@@ -78,7 +66,10 @@ pub fn function(
     name: &'static str,
     run: impl Fn(Args, &Budget) -> Result<Value, Error> + 'static,
 ) -> (&'static str, Value) {
-    (name, Value::Object(Rc::new(object::Object::Function(object::Function { name, run: Rc::new(run) }))))
+    (
+        name,
+        Value::Object(Rc::new(values::object::Object::Function(values::object::Function { name, run: Rc::new(run) }))),
+    )
 }
 
 /// A string that a template sees.
@@ -104,5 +95,5 @@ pub fn list(items: Vec<Value>, budget: &Budget) -> Result<Value, Error> {
 pub fn dict(entries: Vec<(&str, Value)>, budget: &Budget) -> Result<Value, Error> {
     let entries = entries.into_iter().map(|(name, value)| Ok((budget.text(name)?, value)));
     let entries = entries.collect::<Result<_, Error>>()?;
-    Ok(Value::Dict(Rc::new(value::Dict::of_distinct(entries, budget)?)))
+    Ok(Value::Dict(Rc::new(values::value::Dict::of_distinct(entries, budget)?)))
 }

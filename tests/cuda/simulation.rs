@@ -8,7 +8,7 @@ use crate::world::model::Model;
 use crate::world::processes::Shape;
 use crate::world::{Story, World};
 use stageline_base::{HostTensor, StageIndex, TokenId};
-use stageline_core::machine::Planted;
+use stageline_core::Planted;
 use stageline_core::{BatchId, Emission, Member, Microbatch, Opening, Output, Sampling, Work};
 use stageline_engine::{DeviceChoice, Executor, Numbers, Runner, Setup};
 use stageline_model::KvShape;

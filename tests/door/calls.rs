@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use serde_json::json;
 use stageline_base::{Fault, FaultClass};
 use stageline_core::Observed;
-use stageline_door::http::HttpLimits;
+use stageline_door::Limits;
 use stageline_door::{AnswerEvent, FinishReason, Input};
 use std::time::Duration;
 
@@ -57,10 +57,7 @@ async fn text_is_the_prompt_and_an_id_is_made() {
         let served = door.served().await;
         assert_eq!(served.request.input, Input::Text("Once, é".into()));
         assert!(
-            served
-                .request
-                .deadline
-                .is_some_and(|left| !left.is_zero() && left <= HttpLimits::default().default_deadline)
+            served.request.deadline.is_some_and(|left| !left.is_zero() && left <= Limits::default().default_deadline)
         );
         served.send(done("x")).await;
         let reply = client.await.unwrap();
@@ -126,7 +123,7 @@ async fn a_body_in_chunks_is_read_to_its_end() {
 
 #[tokio::test]
 async fn a_body_over_the_limit_is_refused_however_it_comes() {
-    let limits = HttpLimits { max_body_bytes: 1000, ..HttpLimits::default() };
+    let limits = Limits { max_body_bytes: 1000, ..Limits::default() };
     let door = Door::open(Setup { limits, script: Script::Answer(vec![done("ok")]), ..Setup::default() }).await;
     let chunked = |bytes: usize| {
         let chunk = format!("64\r\n{}\r\n", "x".repeat(100));

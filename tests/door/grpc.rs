@@ -4,7 +4,7 @@ use crate::support::{Door, Script, Setup};
 use futures::StreamExt;
 use stageline_base::{Fault, FaultClass};
 use stageline_core::Observed;
-use stageline_door::http::HttpLimits;
+use stageline_door::Limits;
 use stageline_door::{AnswerEvent, ChatMessage, Conversation, FinishReason, Input, Readiness};
 use stageline_proto::inference::{self as pb, generate_event::Event};
 use std::time::Duration;
@@ -107,10 +107,7 @@ async fn every_form_of_a_prompt_is_taken_and_none_is_refused() {
         let served = door.served().await;
         assert_eq!(served.request.input, want);
         assert!(
-            served
-                .request
-                .deadline
-                .is_some_and(|left| !left.is_zero() && left < HttpLimits::default().default_deadline)
+            served.request.deadline.is_some_and(|left| !left.is_zero() && left < Limits::default().default_deadline)
         );
         calling.await.unwrap().unwrap();
     }
@@ -175,7 +172,7 @@ async fn a_client_that_cancels_drops_its_answer() {
 
 #[tokio::test]
 async fn a_full_door_refuses_and_has_room_again() {
-    let limits = HttpLimits { max_inflight: 1, ..HttpLimits::default() };
+    let limits = Limits { max_inflight: 1, ..Limits::default() };
     let mut door = Door::open(Setup { limits, ..Setup::default() }).await;
     let first = door.client().await.generate(prompt("x")).await.unwrap();
     let served = door.served().await;

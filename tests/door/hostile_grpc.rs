@@ -6,7 +6,7 @@ use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use prost::Message;
 use stageline_base::prng::Prng;
-use stageline_door::http::HttpLimits;
+use stageline_door::Limits;
 use stageline_door::{AnswerEvent, FinishReason};
 use stageline_proto::inference::{self as pb, generate_request::Input, inference_client::InferenceClient};
 use std::convert::Infallible;
@@ -157,7 +157,7 @@ async fn whole_answer(mut client: InferenceClient<Channel>) {
 
 #[tokio::test]
 async fn a_message_over_the_limit_is_refused() {
-    let limits = HttpLimits { max_body_bytes: 1000, ..HttpLimits::default() };
+    let limits = Limits { max_body_bytes: 1000, ..Limits::default() };
     let door = Door::open(Setup { limits, script: answering(), ..Setup::default() }).await;
     let mut client = door.client().await;
     let mut ask = async |bytes: usize| {
@@ -171,7 +171,7 @@ async fn a_message_over_the_limit_is_refused() {
 
 #[tokio::test]
 async fn a_message_that_does_not_come_is_not_waited_for() {
-    let limits = HttpLimits { body_timeout: Duration::from_millis(30), ..HttpLimits::default() };
+    let limits = Limits { body_timeout: Duration::from_millis(30), ..Limits::default() };
     let door = Door::open(Setup { limits, script: answering(), ..Setup::default() }).await;
     let mut channel = door.channel().await;
     // The length says 100 bytes, three come, and the stream stays open.
@@ -188,7 +188,7 @@ async fn a_message_that_does_not_come_is_not_waited_for() {
 
 #[tokio::test]
 async fn a_connection_that_does_not_say_what_it_speaks_is_closed() {
-    let limits = HttpLimits { head_timeout: Duration::from_millis(30), ..HttpLimits::default() };
+    let limits = Limits { head_timeout: Duration::from_millis(30), ..Limits::default() };
     let door = Door::open(Setup { limits, script: answering(), ..Setup::default() }).await;
     for bytes in ["", "P", "PRI"] {
         let mut connection = Connection::open(door.address).await;

@@ -1,18 +1,18 @@
 //! Clients that mean no good, or break off.
 
 use crate::support::{Connection, Door, Script, Setup};
-use stageline_door::http::HttpLimits;
+use stageline_door::Limits;
 use stageline_door::{AnswerEvent, FinishReason};
 use std::time::Duration;
 
-fn door_that_answers(limits: HttpLimits) -> Setup {
+fn door_that_answers(limits: Limits) -> Setup {
     let done = AnswerEvent::Finished { reason: FinishReason::Stop, text: "ok".into() };
     Setup { limits, script: Script::Answer(vec![done]), ..Setup::default() }
 }
 
 #[tokio::test]
 async fn what_is_not_http_is_refused_and_the_door_stays_open() {
-    let door = Door::open(door_that_answers(HttpLimits::default())).await;
+    let door = Door::open(door_that_answers(Limits::default())).await;
     let many_headers = format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(1000));
     let long_header = format!("GET / HTTP/1.1\r\na: {}\r\n\r\n", "b".repeat(1 << 20));
     let long_path = format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(1 << 17));
@@ -46,7 +46,7 @@ async fn what_is_not_http_is_refused_and_the_door_stays_open() {
 
 #[tokio::test]
 async fn a_length_beside_chunks_does_not_smuggle_a_request() {
-    let door = Door::open(door_that_answers(HttpLimits::default())).await;
+    let door = Door::open(door_that_answers(Limits::default())).await;
     let mut connection = Connection::open(door.address).await;
     let smuggled = "POST / HTTP/1.1\r\ncontent-length: 1\r\n\r\ny";
     connection
@@ -59,7 +59,7 @@ async fn a_length_beside_chunks_does_not_smuggle_a_request() {
 
 #[tokio::test]
 async fn broken_chunks_are_refused_in_json() {
-    let door = Door::open(door_that_answers(HttpLimits::default())).await;
+    let door = Door::open(door_that_answers(Limits::default())).await;
     let head = "POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n";
     for chunks in ["zz\r\nx\r\n", "fffffffffffffffff\r\nx\r\n", "1\r\nxy\r\n0\r\n\r\n", "-1\r\n\r\n"] {
         let reply = door.send(format!("{head}{chunks}")).await;
@@ -69,7 +69,7 @@ async fn broken_chunks_are_refused_in_json() {
 
 #[tokio::test]
 async fn a_body_that_is_slow_to_arrive_holds_no_place_and_leaves_nothing_behind() {
-    let limits = HttpLimits { max_inflight: 1, ..HttpLimits::default() };
+    let limits = Limits { max_inflight: 1, ..Limits::default() };
     let door = Door::open(door_that_answers(limits)).await;
     let mut connection = Connection::open(door.address).await;
     connection.send("POST / HTTP/1.1\r\ncontent-length: 10\r\nexpect: 100-continue\r\n\r\n").await;
@@ -87,7 +87,7 @@ async fn a_body_that_is_slow_to_arrive_holds_no_place_and_leaves_nothing_behind(
 
 #[tokio::test]
 async fn a_head_that_does_not_end_is_cut() {
-    let limits = HttpLimits { head_timeout: Duration::from_millis(30), ..HttpLimits::default() };
+    let limits = Limits { head_timeout: Duration::from_millis(30), ..Limits::default() };
     let door = Door::open(door_that_answers(limits)).await;
     for start in ["", "POST / HTTP/1.1\r\nhost:"] {
         let mut connection = Connection::open(door.address).await;
@@ -101,13 +101,9 @@ async fn a_head_that_does_not_end_is_cut() {
 async fn a_length_that_is_far_too_long_is_refused_before_any_of_it_has_come() {
     // No time bound may be what ends these.
     let body_timeout = Duration::from_secs(3600);
-    let door = Door::open(door_that_answers(HttpLimits { body_timeout, ..HttpLimits::default() })).await;
-    let stage = Door::open(Setup {
-        limits: HttpLimits { body_timeout, ..HttpLimits::default() },
-        stage: 1,
-        ..Setup::default()
-    })
-    .await;
+    let door = Door::open(door_that_answers(Limits { body_timeout, ..Limits::default() })).await;
+    let stage =
+        Door::open(Setup { limits: Limits { body_timeout, ..Limits::default() }, stage: 1, ..Setup::default() }).await;
     for head in [
         "content-length: 100000000000000000\r\n\r\n",
         "content-length: 9223372036854775807\r\n\r\nabc",
@@ -126,7 +122,7 @@ async fn a_length_that_is_far_too_long_is_refused_before_any_of_it_has_come() {
 
 #[tokio::test]
 async fn a_refused_request_leaves_a_connection_that_goes_on() {
-    let limits = HttpLimits { max_body_bytes: 1000, ..HttpLimits::default() };
+    let limits = Limits { max_body_bytes: 1000, ..Limits::default() };
     let door = Door::open(door_that_answers(limits.clone())).await;
     let stage = Door::open(Setup { limits, stage: 1, ..Setup::default() }).await;
     for (door, path, length, status) in [(&door, "/", 1500, 413), (&stage, "/", 100, 421), (&door, "/x", 100, 404)] {
@@ -143,7 +139,7 @@ async fn a_refused_request_leaves_a_connection_that_goes_on() {
 
 #[tokio::test]
 async fn the_connection_that_has_waited_longest_makes_room() {
-    let limits = HttpLimits { max_connections: 2, ..HttpLimits::default() };
+    let limits = Limits { max_connections: 2, ..Limits::default() };
     let mut door = Door::open(Setup { limits, ..Setup::default() }).await;
     let mut serving = Connection::open(door.address).await;
     serving.send("POST / HTTP/1.1\r\ncontent-length: 1\r\n\r\nx").await;
@@ -165,7 +161,7 @@ async fn the_connection_that_has_waited_longest_makes_room() {
 
 #[tokio::test]
 async fn where_all_connections_serve_health_is_answered_and_prompts_are_refused() {
-    let limits = HttpLimits { max_connections: 1, ..HttpLimits::default() };
+    let limits = Limits { max_connections: 1, ..Limits::default() };
     let mut door = Door::open(Setup { limits, ..Setup::default() }).await;
     let mut serving = Connection::open(door.address).await;
     serving.send("POST / HTTP/1.1\r\ncontent-length: 1\r\n\r\nx").await;

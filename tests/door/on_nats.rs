@@ -4,7 +4,7 @@ use crate::nats::NatsServer;
 use crate::patience::soon;
 use crate::support::{Door, Script, Setup, logged};
 use async_nats::{Client, HeaderMap, Message};
-use stageline_door::nats::NatsDoor;
+use stageline_door::api::nats::NatsDoor;
 use stageline_door::{AnswerEvent, FinishReason};
 use stageline_transport::{NatsNet, NatsSettings, connect_client};
 use stageline_wire::Subjects;

@@ -1,7 +1,7 @@
 //! Connections that are closed or refused are counted, each under why.
 
 use crate::support::{Connection, Door, Setup, post};
-use stageline_door::http::HttpLimits;
+use stageline_door::Limits;
 use stageline_metrics::Shed;
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ async fn counted(door: &Door, connection: &mut Connection) -> Vec<(&'static str,
 
 #[tokio::test]
 async fn a_connection_that_makes_room_is_counted() {
-    let limits = HttpLimits { max_connections: 2, ..HttpLimits::default() };
+    let limits = Limits { max_connections: 2, ..Limits::default() };
     let door = Door::open(Setup { limits, ..Setup::default() }).await;
     let (mut first, _second) = (served(&door).await, served(&door).await);
     let mut third = served(&door).await;
@@ -38,7 +38,7 @@ async fn a_connection_that_makes_room_is_counted() {
 
 #[tokio::test]
 async fn a_connection_beyond_a_peers_is_counted() {
-    let limits = HttpLimits { max_connections_per_peer: 1, ..HttpLimits::default() };
+    let limits = Limits { max_connections_per_peer: 1, ..Limits::default() };
     let door = Door::open(Setup { limits, ..Setup::default() }).await;
     let mut held = served(&door).await;
     for _ in 0..2 {
@@ -49,7 +49,7 @@ async fn a_connection_beyond_a_peers_is_counted() {
 
 #[tokio::test]
 async fn a_head_that_is_slow_is_counted_and_a_client_that_leaves_is_not() {
-    let limits = HttpLimits { head_timeout: Duration::from_millis(30), ..HttpLimits::default() };
+    let limits = Limits { head_timeout: Duration::from_millis(30), ..Limits::default() };
     let door = Door::open(Setup { limits, ..Setup::default() }).await;
     for start in ["", "P", "POST / HTTP/1.1\r\nhost:", "PRI * HTTP/2.0\r\n\r\n"] {
         let mut connection = Connection::open(door.address).await;

@@ -4,7 +4,7 @@ use crate::support::{Connection, Door, Script, Setup, post};
 use serde_json::{Value, json};
 use stageline_base::{Fault, FaultClass};
 use stageline_core::Observed;
-use stageline_door::http::HttpLimits;
+use stageline_door::Limits;
 use stageline_door::{AnswerEvent, FinishReason};
 use std::time::Duration;
 
@@ -113,7 +113,7 @@ async fn a_client_that_goes_away_drops_its_answer() {
 
 #[tokio::test]
 async fn a_client_that_takes_nothing_is_cut() {
-    let limits = HttpLimits { write_timeout: Duration::from_millis(50), ..HttpLimits::default() };
+    let limits = Limits { write_timeout: Duration::from_millis(50), ..Limits::default() };
     let mut door = Door::open(Setup { limits, ..Setup::default() }).await;
     let mut connection = Connection::open(door.address).await;
     connection.send(ASK).await;

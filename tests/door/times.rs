@@ -2,7 +2,7 @@
 
 use crate::support::{Connection, Door, Script, Setup};
 use stageline_base::FaultClass;
-use stageline_door::http::HttpLimits;
+use stageline_door::Limits;
 use stageline_door::{AnswerEvent, FinishReason};
 use stageline_metrics::Shed;
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ const SHORT: Duration = Duration::from_millis(30);
 /// A door where only the client's deadline, or only `body_timeout`, may be what ends a body.
 async fn door(body_timeout: Duration) -> Door {
     let done = AnswerEvent::Finished { reason: FinishReason::Stop, text: "ok".into() };
-    let limits = HttpLimits { body_timeout, default_deadline: LONG, ..HttpLimits::default() };
+    let limits = Limits { body_timeout, default_deadline: LONG, ..Limits::default() };
     Door::open(Setup { limits, script: Script::Answer(vec![done]), ..Setup::default() }).await
 }
 

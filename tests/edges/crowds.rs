@@ -2,7 +2,7 @@
 
 use crate::patience::soon;
 use crate::support::{Connection, Door, Script, Setup, post};
-use stageline_door::http::HttpLimits;
+use stageline_door::Limits;
 use stageline_door::{AnswerEvent, FinishReason};
 use std::time::Duration;
 
@@ -11,8 +11,8 @@ async fn door(max_connections: usize) -> Door {
     let done = AnswerEvent::Finished { reason: FinishReason::Stop, text: "ok".into() };
     // No time of theirs may be what ends those that wait.
     let long = Duration::from_secs(3600);
-    let times = HttpLimits { head_timeout: long, idle_timeout: long, body_timeout: long, ..HttpLimits::default() };
-    let limits = HttpLimits { max_connections, max_deadline: long, ..times };
+    let times = Limits { head_timeout: long, idle_timeout: long, body_timeout: long, ..Limits::default() };
+    let limits = Limits { max_connections, max_deadline: long, ..times };
     Door::open(Setup { limits, script: Script::Answer(vec![done]), ..Setup::default() }).await
 }
 
@@ -85,7 +85,7 @@ async fn connections_that_serve_stay_whoever_comes() {
 
 #[tokio::test]
 async fn one_peer_may_be_held_to_a_number_of_connections() {
-    let limits = HttpLimits { max_connections_per_peer: 2, ..HttpLimits::default() };
+    let limits = Limits { max_connections_per_peer: 2, ..Limits::default() };
     let door = Door::open(Setup { limits, ..Setup::default() }).await;
     let mut two = [Connection::open(door.address).await, Connection::open(door.address).await];
     for connection in &mut two {

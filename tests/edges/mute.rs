@@ -5,7 +5,7 @@ use crate::programs::Program;
 use crate::real_models::{SMOLLM2, model_dir};
 use crate::support::{Connection, Door, Script, Setup, post};
 use stageline_base::FaultClass;
-use stageline_door::http::HttpLimits;
+use stageline_door::Limits;
 use stageline_door::{AnswerEvent, FinishReason};
 use stageline_metrics::Shed;
 use std::net::SocketAddr;
@@ -17,12 +17,12 @@ const DEADLINE: Duration = Duration::from_secs(2);
 
 /// A door for two requests at once that may take so long.
 async fn door() -> Door {
-    let limits = HttpLimits {
+    let limits = Limits {
         max_inflight: 2,
         default_deadline: DEADLINE,
         // Only the deadline may be what ends these.
         write_timeout: Duration::from_secs(3600),
-        ..HttpLimits::default()
+        ..Limits::default()
     };
     Door::open(Setup { limits, ..Setup::default() }).await
 }

@@ -5,9 +5,10 @@ use futures::future::BoxFuture;
 use stageline_base::{Fault, FaultClass, StageIndex};
 use stageline_core::requests::FinishReason;
 use stageline_core::{DirectOutput, DirectRun};
-use stageline_door::http::{HttpLimits, HttpState, router, routers_apart, serve};
+use stageline_door::http::serve;
 use stageline_door::stages::{Overview, Stages};
 use stageline_door::{Answer, AnswerEvent, Input, Intake, Readiness, Request};
+use stageline_door::{Limits, SiteSetup, router, routers_apart};
 use stageline_metrics::Metrics;
 use stageline_proto::inference as pb;
 use stageline_proto::inference::inference_server::{Inference, InferenceServer};
@@ -100,12 +101,12 @@ impl Stages for Small {
     }
 }
 
-fn state(intake: Arc<dyn Intake>, stages: Arc<dyn Stages>) -> HttpState {
-    HttpState {
+fn state(intake: Arc<dyn Intake>, stages: Arc<dyn Stages>) -> SiteSetup {
+    SiteSetup {
         intake: Some(intake),
         readiness: Arc::new(|| Readiness::Ready),
         metrics: Arc::new(Metrics::new("p", 0..1)),
-        limits: HttpLimits::default(),
+        limits: Limits::default(),
         pipeline: "p".into(),
         stage: 0,
         stages,
@@ -117,7 +118,7 @@ async fn served(router: axum::Router) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let metrics = Arc::new(Metrics::new("p", 0..1));
-    tokio::spawn(serve(listener, router, HttpLimits::default(), metrics, std::future::pending()));
+    tokio::spawn(serve(listener, router, Limits::default(), metrics, std::future::pending()));
     address
 }
 

@@ -4,7 +4,7 @@
 
 mod world;
 
-use stageline_core::machine::Planted;
+use stageline_core::Planted;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use world::model::HashChain;

@@ -1,6 +1,7 @@
 //! Who may use whom: between packages, by what their manifests ask for; inside a package, by what its modules name.
 
 use crate::{Finding, found, tree::File};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The floor of each package, by its folder.
 const FLOORS: [(&str, u8); 17] = [
@@ -65,6 +66,64 @@ pub fn packages_use_no_higher_floor(file: &File) -> Vec<Finding> {
     findings
 }
 
+/// The modules of one package that use each other in a circle. A module is a file beside `lib.rs` together with the folder
+/// of its name: what is inside it is its own affair.
+pub fn circles(files: &[File]) -> Vec<String> {
+    let mut uses: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for file in files {
+        let Some((package, module)) = module_of(&file.path) else { continue };
+        let end = file.tests_begin();
+        let named =
+            file.code_lines().take_while(|(line, _)| *line < end).flat_map(|(_, code)| named_in(code, &file.path));
+        let own = format!("{package}/{module}");
+        uses.entry(own.clone())
+            .or_default()
+            .extend(named.map(|name| format!("{package}/{name}")).filter(|n| *n != own));
+    }
+    let known: BTreeSet<String> = uses.keys().cloned().collect();
+    let reaches = |from: &String, to: &String| {
+        let (mut seen, mut next) = (BTreeSet::new(), vec![from]);
+        while let Some(at) = next.pop() {
+            for used in uses[at].iter().filter(|used| known.contains(*used)) {
+                if used == to {
+                    return true;
+                }
+                if seen.insert(used) {
+                    next.push(used);
+                }
+            }
+        }
+        false
+    };
+    known.iter().filter(|module| reaches(module, module)).cloned().collect()
+}
+
+/// The package of a file of Rust code and its module there; none for `lib.rs`, which names them all.
+fn module_of(path: &str) -> Option<(&str, &str)> {
+    let mut packages: Vec<&str> = FLOORS.iter().map(|(folder, _)| *folder).filter(|f| f.starts_with("src/")).collect();
+    packages.sort_by_key(|folder| std::cmp::Reverse(folder.len()));
+    let package =
+        packages.into_iter().find(|folder| path.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/')));
+    let package = package.unwrap_or("src");
+    let inside = path.strip_prefix(package)?.strip_prefix('/')?.strip_suffix(".rs")?;
+    let module = inside.split('/').next()?;
+    (!["lib", "main", "build"].contains(&module) && !inside.ends_with("tests")).then_some((package, module))
+}
+
+/// The modules of its own package that a line of `path` names: `crate::module`, or as many `super::` as lead there.
+fn named_in(code: &str, path: &str) -> Vec<String> {
+    let depth = module_of(path)
+        .map_or(0, |(package, _)| path[package.len()..].trim_end_matches("/mod.rs").matches('/').count());
+    let up = "super::".repeat(depth);
+    let after = |prefix: &str| {
+        let starts = code.match_indices(prefix).map(|(at, _)| at);
+        let alone = starts.filter(|at| !code[..*at].ends_with(|c: char| c == ':' || c.is_alphanumeric() || c == '_'));
+        alone.map(|at| code[at + prefix.len()..].to_owned()).collect::<Vec<_>>()
+    };
+    let words = after("crate::").into_iter().chain(after(&up));
+    words.map(|rest| rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()).collect()
+}
+
 /// Modules that decide: values in, values out.
 const PURE: [&str; 5] = ["base", "core", "flow", "plan", "template"];
 /// Clocks, I/O and threads, which they take no part in.
@@ -121,6 +180,20 @@ fn a_higher_floor_is_found_in_a_manifest() {
     let hops = "[dependencies]\nstageline-transport.workspace = true\n";
     assert_eq!(lines(packages_use_no_higher_floor, "src/engine/Cargo.toml", hops), [2]);
     assert_eq!(lines(packages_use_no_higher_floor, "src/attic/Cargo.toml", ""), [1]);
+}
+
+#[test]
+fn modules_in_a_circle_are_found() {
+    use crate::planted;
+    let of =
+        |files: &[(&str, &str)]| circles(&files.iter().map(|(path, text)| planted(path, text)).collect::<Vec<_>>());
+    let (a, b) = (("src/core/a.rs", "use crate::b::B;"), ("src/core/b/deep.rs", "use super::super::c::C;"));
+    assert_eq!(of(&[a, b, ("src/core/c.rs", "use super::a::A;")]), ["src/core/a", "src/core/b", "src/core/c"]);
+    assert_eq!(of(&[a, b, ("src/core/c.rs", "use super::d::A;")]), [""; 0]);
+    // Another package's module of the same name is another one, a test may look at all, and so may lib.rs.
+    assert_eq!(of(&[a, b, ("src/plan/c.rs", "use crate::a::A;")]), [""; 0]);
+    assert_eq!(of(&[a, b, ("src/core/c.rs", "#[cfg(test)]\nuse crate::a::A;")]), [""; 0]);
+    assert_eq!(of(&[a, b, ("src/core/lib.rs", "use crate::c::C;\nuse crate::a::A;")]), [""; 0]);
 }
 
 #[test]

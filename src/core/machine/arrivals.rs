@@ -1,10 +1,11 @@
 //! What arrives at a stage: Opens, rows and Closes.
 
-use super::{Action, Held, Planted, StageMachine};
+use super::{Action, Held, StageMachine};
 use crate::batcher::Queued;
 use crate::link::{ItemKind, LinkReceiver, Receipt, Room};
 use crate::message::{Body, Cause, LinkLoad, LinkMail, Report, Segment};
 use crate::out_link::{OutLink, item};
+use crate::planted::Planted;
 use crate::refusal::Refusal;
 use crate::{Opening, Ticket, Work};
 use stageline_base::{Attempt, Fault, FaultClass, HostDType, HostTensor, ReplicaId, SequenceId, Tick};

@@ -1,9 +1,10 @@
 //! Microbatches: forming them, and what comes of them.
 
-use super::{Action, DEVICE_DEPTH, Planted, Running, StageMachine};
+use super::{Action, DEVICE_DEPTH, Running, StageMachine};
 use crate::batcher::{Bounds, Queued};
 use crate::link::{Item, ItemKind, Room};
 use crate::message::{Cause, Report, Segment};
+use crate::planted::Planted;
 use crate::{BatchId, Emission, Member, Microbatch, Work};
 use stageline_base::{Fault, ReplicaId, Tick};
 use std::collections::BTreeMap;

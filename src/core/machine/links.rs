@@ -1,9 +1,10 @@
 //! The stage's links, its feedback and its clockwork.
 
-use super::{Action, Held, Planted, SWEEP, StageMachine};
+use super::{Action, Held, SWEEP, StageMachine};
 use crate::link::{Item, ItemKind, SenderNews};
 use crate::message::{Body, Cause, Feedback, Report};
 use crate::out_link::OutLink;
+use crate::planted::Planted;
 use stageline_base::{Attempt, Fault, FaultClass, ReplicaId, SequenceId, StageIndex, Tick};
 
 impl StageMachine {

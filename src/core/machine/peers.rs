@@ -5,9 +5,10 @@
 //! live all the same: its lease has not been seen yet, or its renewal is late. Nothing is lost by that, since whoever is
 //! not answered asks again: a link greets, a CloseNow is sent until it is acknowledged, and an Open waits for its door.
 
-use super::{Action, Planted, StageMachine, StageSetup};
+use super::{Action, StageMachine, StageSetup};
 use crate::Opening;
 use crate::message::{Body, LinkMail, Report};
+use crate::planted::Planted;
 use crate::refusal::Refusal;
 use stageline_base::{Attempt, ReplicaId, SequenceId, StageIndex, Tick};
 use std::collections::BTreeMap;

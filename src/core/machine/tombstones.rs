@@ -1,6 +1,6 @@
 //! Sequences that were closed lately: what still arrives of them is late.
 
-use super::Planted;
+use crate::planted::Planted;
 use stageline_base::{Attempt, SequenceId, Tick};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;

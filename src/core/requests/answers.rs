@@ -2,8 +2,8 @@
 
 use super::{DoorAction, DoorMachine, FinishReason, Judge, Phase};
 use crate::Emission;
-use crate::machine::Planted;
 use crate::message::{Body, Cause, Feedback, Report};
+use crate::planted::Planted;
 use crate::refusal::Refusal;
 use stageline_base::{Attempt, Fault, FaultClass, ReplicaId, SequenceId, StageIndex, Tick};
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! What a door is made with, what happens to it, and what it wants done.
 
-use crate::machine::Planted;
 use crate::message::{Body, Feedback, LinkReply};
+use crate::planted::Planted;
 use crate::{Observed, Work};
 use stageline_base::{Fault, ReplicaId, SequenceId, StageIndex, Tick, TokenId};
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! What keeps a door from opening anything, and how long requests wait for it: the broker, or a stage without a replica.
 
 use super::{DoorAction, DoorMachine, Live, Phase};
-use crate::machine::Planted;
+use crate::planted::Planted;
 use stageline_base::{Fault, FaultClass, SequenceId, StageIndex, Tick};
 use std::time::Duration;
 

@@ -2,8 +2,8 @@
 //! sequences and can be reached.
 
 use super::{Candidate, DoorAction, DoorMachine, Live, Phase};
-use crate::machine::Planted;
 use crate::message::Body;
+use crate::planted::Planted;
 use stageline_base::{Attempt, ReplicaId, SequenceId, StageIndex, Tick};
 use std::collections::BTreeSet;
 use std::time::Duration;

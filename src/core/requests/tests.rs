@@ -1,8 +1,8 @@
 //! A door, and stages that answer as the test says.
 
 use super::*;
-use crate::machine::Planted;
 use crate::message::{Cause, Feedback, LinkLoad, LinkMail, LinkReply, Report};
+use crate::planted::Planted;
 use crate::{Emission, Opening, Sampling};
 use std::sync::Arc;
 

@@ -1,9 +1,9 @@
 //! The body of a request, read within its limits.
 
-use super::bodies::{Bodies, Share};
 use super::refusal::Refusal;
 use super::visit::Visit;
-use super::{HttpLimits, Shared};
+use crate::bodies::{Bodies, Share};
+use crate::site::{Limits, Site};
 use axum::body::{Body, BodyDataStream};
 use axum::http::{HeaderMap, header};
 use futures::StreamExt;
@@ -30,13 +30,13 @@ pub(crate) struct Arrived {
 /// 413 as soon as it is or says that it will be too long, 504 at the deadline, 408 if it takes too long otherwise, 400 if
 /// it breaks off, 429 if bodies take too much memory together.
 pub(crate) async fn read(
-    shared: &Shared,
+    site: &Site,
     headers: &HeaderMap,
     body: Body,
     deadline: Instant,
     legal: impl FnMut(&[u8]) -> Result<(), Fault>,
 ) -> Result<Arrived, Refusal> {
-    let limits = &shared.state.limits;
+    let limits = &site.setup.limits;
     let until = Instant::now() + limits.body_timeout;
     let declared = declared(headers);
     // Far too long: it would never be read to its end, so nothing is waited for.
@@ -47,7 +47,7 @@ pub(crate) async fn read(
     let reading = async {
         match declared.is_some_and(|bytes| bytes > limits.max_body_bytes as u64) {
             true => Err(too_large(limits)),
-            false => collect(&mut chunks, limits, &shared.bodies, legal).await,
+            false => collect(&mut chunks, limits, &site.bodies, legal).await,
         }
     };
     let visit = Visit::current();
@@ -61,7 +61,7 @@ pub(crate) async fn read(
         Ok(Ok(arrived)) => Ok(arrived),
         Ok(Err(fault)) => Err(after_the_rest(fault.into(), headers, chunks, limits).await),
         Err(_) => {
-            shared.state.metrics.door.connections.shed(Shed::SlowBody);
+            site.setup.metrics.door.connections.shed(Shed::SlowBody);
             if deadline <= until {
                 let words = "the deadline passed before the body had arrived";
                 return Err(Refusal::from(Fault::new(FaultClass::DeadlineExceeded, words)).closing());
@@ -73,7 +73,7 @@ pub(crate) async fn read(
 }
 
 /// `refusal` of a request whose body nobody wants.
-pub(crate) async fn unwanted(refusal: Refusal, headers: &HeaderMap, body: Body, limits: &HttpLimits) -> Refusal {
+pub(crate) async fn unwanted(refusal: Refusal, headers: &HeaderMap, body: Body, limits: &Limits) -> Refusal {
     if declared(headers).is_some_and(|bytes| bytes > limits.max_body_bytes as u64 * 2) {
         return refusal.closing();
     }
@@ -83,12 +83,7 @@ pub(crate) async fn unwanted(refusal: Refusal, headers: &HeaderMap, body: Body, 
 /// `refusal`, once the rest of the body has been read or has shown to be long in coming: in the middle of its sending, a client
 /// may lose the answer, and a gateway between makes it another one. One that asks first (Expect: 100-continue) need not send what
 /// is refused.
-async fn after_the_rest(
-    refusal: Refusal,
-    headers: &HeaderMap,
-    mut chunks: BodyDataStream,
-    limits: &HttpLimits,
-) -> Refusal {
+async fn after_the_rest(refusal: Refusal, headers: &HeaderMap, mut chunks: BodyDataStream, limits: &Limits) -> Refusal {
     if headers.contains_key(header::EXPECT) {
         return refusal.closing();
     }
@@ -113,7 +108,7 @@ async fn after_the_rest(
     if whole { refusal } else { refusal.closing() }
 }
 
-fn too_large(limits: &HttpLimits) -> Fault {
+fn too_large(limits: &Limits) -> Fault {
     let most = limits.max_body_bytes;
     Fault::new(FaultClass::TooLarge, format!("the body may be at most {most} bytes long"))
 }
@@ -124,7 +119,7 @@ fn declared(headers: &HeaderMap) -> Option<u64> {
 
 async fn collect(
     chunks: &mut BodyDataStream,
-    limits: &HttpLimits,
+    limits: &Limits,
     bodies: &Arc<Bodies>,
     mut legal: impl FnMut(&[u8]) -> Result<(), Fault>,
 ) -> Result<Arrived, Fault> {

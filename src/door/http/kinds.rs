@@ -14,7 +14,7 @@ const LIKE_ASCII: [&str; 4] = ["iso-8859-", "latin", "windows-125", "cp125"];
 ///
 /// # Errors
 /// 415 that says what to send instead, 501 for a transfer that is none of HTTP/1.1's, 400 for a head that says two things.
-pub(super) fn check(headers: &HeaderMap) -> Result<(), Refusal> {
+pub(crate) fn check(headers: &HeaderMap) -> Result<(), Refusal> {
     single(headers, &header::CONTENT_TYPE)?;
     if let Some(coding) = words(headers, header::CONTENT_ENCODING).find(|coding| *coding != "identity") {
         return Err(unsupported(format!(
@@ -44,7 +44,7 @@ pub(super) fn check(headers: &HeaderMap) -> Result<(), Refusal> {
 ///
 /// # Errors
 /// 415 if the head names a charset in which they would be others.
-pub(super) fn check_letters(headers: &HeaderMap, body: &[u8]) -> Result<(), Refusal> {
+pub(crate) fn check_letters(headers: &HeaderMap, body: &[u8]) -> Result<(), Refusal> {
     match charset(headers) {
         Some(charset) if !UTF_8.contains(&charset.as_str()) && !body.is_ascii() => Err(other_letters(&charset)),
         _ => Ok(()),
@@ -55,7 +55,7 @@ pub(super) fn check_letters(headers: &HeaderMap, body: &[u8]) -> Result<(), Refu
 ///
 /// # Errors
 /// `InvalidRequest` if they differ.
-pub(super) fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h HeaderValue>, Fault> {
+pub(crate) fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h HeaderValue>, Fault> {
     let mut values = headers.get_all(name).iter();
     let first = values.next();
     match values.any(|value| Some(value) != first) {
@@ -70,12 +70,12 @@ pub(crate) fn name(headers: &HeaderMap) -> String {
 }
 
 /// `application/json` or `application/…+json`.
-pub(super) fn is_json(kind: &str) -> bool {
+pub(crate) fn is_json(kind: &str) -> bool {
     kind == "application/json" || kind.starts_with("application/") && kind.ends_with("+json")
 }
 
 /// What a browser's form is sent as, and whatever `curl -d` sends.
-pub(super) fn is_form(kind: &str) -> bool {
+pub(crate) fn is_form(kind: &str) -> bool {
     kind == "application/x-www-form-urlencoded"
 }
 

@@ -34,19 +34,19 @@ impl Refusal {
     }
 
     /// A request whose body did not arrive in time, after which the connection closes: there would be no end of that body.
-    pub(super) fn slow(message: impl Into<String>) -> Self {
+    pub(crate) fn slow(message: impl Into<String>) -> Self {
         let fault = Fault::new(FaultClass::DeadlineExceeded, message);
         Self { status: StatusCode::REQUEST_TIMEOUT, closes: true, ..fault.into() }
     }
 
     /// The same, after which the connection closes.
-    pub(super) fn closing(self) -> Self {
+    pub(crate) fn closing(self) -> Self {
         Self { closes: true, ..self }
     }
 }
 
 /// The JSON body that tells `fault`.
-pub(super) fn json_of(fault: &Fault, call_id: Option<&str>) -> Value {
+pub(crate) fn json_of(fault: &Fault, call_id: Option<&str>) -> Value {
     let mut error = json!({
         "class": fault.class.row().name,
         "message": fault.message,
@@ -108,4 +108,9 @@ impl IntoResponse for Refusal {
         }
         response
     }
+}
+
+/// The JSON body that tells `fault`, outside a request.
+pub(crate) fn fault_body(fault: &Fault) -> String {
+    json_of(fault, None).to_string()
 }

@@ -1,12 +1,12 @@
 //! Accepts connections and serves each, HTTP/1.1 or HTTP/2, within limits, until told to stop.
 
-use super::HttpLimits;
 use super::delivery::Delivery;
 use super::opening::{Protocol, opening};
 use super::roster::{Roster, SPARE, Seat};
 use super::stall::Stalling;
 use super::visit::{Overstayed, Visit, attended};
 use super::watched::Watched;
+use crate::site::Limits;
 use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, Response, Version};
@@ -52,12 +52,12 @@ pub const SPARE_CONNECTIONS: usize = SPARE + GOING;
 /// finish it, and returns. Dropped, it cuts all connections.
 ///
 /// A client that closes its side of a connection is gone, even if it would still read. Where there is no room for one more
-/// connection, the one that has waited longest goes: see [`HttpLimits::max_connections`]. Those that go or are refused are counted
+/// connection, the one that has waited longest goes: see [`Limits::max_connections`]. Those that go or are refused are counted
 /// in `metrics`.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
-    limits: HttpLimits,
+    limits: Limits,
     metrics: Arc<Metrics>,
     shutdown: impl Future<Output = ()>,
 ) {
@@ -105,7 +105,7 @@ pub async fn serve(
 
 /// What all connections share.
 struct Common {
-    limits: HttpLimits,
+    limits: Limits,
     metrics: Arc<Metrics>,
     stop: CancellationToken,
 }

@@ -112,7 +112,7 @@ impl Visit {
     }
 
     /// A head begins to arrive, which must be whole `within` this time.
-    pub(super) fn head_begins(&self, within: Duration) {
+    pub(crate) fn head_begins(&self, within: Duration) {
         self.announced.fetch_add(1, Ordering::Relaxed);
         // While an answer is under way, that has its own deadline.
         let mut stay = self.lock();
@@ -124,7 +124,7 @@ impl Visit {
     }
 
     /// A head is whole.
-    pub(super) fn request_begins(&self) {
+    pub(crate) fn request_begins(&self) {
         self.begun.fetch_add(1, Ordering::Relaxed);
         self.lock().until = None;
         self.changed.notify_waiters();
@@ -134,13 +134,13 @@ impl Visit {
     }
 
     /// The newest request that its bytes announce has a chunk that is larger than any body may be.
-    pub(super) fn chunk_too_large(&self) {
+    pub(crate) fn chunk_too_large(&self) {
         self.too_large.store(self.announced.load(Ordering::Relaxed), Ordering::Relaxed);
         self.changed.notify_waiters();
     }
 
     /// Resolves when the request that has begun turns out to have such a chunk.
-    pub(super) async fn too_large(&self) {
+    pub(crate) async fn too_large(&self) {
         loop {
             let changed = self.changed.notified();
             let begun = self.begun.load(Ordering::Relaxed);

@@ -2,7 +2,7 @@
 
 use super::checker::{Checker, RangeState};
 use super::device::Gpu;
-use super::launch::DeviceSlice;
+use super::kernels::launch::DeviceSlice;
 use cudarc::driver::{result, sys::CUdeviceptr};
 use stageline_base::Fault;
 use std::marker::PhantomData;

@@ -3,7 +3,7 @@
 
 use super::arena::Pinned;
 use super::device::Gpu;
-use super::launch::DeviceSlice;
+use super::kernels::launch::DeviceSlice;
 use cudarc::driver::{CudaEvent, DriverError, result};
 use stageline_base::Fault;
 use std::rc::Rc;

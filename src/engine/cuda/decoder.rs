@@ -2,28 +2,23 @@
 
 use super::device::Gpu;
 use super::gemm::{Element, Product};
-use super::graphs::record;
 use super::kernels::decode_attention::Blocks;
 use super::kernels::gemv::SumOf;
+use super::kernels::launch::{DeviceSlice, LaunchFault, Traffic};
 use super::kernels::prefill_attention::{Plan, Tile};
 use super::kernels::{
     AddRmsNorm, DecodeAttention, Embed, Gemv, Paged, PagedShape, PrefillAttention, RopeKv, Sample, SiluMul,
     add_rms_norm, gemv, prefill_attention, sample,
 };
-use super::launch::{DeviceSlice, Half, LaunchFault, Traffic};
+use super::recording::record;
 use super::shared::Shared;
 use super::step::{StepInput, StepShape, StepSlices};
-use super::weights::{LayerWeights, LinearWeights, Stored, Weights};
+use super::weights::{Compute, LayerWeights, LinearWeights, Weights};
 use super::work::{Most, PagedCache, Work};
 use stageline_base::Fault;
 use stageline_core::machine::DEVICE_DEPTH;
 use stageline_model::{KvShape, LlamaSpec};
 use std::rc::Rc;
-
-/// A 16-bit type that the engine computes in.
-pub trait Compute: Half + Element + Stored + SumOf<Self> {}
-
-impl<T: Half + Element + Stored + SumOf<T>> Compute for T {}
 
 /// A stage of a decoder on its device.
 pub struct Decoder<T> {

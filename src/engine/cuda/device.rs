@@ -1,6 +1,6 @@
 //! A CUDA device as the engine uses it: one context, one stream, and what is known of the chip.
 
-use super::launch::LaunchFault;
+use super::kernels::launch::LaunchFault;
 use cudarc::cublaslt::result::CublasError;
 use cudarc::driver::sys::{CUdevice_attribute as Attribute, cudaError_enum as Code};
 use cudarc::driver::{CudaContext, CudaStream, DriverError};

@@ -2,12 +2,13 @@
 //! one wait.
 
 use super::buffers::StepBuffers;
-use super::decoder::{Compute, Decoder, Left, takes};
+use super::decoder::{Decoder, Left, takes};
 use super::device::Gpu;
 use super::graphs::{Graphs, Room, buckets};
 use super::kernels::sample::NO_NUMBER;
 use super::shared::Shared;
 use super::step::{StepInput, StepShape, history, penalises, shape_of, write};
+use super::weights::Compute;
 use super::weights::Weights;
 use super::work::Most;
 use half::{bf16, f16};
@@ -270,7 +271,7 @@ impl<T: Compute> CudaExecutor<T> {
                 let tokens = tokens.part(0..shape.emitting).ok_or_else(|| short(shape.emitting))?;
                 // The same words; a token's bits pass through as they are.
                 // SAFETY: one 32-bit word each.
-                let tokens = unsafe { super::launch::DeviceSlice::<f32>::new(tokens.address(), tokens.len()) };
+                let tokens = unsafe { super::kernels::launch::DeviceSlice::<f32>::new(tokens.address(), tokens.len()) };
                 down.download(0, tokens)?;
                 let (vocab, mut at) = (self.spec.vocab(), tokens.len());
                 let emitting = batch.members.iter().filter(|member| member.emit).enumerate();

@@ -2,7 +2,7 @@
 
 use super::arena::Arena;
 use super::device::Gpu;
-use super::launch::{DeviceSlice, Half, Traffic};
+use super::kernels::launch::{DeviceSlice, Half, Traffic};
 use cudarc::cublaslt::{result, sys};
 use half::{bf16, f16};
 use stageline_base::Fault;

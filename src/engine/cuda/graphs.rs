@@ -1,11 +1,12 @@
 //! Recorded decode steps. A step of single rows is some ten launches a layer, which a CPU takes longer to issue than a GPU to
 //! run at small batches; recorded once for each bucket of rows, it is one launch.
 
-use super::decoder::{Compute, Decoder, Left};
+use super::decoder::{Decoder, Left};
 use super::device::Gpu;
+use super::recording::record;
 use super::step::{StepInput, StepShape};
+use super::weights::Compute;
 use cudarc::driver::CudaGraph;
-use cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
 use stageline_base::Fault;
 use std::rc::Rc;
 
@@ -127,22 +128,6 @@ impl Graphs {
         recorded.graph.launch().map_err(|e| gpu.fault(&format!("launching the recorded step of {rows} rows"), e))?;
         Ok(recorded.left)
     }
-}
-
-/// Records what `queue` gives to the stream, and what it says.
-///
-/// # Errors
-/// What `queue` says; `DeviceFailed` if the driver refuses.
-pub fn record<R>(gpu: &Gpu, queue: impl FnOnce() -> Result<R, Fault>) -> Result<(CudaGraph, R), Fault> {
-    let refused = |e| gpu.fault("recording a step", e);
-    // What other threads do on the device is none of its business.
-    let mode = CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
-    gpu.stream.begin_capture(mode).map_err(refused)?;
-    let queued = queue();
-    // Ended in any case: a stream that records runs nothing.
-    let graph = gpu.stream.end_capture(CUgraphInstantiate_flags(0)).map_err(refused);
-    let (queued, graph) = (queued?, graph?.ok_or_else(|| Fault::device("recording a step gave nothing"))?);
-    Ok((graph, queued))
 }
 
 #[cfg(test)]

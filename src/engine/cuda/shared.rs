@@ -2,7 +2,7 @@
 
 use super::device::Gpu;
 use super::gemm::Gemm;
-use super::launch::Kernels;
+use super::kernels::launch::Kernels;
 use stageline_base::Fault;
 use std::cell::RefCell;
 use std::rc::{Rc, Weak};

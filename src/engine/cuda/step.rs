@@ -1,9 +1,9 @@
 //! A microbatch as the kernels read it: where each row stands, where its keys go, what it sees. All of it are 32-bit words
 //! that lie behind one another, so that one copy brings them to the device.
 
+use super::kernels::launch::DeviceSlice;
 use super::kernels::prefill_attention::Tile;
 use super::kernels::sample::SampleRow;
-use super::launch::DeviceSlice;
 use stageline_base::{Fault, HostTensor};
 use stageline_core::{Member, Microbatch};
 use stageline_engine::part::{emitted_position, penalised, sampling};

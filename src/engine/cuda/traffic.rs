@@ -1,8 +1,8 @@
 //! What a step must move, told without running it.
 
 use super::decoder::Decoder;
+use super::kernels::launch::Traffic;
 use super::kernels::prefill_attention::Tile;
-use super::launch::Traffic;
 use super::shared::Shared;
 use super::step::{StepInput, StepShape};
 use super::weights::Weights;

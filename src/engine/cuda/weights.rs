@@ -2,7 +2,9 @@
 
 use super::arena::{Arena, Pinned, room_bytes};
 use super::device::Gpu;
-use super::launch::{DeviceSlice, Half};
+use super::gemm::Element;
+use super::kernels::gemv::SumOf;
+use super::kernels::launch::{DeviceSlice, Half};
 use cudarc::driver::{CudaEvent, result};
 use half::{bf16, f16};
 use safetensors::Dtype;
@@ -10,6 +12,11 @@ use stageline_base::Fault;
 use stageline_model::tensors::{LLAMA_EMBEDDING, LLAMA_HEAD, LLAMA_NORM};
 use stageline_model::{LayerRange, LinearNeed, LlamaSpec, TensorSource};
 use std::rc::Rc;
+
+/// A 16-bit type that the engine computes in.
+pub trait Compute: Half + Element + Stored + SumOf<Self> {}
+
+impl<T: Half + Element + Stored + SumOf<T>> Compute for T {}
 
 /// Bytes that are read from disk, and copied to the device, at once.
 const BLOCK_BYTES: usize = 8 << 20;

@@ -1,12 +1,12 @@
 //! The memory of a stage beside its weights: the KV cache, and where a step's results lie. All of it is taken at once.
 
 use super::arena::{Arena, room_bytes};
-use super::decoder::Compute;
 use super::device::Gpu;
 use super::kernels::decode_attention::Blocks;
+use super::kernels::launch::DeviceSlice;
 use super::kernels::{PagedShape, sample};
-use super::launch::DeviceSlice;
 use super::step::{StepInput, StepShape};
+use super::weights::Compute;
 use super::weights::Weights;
 use stageline_base::Fault;
 use stageline_core::machine::DEVICE_DEPTH;

@@ -1,13 +1,13 @@
 //! Calls: functions, methods, macros, loops that begin anew.
 
-use super::super::arguments::{Args, int, needed, printed};
-use super::super::budget::Draft;
-use super::super::error::Error;
-use super::super::methods;
-use super::super::object::{Closure, Object};
-use super::super::scope::Scope;
-use super::super::value::{Dict, Kind, Value};
 use super::Rendering;
+use crate::error::Error;
+use crate::values::arguments::{Args, int, needed, printed};
+use crate::values::budget::Draft;
+use crate::values::methods;
+use crate::values::object::{Closure, Object};
+use crate::values::scope::Scope;
+use crate::values::value::{Dict, Kind, Value};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;

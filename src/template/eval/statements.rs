@@ -1,13 +1,13 @@
 //! Runs statements.
 
-use super::super::ast::{Body, For, Macro, Statement, StatementKind, Step, Target};
-use super::super::budget::Draft;
-use super::super::error::Error;
-use super::super::object::{Closure, Loop, Object};
-use super::super::print;
-use super::super::scope::Scope;
-use super::super::value::{Kind, List, Value};
 use super::Rendering;
+use crate::ast::{Body, For, Macro, Statement, StatementKind, Step, Target};
+use crate::error::Error;
+use crate::values::budget::Draft;
+use crate::values::object::{Closure, Loop, Object};
+use crate::values::print;
+use crate::values::scope::Scope;
+use crate::values::value::{Kind, List, Value};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;

@@ -1,13 +1,13 @@
 //! Filters of what can be gone through.
 
-use super::super::access;
-use super::super::arguments::{Args, needed, printed, size};
-use super::super::budget::Budget;
-use super::super::checks;
-use super::super::error::Error;
-use super::super::methods;
-use super::super::value::{Kind, Value};
 use super::{apply as apply_filter, order};
+use crate::error::Error;
+use crate::filters::checks;
+use crate::values::access;
+use crate::values::arguments::{Args, needed, printed, size};
+use crate::values::budget::Budget;
+use crate::values::methods;
+use crate::values::value::{Kind, Value};
 
 pub(super) fn apply(name: &str, value: &Value, args: Args, budget: &Budget) -> Result<Value, Error> {
     match name {

@@ -1,12 +1,12 @@
 //! Filters of numbers.
 
-use super::super::access;
-use super::super::arguments::{Args, int, used};
-use super::super::ast::Operator;
-use super::super::budget::Budget;
-use super::super::error::Error;
-use super::super::operators::{arithmetic, number, signed};
-use super::super::value::Value;
+use crate::ast::Operator;
+use crate::error::Error;
+use crate::values::access;
+use crate::values::arguments::{Args, int, used};
+use crate::values::budget::Budget;
+use crate::values::operators::{arithmetic, number, signed};
+use crate::values::value::Value;
 
 pub(super) fn apply(name: &str, value: &Value, args: Args, budget: &Budget) -> Result<Value, Error> {
     if name == "sum" {

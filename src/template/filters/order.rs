@@ -1,11 +1,11 @@
 //! Filters that put things in order.
 
-use super::super::access;
-use super::super::arguments::{Args, needed, printed};
-use super::super::budget::Budget;
-use super::super::error::Error;
-use super::super::operators::{equal, order};
-use super::super::value::{Kind, Value};
+use crate::error::Error;
+use crate::values::access;
+use crate::values::arguments::{Args, needed, printed};
+use crate::values::budget::Budget;
+use crate::values::operators::{equal, order};
+use crate::values::value::{Kind, Value};
 use std::cmp::Ordering;
 use std::collections::HashSet;
 
@@ -63,7 +63,7 @@ pub(super) fn apply(name: &str, value: &Value, args: Args, budget: &Budget) -> R
                 Some("value") => 1,
                 _ => return Err(Error::invalid("You can only sort by either \"key\" or \"value\"")),
             };
-            let pairs = super::super::methods::items(dict, Kind::List, budget)?;
+            let pairs = crate::values::methods::items(dict, Kind::List, budget)?;
             let keyed = keyed(&pairs, Some(Value::Int(place)), is_set(case), budget)?;
             let sorted = sorted(keyed, is_set(reverse), budget)?;
             budget.list(sorted.into_iter().map(|(_, item)| item).collect())
@@ -138,8 +138,8 @@ fn identity(value: &Value, budget: &Budget) -> Result<String, Error> {
         other => match other.as_int() {
             Some(whole) => whole.to_string(),
             None => format!("v{}", {
-                let mut out = super::super::budget::Draft::new(budget);
-                super::super::print::represent(other, &mut out, 0)?;
+                let mut out = crate::values::budget::Draft::new(budget);
+                crate::values::print::represent(other, &mut out, 0)?;
                 out.finish()
             }),
         },
@@ -181,7 +181,7 @@ pub(super) fn joined(
     attribute: Option<&Value>,
     budget: &Budget,
 ) -> Result<Value, Error> {
-    let mut out = super::super::budget::Draft::new(budget);
+    let mut out = crate::values::budget::Draft::new(budget);
     for (i, item) in items.iter().enumerate() {
         budget.step(1)?;
         out.push(if i == 0 { "" } else { separator })?;

@@ -1,11 +1,11 @@
 //! The filter `pprint`: a value over several lines if it is long, as Python's `pprint` lays it out.
 
-use super::super::budget::{Budget, Draft};
-use super::super::error::Error;
-use super::super::methods::text::lines;
-use super::super::print::represent;
-use super::super::value::{Dict, Kind, Value};
 use super::order;
+use crate::error::Error;
+use crate::values::budget::{Budget, Draft};
+use crate::values::methods::text::lines;
+use crate::values::print::represent;
+use crate::values::value::{Dict, Kind, Value};
 use std::rc::Rc;
 
 /// Letters of a line.
@@ -165,7 +165,7 @@ fn words(line: &str) -> Vec<&str> {
     let mut begin = 0;
     let mut blank = false;
     for (at, c) in line.char_indices() {
-        let is_blank = super::super::lexer::is_space(c);
+        let is_blank = crate::values::methods::letters::is_space(c);
         if blank && !is_blank {
             words.push(&line[begin..at]);
             begin = at;

@@ -1,11 +1,11 @@
 //! Filters of text. What they are given is printed first.
 
-use super::super::arguments::{Args, int, needed, printed, size};
-use super::super::budget::{Budget, Draft};
-use super::super::error::Error;
-use super::super::lexer::is_space;
-use super::super::methods::text as methods;
-use super::super::value::Value;
+use crate::error::Error;
+use crate::values::arguments::{Args, int, needed, printed, size};
+use crate::values::budget::{Budget, Draft};
+use crate::values::methods::letters::is_space;
+use crate::values::methods::text as methods;
+use crate::values::value::Value;
 
 pub(super) fn apply(name: &str, text: &str, args: Args, budget: &Budget) -> Result<Value, Error> {
     match name {

@@ -1,12 +1,13 @@
 //! Filters for addresses, marked-up text and sizes, and the one that chooses.
 
-use super::super::arguments::{Args, printed};
-use super::super::budget::{Budget, Draft};
-use super::super::error::Error;
-use super::super::lexer::is_space;
-use super::super::value::{Kind, List, Value};
-use super::super::{access, methods};
 use super::{numbers, text};
+use crate::error::Error;
+use crate::values::access;
+use crate::values::arguments::{Args, printed};
+use crate::values::budget::{Budget, Draft};
+use crate::values::methods;
+use crate::values::methods::letters::is_space;
+use crate::values::value::{Kind, List, Value};
 use std::rc::Rc;
 
 pub(super) fn apply(name: &str, value: &Value, args: Args, budget: &Budget) -> Result<Value, Error> {

@@ -1,11 +1,11 @@
 //! The filter `wordwrap`: lines that are no longer than a width, cut as Python's `textwrap` cuts them.
 
-use super::super::arguments::{Args, int, printed};
-use super::super::budget::{Budget, Draft};
-use super::super::error::Error;
-use super::super::lexer::is_space;
-use super::super::methods::text::lines;
-use super::super::value::Value;
+use crate::error::Error;
+use crate::values::arguments::{Args, int, printed};
+use crate::values::budget::{Budget, Draft};
+use crate::values::methods::letters::is_space;
+use crate::values::methods::text::lines;
+use crate::values::value::Value;
 
 /// Where lines may end.
 struct Wrap {

@@ -10,10 +10,11 @@ use axum::Router;
 use futures::future::BoxFuture;
 use stageline_base::{Fault, FaultClass, StageIndex};
 use stageline_core::{DirectOutput, DirectRun, Observed};
-use stageline_door::http::{HttpLimits, HttpState, router, routers_apart, serve};
+use stageline_door::http::serve;
 use stageline_door::stages::StageFacts;
 use stageline_door::stages::{Here, Overview, Stages};
 use stageline_door::{Answer, AnswerEvent, Intake, Readiness, Request};
+use stageline_door::{Limits, SiteSetup, router, routers_apart};
 use stageline_metrics::Metrics;
 use stageline_proto::inference::inference_client::InferenceClient;
 use std::net::SocketAddr;
@@ -124,7 +125,7 @@ impl Stages for Echo {
 
 /// How a door is set up.
 pub struct Setup {
-    pub limits: HttpLimits,
+    pub limits: Limits,
     pub script: Script,
     pub embeds: bool,
     /// The stage; only stage 0 takes prompts.
@@ -135,7 +136,7 @@ pub struct Setup {
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { limits: HttpLimits::default(), script: Script::Hand, embeds: false, stage: 0, apart: false }
+        Self { limits: Limits::default(), script: Script::Hand, embeds: false, stage: 0, apart: false }
     }
 }
 
@@ -162,7 +163,7 @@ impl Door {
         let metrics = Arc::new(Metrics::new("tiny", 0..1));
         let readiness = Arc::new(Mutex::new(Readiness::Ready));
         let asked = Arc::clone(&readiness);
-        let state = HttpState {
+        let state = SiteSetup {
             intake: (setup.stage == 0).then(|| Arc::clone(&pipeline) as Arc<dyn Intake>),
             readiness: Arc::new(move || asked.lock().unwrap().clone()),
             metrics: Arc::clone(&metrics),

@@ -1,7 +1,7 @@
 //! `kernels/add_rms_norm.cu`: adds what a layer's half made to the residual stream, and norms the result for the next half.
 
 use super::Checks;
-use crate::launch::{DeviceSlice, Half, Kernels, LaunchFault, Traffic, launch};
+use super::launch::{DeviceSlice, Half, Kernels, LaunchFault, Traffic, launch};
 use cudarc::driver::CudaStream;
 
 const CHECKS: Checks = Checks { kernel: "add_rms_norm" };

@@ -1,8 +1,8 @@
 //! `kernels/decode_attention.cu`: one row a sequence attends to all that its sequence has in the cache.
 
+use super::launch::{DeviceSlice, Half, Kernels, LaunchFault, Traffic, launch};
 use super::paged::{Counts, Paged, PagedShape};
 use super::{Checks, paged};
-use crate::launch::{DeviceSlice, Half, Kernels, LaunchFault, Traffic, launch};
 use cudarc::driver::CudaStream;
 
 const CHECKS: Checks = Checks { kernel: "decode_attention" };

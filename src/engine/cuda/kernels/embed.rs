@@ -1,7 +1,7 @@
 //! `kernels/embed.cu`: the rows of a table that ids name, widened to `f32`.
 
 use super::Checks;
-use crate::launch::{DeviceSlice, Half, Kernels, LaunchFault, Traffic, launch};
+use super::launch::{DeviceSlice, Half, Kernels, LaunchFault, Traffic, launch};
 use cudarc::driver::CudaStream;
 
 const CHECKS: Checks = Checks { kernel: "embed" };

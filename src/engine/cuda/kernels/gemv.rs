@@ -1,7 +1,7 @@
 //! `kernels/gemv.cu`: a linear layer for 1 to 16 rows, at the speed of reading its weights once.
 
 use super::Checks;
-use crate::launch::{ByRows, DeviceSlice, Half, Kernels, LaunchFault, Traffic, launch};
+use super::launch::{ByRows, DeviceSlice, Half, Kernels, LaunchFault, Traffic, launch};
 use cudarc::driver::CudaStream;
 use half::{bf16, f16};
 

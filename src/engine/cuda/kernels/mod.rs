@@ -4,7 +4,9 @@
 pub mod add_rms_norm;
 pub mod decode_attention;
 pub mod embed;
+mod functions;
 pub mod gemv;
+pub mod launch;
 pub mod paged;
 pub mod prefill_attention;
 pub mod rope_kv;
@@ -21,7 +23,7 @@ pub use rope_kv::RopeKv;
 pub use sample::{Sample, SampleRow};
 pub use silu_mul::SiluMul;
 
-use super::launch::{DeviceSlice, LaunchFault};
+use launch::{DeviceSlice, LaunchFault};
 
 /// Numbers that one 16-byte load brings: of rows so wide, every one begins at a multiple of 16 bytes.
 const WIDE: usize = 8;

@@ -1,7 +1,7 @@
 //! What the attention kernels share: the shape of a layer's heads and cache, its checks, and the oracle of one row.
 
 use super::Checks;
-use crate::launch::{DeviceSlice, Half, LaunchFault};
+use super::launch::{DeviceSlice, Half, LaunchFault};
 use std::ops::Range;
 
 /// The heads of a layer and the cache that holds their keys and values.

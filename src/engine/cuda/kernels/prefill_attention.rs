@@ -1,8 +1,8 @@
 //! `kernels/prefill_attention.cu`: rows of prompts attend to themselves and to what is before them.
 
+use super::launch::{DeviceSlice, Half, Kernels, LaunchFault, Traffic, launch};
 use super::paged::{Counts, Paged, PagedShape};
 use super::{Checks, paged};
-use crate::launch::{DeviceSlice, Half, Kernels, LaunchFault, Traffic, launch};
 use cudarc::driver::{CudaStream, DeviceRepr};
 use std::ops::Range;
 

@@ -1,7 +1,7 @@
 //! `kernels/rope_kv.cu`: bias, head norms and rotation of queries and keys, and the way of keys and values into the cache.
 
 use super::Checks;
-use crate::launch::{DeviceSlice, Half, Kernels, LaunchFault, Traffic, launch};
+use super::launch::{DeviceSlice, Half, Kernels, LaunchFault, Traffic, launch};
 use cudarc::driver::CudaStream;
 
 const CHECKS: Checks = Checks { kernel: "rope_kv" };

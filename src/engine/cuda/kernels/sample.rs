@@ -1,7 +1,7 @@
 //! `kernels/sample.cu`: turns rows of logits into tokens. Its oracle is [`stageline_ops::sample()`]: the same tokens.
 
 use super::Checks;
-use crate::launch::{DeviceSlice, Kernels, LaunchFault, Traffic, launch};
+use super::launch::{DeviceSlice, Kernels, LaunchFault, Traffic, launch};
 use cudarc::driver::{CudaStream, DeviceRepr};
 use stageline_base::{Position, prng};
 use stageline_core::Sampling;

@@ -1,7 +1,7 @@
 //! `kernels/silu_mul.cu`: the gated activation between the two halves of a feed-forward layer.
 
 use super::Checks;
-use crate::launch::{DeviceSlice, Half, Kernels, LaunchFault, Traffic, launch};
+use super::launch::{DeviceSlice, Half, Kernels, LaunchFault, Traffic, launch};
 use cudarc::driver::CudaStream;
 
 const CHECKS: Checks = Checks { kernel: "silu_mul" };

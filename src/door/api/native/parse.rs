@@ -1,0 +1,244 @@
+//! From the head and body of an HTTP request to a [`Request`].
+
+use super::fields::{self, Fields};
+use super::{go_duration, text};
+use crate::http::kinds;
+use crate::site::Limits;
+use crate::{Conversation, Input, Request};
+use axum::http::{HeaderMap, HeaderName, header};
+use stageline_base::Fault;
+use std::time::Duration;
+
+const TIMEOUT: HeaderName = HeaderName::from_static("x-timeout");
+
+/// A request, and whether its answer is to come as a stream of events.
+#[derive(Debug)]
+pub(super) struct Parsed {
+    pub request: Request,
+    pub stream: bool,
+}
+
+/// What a pipeline's model does, which decides what fields a request may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Model {
+    Generates,
+    Embeds,
+}
+
+/// The request that `body` holds: JSON if the Content-Type says so, or if it is an object with a field of ours (`curl -d` calls
+/// everything a form, `faas-cli invoke` a plain text); otherwise all of it is the text.
+///
+/// # Errors
+/// `InvalidRequest`, naming the field or header that is wrong and what it may be.
+pub(super) fn parse(headers: &HeaderMap, body: &[u8], model: Model, limits: &Limits) -> Result<Parsed, Fault> {
+    let body = text::of(body)?;
+    let kind = kinds::name(headers);
+    let form = kinds::is_form(&kind).then(|| text::unescaped(body)).flatten();
+    let body = match &form {
+        Some(form) if fields::names_one(form.as_bytes()) => form,
+        _ => body,
+    };
+    let json = kinds::is_json(&kind) || fields::names_one(body.as_bytes());
+    let mut fields = if json { fields::read(body.as_bytes())? } else { plain(text::whole(body)?, model) };
+    let stream = fields.stream == Some(true) || accepts_events(headers);
+    let input = input(&mut fields, model)?;
+    let deadline = deadline(headers, fields.deadline_ms, limits)?;
+    // What its numbers may be is the reception's to say: it is the same whichever way a request comes.
+    let request = Request {
+        max_tokens: fields.max_tokens,
+        temperature: fields.temperature,
+        top_k: fields.top_k,
+        top_p: fields.top_p,
+        repetition_penalty: fields.repetition_penalty,
+        seed: fields.seed,
+        stop: fields.stop.unwrap_or_default(),
+        deadline: Some(deadline),
+        top_logits: fields.top_logits.unwrap_or(0),
+        manifest: fields.manifest,
+        // The caller knows the call id.
+        ..Request::new("", input)
+    };
+    Ok(Parsed { request, stream })
+}
+
+/// Whether the client takes a stream of events; `q=0` says that it does not.
+pub(super) fn accepts_events(headers: &HeaderMap) -> bool {
+    let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(','));
+    let mut accepted = accepted.map(|kind| kind.split(';').map(str::trim));
+    accepted.any(|mut kind| {
+        let events = kind.next().is_some_and(|kind| kind.eq_ignore_ascii_case("text/event-stream"));
+        events && !kind.any(|weight| weight.strip_prefix(['q', 'Q']).is_some_and(is_zero))
+    })
+}
+
+/// Whether `weight` is `=0`, with as many digits as there may be.
+fn is_zero(weight: &str) -> bool {
+    weight.trim_start().strip_prefix('=').and_then(|number| number.trim().parse::<f32>().ok()) == Some(0.0)
+}
+
+fn plain(text: &str, model: Model) -> Fields {
+    let text = Some(text.to_string());
+    match model {
+        Model::Generates => Fields { given: vec!["prompt"], prompt: text, ..Fields::default() },
+        Model::Embeds => Fields { given: vec!["input"], input: text, ..Fields::default() },
+    }
+}
+
+/// What the model is given: exactly one of the fields that it knows.
+fn input(fields: &mut Fields, model: Model) -> Result<Input, Fault> {
+    const EMBED_FIELDS: [&str; 5] = ["input", "tokens", "deadline_ms", "stream", "manifest"];
+    let (inputs, stray) = match model {
+        Model::Generates => ("`prompt`, `messages` or `tokens`", fields.given.iter().find(|name| **name == "input")),
+        Model::Embeds => ("`input` or `tokens`", fields.given.iter().find(|name| !EMBED_FIELDS.contains(name))),
+    };
+    if let Some(name) = stray {
+        let does = if model == Model::Embeds { "embeds" } else { "generates" };
+        return Err(Fault::invalid(format!("this pipeline {does}, so there is no `{name}`: send one of {inputs}")));
+    }
+    let text = fields.prompt.take().or(fields.input.take()).map(Input::Text);
+    let tools = fields.tools.take();
+    if tools.is_some() && fields.messages.is_none() {
+        return Err(Fault::invalid("`tools` go with `messages`"));
+    }
+    let chat = fields.messages.take().map(|messages| Input::Chat(Conversation { messages, tools }));
+    let tokens = fields.tokens.take().map(Input::Tokens);
+    let mut given = text.into_iter().chain(chat).chain(tokens);
+    match (given.next(), given.next()) {
+        (Some(Input::Chat(chat)), None) if chat.messages.is_empty() => {
+            Err(Fault::invalid("`messages` is empty: send at least one message"))
+        }
+        (Some(input), None) => Ok(input),
+        (None, _) => Err(Fault::invalid(format!("there is nothing to answer: send one of {inputs}"))),
+        (Some(_), Some(_)) => Err(Fault::invalid(format!("send only one of {inputs}"))),
+    }
+}
+
+/// How long the answer may take: what the body asks for or the default, and no longer than the client waits.
+fn deadline(headers: &HeaderMap, asked_ms: Option<u64>, limits: &Limits) -> Result<Duration, Fault> {
+    let asked = asked_ms.map_or(limits.default_deadline, Duration::from_millis);
+    if asked > limits.max_deadline {
+        let most = limits.max_deadline.as_millis();
+        return Err(Fault::invalid(format!("`deadline_ms` may be at most {most}")));
+    }
+    if asked.is_zero() {
+        return Err(Fault::invalid("`deadline_ms` may be 1 or more, not 0"));
+    }
+    Ok(patience(headers)?.map_or(asked, |patience| patience.min(asked)))
+}
+
+/// How long the client waits for an answer, as the head says.
+///
+/// # Errors
+/// `InvalidRequest` if X-Timeout is no duration, or none at all.
+pub(super) fn patience(headers: &HeaderMap) -> Result<Option<Duration>, Fault> {
+    let Some(header) = kinds::single(headers, &TIMEOUT)? else { return Ok(None) };
+    let wrong = "the header X-Timeout must be a duration above 0 as Go writes it, such as 10s, 1m30s or 500ms";
+    let patience = header.to_str().ok().and_then(go_duration::parse).filter(|patience| !patience.is_zero());
+    patience.map(Some).ok_or_else(|| Fault::invalid(wrong))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ChatMessage;
+    use axum::http::{HeaderName, HeaderValue};
+    use proptest::prelude::*;
+
+    fn headers(lines: &[(&'static str, &str)]) -> HeaderMap {
+        let pair = |(name, value): &(&'static str, &str)| {
+            (HeaderName::from_static(name), HeaderValue::from_str(value).unwrap())
+        };
+        lines.iter().map(pair).collect()
+    }
+
+    fn read(lines: &[(&'static str, &str)], body: &str, model: Model) -> Result<Parsed, String> {
+        parse(&headers(lines), body.as_bytes(), model, &Limits::default()).map_err(|fault| fault.message)
+    }
+
+    const JSON: (&str, &str) = ("content-type", "application/json");
+
+    #[test]
+    fn a_body_is_json_if_its_type_says_so_or_if_it_is_a_request() {
+        let input = |kind: Option<&str>, body: &str| {
+            let lines: Vec<_> = kind.map(|kind| ("content-type", kind)).into_iter().collect();
+            read(&lines, body, Model::Generates).map(|parsed| parsed.request.input)
+        };
+        let text = |text: &str| Ok(Input::Text(text.into()));
+        let json = ["application/json", "Application/JSON; charset=utf-8", "application/vnd.x+json"];
+        let others = ["text/plain", "application/x-www-form-urlencoded", "application/jsonx"];
+        for kind in json.into_iter().chain(others).map(Some).chain([None]) {
+            assert_eq!(input(kind, " {\"prompt\": \"x\"}\n"), text("x"), "{kind:?}");
+            let unknown = input(kind, "{\"prompt\": \"x\", \"promt\": 1}").unwrap_err();
+            assert!(unknown.starts_with("there is no field `promt`"), "{kind:?}");
+            assert_eq!(input(kind, r#"{"prompt": "{\"prompt\": 1}"}"#), text("{\"prompt\": 1}"), "{kind:?}");
+        }
+        for body in [r#"{"question": "x"}"#, "{\"prompt\": \"x\"", "{\"prompt\": \"x\"} x", "[{\"prompt\": 1}]", "{}"] {
+            for kind in others.map(Some).into_iter().chain([None]) {
+                assert_eq!(input(kind, body), text(body), "{kind:?}");
+            }
+            assert!(input(Some(json[0]), body).is_err(), "{body}");
+        }
+        assert!(read(&[], "", Model::Generates).unwrap_err().contains("empty"));
+        let broken = parse(&HeaderMap::new(), b"ab\xff", Model::Embeds, &Limits::default()).unwrap_err();
+        assert!(broken.message.contains("at byte 2"), "{broken}");
+    }
+
+    #[test]
+    fn exactly_one_input_that_the_model_knows() {
+        let input = |body: &str, model| read(&[JSON], body, model).map(|parsed| parsed.request.input);
+        let message = ChatMessage::new("user", "x");
+        assert_eq!(input(r#"{"tokens": [1, 2]}"#, Model::Generates), Ok(Input::Tokens(vec![1, 2])));
+        assert_eq!(input(r#"{"tokens": [1, 2]}"#, Model::Embeds), Ok(Input::Tokens(vec![1, 2])));
+        assert_eq!(input(r#"{"input": "x"}"#, Model::Embeds), Ok(Input::Text("x".into())));
+        let chat = input(r#"{"messages": [{"role": "user", "content": "x"}]}"#, Model::Generates);
+        assert_eq!(chat, Ok(Input::Chat(Conversation::of(vec![message]))));
+        for (body, model, words) in [
+            ("{}", Model::Generates, "send one of `prompt`, `messages` or `tokens`"),
+            (r#"{"prompt": null}"#, Model::Generates, "there is nothing to answer"),
+            (r#"{"prompt": "", "tokens": []}"#, Model::Generates, "send only one of"),
+            (r#"{"messages": []}"#, Model::Generates, "`messages` is empty"),
+            (r#"{"input": "x"}"#, Model::Generates, "this pipeline generates, so there is no `input`"),
+            (r#"{"prompt": "x"}"#, Model::Embeds, "this pipeline embeds, so there is no `prompt`"),
+            (r#"{"input": "x", "max_tokens": 3}"#, Model::Embeds, "there is no `max_tokens`"),
+        ] {
+            let message = input(body, model).unwrap_err();
+            assert!(message.contains(words), "{body}: {message}");
+        }
+    }
+
+    #[test]
+    fn a_header_may_shorten_the_deadline_and_never_lengthen_it() {
+        let deadline = |timeout: Option<&str>, body: &str| {
+            let lines: Vec<_> = [JSON].into_iter().chain(timeout.map(|t| ("x-timeout", t))).collect();
+            read(&lines, body, Model::Generates).map(|parsed| parsed.request.deadline.unwrap().as_millis())
+        };
+        let (plain, long) = (r#"{"prompt": "x"}"#, r#"{"prompt": "x", "deadline_ms": 90000}"#);
+        assert_eq!(deadline(None, plain), Ok(60_000));
+        assert_eq!(deadline(None, long), Ok(90_000));
+        assert_eq!(deadline(Some("1.5s"), long), Ok(1500));
+        assert_eq!(deadline(Some("2h"), plain), Ok(60_000));
+        assert!(deadline(Some("soon"), plain).unwrap_err().contains("X-Timeout"));
+        assert!(deadline(None, r#"{"prompt": "x", "deadline_ms": 3600001}"#).unwrap_err().contains("at most 3600000"));
+    }
+
+    #[test]
+    fn a_stream_is_asked_for_by_header_or_field() {
+        let stream =
+            |accept: &str, body: &str| read(&[JSON, ("accept", accept)], body, Model::Generates).unwrap().stream;
+        let (plain, on, off) =
+            (r#"{"prompt": "x"}"#, r#"{"prompt": "x", "stream": true}"#, r#"{"prompt": "x", "stream": false}"#);
+        assert!(stream("text/event-stream", plain) && stream("*/*", on) && stream("text/event-stream", off));
+        assert!(stream("application/json;q=0.5, Text/Event-Stream;q=1", plain));
+        assert!(!stream("*/*", plain) && !stream("text/*", off) && !stream("x-text/event-stream", plain));
+        assert!(!stream("text/event-stream;q=0, */*", plain) && !stream("text/event-stream; Q = 0.000", plain));
+    }
+
+    proptest! {
+        #[test]
+        fn no_body_panics(body in proptest::collection::vec(any::<u8>(), 0..200), json in any::<bool>(), embeds in any::<bool>()) {
+            let headers = if json { headers(&[JSON]) } else { HeaderMap::new() };
+            let model = if embeds { Model::Embeds } else { Model::Generates };
+            let _ = parse(&headers, &body, model, &Limits::default());
+        }
+    }
+}
