@@ -5,11 +5,13 @@ pub mod hex;
 pub mod ids;
 pub mod limits;
 pub mod prng;
+pub mod task;
 pub mod tensor;
 pub mod tick;
 
 pub use fault::{Fault, FaultClass, with_causes};
 pub use hex::hex;
 pub use ids::{Attempt, Position, ReplicaId, SequenceId, StageIndex, TokenId};
+pub use task::{Course, Gives, Takes, Task};
 pub use tensor::{HostDType, HostTensor};
 pub use tick::Tick;
