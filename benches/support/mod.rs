@@ -4,7 +4,7 @@
 #[allow(dead_code, reason = "the tests also hold answers against the reference's")]
 mod real_models;
 
-use stageline_base::Fault;
+use stageline_base::{Fault, Task};
 use stageline_door::text::TextModel;
 use stageline_door::{AnswerEvent, Input, Intake, Request};
 use stageline_engine::fake::{FakeExecutor, FakeSetup, HIDDEN};
@@ -57,7 +57,7 @@ pub fn setup(threads: &Threads, options: &Options) -> Setup {
         runner: Runner::Candle,
         threads: threads.clone(),
         kv: KV,
-        max_rows: options.most_rows(false),
+        max_rows: options.most_rows(Task::GENERATE),
         max_seqs: MAX_SEQS as usize,
         longest: options.max_model_len as usize,
         least_blocks: KV.blocks,
@@ -100,7 +100,7 @@ pub async fn serve(stages: usize, layers: &Layers) -> Serving {
         vocab: blueprint.spec.vocab() as u32,
         stages: stages as u16,
         hidden: if matches!(layers, Layers::Fake) { HIDDEN } else { blueprint.spec.hidden() },
-        embeds: false,
+        task: Task::GENERATE,
         options: options.clone(),
     };
     let loader = |stage: u16| -> Loader {

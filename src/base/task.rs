@@ -39,6 +39,13 @@ pub enum Course {
     Loop,
 }
 
+/// What most models do.
+impl Default for Task {
+    fn default() -> Self {
+        Self::GENERATE
+    }
+}
+
 impl Task {
     /// What a decoder does: text goes on, token by token.
     pub const GENERATE: Self = Self { takes: Takes::Tokens, gives: Gives::Tokens, course: Course::Loop, cached: true };

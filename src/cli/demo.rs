@@ -38,7 +38,7 @@ const LINE_CHARS: usize = 100;
 pub async fn demo(config: DemoConfig, logging: LoggingConfig) -> anyhow::Result<ExitCode> {
     let source = SourceConfig { folder: config.pipeline.clone(), stages: None, balance: Balance::Cost };
     let site = Site::embedded(&source, &config.batching, &config.device, None)?;
-    ensure!(!site.pipeline.embeds, "the demo talks: it needs a decoder, and this model is an encoder");
+    ensure!(site.pipeline.task.generates(), "the demo talks: it needs a decoder, and this model is an encoder");
     let facts = site.blueprint.stages.clone();
     match &config.nats {
         None => embedded(&site, &facts).await?,

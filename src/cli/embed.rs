@@ -17,7 +17,7 @@ use std::process::ExitCode;
 pub async fn embed(config: EmbedConfig) -> anyhow::Result<ExitCode> {
     let texts = config.prompts.read()?;
     let site = Site::embedded(&config.source, &config.batching, &config.device, None)?;
-    anyhow::ensure!(site.pipeline.embeds, "this model is a decoder: use `stageline run`");
+    anyhow::ensure!(!site.pipeline.task.generates(), "this model is a decoder: use `stageline run`");
     let serving = site.start_embedded().await?;
     let reception = serving.reception.clone().context("the pipeline has no door")?;
     let mut answers = FuturesOrdered::new();

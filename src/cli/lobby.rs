@@ -1,7 +1,7 @@
 //! The door before it has opened, and after it has begun to close: whoever comes while the weights load waits here.
 
 use futures::future::BoxFuture;
-use stageline_base::{Fault, FaultClass, StageIndex};
+use stageline_base::{Fault, FaultClass, StageIndex, Task};
 use stageline_core::{DirectOutput, DirectRun};
 use stageline_door::stages::{Overview, Stages};
 use stageline_door::{Answer, Intake, Readiness, Request};
@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 /// See the module.
 pub struct Lobby {
-    embeds: bool,
+    task: Task,
     /// The pipeline, before any of it runs.
     closed: Overview,
     door: watch::Sender<Door>,
@@ -44,7 +44,7 @@ impl Lobby {
     /// The lobby of a pipeline that is `closed` and has yet to load. At most so many wait, and so long.
     pub fn new(closed: Overview, most: (usize, Duration)) -> Self {
         Self {
-            embeds: closed.embeds,
+            task: closed.task,
             closed,
             door: watch::Sender::new(Door::Loading),
             readiness: Mutex::new(Readiness::NotReady("loading: try again in some seconds".into())),
@@ -120,8 +120,8 @@ impl Intake for Lobby {
         }
     }
 
-    fn embeds(&self) -> bool {
-        self.embeds
+    fn task(&self) -> Task {
+        self.task
     }
 }
 
@@ -165,8 +165,8 @@ mod tests {
             Readiness::Ready
         }
 
-        fn embeds(&self) -> bool {
-            false
+        fn task(&self) -> Task {
+            Task::GENERATE
         }
     }
 

@@ -73,7 +73,7 @@ impl Site {
             numbers: device.numbers,
             executor: device.executor,
             on_cuda: device.device != DeviceName::Cpu,
-            decoder: !blueprint.embeds(),
+            decoder: blueprint.task().generates(),
         });
         let runner = runner.map_err(said)?;
         let limits = batching.for_model(blueprint.spec.max_positions())?;
@@ -109,7 +109,7 @@ impl Site {
                 Runner::Candle | Runner::Engine(_) => blueprint.spec.hidden(),
                 Runner::Fake => stageline_engine::fake::HIDDEN,
             },
-            embeds: blueprint.embeds(),
+            task: blueprint.task(),
             options,
         };
         let here = 0..pipeline.stages;
@@ -201,7 +201,7 @@ impl Site {
             runner: self.runner,
             threads: self.threads.clone(),
             kv: KvShape { blocks: options.kv_blocks as usize, block_size: options.block_size as usize },
-            max_rows: options.most_rows(self.pipeline.embeds),
+            max_rows: options.most_rows(self.pipeline.task),
             max_seqs: options.max_num_seqs as usize,
             longest: options.max_model_len as usize,
             least_blocks: options.least_kv_blocks as usize,

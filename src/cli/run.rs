@@ -18,7 +18,7 @@ use std::process::ExitCode;
 pub async fn run(config: RunConfig) -> anyhow::Result<ExitCode> {
     let prompts = config.prompts.read()?;
     let site = Site::embedded(&config.source, &config.batching, &config.device, None)?;
-    anyhow::ensure!(!site.pipeline.embeds, "this model is an encoder: use `stageline embed`");
+    anyhow::ensure!(site.pipeline.task.generates(), "this model is an encoder: use `stageline embed`");
     let serving = site.start_embedded().await?;
     let reception = serving.reception.clone().context("the pipeline has no door")?;
     let alone = prompts.len() == 1;

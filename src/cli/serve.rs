@@ -150,8 +150,8 @@ async fn delivered<T>(mut answering: JoinHandle<T>) {
 /// Where requests wait while the stage loads.
 fn lobby(pipeline: &Pipeline) -> Lobby {
     let (manifest, cut) = (hex(&pipeline.digest), pipeline.cut.clone());
-    let (embeds, vocab) = (pipeline.embeds, pipeline.vocab);
-    let closed = Overview { manifest, cut, embeds, vocab, ..Overview::default() };
+    let (task, vocab) = (pipeline.task, pipeline.vocab);
+    let closed = Overview { manifest, cut, task, vocab, ..Overview::default() };
     Lobby::new(closed, (pipeline.options.max_queue, pipeline.options.stage_timeout))
 }
 

@@ -11,7 +11,7 @@ use crate::out_link::{OutLink, item};
 use crate::planted::Planted;
 use crate::{Emission, Observed, Opening, Sampling, Work};
 use bytes::BytesMut;
-use stageline_base::{Fault, FaultClass, HostDType, HostTensor, ReplicaId, SequenceId, Tick, TokenId};
+use stageline_base::{Fault, FaultClass, HostDType, HostTensor, ReplicaId, SequenceId, Task, Tick, TokenId};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -56,8 +56,8 @@ pub struct DirectSetup {
     pub stage: StageSetup,
     /// Tokens of the model.
     pub vocab: u32,
-    /// Whether the model encodes.
-    pub embeds: bool,
+    /// What the model does.
+    pub task: Task,
     /// Most rows of a run.
     pub max_rows: u32,
 }
@@ -112,10 +112,7 @@ impl DirectMachine {
         let sequence = SequenceId { boot: self.setup.me.boot(), counter: self.counter };
         let mut path = vec![self.setup.me.clone(); usize::from(self.setup.stage.stages)];
         path[usize::from(stage)] = self.setup.stage.me.clone();
-        let work = match self.setup.embeds {
-            true => Work::Embed,
-            false => Work::Generate(Sampling { top_logits: run.top_logits, ..Sampling::GREEDY }),
-        };
+        let work = Work::of(self.setup.task, Sampling { top_logits: run.top_logits, ..Sampling::GREEDY });
         let opening = Opening {
             sequence,
             attempt: 0,
@@ -276,7 +273,7 @@ impl DirectMachine {
             };
             let left = run.input.rows() as u64 - u64::from(run.sent);
             let rows = left.min(link.credit().rows).min(link.credit().bytes / row_bytes);
-            if rows == 0 || (self.setup.embeds && rows < left) {
+            if rows == 0 || (self.setup.task.is_whole() && rows < left) {
                 return;
             }
             let (start, door) = (run.sent, self.setup.me.clone());
@@ -285,7 +282,7 @@ impl DirectMachine {
                 return;
             };
             run.sent += rows as u32;
-            let emit = rows == left && (last || self.setup.embeds);
+            let emit = rows == left && (last || self.setup.task.is_whole());
             let segments = vec![Segment { sequence, attempt: 0, door, start, rows: rows as u32, emit }];
             let load = LinkLoad::Rows { segments, payload: run.input.slice_rows(start as usize, rows as usize) };
             out.push(DirectAction::Send(Body::Link(LinkMail::Frame { epoch, number, load })));

@@ -1,14 +1,38 @@
 //! What opens a sequence on every stage of its path.
 
-use stageline_base::{Attempt, Position, ReplicaId, SequenceId, TokenId};
+use stageline_base::{Attempt, Course, Position, ReplicaId, SequenceId, Task, TokenId};
 
-/// What the pipeline does with a sequence.
+/// What the pipeline does with a sequence: of the model's task what stages go by, and what the request asked for.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Work {
-    /// Decode: the last stage samples a token from the logits of each emitting row.
-    Generate(Sampling),
-    /// Encode: all rows are one indivisible parcel, whole in one microbatch at every stage; the answer is one vector.
-    Embed,
+pub struct Work {
+    /// In which steps its rows run.
+    pub course: Course,
+    /// Whether its rows stay in KV blocks.
+    pub cached: bool,
+    /// How the last stage turns logits into a token; `None` where it makes none.
+    pub sampling: Option<Sampling>,
+}
+
+impl Work {
+    /// Work of a model that does `task`, which samples so where it samples.
+    pub fn of(task: Task, sampling: Sampling) -> Self {
+        Self { course: task.course, cached: task.cached, sampling: task.generates().then_some(sampling) }
+    }
+
+    /// Whether it is of a model that does `task`.
+    pub fn is_of(&self, task: Task) -> bool {
+        self.course == task.course && self.cached == task.cached && self.sampling.is_some() == task.generates()
+    }
+
+    /// Whether its rows stay together in one microbatch at every stage.
+    pub fn is_whole(&self) -> bool {
+        self.course == Course::Once
+    }
+
+    /// Whether each emission is followed by a row.
+    pub fn is_loop(&self) -> bool {
+        self.course == Course::Loop
+    }
 }
 
 /// How the last stage turns logits into a token.

@@ -12,7 +12,6 @@ mod rows;
 
 pub use events::{Candidate, DoorAction, DoorEvent, DoorSetup, FinishReason, Judge, NewRequest};
 
-use crate::Work;
 use crate::groups::Groups;
 use crate::link::{Item, SenderNews};
 use crate::message::Body;
@@ -73,10 +72,8 @@ impl Live {
     }
 
     fn capacity_tokens(&self) -> u32 {
-        match self.request.work {
-            Work::Generate(_) => (self.request.prompt.len() as u32).saturating_add(self.request.max_tokens),
-            Work::Embed => self.request.prompt.len() as u32,
-        }
+        let answer = if self.request.work.is_loop() { self.request.max_tokens } else { 0 };
+        (self.request.prompt.len() as u32).saturating_add(answer)
     }
 }
 

@@ -7,7 +7,7 @@ use crate::text::TextModel;
 use crate::workroom::Workroom;
 use futures::future::BoxFuture;
 use stageline_base::prng::Prng;
-use stageline_base::{Fault, FaultClass, Tick, TokenId};
+use stageline_base::{Fault, FaultClass, Task, Tick, TokenId};
 use stageline_core::Work;
 use stageline_core::requests::NewRequest;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,7 +24,7 @@ pub struct Terms {
     /// Deadline of a request that names none, and the longest that one may name.
     pub longest: Duration,
     /// Whether the model encodes.
-    pub embeds: bool,
+    pub task: Task,
     /// The manifest's digest: 64 lower-case hexadecimal digits.
     pub manifest: String,
 }
@@ -70,14 +70,14 @@ impl Reception {
         let prompt = self.tokenized(request.clone()).await?;
         let length = u32::try_from(prompt.len()).unwrap_or(u32::MAX);
         let room = longest.saturating_sub(length);
-        if length > longest || (room == 0 && !self.terms.embeds) {
+        if length > longest || (room == 0 && self.terms.task.generates()) {
             return Err(Fault::invalid(format!(
                 "the prompt has {length} tokens and the pipeline takes {longest} in all: shorten it"
             )));
         }
-        let work = if self.terms.embeds { Work::Embed } else { Work::Generate(check::sampling(request, self.draw())) };
+        let work = Work::of(self.terms.task, check::sampling(request, self.draw()));
         let max_tokens = match request.max_tokens {
-            Some(asked) if asked > room && !self.terms.embeds => {
+            Some(asked) if asked > room && self.terms.task.generates() => {
                 return Err(Fault::invalid(format!(
                     "max_tokens is {asked}, but beside the prompt's {length} tokens the pipeline takes {room}: lower it"
                 )));
@@ -128,8 +128,8 @@ impl Intake for Reception {
         self.readiness.borrow().clone()
     }
 
-    fn embeds(&self) -> bool {
-        self.terms.embeds
+    fn task(&self) -> Task {
+        self.terms.task
     }
 }
 
@@ -160,7 +160,8 @@ mod tests {
         let (desk, mut submissions) = mpsc::channel(1);
         let (_ready, readiness) = watch::channel(Readiness::Ready);
         let longest = Duration::from_secs(60);
-        let terms = Terms { max_model_len: 8, default_max_tokens: 1, longest, embeds: true, manifest: "0".repeat(64) };
+        let terms =
+            Terms { max_model_len: 8, default_max_tokens: 1, longest, task: Task::EMBED, manifest: "0".repeat(64) };
         let reception = Reception::new(terms, text(), desk, readiness, (Instant::now(), 1));
         let mut submitting = reception.submit(Request::new("id", Input::Text("a b a".into())));
         assert!(futures::poll!(&mut submitting).is_pending());
@@ -178,7 +179,7 @@ mod tests {
     fn reception(desk: mpsc::Sender<(Submission, oneshot::Receiver<()>)>) -> Reception {
         let (_ready, readiness) = watch::channel(Readiness::Ready);
         let (longest, manifest) = (Duration::from_secs(60), String::new());
-        let terms = Terms { max_model_len: 8, default_max_tokens: 1, longest, embeds: true, manifest };
+        let terms = Terms { max_model_len: 8, default_max_tokens: 1, longest, task: Task::EMBED, manifest };
         Reception::new(terms, text(), desk, readiness, (Instant::now(), 1))
     }
 

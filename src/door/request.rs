@@ -2,7 +2,7 @@
 
 use crate::Conversation;
 use futures::future::BoxFuture;
-use stageline_base::{Fault, TokenId};
+use stageline_base::{Fault, Task, TokenId};
 use stageline_core::Observed;
 pub use stageline_core::requests::FinishReason;
 use std::time::Duration;
@@ -132,6 +132,6 @@ pub trait Intake: Send + Sync {
     /// Whether it takes requests now.
     fn readiness(&self) -> Readiness;
 
-    /// Whether the model encodes (answers with a vector) rather than generates.
-    fn embeds(&self) -> bool;
+    /// What the model does with requests.
+    fn task(&self) -> Task;
 }

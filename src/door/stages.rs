@@ -1,7 +1,7 @@
 //! The stages of this process as the direct services see them, past the door.
 
 use futures::future::BoxFuture;
-use stageline_base::{Fault, StageIndex};
+use stageline_base::{Fault, StageIndex, Task};
 use stageline_core::{DirectOutput, DirectRun};
 use stageline_model::LayerRange;
 use stageline_wire::Status;
@@ -24,8 +24,8 @@ pub struct Overview {
     pub manifest: String,
     /// How the model is cut.
     pub cut: Vec<StageFacts>,
-    /// Whether the model encodes.
-    pub embeds: bool,
+    /// What the model does.
+    pub task: Task,
     /// Tokens of the model.
     pub vocab: u32,
     /// The stages that this process serves.

@@ -6,7 +6,7 @@
 use crate::{Executor, Ready};
 use bytes::{BufMut, BytesMut};
 use stageline_base::{Fault, HostTensor, TokenId};
-use stageline_core::{Emission, Microbatch, Output, Work};
+use stageline_core::{Emission, Microbatch, Output};
 use std::time::{Duration, Instant};
 
 /// Numbers in an activation row: the two halves of a 64-bit value, as f32 bits.
@@ -61,7 +61,7 @@ impl Executor for FakeExecutor {
             if self.setup.poison.is_some_and(|poison| input.shape[1] == 1 && input.words().any(|id| id == poison)) {
                 return Err(Fault::device("the fake device fails at this token"));
             }
-            let encoding = member.opening.work == Work::Embed;
+            let encoding = !member.opening.work.cached;
             let mut before = 0;
             let size = self.setup.block_size;
             let cell = |position: u32| -> Option<usize> {

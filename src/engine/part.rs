@@ -2,7 +2,7 @@
 //! of logits.
 
 use bytes::BytesMut;
-use stageline_base::{Fault, HostDType, HostTensor, ReplicaId, SequenceId};
+use stageline_base::{Fault, HostDType, HostTensor, ReplicaId, SequenceId, Task};
 use stageline_core::{BatchId, Emission, Member, Microbatch, Opening, Sampling, Ticket, Work};
 use stageline_model::{KvShape, LayerRange, ModelSpec};
 use stageline_ops::{observe, sample};
@@ -26,6 +26,14 @@ pub struct StagePart<'a> {
 }
 
 impl StagePart<'_> {
+    /// What the model does.
+    fn task(&self) -> Task {
+        match self.spec {
+            ModelSpec::Llama(_) => Task::GENERATE,
+            ModelSpec::Bert(_) => Task::EMBED,
+        }
+    }
+
     /// Whether token ids come in.
     pub fn is_first(&self) -> bool {
         self.range.start == 0
@@ -38,10 +46,7 @@ impl StagePart<'_> {
 
     /// Most rows that a batch of one sequence can have here.
     pub fn most_rows(&self) -> usize {
-        let room = match self.spec {
-            ModelSpec::Llama(_) => self.kv.blocks * self.kv.block_size,
-            ModelSpec::Bert(_) => usize::MAX,
-        };
+        let room = if self.task().cached { self.kv.blocks * self.kv.block_size } else { usize::MAX };
         self.max_rows.min(room).min(self.spec.max_positions())
     }
 
@@ -61,11 +66,7 @@ impl StagePart<'_> {
             return Err(Fault::internal(format!("{} inputs for {} members", inputs.len(), batch.members.len())));
         }
         for (member, input) in batch.members.iter().zip(inputs) {
-            let fits = match self.spec {
-                ModelSpec::Llama(_) => matches!(member.opening.work, Work::Generate(_)),
-                ModelSpec::Bert(_) => matches!(member.opening.work, Work::Embed),
-            };
-            if !fits {
+            if !member.opening.work.is_of(self.task()) {
                 let message = format!("sequence {} asks for what this kind of model does not do", member.sequence);
                 return Err(Fault::invalid(message));
             }
@@ -92,10 +93,8 @@ impl StagePart<'_> {
             let shape = [rows, self.spec.hidden()];
             HostTensor { dtype: HostDType::F32, shape, bytes: vec![0; shape[0] * shape[1] * 4].into() }
         };
-        let (work, blocks) = match self.spec {
-            ModelSpec::Llama(_) => (Work::Generate(Sampling::GREEDY), rows.div_ceil(self.kv.block_size)),
-            ModelSpec::Bert(_) => (Work::Embed, 0),
-        };
+        let work = Work::of(self.task(), Sampling::GREEDY);
+        let blocks = if work.cached { rows.div_ceil(self.kv.block_size) } else { 0 };
         let sequence = SequenceId { boot: 0, counter: 0 };
         let opening = Opening {
             sequence,
@@ -176,10 +175,7 @@ pub fn penalised(member: &Member) -> Option<&[u32]> {
 
 /// How a member's sequence is sampled.
 pub fn sampling(member: &Member) -> &Sampling {
-    match &member.opening.work {
-        Work::Generate(sampling) => sampling,
-        Work::Embed => &Sampling::GREEDY,
-    }
+    member.opening.work.sampling.as_ref().unwrap_or(&Sampling::GREEDY)
 }
 
 /// The position that a member's token takes.

@@ -2,7 +2,7 @@
 
 use crate::pump::DirectCall;
 use futures::future::BoxFuture;
-use stageline_base::{Fault, FaultClass, StageIndex};
+use stageline_base::{Fault, FaultClass, StageIndex, Task};
 use stageline_core::{DirectOutput, DirectRun};
 use stageline_door::stages::StageFacts;
 use stageline_door::stages::{Here, Overview, Stages};
@@ -19,7 +19,7 @@ pub(super) struct Entry {
 pub struct StageAccess {
     pub(super) manifest: String,
     pub(super) cut: Vec<StageFacts>,
-    pub(super) embeds: bool,
+    pub(super) task: Task,
     pub(super) vocab: u32,
     pub(super) entries: Vec<Entry>,
     pub(super) replicas: watch::Receiver<Vec<Status>>,
@@ -54,7 +54,7 @@ impl Stages for StageAccess {
         Overview {
             manifest: self.manifest.clone(),
             cut: self.cut.clone(),
-            embeds: self.embeds,
+            task: self.task,
             vocab: self.vocab,
             here: self.entries.iter().map(|entry| entry.here.clone()).collect(),
             replicas: self.replicas.borrow().clone(),

@@ -5,7 +5,7 @@ use crate::broker::{BROKER_PATIENCE, Broker, unreachable};
 use crate::options::Options;
 use crate::pump::{DoorParts, Drain, Pump, PumpParts};
 use stageline_base::hex;
-use stageline_base::{Fault, FaultClass, ReplicaId, StageIndex, Tick};
+use stageline_base::{Fault, FaultClass, ReplicaId, StageIndex, Task, Tick};
 use stageline_core::direct::{DirectMachine, DirectSetup};
 use stageline_core::machine::{FIRST_EPOCHS, StageMachine, StageSetup};
 use stageline_core::requests::DoorSetup;
@@ -44,8 +44,8 @@ pub struct Pipeline {
     pub vocab: u32,
     /// Width of an activation row.
     pub hidden: usize,
-    /// Whether its model encodes.
-    pub embeds: bool,
+    /// What its model does.
+    pub task: Task,
     /// How it is served.
     pub options: Options,
 }
@@ -258,7 +258,7 @@ impl<'a> Assembly<'a> {
                 max_model_len: options.max_model_len,
                 default_max_tokens: options.default_max_tokens,
                 longest: options.longest,
-                embeds: self.pipeline.embeds,
+                task: self.pipeline.task,
                 manifest: hex(&self.pipeline.digest),
             };
             let (ready_end, readiness) = watch::channel(Readiness::Ready);
@@ -287,7 +287,7 @@ impl<'a> Assembly<'a> {
             me: direct,
             stage: setup.clone(),
             vocab,
-            embeds: self.pipeline.embeds,
+            task: self.pipeline.task,
             max_rows: options.max_model_len,
         });
         let hop = if stage + 1 == self.pipeline.stages { "" } else { self.hop.as_str() };
@@ -320,8 +320,8 @@ impl<'a> Assembly<'a> {
             return Err(Fault::internal("no stage was assembled"));
         };
         let manifest = hex(&pipeline.digest);
-        let (cut, embeds, vocab) = (pipeline.cut.clone(), pipeline.embeds, pipeline.vocab);
-        let access = Arc::new(StageAccess { manifest, cut, embeds, vocab, entries, replicas });
+        let (cut, task, vocab) = (pipeline.cut.clone(), pipeline.task, pipeline.vocab);
+        let access = Arc::new(StageAccess { manifest, cut, task, vocab, entries, replicas });
         let (end, done) = oneshot::channel();
         let (failed, runtime) = (drain.begin.clone(), tokio::runtime::Handle::current());
         let run = move || {

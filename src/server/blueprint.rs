@@ -2,7 +2,7 @@
 
 use crate::executor::load_executor;
 use sha2::{Digest, Sha256};
-use stageline_base::{Fault, StageIndex};
+use stageline_base::{Fault, StageIndex, Task};
 use stageline_door::stages::StageFacts;
 use stageline_engine::{Loader, Runner, Setup};
 use stageline_model::split::{PlanOrder, pipeline_name, plan_only};
@@ -107,9 +107,12 @@ impl Blueprint {
         })
     }
 
-    /// Whether the model encodes.
-    pub fn embeds(&self) -> bool {
-        matches!(self.spec, ModelSpec::Bert(_))
+    /// What the model does.
+    pub fn task(&self) -> Task {
+        match self.spec {
+            ModelSpec::Llama(_) => Task::GENERATE,
+            ModelSpec::Bert(_) => Task::EMBED,
+        }
     }
 
     /// What loads the executor of `stage`. `progress` is told how many bytes have been read so far.

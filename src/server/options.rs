@@ -1,6 +1,6 @@
 //! How a pipeline is served, as far as the stages' machines are concerned.
 
-use stageline_base::{ReplicaId, StageIndex};
+use stageline_base::{ReplicaId, StageIndex, Task};
 use stageline_core::Planted;
 use stageline_core::link::Room;
 use stageline_core::machine::StageSetup;
@@ -50,9 +50,9 @@ pub struct Options {
 }
 
 impl Options {
-    /// Most rows of a microbatch on the device: decode rows and prefill, or one encoder sequence, which is never cut.
-    pub fn most_rows(&self, embeds: bool) -> usize {
-        let longest = if embeds { self.max_model_len } else { 0 };
+    /// Most rows of a microbatch on the device: decode rows and prefill, or one sequence that is never cut.
+    pub fn most_rows(&self, task: Task) -> usize {
+        let longest = if task.is_whole() { self.max_model_len } else { 0 };
         (self.max_batch_tokens.max(longest) + self.max_num_seqs) as usize
     }
 

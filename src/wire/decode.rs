@@ -5,7 +5,7 @@ use super::{
 };
 use bytes::Bytes;
 use stageline_base::limits::{MAX_CALL_ID_BYTES, MAX_STAGES, MAX_TOP_LOGITS};
-use stageline_base::{Attempt, Fault, FaultClass, HostDType, HostTensor, ReplicaId, SequenceId, StageIndex};
+use stageline_base::{Attempt, Course, Fault, FaultClass, HostDType, HostTensor, ReplicaId, SequenceId, StageIndex};
 use stageline_core::message::Cause;
 use stageline_core::{
     Body, Emission, Feedback, LinkLoad, LinkMail, LinkReply, Observed, Opening, Report, Sampling, Segment, Work,
@@ -142,10 +142,13 @@ fn open(message: pb::Opening) -> Checked<Opening> {
     check(!message.path.is_empty(), "an Open has no path")?;
     check(!message.known.is_empty(), "an Open has no known ids")?;
     check(message.capacity_tokens as usize >= message.known.len(), "an Open reserves less than its known ids")?;
-    let work = match message.generate {
-        Some(sampling) => Work::Generate(sampling_of(sampling)?),
-        None => Work::Embed,
+    let course = match message.course() {
+        pb::opening::Course::Once => Course::Once,
+        pb::opening::Course::Loop => Course::Loop,
+        pb::opening::Course::UnknownCourse => return Err(WireError::Illegal("an Open's course is unknown")),
     };
+    let work = Work { course, cached: message.cached, sampling: message.sampling.map(sampling_of).transpose()? };
+    check(work.is_loop() || work.sampling.is_none(), "an Open of one step asks for tokens")?;
     Ok(Opening {
         sequence,
         attempt,

@@ -3,7 +3,7 @@
 use super::{MAX_FAULT_BYTES, pb};
 use bytes::Bytes;
 use stageline_base::limits::MAX_CALL_ID_BYTES;
-use stageline_base::{Attempt, Fault, FaultClass, HostDType, HostTensor, ReplicaId, SequenceId};
+use stageline_base::{Attempt, Course, Fault, FaultClass, HostDType, HostTensor, ReplicaId, SequenceId};
 use stageline_core::message::Cause;
 use stageline_core::{
     Body, Emission, Feedback, LinkLoad, LinkMail, LinkReply, Mail, Observed, Opening, Report, Sampling, Segment, Work,
@@ -95,16 +95,19 @@ fn rows(segments: &[Segment]) -> pb::Rows {
 }
 
 fn open(opening: &Opening) -> pb::Opening {
-    let generate = match opening.work {
-        Work::Generate(sampling) => Some(sampling_message(sampling)),
-        Work::Embed => None,
+    let Work { course, cached, sampling } = opening.work;
+    let course = match course {
+        Course::Once => pb::opening::Course::Once,
+        Course::Loop => pb::opening::Course::Loop,
     };
     pb::Opening {
         sequence: Some(of(opening.sequence, opening.attempt)),
         door: opening.door.as_str().to_owned(),
         path: opening.path.iter().map(|replica| replica.as_str().to_owned()).collect(),
         call_id: cut(&opening.call_id, MAX_CALL_ID_BYTES),
-        generate,
+        sampling: sampling.map(sampling_message),
+        course: course.into(),
+        cached,
         known: opening.known.clone(),
         capacity_tokens: opening.capacity_tokens,
     }

@@ -24,4 +24,4 @@ pub use status::{Phase, Status};
 pub use subject::{Place, Plane, Subjects, ask_subject, lease_key};
 
 /// Version of everything in this module. Replicas of different versions do not talk to each other.
-pub const WIRE_VERSION: u32 = 2;
+pub const WIRE_VERSION: u32 = 3;

@@ -5,7 +5,7 @@ use crate::emulator::{counts, fail_next, fail_no_more, reset};
 use crate::pipeline::{KV, blocks_of, member};
 use crate::random::Random;
 use crate::toy::{HIDDEN, on_engine, toy};
-use stageline_base::{FaultClass, HostTensor};
+use stageline_base::{FaultClass, HostTensor, Task};
 use stageline_core::{BatchId, Member, Microbatch};
 use stageline_engine::{Executor, Numbers, Runner, Setup};
 use stageline_model::{KvShape, ModelSpec};
@@ -33,7 +33,7 @@ fn decode(rows: usize) -> (Microbatch, Vec<HostTensor>) {
     let member = |i: usize| {
         let plain = member(i, 0..1, true, blocks_of(i, rows));
         let mut opening = (*plain.opening).clone();
-        opening.work = stageline_core::Work::Generate(stageline_core::Sampling::GREEDY);
+        opening.work = stageline_core::Work::of(Task::GENERATE, stageline_core::Sampling::GREEDY);
         Member { opening: opening.into(), ..plain }
     };
     let members: Vec<Member> = (0..rows).map(member).collect();

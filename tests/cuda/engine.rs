@@ -4,7 +4,7 @@ use crate::emulator::is_emulated;
 use crate::files::{Weights, smollm2};
 use crate::pipeline::{Pipeline, Variant, best, shown, told};
 use crate::real_models::{SMOLLM2, golden_cases, ids};
-use stageline_base::HostTensor;
+use stageline_base::{HostTensor, Task};
 use stageline_core::{BatchId, Member, Microbatch, Opening, Sampling, Work};
 use stageline_engine::{DeviceChoice, Numbers, Runner};
 use stageline_ops::sample;
@@ -93,7 +93,7 @@ fn tokens_are_drawn_on_the_device_as_the_cpu_would_draw_them() {
         };
         let drawn = |i: usize| {
             let plain = shown(0, i..i + 1, VOCAB);
-            let opening = Opening { work: Work::Generate(sampling(i)), ..(*plain.opening).clone() };
+            let opening = Opening { work: Work::of(Task::GENERATE, sampling(i)), ..(*plain.opening).clone() };
             Member { opening: Arc::new(opening), ..plain }
         };
         let rows = text.len().min(AT_ONCE);

@@ -5,7 +5,7 @@ use crate::pipeline::{KV, blocks_of, member};
 use crate::random::Random;
 use crate::toy::{HIDDEN, VOCAB, on_engine, toy};
 use stageline_base::prng::Prng;
-use stageline_base::{Fault, FaultClass, HostTensor};
+use stageline_base::{Fault, FaultClass, HostTensor, Task};
 use stageline_core::{BatchId, Emission, Member, Microbatch, Output, Sampling, Work};
 use stageline_engine::{DeviceChoice, Executor, Numbers, Runner, Setup};
 use stageline_model::{RawTensor, TensorSource};
@@ -31,7 +31,8 @@ fn batch(history: impl Fn(usize) -> Vec<u32>, top_logits: u32) -> Microbatch {
         let temperature = [0.0, 0.8, 2.0][i % 3];
         let seed = 5 + i as u64;
         let sampling = Sampling { temperature, top_k: 0, top_p: 0.9, repetition_penalty: 1.7, seed, top_logits };
-        let opening = Arc::new(stageline_core::Opening { work: Work::Generate(sampling), ..(*plain.opening).clone() });
+        let opening =
+            Arc::new(stageline_core::Opening { work: Work::of(Task::GENERATE, sampling), ..(*plain.opening).clone() });
         Member { opening, history: Some(history(i).into()), ..plain }
     };
     Microbatch { id: BatchId(0), members: (0..ROWS).map(member).collect() }

@@ -7,7 +7,7 @@ use crate::toy::{HIDDEN, VOCAB, on_engine, toy};
 use crate::world::model::Model;
 use crate::world::processes::Shape;
 use crate::world::{Story, World};
-use stageline_base::{HostTensor, StageIndex, TokenId};
+use stageline_base::{HostTensor, StageIndex, Task, TokenId};
 use stageline_core::Planted;
 use stageline_core::{BatchId, Emission, Member, Microbatch, Opening, Output, Sampling, Work};
 use stageline_engine::{DeviceChoice, Executor, Numbers, Runner, Setup};
@@ -66,7 +66,7 @@ impl OnEngine {
         let row = |i: usize| {
             let plain = member(0, i..i + 1, true, (0..LONGEST as u32 / 16).collect());
             let sampling = Sampling { top_logits: VOCAB as u32, ..Sampling::GREEDY };
-            let opening = Opening { work: Work::Generate(sampling), ..(*plain.opening).clone() };
+            let opening = Opening { work: Work::of(Task::GENERATE, sampling), ..(*plain.opening).clone() };
             Member { opening: Arc::new(opening), ..plain }
         };
         let batch = Microbatch { id: BatchId(0), members: (0..text.len()).map(row).collect() };

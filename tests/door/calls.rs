@@ -3,7 +3,7 @@
 use crate::support::{Connection, Door, Script, Setup, exchange, logged, post};
 use proptest::prelude::*;
 use serde_json::json;
-use stageline_base::{Fault, FaultClass};
+use stageline_base::{Fault, FaultClass, Task};
 use stageline_core::Observed;
 use stageline_door::Limits;
 use stageline_door::{AnswerEvent, FinishReason, Input};
@@ -69,7 +69,7 @@ async fn text_is_the_prompt_and_an_id_is_made() {
 #[tokio::test]
 async fn an_encoder_answers_with_a_vector() {
     let pieces = vec![AnswerEvent::Vector(vec![0.5, -1.0]), done("")];
-    let door = Door::open(Setup { embeds: true, script: Script::Answer(pieces), ..Setup::default() }).await;
+    let door = Door::open(Setup { task: Task::EMBED, script: Script::Answer(pieces), ..Setup::default() }).await;
     for request in [
         post("x-call-id: c\r\n", "a text"),
         post("x-call-id: c\r\ncontent-type: application/json\r\n", r#"{"input": "a text"}"#),

@@ -2,7 +2,7 @@
 
 use crate::support::{Door, Script, Setup};
 use futures::StreamExt;
-use stageline_base::{Fault, FaultClass};
+use stageline_base::{Fault, FaultClass, Task};
 use stageline_core::Observed;
 use stageline_door::Limits;
 use stageline_door::{AnswerEvent, ChatMessage, Conversation, FinishReason, Input, Readiness};
@@ -148,7 +148,7 @@ async fn a_call_in_the_wrong_place_is_told_where_to_go() {
     assert!(status.message().contains("stage 0 of pipeline tiny"), "{status}");
     let text = || pb::EmbedRequest { input: Some(pb::embed_request::Input::Text("a".into())), ..Default::default() };
     let pieces = vec![AnswerEvent::Vector(vec![0.5, -1.0]), done("")];
-    let encoder = Door::open(Setup { embeds: true, script: Script::Answer(pieces), ..Setup::default() }).await;
+    let encoder = Door::open(Setup { task: Task::EMBED, script: Script::Answer(pieces), ..Setup::default() }).await;
     let reply = encoder.client().await.embed(text()).await.unwrap().into_inner();
     assert_eq!(reply, pb::EmbedReply { vector: vec![0.5, -1.0], prompt_tokens: 5 });
     let status = events(&encoder, prompt("x")).await.unwrap_err();

@@ -2,7 +2,7 @@
 
 use crate::support::{Connection, Door, Script, Setup, post};
 use serde_json::{Value, json};
-use stageline_base::{Fault, FaultClass};
+use stageline_base::{Fault, FaultClass, Task};
 use stageline_core::Observed;
 use stageline_door::Limits;
 use stageline_door::{AnswerEvent, FinishReason};
@@ -50,7 +50,7 @@ async fn each_token_is_an_event_when_it_comes_and_the_last_one_says_so() {
 #[tokio::test]
 async fn the_field_asks_for_a_stream_too_and_an_encoders_vector_is_an_event() {
     let pieces = vec![AnswerEvent::Vector(vec![0.5]), done("")];
-    let door = Door::open(Setup { embeds: true, script: Script::Answer(pieces), ..Setup::default() }).await;
+    let door = Door::open(Setup { task: Task::EMBED, script: Script::Answer(pieces), ..Setup::default() }).await;
     let reply = door.post(r#"{"input": "x", "stream": true}"#).await;
     assert_eq!(reply.header("content-type"), Some("text/event-stream"));
     let events: Vec<_> = reply.body.split_inclusive("\n\n").map(event).collect();

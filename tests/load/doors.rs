@@ -2,7 +2,7 @@
 
 use futures::StreamExt;
 use futures::future::BoxFuture;
-use stageline_base::{Fault, FaultClass, StageIndex};
+use stageline_base::{Fault, FaultClass, StageIndex, Task};
 use stageline_core::requests::FinishReason;
 use stageline_core::{DirectOutput, DirectRun};
 use stageline_door::http::serve;
@@ -52,8 +52,8 @@ impl Intake for Pipeline {
         Readiness::Ready
     }
 
-    fn embeds(&self) -> bool {
-        false
+    fn task(&self) -> Task {
+        Task::GENERATE
     }
 }
 
@@ -86,8 +86,8 @@ impl Intake for Small {
         Readiness::Ready
     }
 
-    fn embeds(&self) -> bool {
-        false
+    fn task(&self) -> Task {
+        Task::GENERATE
     }
 }
 

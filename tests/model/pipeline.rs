@@ -1,7 +1,7 @@
 //! Stages driven one after the other, without a server: what a batch of sequences comes to.
 
 use bytes::Bytes;
-use stageline_base::{Fault, HostTensor, ReplicaId, SequenceId};
+use stageline_base::{Fault, HostTensor, ReplicaId, SequenceId, Task};
 use stageline_core::{BatchId, Emission, Member, Microbatch, Observed, Opening, Output, Sampling, Ticket, Work};
 use stageline_engine::{DeviceChoice, Executor, Runner, Setup};
 use stageline_model::{KvShape, ModelSpec, TensorSource};
@@ -165,7 +165,7 @@ impl Pipeline {
     /// The vectors of sequences, encoded in one batch.
     pub fn embed(&mut self, sequences: &[Vec<u32>]) -> Vec<Vec<f32>> {
         let one = |(i, ids): (usize, &Vec<u32>)| Member {
-            opening: opening(i, Work::Embed),
+            opening: opening(i, Work::of(Task::EMBED, Sampling::GREEDY)),
             ..member(i, 0..ids.len(), true, Vec::new())
         };
         let batch = Microbatch { id: BatchId(0), members: sequences.iter().enumerate().map(one).collect() };
@@ -183,7 +183,7 @@ impl Pipeline {
 pub fn shown(i: usize, rows: std::ops::Range<usize>, vocab: usize) -> Member {
     let plain = member(i, rows, true, blocks_of(i, 2));
     let sampling = Sampling { top_logits: vocab as u32, ..Sampling::GREEDY };
-    let opening = Opening { work: Work::Generate(sampling), ..(*plain.opening).clone() };
+    let opening = Opening { work: Work::of(Task::GENERATE, sampling), ..(*plain.opening).clone() };
     Member { opening: Arc::new(opening), ..plain }
 }
 
@@ -218,7 +218,7 @@ pub fn member(i: usize, rows: std::ops::Range<usize>, emit: bool, blocks: Vec<u3
         emit,
         ticket: Ticket(i as u64),
         ticket_row: 0,
-        opening: opening(i, Work::Generate(sampling)),
+        opening: opening(i, Work::of(Task::GENERATE, sampling)),
         blocks: blocks.into(),
         history: None,
     }

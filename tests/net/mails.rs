@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use proptest::collection::vec;
 use proptest::prelude::*;
-use stageline_base::{Fault, FaultClass, HostDType, HostTensor, ReplicaId, SequenceId};
+use stageline_base::{Fault, FaultClass, HostDType, HostTensor, ReplicaId, SequenceId, Task};
 use stageline_core::message::Cause;
 use stageline_core::*;
 use std::sync::Arc;
@@ -24,10 +24,10 @@ fn fault() -> impl Strategy<Value = Fault> {
 fn work() -> impl Strategy<Value = Work> {
     let sampling = (0.0f32..5.0, any::<u32>(), 0.001f32..=1.0, 0.1f32..3.0, any::<u64>(), 0u32..=20).prop_map(
         |(temperature, top_k, top_p, repetition_penalty, seed, top_logits)| {
-            Work::Generate(Sampling { temperature, top_k, top_p, repetition_penalty, seed, top_logits })
+            Work::of(Task::GENERATE, Sampling { temperature, top_k, top_p, repetition_penalty, seed, top_logits })
         },
     );
-    prop_oneof![sampling, Just(Work::Embed)]
+    prop_oneof![sampling, Just(Work::of(Task::EMBED, Sampling::GREEDY))]
 }
 
 fn opening() -> impl Strategy<Value = Opening> {

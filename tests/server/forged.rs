@@ -10,7 +10,7 @@ use async_nats::jetstream::{self, kv::Operation};
 use async_nats::{Client, ConnectOptions, Event};
 use futures::StreamExt;
 use serde_json::json;
-use stageline_base::{HostTensor, ReplicaId, SequenceId, StageIndex};
+use stageline_base::{HostTensor, ReplicaId, SequenceId, StageIndex, Task};
 use stageline_core::message::{Body, Feedback, LinkLoad, LinkMail, Report, Segment};
 use stageline_core::{Emission, Mail, Opening, Sampling, Work};
 use stageline_wire::{Plane, Status, Subjects, encode};
@@ -88,7 +88,7 @@ impl Forger {
             door: door.clone(),
             path: vec![door.clone(), self.replica(1).clone(), self.replica(2).clone()],
             call_id: String::new(),
-            work: Work::Generate(Sampling::GREEDY),
+            work: Work::of(Task::GENERATE, Sampling::GREEDY),
             known: vec![1],
             capacity_tokens: 1000,
         }))

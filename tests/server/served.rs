@@ -119,7 +119,7 @@ impl Served {
             runner: Runner::Candle,
             threads: Threads::new(variant.threads).expect("threads start"),
             kv: KvShape { blocks: options.kv_blocks as usize, block_size: options.block_size as usize },
-            max_rows: options.most_rows(plan.embeds),
+            max_rows: options.most_rows(plan.task),
             max_seqs: MAX_NUM_SEQS as usize,
             longest: MAX_MODEL_LEN as usize,
             least_blocks: options.least_kv_blocks as usize,
@@ -260,7 +260,7 @@ fn plan(blueprint: &Blueprint, variant: Variant) -> Pipeline {
         vocab: blueprint.spec.vocab() as u32,
         stages: StageIndex::try_from(variant.stages).expect("so few stages"),
         hidden: blueprint.spec.hidden(),
-        embeds: blueprint.embeds(),
+        task: blueprint.task(),
         options,
     }
 }

@@ -7,7 +7,7 @@ use crate::message::{Body, Cause, LinkLoad, LinkMail, Report, Segment};
 use crate::out_link::{OutLink, item};
 use crate::planted::Planted;
 use crate::refusal::Refusal;
-use crate::{Opening, Ticket, Work};
+use crate::{Opening, Ticket};
 use stageline_base::{Attempt, Fault, FaultClass, HostDType, HostTensor, ReplicaId, SequenceId, Tick};
 use std::sync::Arc;
 
@@ -83,7 +83,7 @@ impl StageMachine {
                         rows: segment.rows,
                         emit: segment.emit,
                         decode: held.is_some_and(|held| held.opening.is_decode(segment.start)),
-                        whole: held.is_some_and(|held| held.opening.work == Work::Embed),
+                        whole: held.is_some_and(|held| held.opening.work.is_whole()),
                         ticket,
                         ticket_row,
                         from: from.clone(),
@@ -141,7 +141,7 @@ impl StageMachine {
                 }
                 if !gap && end.is_some_and(|end| end <= held.opening.capacity_tokens) {
                     held.next = segment.start + segment.rows;
-                    held.decoding |= segment.emit && held.opening.work != Work::Embed;
+                    held.decoding |= segment.emit && held.opening.work.is_loop();
                     held.touched = now;
                     return true;
                 }
@@ -215,8 +215,7 @@ impl StageMachine {
             self.refuse(Refusal::Token);
             return Err(Fault::invalid(format!("the Open holds a token that the model of {vocab} tokens has not")));
         }
-        let takes_kv = opening.work != Work::Embed;
-        if takes_kv && !self.kv.could_ever_hold(opening.capacity_tokens) {
+        if opening.work.cached && !self.kv.could_ever_hold(opening.capacity_tokens) {
             return Err(Fault::invalid(format!(
                 "{} positions need {} KV blocks and the stage has {}: shorten the prompt, lower max_tokens, or serve \
                  with more --kv-blocks",
@@ -228,7 +227,7 @@ impl StageMachine {
         if self.sequences.len() >= self.setup.max_num_seqs as usize {
             return Err(Fault::new(FaultClass::Overloaded, "the stage holds max_num_seqs sequences: try again later"));
         }
-        if !takes_kv {
+        if !opening.work.cached {
             return Ok(Vec::new());
         }
         let blocks = self.kv.take(opening.capacity_tokens);

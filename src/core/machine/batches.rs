@@ -5,7 +5,7 @@ use crate::batcher::{Bounds, Queued};
 use crate::link::{Item, ItemKind, Room};
 use crate::message::{Cause, Report, Segment};
 use crate::planted::Planted;
-use crate::{BatchId, Emission, Member, Microbatch, Work};
+use crate::{BatchId, Emission, Member, Microbatch};
 use stageline_base::{Fault, ReplicaId, Tick};
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -293,13 +293,9 @@ impl StageMachine {
 
 /// All ids before `position`, if the repetition penalty needs them.
 fn history(held: &super::Held, position: u32) -> Option<Arc<[u32]>> {
-    match held.opening.work {
-        Work::Generate(sampling) if sampling.repetition_penalty != 1.0 => {
-            let ids = held.opening.known.iter().chain(&held.generated).take(position as usize);
-            Some(ids.copied().collect())
-        }
-        _ => None,
-    }
+    held.opening.work.sampling.filter(|sampling| sampling.repetition_penalty != 1.0)?;
+    let ids = held.opening.known.iter().chain(&held.generated).take(position as usize);
+    Some(ids.copied().collect())
 }
 
 fn again(member: Member, from: ReplicaId) -> Queued {
@@ -310,7 +306,7 @@ fn again(member: Member, from: ReplicaId) -> Queued {
         rows: member.rows,
         emit: member.emit,
         decode: member.is_decode(),
-        whole: member.opening.work == Work::Embed,
+        whole: member.opening.work.is_whole(),
         ticket: member.ticket,
         ticket_row: member.ticket_row,
         from,

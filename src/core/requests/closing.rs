@@ -2,7 +2,6 @@
 
 use super::paths::Known;
 use super::{Candidate, DoorAction, DoorMachine, FinishReason, Phase};
-use crate::Work;
 use crate::link::ItemKind;
 use crate::message::{Body, LinkLoad};
 use crate::out_link::item;
@@ -34,7 +33,7 @@ impl DoorMachine {
         out: &mut Vec<DoorAction>,
     ) {
         let Some(live) = self.live.remove(&sequence) else { return };
-        if outcome.is_ok() && matches!(live.request.work, Work::Generate(_)) {
+        if outcome.is_ok() && live.request.work.is_loop() {
             self.pace.answered(&live);
         }
         self.waiting.retain(|other| *other != sequence);

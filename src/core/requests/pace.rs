@@ -1,7 +1,6 @@
 //! How fast requests get on, and how far an estimate made of that can be trusted.
 
 use super::{Live, Phase};
-use crate::Work;
 use stageline_base::Tick;
 use std::time::Duration;
 
@@ -113,13 +112,8 @@ impl Pace {
     /// What `live` still needs among `crowd` sequences, or all that it will need if it has not begun; `None` as long as nothing
     /// has been measured.
     pub(super) fn left(&self, now: Tick, live: &Live, crowd: usize) -> Option<Duration> {
-        let tokens = match live.request.work {
-            Work::Generate(_) => {
-                let expected = f64::from(live.request.max_tokens) * self.used;
-                (expected - f64::from(live.generated())).max(1.0)
-            }
-            Work::Embed => 1.0,
-        };
+        let expected = if live.request.work.is_loop() { f64::from(live.request.max_tokens) * self.used } else { 1.0 };
+        let tokens = (expected - f64::from(live.generated())).max(1.0);
         let left = seconds(tokens * self.steps.at(crowd)?);
         Some(if live.phase == Phase::Waiting { left } else { left.saturating_sub(now.since(live.moved)) })
     }

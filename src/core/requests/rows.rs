@@ -1,7 +1,6 @@
 //! Rows from the door into stage 0.
 
 use super::{DoorAction, DoorMachine, Phase};
-use crate::Work;
 use crate::link::{Item, ItemKind, Room};
 use crate::message::{Body, LinkLoad, LinkMail, Segment};
 use stageline_base::{HostTensor, SequenceId, Tick};
@@ -28,7 +27,7 @@ impl DoorMachine {
                 continue;
             }
             let left = live.known.len() as u64 - u64::from(live.sent);
-            let whole = live.request.work == Work::Embed;
+            let whole = live.request.work.is_whole();
             let rows = left.min(credit.rows).min(credit.bytes / self.setup.row_bytes);
             if rows == 0 || (whole && rows < left) {
                 break;

@@ -3,7 +3,8 @@
 use super::*;
 use crate::message::{Cause, Feedback, LinkLoad, LinkMail, LinkReply, Report};
 use crate::planted::Planted;
-use crate::{Emission, Opening, Sampling};
+use crate::{Emission, Opening, Sampling, Work};
+use stageline_base::Task;
 use std::sync::Arc;
 
 struct Never;
@@ -102,7 +103,7 @@ impl Counter {
     fn submit(&mut self, now: Tick, max_tokens: u32) -> Result<SequenceId, Fault> {
         let request = NewRequest {
             call_id: String::new(),
-            work: Work::Generate(Sampling::GREEDY),
+            work: Work::of(Task::GENERATE, Sampling::GREEDY),
             prompt: vec![1],
             max_tokens,
             deadline: now + Duration::from_secs(60),

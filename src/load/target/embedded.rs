@@ -24,7 +24,7 @@ impl EmbeddedTarget {
         };
         let mut request = Request::new(format!("load-{}", ask.index), input);
         request.deadline = ask.deadline;
-        if !self.intake.embeds() {
+        if self.intake.task().generates() {
             request.max_tokens = Some(ask.max_tokens);
             request.temperature = Some(ask.temperature);
             request.seed = Some(ask.seed);

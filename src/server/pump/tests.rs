@@ -1,6 +1,6 @@
 use super::*;
 use crate::Options;
-use stageline_base::{FaultClass, ReplicaId};
+use stageline_base::{FaultClass, ReplicaId, Task};
 use stageline_core::direct::DirectSetup;
 use stageline_core::message::{Feedback, Report, Segment};
 use stageline_core::{Mail, Opening, Sampling, Work};
@@ -52,7 +52,7 @@ fn status(me: &Peer) -> Status {
 fn direct_runs(stage: &ReplicaId) -> DirectMachine {
     let stage = options().stage(stage, (1, 2), HIDDEN);
     let (me, max_rows) = (ReplicaId::new("direct", 1), 16);
-    DirectMachine::new(DirectSetup { me, stage, vocab: 100, embeds: false, max_rows })
+    DirectMachine::new(DirectSetup { me, stage, vocab: 100, task: Task::GENERATE, max_rows })
 }
 
 /// A door that the test plays, with stage 0 in its process, and the second stage of its pipeline.
@@ -142,7 +142,7 @@ async fn counts_a_fault() {
                 door: door.replica.clone(),
                 path: vec![door.replica.clone(), stage.replica.clone()],
                 call_id: String::new(),
-                work: Work::Generate(Sampling::GREEDY),
+                work: Work::of(Task::GENERATE, Sampling::GREEDY),
                 known: vec![POISON],
                 capacity_tokens: 2,
             })),

@@ -8,7 +8,7 @@ pub use log::logged;
 
 use axum::Router;
 use futures::future::BoxFuture;
-use stageline_base::{Fault, FaultClass, StageIndex};
+use stageline_base::{Fault, FaultClass, StageIndex, Task};
 use stageline_core::{DirectOutput, DirectRun, Observed};
 use stageline_door::http::serve;
 use stageline_door::stages::StageFacts;
@@ -64,7 +64,7 @@ pub enum Script {
 
 struct Pipeline {
     script: Mutex<Script>,
-    embeds: bool,
+    task: Task,
     served: mpsc::Sender<Served>,
 }
 
@@ -95,8 +95,8 @@ impl Intake for Pipeline {
         Readiness::Ready
     }
 
-    fn embeds(&self) -> bool {
-        self.embeds
+    fn task(&self) -> Task {
+        self.task
     }
 }
 
@@ -127,7 +127,7 @@ impl Stages for Echo {
 pub struct Setup {
     pub limits: Limits,
     pub script: Script,
-    pub embeds: bool,
+    pub task: Task,
     /// The stage; only stage 0 takes prompts.
     pub stage: u16,
     /// Whether operators have a port of their own.
@@ -136,7 +136,7 @@ pub struct Setup {
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { limits: Limits::default(), script: Script::Hand, embeds: false, stage: 0, apart: false }
+        Self { limits: Limits::default(), script: Script::Hand, task: Task::GENERATE, stage: 0, apart: false }
     }
 }
 
@@ -159,7 +159,7 @@ impl Door {
     pub async fn open(setup: Setup) -> Self {
         log::keep();
         let (to_test, served) = mpsc::channel(16);
-        let pipeline = Arc::new(Pipeline { script: Mutex::new(setup.script), embeds: setup.embeds, served: to_test });
+        let pipeline = Arc::new(Pipeline { script: Mutex::new(setup.script), task: setup.task, served: to_test });
         let metrics = Arc::new(Metrics::new("tiny", 0..1));
         let readiness = Arc::new(Mutex::new(Readiness::Ready));
         let asked = Arc::clone(&readiness);

@@ -3,7 +3,7 @@
 use super::clients::Client;
 use super::model::Model;
 use super::{END_TOKEN, World};
-use stageline_base::{FaultClass, ReplicaId, StageIndex, Tick};
+use stageline_base::{FaultClass, ReplicaId, StageIndex, Task, Tick};
 use stageline_core::link::Room;
 use stageline_core::message::{Body, LinkLoad, LinkMail};
 use stageline_core::requests::FinishReason;
@@ -106,7 +106,7 @@ fn check_client(client: &Client, (stages, hurried): (StageIndex, bool), model: &
         return Err(format!("tokens after the end: {:?}", client.tokens));
     }
     match outcome {
-        Ok(_) if client.work == Work::Embed => {
+        Ok(_) if client.work.is_of(Task::EMBED) => {
             let right = client.vector.as_ref().is_some_and(|vector| model.is_vector(&client.prompt, vector, stages));
             if right { Ok(()) } else { Err("wrong vector".into()) }
         }

@@ -3,7 +3,7 @@
 use super::model::POISON;
 use super::processes::{Process, Shape};
 use super::{END_TOKEN, Happening, Story, World};
-use stageline_base::{Fault, FaultClass, ReplicaId, SequenceId, Tick, TokenId};
+use stageline_base::{Fault, FaultClass, ReplicaId, SequenceId, Task, Tick, TokenId};
 use stageline_core::requests::{DoorAction, DoorEvent, FinishReason, Judge, NewRequest};
 use stageline_core::{Sampling, Work};
 use std::time::Duration;
@@ -48,9 +48,9 @@ impl World {
             }
             let work = if embeds {
                 self.mark("embedded");
-                Work::Embed
+                Work::of(Task::EMBED, Sampling::GREEDY)
             } else {
-                Work::Generate(Sampling::GREEDY)
+                Work::of(Task::GENERATE, Sampling::GREEDY)
             };
             let short = faults && self.random.chance(80);
             let deadline = if short { self.random.below(2000) } else { 200_000 };

@@ -8,7 +8,7 @@ use crate::site::{Port, Site};
 use crate::{Answer, AnswerEvent, FinishReason};
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
-use stageline_base::{Fault, FaultClass, StageIndex};
+use stageline_base::{Fault, FaultClass, Gives, StageIndex};
 use stageline_wire::Phase;
 use std::sync::Arc;
 use std::time::Duration;
@@ -68,20 +68,20 @@ impl Service {
         (Arrived { call, deadline: time }, message)
     }
 
-    /// Hands a request in, if it may come in here; `embeds` is whether it is one for an encoder.
+    /// Hands a request in, if it may come in here and is one for a model that `gives` such answers.
     async fn submit(
         &self,
         Arrived { call, deadline }: &mut Arrived,
-        embeds: bool,
+        gives: Gives,
         request: Result<crate::Request, Fault>,
     ) -> Result<Answer, Fault> {
         let intake = self.site.intake()?;
         let deadline = deadline.clone()?;
         self.takes_place(deadline)?;
-        match (embeds, intake.embeds()) {
-            (true, false) => return Err(Fault::invalid("this pipeline generates: call Generate")),
-            (false, true) => return Err(Fault::invalid("this pipeline embeds: call Embed")),
-            _ => {}
+        let task = intake.task();
+        if task.gives != gives {
+            let call = if task.generates() { "Generate" } else { "Embed" };
+            return Err(Fault::invalid(format!("this pipeline {}: call {call}", task.verb())));
         }
         let request = crate::Request { deadline: Some(deadline), ..request? };
         let answer = intake.submit(request).await?;
@@ -142,7 +142,7 @@ impl Service {
             stages: stages.collect(),
             here: here.collect(),
             replicas: replicas.collect(),
-            embeds: overview.embeds,
+            embeds: !overview.task.generates(),
             vocab: overview.vocab,
             manifest: overview.manifest,
             waiting_requests: state.metrics.door.waiting.get(),
@@ -268,7 +268,7 @@ impl pb::inference_server::Inference for Service {
         let (mut arrived, asked) = self.arrived(request);
         let span = arrived.call.span.clone();
         let asked = requests::generate(asked, &arrived.call.id);
-        match self.submit(&mut arrived, false, asked).instrument(span).await {
+        match self.submit(&mut arrived, Gives::Tokens, asked).instrument(span).await {
             Err(fault) => ended(Err(fault), arrived.call),
             Ok(answer) => {
                 let id = arrived.call.id.clone();
@@ -287,7 +287,7 @@ impl pb::inference_server::Inference for Service {
         let (mut arrived, asked) = self.arrived(request);
         let span = arrived.call.span.clone();
         let asked = requests::embed(asked, &arrived.call.id);
-        let answering = async { vector(self.submit(&mut arrived, true, asked).await?).await };
+        let answering = async { vector(self.submit(&mut arrived, Gives::Vector, asked).await?).await };
         let outcome = answering.instrument(span).await;
         ended(outcome, arrived.call)
     }

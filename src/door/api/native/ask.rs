@@ -1,7 +1,7 @@
 //! `POST /`: one request, from its head to the answer.
 
 use super::answer;
-use super::parse::{Model, Parsed, accepts_events, parse, patience};
+use super::parse::{Parsed, accepts_events, parse, patience};
 use crate::bodies::Share;
 use crate::call::{CALL_ID, Call};
 use crate::http::body::{self, Arrived};
@@ -14,7 +14,7 @@ use crate::{Intake, Request};
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue};
 use axum::response::{IntoResponse, Response};
-use stageline_base::{Fault, FaultClass};
+use stageline_base::{Fault, FaultClass, Task};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
@@ -71,8 +71,7 @@ async fn admit(site: &Site, request: axum::extract::Request) -> Result<Asked<'_>
     // Only now it takes a place, whose time is bounded: a body that is slow to arrive holds none.
     let visit = Visit::current();
     visit.stays(until, site.place()?)?;
-    let model = if intake.embeds() { Model::Embeds } else { Model::Generates };
-    let mut parsed = read(site, (&head.headers, model), bytes, until).await?;
+    let mut parsed = read(site, (&head.headers, intake.task()), bytes, until).await?;
     if let Some(deadline) = &mut parsed.request.deadline {
         visit.stays_until(begun + *deadline);
         *deadline = deadline.checked_sub(begun.elapsed()).filter(|left| !left.is_zero()).ok_or_else(late)?;
@@ -94,16 +93,16 @@ fn late() -> Fault {
 /// What the body asks for; a long one is read beside this task.
 async fn read(
     site: &Site,
-    (headers, model): (&HeaderMap, Model),
+    (headers, task): (&HeaderMap, Task),
     bytes: Vec<u8>,
     until: Instant,
 ) -> Result<Parsed, Fault> {
     let limits = &site.setup.limits;
     if bytes.len() <= SHORT_BYTES {
-        return parse(headers, &bytes, model, limits);
+        return parse(headers, &bytes, task, limits);
     }
     let (headers, of) = (headers.clone(), limits.clone());
-    let reading = site.workroom.done(bytes.len(), move || parse(&headers, &bytes, model, &of));
+    let reading = site.workroom.done(bytes.len(), move || parse(&headers, &bytes, task, &of));
     timeout_at(until, reading).await.map_err(|_| late())??
 }
 

@@ -6,7 +6,7 @@ use crate::http::kinds;
 use crate::site::Limits;
 use crate::{Conversation, Input, Request};
 use axum::http::{HeaderMap, HeaderName, header};
-use stageline_base::Fault;
+use stageline_base::{Fault, Gives, Task};
 use std::time::Duration;
 
 const TIMEOUT: HeaderName = HeaderName::from_static("x-timeout");
@@ -18,19 +18,12 @@ pub(super) struct Parsed {
     pub stream: bool,
 }
 
-/// What a pipeline's model does, which decides what fields a request may have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Model {
-    Generates,
-    Embeds,
-}
-
 /// The request that `body` holds: JSON if the Content-Type says so, or if it is an object with a field of ours (`curl -d` calls
 /// everything a form, `faas-cli invoke` a plain text); otherwise all of it is the text.
 ///
 /// # Errors
 /// `InvalidRequest`, naming the field or header that is wrong and what it may be.
-pub(super) fn parse(headers: &HeaderMap, body: &[u8], model: Model, limits: &Limits) -> Result<Parsed, Fault> {
+pub(super) fn parse(headers: &HeaderMap, body: &[u8], task: Task, limits: &Limits) -> Result<Parsed, Fault> {
     let body = text::of(body)?;
     let kind = kinds::name(headers);
     let form = kinds::is_form(&kind).then(|| text::unescaped(body)).flatten();
@@ -39,9 +32,9 @@ pub(super) fn parse(headers: &HeaderMap, body: &[u8], model: Model, limits: &Lim
         _ => body,
     };
     let json = kinds::is_json(&kind) || fields::names_one(body.as_bytes());
-    let mut fields = if json { fields::read(body.as_bytes())? } else { plain(text::whole(body)?, model) };
+    let mut fields = if json { fields::read(body.as_bytes())? } else { plain(text::whole(body)?, task) };
     let stream = fields.stream == Some(true) || accepts_events(headers);
-    let input = input(&mut fields, model)?;
+    let input = input(&mut fields, task)?;
     let deadline = deadline(headers, fields.deadline_ms, limits)?;
     // What its numbers may be is the reception's to say: it is the same whichever way a request comes.
     let request = Request {
@@ -76,23 +69,23 @@ fn is_zero(weight: &str) -> bool {
     weight.trim_start().strip_prefix('=').and_then(|number| number.trim().parse::<f32>().ok()) == Some(0.0)
 }
 
-fn plain(text: &str, model: Model) -> Fields {
+fn plain(text: &str, task: Task) -> Fields {
     let text = Some(text.to_string());
-    match model {
-        Model::Generates => Fields { given: vec!["prompt"], prompt: text, ..Fields::default() },
-        Model::Embeds => Fields { given: vec!["input"], input: text, ..Fields::default() },
+    match task.gives {
+        Gives::Tokens => Fields { given: vec!["prompt"], prompt: text, ..Fields::default() },
+        Gives::Vector => Fields { given: vec!["input"], input: text, ..Fields::default() },
     }
 }
 
 /// What the model is given: exactly one of the fields that it knows.
-fn input(fields: &mut Fields, model: Model) -> Result<Input, Fault> {
+fn input(fields: &mut Fields, task: Task) -> Result<Input, Fault> {
     const EMBED_FIELDS: [&str; 5] = ["input", "tokens", "deadline_ms", "stream", "manifest"];
-    let (inputs, stray) = match model {
-        Model::Generates => ("`prompt`, `messages` or `tokens`", fields.given.iter().find(|name| **name == "input")),
-        Model::Embeds => ("`input` or `tokens`", fields.given.iter().find(|name| !EMBED_FIELDS.contains(name))),
+    let (inputs, stray) = match task.gives {
+        Gives::Tokens => ("`prompt`, `messages` or `tokens`", fields.given.iter().find(|name| **name == "input")),
+        Gives::Vector => ("`input` or `tokens`", fields.given.iter().find(|name| !EMBED_FIELDS.contains(name))),
     };
     if let Some(name) = stray {
-        let does = if model == Model::Embeds { "embeds" } else { "generates" };
+        let does = task.verb();
         return Err(Fault::invalid(format!("this pipeline {does}, so there is no `{name}`: send one of {inputs}")));
     }
     let text = fields.prompt.take().or(fields.input.take()).map(Input::Text);
@@ -151,8 +144,8 @@ mod tests {
         lines.iter().map(pair).collect()
     }
 
-    fn read(lines: &[(&'static str, &str)], body: &str, model: Model) -> Result<Parsed, String> {
-        parse(&headers(lines), body.as_bytes(), model, &Limits::default()).map_err(|fault| fault.message)
+    fn read(lines: &[(&'static str, &str)], body: &str, task: Task) -> Result<Parsed, String> {
+        parse(&headers(lines), body.as_bytes(), task, &Limits::default()).map_err(|fault| fault.message)
     }
 
     const JSON: (&str, &str) = ("content-type", "application/json");
@@ -161,7 +154,7 @@ mod tests {
     fn a_body_is_json_if_its_type_says_so_or_if_it_is_a_request() {
         let input = |kind: Option<&str>, body: &str| {
             let lines: Vec<_> = kind.map(|kind| ("content-type", kind)).into_iter().collect();
-            read(&lines, body, Model::Generates).map(|parsed| parsed.request.input)
+            read(&lines, body, Task::GENERATE).map(|parsed| parsed.request.input)
         };
         let text = |text: &str| Ok(Input::Text(text.into()));
         let json = ["application/json", "Application/JSON; charset=utf-8", "application/vnd.x+json"];
@@ -178,30 +171,30 @@ mod tests {
             }
             assert!(input(Some(json[0]), body).is_err(), "{body}");
         }
-        assert!(read(&[], "", Model::Generates).unwrap_err().contains("empty"));
-        let broken = parse(&HeaderMap::new(), b"ab\xff", Model::Embeds, &Limits::default()).unwrap_err();
+        assert!(read(&[], "", Task::GENERATE).unwrap_err().contains("empty"));
+        let broken = parse(&HeaderMap::new(), b"ab\xff", Task::EMBED, &Limits::default()).unwrap_err();
         assert!(broken.message.contains("at byte 2"), "{broken}");
     }
 
     #[test]
     fn exactly_one_input_that_the_model_knows() {
-        let input = |body: &str, model| read(&[JSON], body, model).map(|parsed| parsed.request.input);
+        let input = |body: &str, task| read(&[JSON], body, task).map(|parsed| parsed.request.input);
         let message = ChatMessage::new("user", "x");
-        assert_eq!(input(r#"{"tokens": [1, 2]}"#, Model::Generates), Ok(Input::Tokens(vec![1, 2])));
-        assert_eq!(input(r#"{"tokens": [1, 2]}"#, Model::Embeds), Ok(Input::Tokens(vec![1, 2])));
-        assert_eq!(input(r#"{"input": "x"}"#, Model::Embeds), Ok(Input::Text("x".into())));
-        let chat = input(r#"{"messages": [{"role": "user", "content": "x"}]}"#, Model::Generates);
+        assert_eq!(input(r#"{"tokens": [1, 2]}"#, Task::GENERATE), Ok(Input::Tokens(vec![1, 2])));
+        assert_eq!(input(r#"{"tokens": [1, 2]}"#, Task::EMBED), Ok(Input::Tokens(vec![1, 2])));
+        assert_eq!(input(r#"{"input": "x"}"#, Task::EMBED), Ok(Input::Text("x".into())));
+        let chat = input(r#"{"messages": [{"role": "user", "content": "x"}]}"#, Task::GENERATE);
         assert_eq!(chat, Ok(Input::Chat(Conversation::of(vec![message]))));
-        for (body, model, words) in [
-            ("{}", Model::Generates, "send one of `prompt`, `messages` or `tokens`"),
-            (r#"{"prompt": null}"#, Model::Generates, "there is nothing to answer"),
-            (r#"{"prompt": "", "tokens": []}"#, Model::Generates, "send only one of"),
-            (r#"{"messages": []}"#, Model::Generates, "`messages` is empty"),
-            (r#"{"input": "x"}"#, Model::Generates, "this pipeline generates, so there is no `input`"),
-            (r#"{"prompt": "x"}"#, Model::Embeds, "this pipeline embeds, so there is no `prompt`"),
-            (r#"{"input": "x", "max_tokens": 3}"#, Model::Embeds, "there is no `max_tokens`"),
+        for (body, task, words) in [
+            ("{}", Task::GENERATE, "send one of `prompt`, `messages` or `tokens`"),
+            (r#"{"prompt": null}"#, Task::GENERATE, "there is nothing to answer"),
+            (r#"{"prompt": "", "tokens": []}"#, Task::GENERATE, "send only one of"),
+            (r#"{"messages": []}"#, Task::GENERATE, "`messages` is empty"),
+            (r#"{"input": "x"}"#, Task::GENERATE, "this pipeline generates, so there is no `input`"),
+            (r#"{"prompt": "x"}"#, Task::EMBED, "this pipeline embeds, so there is no `prompt`"),
+            (r#"{"input": "x", "max_tokens": 3}"#, Task::EMBED, "there is no `max_tokens`"),
         ] {
-            let message = input(body, model).unwrap_err();
+            let message = input(body, task).unwrap_err();
             assert!(message.contains(words), "{body}: {message}");
         }
     }
@@ -210,7 +203,7 @@ mod tests {
     fn a_header_may_shorten_the_deadline_and_never_lengthen_it() {
         let deadline = |timeout: Option<&str>, body: &str| {
             let lines: Vec<_> = [JSON].into_iter().chain(timeout.map(|t| ("x-timeout", t))).collect();
-            read(&lines, body, Model::Generates).map(|parsed| parsed.request.deadline.unwrap().as_millis())
+            read(&lines, body, Task::GENERATE).map(|parsed| parsed.request.deadline.unwrap().as_millis())
         };
         let (plain, long) = (r#"{"prompt": "x"}"#, r#"{"prompt": "x", "deadline_ms": 90000}"#);
         assert_eq!(deadline(None, plain), Ok(60_000));
@@ -223,8 +216,7 @@ mod tests {
 
     #[test]
     fn a_stream_is_asked_for_by_header_or_field() {
-        let stream =
-            |accept: &str, body: &str| read(&[JSON, ("accept", accept)], body, Model::Generates).unwrap().stream;
+        let stream = |accept: &str, body: &str| read(&[JSON, ("accept", accept)], body, Task::GENERATE).unwrap().stream;
         let (plain, on, off) =
             (r#"{"prompt": "x"}"#, r#"{"prompt": "x", "stream": true}"#, r#"{"prompt": "x", "stream": false}"#);
         assert!(stream("text/event-stream", plain) && stream("*/*", on) && stream("text/event-stream", off));
@@ -237,8 +229,8 @@ mod tests {
         #[test]
         fn no_body_panics(body in proptest::collection::vec(any::<u8>(), 0..200), json in any::<bool>(), embeds in any::<bool>()) {
             let headers = if json { headers(&[JSON]) } else { HeaderMap::new() };
-            let model = if embeds { Model::Embeds } else { Model::Generates };
-            let _ = parse(&headers, &body, model, &Limits::default());
+            let task = if embeds { Task::EMBED } else { Task::GENERATE };
+            let _ = parse(&headers, &body, task, &Limits::default());
         }
     }
 }
