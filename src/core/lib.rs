@@ -13,6 +13,7 @@ pub mod opening;
 pub mod out_link;
 pub mod outbox;
 pub mod planted;
+mod progress;
 pub mod refusal;
 pub mod requests;
 

@@ -54,4 +54,8 @@ pub enum Planted {
     BelieveAnyone,
     /// Ids beyond the vocabulary count.
     TakeAnyId,
+    /// An answer goes on before anybody has said so.
+    GoOnUnasked,
+    /// What another door has generated is not part of the answer.
+    ForgetBegun,
 }

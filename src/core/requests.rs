@@ -10,16 +10,19 @@ mod paths;
 mod queue;
 mod rows;
 
-pub use events::{Candidate, DoorAction, DoorEvent, DoorSetup, FinishReason, Judge, NewRequest};
+pub use crate::progress::FinishReason;
+pub use events::{Candidate, DoorAction, DoorEvent, DoorSetup, Judged, NewRequest};
 
 use crate::groups::Groups;
 use crate::link::{Item, SenderNews};
 use crate::message::Body;
 use crate::out_link::OutLink;
 use crate::outbox::Outbox;
+use crate::planted::Planted;
+use crate::progress::Progress;
 use crate::refusal::Refusals;
 use stageline_base::prng::Prng;
-use stageline_base::{Attempt, Fault, FaultClass, Position, ReplicaId, SequenceId, StageIndex, Tick, TokenId};
+use stageline_base::{Attempt, Fault, FaultClass, ReplicaId, SequenceId, StageIndex, Tick};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
@@ -38,14 +41,12 @@ enum Phase {
 /// A request that has not ended.
 #[derive(Debug)]
 struct Live {
-    request: NewRequest,
+    call_id: String,
+    deadline: Tick,
+    progress: Progress,
     phase: Phase,
     attempt: Attempt,
     path: Vec<ReplicaId>,
-    /// The prompt and what has been generated.
-    known: Vec<TokenId>,
-    /// Rows handed to the pipeline in this attempt.
-    sent: Position,
     /// Replays since the last new token.
     replays: u32,
     /// Of those, the ones that its own rows caused.
@@ -64,17 +65,6 @@ struct Live {
     estimate: Option<(Duration, Tick)>,
     /// From its opening to the first token of that attempt: the rows that had to run until then, its own included.
     rows_ahead: Option<usize>,
-}
-
-impl Live {
-    fn generated(&self) -> u32 {
-        (self.known.len() - self.request.prompt.len()) as u32
-    }
-
-    fn capacity_tokens(&self) -> u32 {
-        let answer = if self.request.work.is_loop() { self.request.max_tokens } else { 0 };
-        (self.request.prompt.len() as u32).saturating_add(answer)
-    }
 }
 
 /// Counts for metrics, ever growing.
@@ -162,17 +152,24 @@ impl DoorMachine {
         if self.draining {
             return Err(shutting_down());
         }
-        let own = self.pace.first(request.prompt.len());
-        let estimate = self.may_wait(now, request.deadline)?.map(|wait| (wait.saturating_add(own), now));
+        let NewRequest { call_id, work, prompt, generated, max_tokens, deadline } = request;
+        if work.is_loop() && generated.len() >= max_tokens as usize {
+            let words = format!("{} of {max_tokens} tokens are generated: nothing is left to do", generated.len());
+            return Err(Fault::invalid(words));
+        }
+        let generated = if self.setup.planted == Planted::ForgetBegun { Vec::new() } else { generated };
+        let progress = Progress::new(work, prompt, &generated, max_tokens);
+        let own = self.pace.first(progress.known().len());
+        let estimate = self.may_wait(now, deadline)?.map(|wait| (wait.saturating_add(own), now));
         self.minted += 1;
         let sequence = SequenceId { boot: self.setup.boot, counter: self.minted };
         let live = Live {
-            known: request.prompt.clone(),
-            request,
+            call_id,
+            deadline,
+            progress,
             phase: Phase::Waiting,
             attempt: 0,
             path: Vec::new(),
-            sent: 0,
             replays: 0,
             blamed: 0,
             used: BTreeSet::new(),
@@ -189,13 +186,14 @@ impl DoorMachine {
     }
 
     /// Takes `event` in; what must be done is appended to `out`.
-    pub fn on(&mut self, now: Tick, event: DoorEvent, judge: &mut dyn Judge, out: &mut Vec<DoorAction>) {
+    pub fn on(&mut self, now: Tick, event: DoorEvent, out: &mut Vec<DoorAction>) {
         match event {
             DoorEvent::Cancel(sequence) => {
                 let fault = Fault::new(FaultClass::Cancelled, "the client went away");
                 self.end(now, sequence, Err(fault), out);
             }
-            DoorEvent::Feedback { from, feedback } => self.on_feedback(now, from, feedback, judge, out),
+            DoorEvent::Feedback { from, feedback } => self.on_feedback(now, from, feedback, out),
+            DoorEvent::Judged(judged) => self.on_judged(now, judged, out),
             DoorEvent::Reply(reply) => self.with_link(now, out, |link, news| link.on_reply(now, reply, news)),
             DoorEvent::CloseAck { from, number } => {
                 for ((_, replica), outbox) in &mut self.closes {
@@ -228,7 +226,7 @@ impl DoorMachine {
 
     /// When to send [`DoorEvent::Time`], if nothing else happens before.
     pub fn next_deadline(&self) -> Option<Tick> {
-        let requests = self.live.values().map(|live| live.request.deadline);
+        let requests = self.live.values().map(|live| live.deadline);
         let closes = self.closes.values().filter_map(Outbox::next_deadline);
         let clockwork = [self.link.next_deadline(), self.groups.next_deadline(), self.next_opening()];
         let others = clockwork.into_iter().chain([self.next_overdue(), self.next_look()]);
@@ -276,7 +274,7 @@ impl DoorMachine {
         }
         self.send_closes_again(now, out);
         let late: Vec<SequenceId> =
-            self.live.iter().filter(|(_, l)| l.request.deadline <= now).map(|(sequence, _)| *sequence).collect();
+            self.live.iter().filter(|(_, l)| l.deadline <= now).map(|(sequence, _)| *sequence).collect();
         for sequence in late {
             let fault = self.deadline_fault(sequence);
             self.end(now, sequence, Err(fault), out);

@@ -1,10 +1,10 @@
 //! The door's machine with the answers it writes: text, end tokens, stop strings, clients.
 
 use crate::request::AnswerEvent;
-use crate::text::{Piece, TextModel, TextStream};
-use stageline_base::{Fault, SequenceId, StageIndex, Tick, TokenId};
+use crate::text::{TextModel, TextStream};
+use stageline_base::{Fault, SequenceId, StageIndex, Tick};
 use stageline_core::message::Body;
-use stageline_core::requests::{DoorAction, DoorEvent, DoorMachine, DoorSetup, FinishReason, Judge, NewRequest};
+use stageline_core::requests::{DoorAction, DoorEvent, DoorMachine, DoorSetup, FinishReason, Judged, NewRequest};
 use std::collections::HashMap;
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
@@ -25,37 +25,16 @@ pub struct Submission {
 struct Writing {
     events: mpsc::Sender<AnswerEvent>,
     text: TextStream,
-    /// What the newest token added, until its event is sent.
-    piece: Option<Piece>,
     call_id: String,
     begun: Tick,
     prompt_tokens: usize,
     tokens: u64,
 }
 
-/// Answers being written: what the machine asks whether one ends.
-struct Answers {
-    writing: HashMap<SequenceId, Writing>,
-    eos: Vec<TokenId>,
-}
-
-impl Judge for Answers {
-    fn ends(&mut self, sequence: SequenceId, token: TokenId) -> Option<FinishReason> {
-        let writing = self.writing.get_mut(&sequence)?;
-        if self.eos.contains(&token) {
-            return Some(FinishReason::Stop);
-        }
-        let piece = writing.text.push(token);
-        let stopped = piece.stopped;
-        writing.piece = Some(piece);
-        stopped.then_some(FinishReason::Stop)
-    }
-}
-
 /// See the module.
 pub struct Desk {
     machine: DoorMachine,
-    answers: Answers,
+    writing: HashMap<SequenceId, Writing>,
     text: Arc<TextModel>,
     drained: bool,
 }
@@ -66,8 +45,7 @@ pub type Outgoing = (StageIndex, stageline_base::ReplicaId, Body);
 impl Desk {
     /// A desk without requests.
     pub fn new(now: Tick, setup: DoorSetup, text: Arc<TextModel>) -> Self {
-        let answers = Answers { writing: HashMap::new(), eos: text.eos().to_vec() };
-        Self { machine: DoorMachine::new(now, setup), answers, text, drained: false }
+        Self { machine: DoorMachine::new(now, setup), writing: HashMap::new(), text, drained: false }
     }
 
     /// Admits a request, or says why not.
@@ -76,7 +54,6 @@ impl Desk {
         let writing = Writing {
             events,
             text: self.text.stream(stop),
-            piece: None,
             call_id: request.call_id.clone(),
             begun: now,
             prompt_tokens: request.prompt.len(),
@@ -87,7 +64,7 @@ impl Desk {
         match (&outcome, sequence) {
             (_, Some(sequence)) => {
                 tracing::debug!(call_id = writing.call_id, %sequence, prompt_tokens = writing.prompt_tokens, "admitted");
-                self.answers.writing.insert(sequence, writing);
+                self.writing.insert(sequence, writing);
             }
             (Err(fault), None) => tracing::debug!(call_id = writing.call_id, %fault, "refused"),
             (Ok(_), None) => {}
@@ -102,34 +79,47 @@ impl Desk {
         sequence
     }
 
-    /// Takes `event` in.
+    /// Takes `event` in. What the machine tells of tokens is answered until it has nothing more to tell.
     pub fn on(&mut self, now: Tick, event: DoorEvent, out: &mut Vec<Outgoing>) {
-        let mut actions = Vec::new();
-        self.machine.on(now, event, &mut self.answers, &mut actions);
-        for action in actions {
-            match action {
-                DoorAction::Send { stage, to, body } => out.push((stage, to, body)),
-                DoorAction::Token { sequence, id, observed } => {
-                    if let Some(writing) = self.answers.writing.get_mut(&sequence) {
-                        writing.tokens += 1;
-                        let text = writing.piece.take().map(|piece| piece.text).unwrap_or_default();
-                        // The channel holds the longest answer, so only a client that went away makes this fail.
-                        let _ = writing.events.try_send(AnswerEvent::Token { id, text, observed });
-                    }
-                }
-                DoorAction::Vector { sequence, values } => {
-                    if let Some(writing) = self.answers.writing.get_mut(&sequence) {
-                        let _ = writing.events.try_send(AnswerEvent::Vector(values));
-                    }
-                }
-                DoorAction::Ended { sequence, outcome } => self.end(now, sequence, outcome),
-                DoorAction::Drained => self.drained = true,
-            }
+        let mut next = Some(event);
+        while let Some(event) = next {
+            let mut actions = Vec::new();
+            self.machine.on(now, event, &mut actions);
+            let judged: Vec<Judged> = actions.into_iter().filter_map(|action| self.act(now, action, out)).collect();
+            next = (!judged.is_empty()).then_some(DoorEvent::Judged(judged));
         }
     }
 
+    /// Carries out what the machine wants; of a token, whether its answer ends with it.
+    fn act(&mut self, now: Tick, action: DoorAction, out: &mut Vec<Outgoing>) -> Option<Judged> {
+        match action {
+            DoorAction::Send { stage, to, body } => out.push((stage, to, body)),
+            DoorAction::Token { sequence, position, id, observed } => {
+                let writing = self.writing.get_mut(&sequence)?;
+                let (text, end) = match self.text.eos().contains(&id) {
+                    true => (String::new(), Some(FinishReason::Stop)),
+                    false => {
+                        let piece = writing.text.push(id);
+                        (piece.text, piece.stopped.then_some(FinishReason::Stop))
+                    }
+                };
+                writing.tokens += 1;
+                // The channel holds the longest answer, so only a client that went away makes this fail.
+                let _ = writing.events.try_send(AnswerEvent::Token { id, text, observed });
+                return Some(Judged { sequence, position, end });
+            }
+            DoorAction::Vector { sequence, values } => {
+                let writing = self.writing.get_mut(&sequence)?;
+                let _ = writing.events.try_send(AnswerEvent::Vector(values));
+            }
+            DoorAction::Ended { sequence, outcome } => self.end(now, sequence, outcome),
+            DoorAction::Drained => self.drained = true,
+        }
+        None
+    }
+
     fn end(&mut self, now: Tick, sequence: SequenceId, outcome: Result<FinishReason, Fault>) {
-        let Some(mut writing) = self.answers.writing.remove(&sequence) else { return };
+        let Some(mut writing) = self.writing.remove(&sequence) else { return };
         let ms = now.since(writing.begun).as_millis() as u64;
         let (call_id, tokens) = (writing.call_id, writing.tokens);
         let last = match outcome {

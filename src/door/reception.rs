@@ -84,7 +84,7 @@ impl Reception {
             }
             asked => asked.unwrap_or(self.terms.default_max_tokens.min(room)),
         };
-        Ok(NewRequest { call_id: request.call_id.clone(), work, prompt, max_tokens, deadline })
+        Ok(NewRequest { call_id: request.call_id.clone(), work, prompt, generated: Vec::new(), max_tokens, deadline })
     }
 
     /// The prompt's tokens. A long text takes a second or more, in which this thread's other connections would stand still.

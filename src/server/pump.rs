@@ -297,8 +297,6 @@ impl Pump {
         let elsewhere =
             |status: &Status| self.live.iter().any(|peer| peer.replica == status.replica && peer.stage != status.stage);
         list.retain(|status| !elsewhere(status));
-        // Of equally loaded ones the newest: of a restarted stage the old replica's lease may still run.
-        list.sort_by_key(|status| std::cmp::Reverse(status.started_unix_ms));
         let now: Vec<Peer> = list.iter().map(|s| Peer { stage: s.stage, replica: s.replica.clone() }).collect();
         let gone: Vec<Peer> = self.live.iter().filter(|peer| !now.contains(peer)).cloned().collect();
         for peer in gone {
@@ -319,7 +317,12 @@ impl Pump {
         let mut by_stage = vec![Vec::new(); usize::from(self.stages)];
         for status in list {
             let draining = status.phase == Phase::Draining;
-            let candidate = Candidate { replica: status.replica, draining, live_sequences: status.live_sequences };
+            let candidate = Candidate {
+                replica: status.replica,
+                draining,
+                live_sequences: status.live_sequences,
+                started_unix_ms: status.started_unix_ms,
+            };
             by_stage[usize::from(status.stage)].push(candidate);
         }
         self.live = now;

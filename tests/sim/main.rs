@@ -91,6 +91,8 @@ fn planted_defects_are_caught() {
         Planted::KeepTombstones,
         Planted::BelieveAnyone,
         Planted::TakeAnyId,
+        Planted::GoOnUnasked,
+        Planted::ForgetBegun,
     ];
     let seen = |planted, story| (0..PLANTED_SEEDS).any(|seed| !run(seed, planted, story).violations.is_empty());
     let blind: Vec<Planted> = planted

@@ -1,9 +1,10 @@
 //! What the stages report.
 
-use super::{DoorAction, DoorMachine, FinishReason, Judge, Phase};
+use super::{DoorAction, DoorMachine, FinishReason, Judged, Phase};
 use crate::Emission;
 use crate::message::{Body, Cause, Feedback, Report};
 use crate::planted::Planted;
+use crate::progress::Came;
 use crate::refusal::Refusal;
 use stageline_base::{Attempt, Fault, FaultClass, ReplicaId, SequenceId, StageIndex, Tick};
 use std::time::Duration;
@@ -24,7 +25,6 @@ impl DoorMachine {
         now: Tick,
         from: ReplicaId,
         Feedback { stage, number, reports }: Feedback,
-        judge: &mut dyn Judge,
         out: &mut Vec<DoorAction>,
     ) {
         let lives = self.lives(stage, &from);
@@ -36,7 +36,7 @@ impl DoorMachine {
         }
         for report in reports {
             if believed || self.may_report(&place, &report) {
-                self.on_report(now, report, judge, out);
+                self.on_report(now, report, out);
             }
         }
         let (stage, to) = place;
@@ -62,7 +62,7 @@ impl DoorMachine {
         may
     }
 
-    pub(super) fn on_report(&mut self, now: Tick, report: Report, judge: &mut dyn Judge, out: &mut Vec<DoorAction>) {
+    pub(super) fn on_report(&mut self, now: Tick, report: Report, out: &mut Vec<DoorAction>) {
         match report {
             Report::Opened { sequence, attempt } => {
                 let live = self.live.get_mut(&sequence);
@@ -86,14 +86,14 @@ impl DoorMachine {
                     format!("the last stage made token {id}, and the model has {vocab}: the attempt is given up");
                 let (cause, stage) = (Cause::Device, self.replicas.len().saturating_sub(1) as StageIndex);
                 let fault = Fault::device(words).at_stage(stage);
-                self.on_report(now, Report::Failed { sequence, attempt, cause, stage, fault }, judge, out);
+                self.on_report(now, Report::Failed { sequence, attempt, cause, stage, fault }, out);
             }
             Report::Emitted { sequence, attempt, position, emission } => {
                 let crowd = self.crowd();
                 let live = self.live.get_mut(&sequence);
                 let current = live.filter(|live| {
                     live.attempt == attempt
-                        && (live.known.len() == position as usize || self.setup.planted == Planted::AcceptAnyPosition)
+                        && (live.progress.is_next(position) || self.setup.planted == Planted::AcceptAnyPosition)
                 });
                 let Some(live) = current else {
                     self.counts.stale_tokens += 1;
@@ -108,18 +108,15 @@ impl DoorMachine {
                     self.pace.first_token(after, rows);
                     self.pace.waited(now, live);
                 }
-                match emission {
-                    Emission::Vector(values) => {
+                match live.progress.emitted(emission) {
+                    Came::Answer(values) => {
                         out.push(DoorAction::Vector { sequence, values });
                         self.end(now, sequence, Ok(FinishReason::Stop), out);
                     }
-                    Emission::Token { id, observed } => {
-                        live.known.push(id);
-                        let full = live.generated() >= live.request.max_tokens;
-                        out.push(DoorAction::Token { sequence, id, observed });
-                        match judge.ends(sequence, id).or(full.then_some(FinishReason::Length)) {
-                            Some(reason) => self.end(now, sequence, Ok(reason), out),
-                            None => self.groups.ready(now, sequence),
+                    Came::Token(id, observed) => {
+                        out.push(DoorAction::Token { sequence, position, id, observed });
+                        if self.setup.planted == Planted::GoOnUnasked {
+                            self.groups.ready(now, sequence);
                         }
                     }
                 }
@@ -139,6 +136,20 @@ impl DoorMachine {
                     self.fail_attempt(now, (sequence, attempt), fault, own, out);
                 }
                 self.close_after_all(now, sequence, out);
+            }
+        }
+    }
+
+    /// Ends the answers that end, and sends the others on.
+    pub(super) fn on_judged(&mut self, now: Tick, judged: Vec<Judged>, out: &mut Vec<DoorAction>) {
+        for Judged { sequence, position, end } in judged {
+            let live = self.live.get_mut(&sequence).filter(|live| live.progress.asks_about(position));
+            let Some(live) = live else { continue };
+            match live.progress.judged(end) {
+                Some(reason) => self.end(now, sequence, Ok(reason), out),
+                None if live.phase == Phase::Running => self.groups.ready(now, sequence),
+                // Its attempt has failed meanwhile: it goes on where it is opened again.
+                None => {}
             }
         }
     }
@@ -163,7 +174,7 @@ impl DoorMachine {
         live.rows_ahead = None;
         self.hold_until = Some(now + TRY_AGAIN + self.jitter(TRY_AGAIN));
         let Some(live) = self.live.get_mut(&sequence) else { return };
-        if live.generated() > 0 || live.replays > 0 {
+        if live.progress.generated() > 0 || live.replays > 0 {
             live.phase = Phase::Backoff(now + TRY_AGAIN);
         } else {
             live.phase = Phase::Waiting;

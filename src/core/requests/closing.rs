@@ -33,7 +33,7 @@ impl DoorMachine {
         out: &mut Vec<DoorAction>,
     ) {
         let Some(live) = self.live.remove(&sequence) else { return };
-        if outcome.is_ok() && live.request.work.is_loop() {
+        if outcome.is_ok() && live.progress.work().is_loop() {
             self.pace.answered(&live);
         }
         self.waiting.retain(|other| *other != sequence);

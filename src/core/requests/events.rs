@@ -2,28 +2,10 @@
 
 use crate::message::{Body, Feedback, LinkReply};
 use crate::planted::Planted;
+use crate::progress::FinishReason;
 use crate::{Observed, Work};
-use stageline_base::{Fault, ReplicaId, SequenceId, StageIndex, Tick, TokenId};
+use stageline_base::{Fault, Position, ReplicaId, SequenceId, StageIndex, Tick, TokenId};
 use std::time::Duration;
-
-/// Why an answer ended well.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FinishReason {
-    /// The model's end token, or a stop string.
-    Stop,
-    /// `max_tokens`, or the model's longest sequence.
-    Length,
-}
-
-impl FinishReason {
-    /// As JSON answers spell it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Stop => "stop",
-            Self::Length => "length",
-        }
-    }
-}
 
 /// What a door is made with.
 #[derive(Clone, Debug)]
@@ -67,16 +49,12 @@ pub struct NewRequest {
     pub work: Work,
     /// The prompt, at least one token.
     pub prompt: Vec<TokenId>,
-    /// Most tokens to generate, at least 1.
+    /// What another door has generated already: the answer goes on behind it, as after a replay.
+    pub generated: Vec<TokenId>,
+    /// Most tokens to generate, `generated` included: more than those.
     pub max_tokens: u32,
     /// When it must have ended.
     pub deadline: Tick,
-}
-
-/// Says whether an answer ends with this token (end tokens, stop strings).
-pub trait Judge {
-    /// Called once for each token of a sequence, in order.
-    fn ends(&mut self, sequence: SequenceId, token: TokenId) -> Option<FinishReason>;
 }
 
 /// A replica that holds a lease, as far as the choice of a path goes.
@@ -88,6 +66,19 @@ pub struct Candidate {
     pub draining: bool,
     /// Sequences that it held by its newest record, of all doors.
     pub live_sequences: u32,
+    /// When its process started, in milliseconds since 1970 by its own clock.
+    pub started_unix_ms: u64,
+}
+
+/// Whether an answer ends with a token: the model's end, a stop string.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Judged {
+    /// Whose answer.
+    pub sequence: SequenceId,
+    /// The token's position.
+    pub position: Position,
+    /// How it ends, if it does.
+    pub end: Option<FinishReason>,
 }
 
 /// What happens to a door.
@@ -103,6 +94,8 @@ pub enum DoorEvent {
         /// What it says, to be acknowledged.
         feedback: Feedback,
     },
+    /// Whether answers go on after tokens that [`DoorAction::Token`] told.
+    Judged(Vec<Judged>),
     /// Stage 0 answers on the link from the door.
     Reply(LinkReply),
     /// A stage has done a CloseNow.
@@ -112,7 +105,7 @@ pub enum DoorEvent {
         /// Which.
         number: u64,
     },
-    /// The live replicas of every stage, of equally loaded ones the one to be chosen first.
+    /// The live replicas of every stage.
     Replicas(Vec<Vec<Candidate>>),
     /// Whether this replica's own lease is renewed; at first it is.
     Held(bool),
@@ -138,10 +131,12 @@ pub enum DoorAction {
         /// What.
         body: Body,
     },
-    /// A token of an answer.
+    /// A token of an answer, which goes on once [`DoorEvent::Judged`] says so.
     Token {
         /// Whose.
         sequence: SequenceId,
+        /// Its position.
+        position: Position,
         /// The token.
         id: TokenId,
         /// What was asked to be seen of its logits.

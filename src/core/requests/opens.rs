@@ -45,7 +45,7 @@ impl DoorMachine {
     /// Requests that wait to be opened again, and until when.
     fn backoffs(&self) -> impl Iterator<Item = (Tick, SequenceId)> + '_ {
         self.live.iter().filter_map(|(sequence, live)| match live.phase {
-            Phase::Backoff(until) => Some((until, *sequence)),
+            Phase::Backoff(until) if live.progress.may_begin() => Some((until, *sequence)),
             _ => None,
         })
     }
@@ -67,7 +67,7 @@ impl DoorMachine {
         live.attempt += 1;
         live.phase = Phase::Opening;
         live.moved = now;
-        live.sent = 0;
+        live.progress.begin();
         live.used.extend(path.iter().enumerate().map(|(stage, replica)| (stage as StageIndex, replica.clone())));
         live.path = path.clone();
         let opening = Opening {
@@ -75,10 +75,10 @@ impl DoorMachine {
             attempt: live.attempt,
             door: self.setup.me.clone(),
             path,
-            call_id: live.request.call_id.clone(),
-            work: live.request.work,
-            known: live.known.clone(),
-            capacity_tokens: live.capacity_tokens(),
+            call_id: live.call_id.clone(),
+            work: live.progress.work(),
+            known: live.progress.known().to_vec(),
+            capacity_tokens: live.progress.capacity_tokens(),
         };
         let item = item(sequence, live.attempt, &self.setup.me, ItemKind::Open);
         let load = LinkLoad::Open(Arc::new(opening));

@@ -86,8 +86,7 @@ impl Pace {
 
     /// An answer ended by itself.
     pub(super) fn answered(&mut self, live: &Live) {
-        let used = f64::from(live.generated()) / f64::from(live.request.max_tokens.max(1));
-        self.used += NEWER * (used - self.used);
+        self.used += NEWER * (live.progress.used() - self.used);
         self.stretch -= FADE * (self.stretch - 1.0);
     }
 
@@ -112,9 +111,7 @@ impl Pace {
     /// What `live` still needs among `crowd` sequences, or all that it will need if it has not begun; `None` as long as nothing
     /// has been measured.
     pub(super) fn left(&self, now: Tick, live: &Live, crowd: usize) -> Option<Duration> {
-        let expected = if live.request.work.is_loop() { f64::from(live.request.max_tokens) * self.used } else { 1.0 };
-        let tokens = (expected - f64::from(live.generated())).max(1.0);
-        let left = seconds(tokens * self.steps.at(crowd)?);
+        let left = seconds(live.progress.emissions_left(self.used) * self.steps.at(crowd)?);
         Some(if live.phase == Phase::Waiting { left } else { left.saturating_sub(now.since(live.moved)) })
     }
 }

@@ -5,6 +5,7 @@ use super::{Candidate, DoorAction, DoorMachine, Live, Phase};
 use crate::message::Body;
 use crate::planted::Planted;
 use stageline_base::{Attempt, ReplicaId, SequenceId, StageIndex, Tick};
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -63,7 +64,10 @@ impl DoorMachine {
     pub(super) fn choose_path(&self, now: Tick) -> Option<Vec<ReplicaId>> {
         let least_loaded = |stage| {
             let replicas = self.usable(stage);
-            let best = replicas.min_by_key(|known| (self.is_suspect(now, stage, known), self.load(stage, known)));
+            // Of equally loaded ones the newest: of a restarted stage the old replica's lease may still run.
+            let newest = |known: &Known| Reverse(known.candidate.started_unix_ms);
+            let best = replicas
+                .min_by_key(|known| (self.is_suspect(now, stage, known), self.load(stage, known), newest(known)));
             best.map(|known| known.candidate.replica.clone())
         };
         let others = (1..self.replicas.len()).map(least_loaded);

@@ -26,20 +26,15 @@ impl DoorMachine {
                 self.unsent.pop_front();
                 continue;
             }
-            let left = live.known.len() as u64 - u64::from(live.sent);
-            let whole = live.request.work.is_whole();
-            let rows = left.min(credit.rows).min(credit.bytes / self.setup.row_bytes);
-            if rows == 0 || (whole && rows < left) {
-                break;
-            }
-            let start = live.sent;
-            live.sent += rows as u32;
-            ids.extend_from_slice(&live.known[start as usize..live.sent as usize]);
-            credit = credit.less(Room { rows, bytes: rows * self.setup.row_bytes });
+            let room = credit.rows.min(credit.bytes / self.setup.row_bytes);
+            let Some((start, sent, last)) = live.progress.send(room) else { break };
+            ids.extend_from_slice(sent);
+            let rows = sent.len() as u32;
+            credit = credit.less(Room { rows: rows.into(), bytes: u64::from(rows) * self.setup.row_bytes });
             let door = self.setup.me.clone();
             items.push(Item { sequence, attempt, door: door.clone(), kind: ItemKind::Rows(start) });
-            segments.push(Segment { sequence, attempt, door, start, rows: rows as u32, emit: rows == left });
-            if rows == left {
+            segments.push(Segment { sequence, attempt, door, start, rows, emit: last });
+            if last {
                 self.unsent.pop_front();
             }
         }

@@ -7,14 +7,6 @@ use crate::{Emission, Opening, Sampling, Work};
 use stageline_base::Task;
 use std::sync::Arc;
 
-struct Never;
-
-impl Judge for Never {
-    fn ends(&mut self, _: SequenceId, _: TokenId) -> Option<FinishReason> {
-        None
-    }
-}
-
 /// A door with one place, whose stages answer as the test says.
 struct Counter {
     door: DoorMachine,
@@ -68,9 +60,11 @@ impl Counter {
 
     fn on(&mut self, now: Tick, event: DoorEvent) {
         let mut out = Vec::new();
-        self.door.on(now, event, &mut Never, &mut out);
+        self.door.on(now, event, &mut out);
+        let mut judged = Vec::new();
         for action in out {
             match action {
+                DoorAction::Token { sequence, position, .. } => judged.push(Judged { sequence, position, end: None }),
                 DoorAction::Ended { sequence, outcome } => self.ended.push((sequence, outcome)),
                 DoorAction::Send {
                     body: Body::Link(LinkMail::Frame { load: LinkLoad::Open(opening), .. }), ..
@@ -80,13 +74,20 @@ impl Counter {
                 _ => {}
             }
         }
+        if !judged.is_empty() {
+            self.on(now, DoorEvent::Judged(judged));
+        }
     }
 
     /// The door's lease is seen, and those of `others`, which serve stages 1, 2 …
     fn live(&mut self, now: Tick, others: &[&[ReplicaId]]) {
         let own: &[ReplicaId] = std::slice::from_ref(&self.me);
-        let candidate =
-            |replica: &ReplicaId| Candidate { replica: replica.clone(), draining: false, live_sequences: 0 };
+        let candidate = |replica: &ReplicaId| Candidate {
+            replica: replica.clone(),
+            draining: false,
+            live_sequences: 0,
+            started_unix_ms: 0,
+        };
         let stages = std::iter::once(own).chain(others.iter().copied());
         let replicas = stages.map(|replicas| replicas.iter().map(candidate).collect()).collect();
         self.on(now, DoorEvent::Replicas(replicas));
@@ -105,6 +106,7 @@ impl Counter {
             call_id: String::new(),
             work: Work::of(Task::GENERATE, Sampling::GREEDY),
             prompt: vec![1],
+            generated: Vec::new(),
             max_tokens,
             deadline: now + Duration::from_secs(60),
         };

@@ -4,10 +4,10 @@ use super::clients::Client;
 use super::model::Model;
 use super::{END_TOKEN, World};
 use stageline_base::{FaultClass, ReplicaId, StageIndex, Task, Tick};
+use stageline_core::Member;
 use stageline_core::link::Room;
 use stageline_core::message::{Body, LinkLoad, LinkMail};
 use stageline_core::requests::FinishReason;
-use stageline_core::{Member, Work};
 use std::collections::BTreeSet;
 use std::time::Duration;
 

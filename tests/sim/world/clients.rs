@@ -4,7 +4,7 @@ use super::model::POISON;
 use super::processes::{Process, Shape};
 use super::{END_TOKEN, Happening, Story, World};
 use stageline_base::{Fault, FaultClass, ReplicaId, SequenceId, Task, Tick, TokenId};
-use stageline_core::requests::{DoorAction, DoorEvent, FinishReason, Judge, NewRequest};
+use stageline_core::requests::{DoorAction, DoorEvent, FinishReason, Judged, NewRequest};
 use stageline_core::{Sampling, Work};
 use std::time::Duration;
 
@@ -25,12 +25,11 @@ pub struct Client {
     pub forged: bool,
 }
 
-/// Answers end with the end token.
-struct EndTokens;
-
-impl Judge for EndTokens {
-    fn ends(&mut self, _: SequenceId, token: TokenId) -> Option<FinishReason> {
-        (token == END_TOKEN).then_some(FinishReason::Stop)
+impl Client {
+    /// Whether its answer has begun and is not known to have ended.
+    pub fn goes_on(&self) -> bool {
+        let ended = self.tokens.contains(&END_TOKEN) || self.tokens.len() >= self.max_tokens as usize;
+        !self.tokens.is_empty() && !ended && !self.cancelled && !self.forged
     }
 }
 
@@ -86,6 +85,7 @@ impl World {
             call_id: format!("client-{index}"),
             work: client.work,
             prompt: client.prompt.clone(),
+            generated: client.tokens.clone(),
             max_tokens: client.max_tokens,
             deadline: self.now + client.deadline,
         };
@@ -115,16 +115,28 @@ impl World {
             door.draining = draining.map(|candidate| candidate.replica.clone()).collect();
         }
         let mut actions = Vec::new();
-        door.machine.on(self.now, event, &mut EndTokens, &mut actions);
-        let deadline = door.machine.next_deadline();
+        door.machine.on(self.now, event, &mut actions);
         let draining = door.draining.clone();
+        let mut judged = Vec::new();
         for action in actions {
             match action {
                 DoorAction::Send { to, body, .. } => {
                     self.check_opening(at, &draining, &body);
                     self.send(at.clone(), to, body);
                 }
-                DoorAction::Token { sequence, id, .. } => self.client(sequence, |client| client.tokens.push(id)),
+                DoorAction::Token { sequence, position, id, .. } => {
+                    self.client(sequence, |client| client.tokens.push(id));
+                    let end = (id == END_TOKEN).then_some(FinishReason::Stop);
+                    let about = Judged { sequence, position, end };
+                    // Whoever writes the answer may take its time.
+                    if self.story == Story::Faults && self.random.chance(50) {
+                        self.mark("judged late");
+                        let wait = Duration::from_micros(self.random.below(300_000));
+                        self.later(self.now + wait, Happening::Judged { at: at.clone(), about });
+                    } else {
+                        judged.push(about);
+                    }
+                }
                 DoorAction::Vector { sequence, values } => self.client(sequence, |c| c.vector = Some(values)),
                 DoorAction::Ended { sequence, outcome } => {
                     let class = outcome.as_ref().err().map(|fault| fault.class);
@@ -138,6 +150,11 @@ impl World {
                 DoorAction::Drained => {}
             }
         }
+        if !judged.is_empty() {
+            self.door_event(at, DoorEvent::Judged(judged));
+        }
+        let Some(door) = &self.processes[index].door else { return };
+        let deadline = door.machine.next_deadline();
         self.check_deadline(deadline, at);
         let now = self.now;
         if let Some(deadline) = deadline

@@ -13,12 +13,22 @@ impl World {
         self.processes.iter().position(|p| p.alive && p.stage() == stage && p.drained_since.is_none())
     }
 
-    /// A process is no more; the clients of its door hear nothing further.
+    /// A process is no more; the clients of its door hear nothing further, and some take what they have to another.
     pub fn die(&mut self, index: usize) {
         self.processes[index].alive = false;
         let replica = self.processes[index].replica.clone();
-        let orphans = |client: &&mut Client| client.door.as_ref() == Some(&replica) && client.outcomes.is_empty();
-        for client in self.clients.iter_mut().filter(orphans) {
+        let orphans = |client: &Client| client.door.as_ref() == Some(&replica) && client.outcomes.is_empty();
+        let orphans: Vec<usize> = (0..self.clients.len()).filter(|index| orphans(&self.clients[*index])).collect();
+        for index in orphans {
+            if self.clients[index].goes_on() && self.random.chance(700) {
+                self.mark("taken over");
+                self.clients[index].door = None;
+                self.clients[index].sequence = None;
+                let wait = Duration::from_micros(self.random.below(4_000_000));
+                self.later(self.now + wait, Happening::Submit(index));
+                continue;
+            }
+            let client = &mut self.clients[index];
             client.outcomes.push(Err(Fault::new(FaultClass::Cancelled, "its door is dead")));
             client.cancelled = true;
         }

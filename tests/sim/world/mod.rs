@@ -16,7 +16,7 @@ use stageline_base::{ReplicaId, SequenceId, StageIndex, Tick, TokenId};
 use stageline_core::Planted;
 use stageline_core::machine::Event;
 use stageline_core::message::Body;
-use stageline_core::requests::{Candidate, DoorEvent, DoorSetup};
+use stageline_core::requests::{Candidate, DoorEvent, DoorSetup, Judged};
 use stageline_core::{BatchId, Opening};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap};
@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Things that at least one of CI's seeds must have made happen.
-pub const MARKS: [&str; 26] = [
+pub const MARKS: [&str; 28] = [
     "lost",
     "duplicated",
     "delayed",
@@ -37,6 +37,8 @@ pub const MARKS: [&str; 26] = [
     "stage killed",
     "stage restarted",
     "cancelled",
+    "judged late",
+    "taken over",
     "deadline",
     "replayed",
     "refused",
@@ -98,6 +100,11 @@ enum Happening {
     },
     Submit(usize),
     Cancel(usize),
+    /// Whether an answer goes on is said later than its token was told.
+    Judged {
+        at: ReplicaId,
+        about: Judged,
+    },
     /// Of the processes that serve a stage, the one that has lived longest, if it is not about to end already.
     Kill(StageIndex),
     /// The same is told to end; it has so long to finish.
@@ -327,6 +334,7 @@ impl World {
             Happening::Device { at, batch } => self.device_done(&at, batch),
             Happening::Wake { at } => self.wake(&at),
             Happening::Submit(client) => self.submit(client),
+            Happening::Judged { at, about } => self.door_event(&at, DoorEvent::Judged(vec![about])),
             Happening::Cancel(client) => {
                 let Client { door, sequence, outcomes, .. } = &self.clients[client];
                 if let (Some(door), Some(sequence), true) = (door.clone(), *sequence, outcomes.is_empty()) {

@@ -117,7 +117,8 @@ impl World {
         let setup_of_door = DoorSetup { me: replica.clone(), boot: self.boots, ..self.doors.clone() };
         let door =
             |setup| Door { machine: DoorMachine::new(self.now, setup), wake_at: None, draining: BTreeSet::new() };
-        let candidate = Candidate { replica: replica.clone(), draining: false, live_sequences: 0 };
+        let candidate =
+            Candidate { replica: replica.clone(), draining: false, live_sequences: 0, started_unix_ms: self.boots };
         self.leases[usize::from(stage)].insert(0, candidate);
         self.processes.push(Process {
             replica: replica.clone(),
