@@ -5,18 +5,14 @@
 mod real_models;
 
 use stageline_base::{Fault, Task};
-use stageline_door::text::TextModel;
 use stageline_door::{AnswerEvent, Input, Intake, Request};
-use stageline_engine::fake::{FakeExecutor, FakeSetup, HIDDEN};
-use stageline_engine::{DeviceChoice, Executor, Loader, Runner, Setup};
-use stageline_metrics::Metrics;
+use stageline_engine::{DeviceChoice, Runner, Setup};
 use stageline_model::KvShape;
 use stageline_ops::{Isa, Threads};
 use stageline_plan::Balance;
-use stageline_server::{Blueprint, Options, Pipeline, Serving, embedded};
+use stageline_server::{Blueprint, Hardware, Host, Options, Serving, unwatched};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Token ids that the model goes on from for long: no end token among the first answers.
@@ -87,39 +83,20 @@ pub fn options() -> Options {
 
 /// `stages` stages in this process.
 pub async fn serve(stages: usize, layers: &Layers) -> Serving {
-    let blueprint = blueprint(stages);
     let mut options = options();
-    if matches!(layers, Layers::Fake) {
-        // A fake position is 8 bytes: room for every sequence at full length.
-        options.kv_blocks = MAX_SEQS * options.max_model_len / options.block_size;
-    }
-    let plan = Pipeline {
-        name: "bench".into(),
-        digest: blueprint.digest,
-        cut: blueprint.stages.clone(),
-        vocab: blueprint.spec.vocab() as u32,
-        stages: stages as u16,
-        hidden: if matches!(layers, Layers::Fake) { HIDDEN } else { blueprint.spec.hidden() },
-        task: Task::GENERATE,
-        options: options.clone(),
-    };
-    let loader = |stage: u16| -> Loader {
-        match layers {
-            Layers::Real(threads) => blueprint.loader(stage, setup(threads, &options), |_| ()),
-            Layers::Fake => {
-                let last = usize::from(stage) + 1 == stages;
-                let (kv_blocks, block_size) = (options.kv_blocks, options.block_size);
-                let (batch_cost, row_cost) = (Duration::ZERO, Duration::ZERO);
-                let vocab = blueprint.spec.vocab() as u32;
-                let fake = FakeSetup { stage, last, vocab, kv_blocks, block_size, batch_cost, row_cost, poison: None };
-                Box::new(move || Ok(Box::new(FakeExecutor::new(fake)) as Box<dyn Executor>))
-            }
+    let (runner, threads) = match layers {
+        Layers::Real(threads) => (Runner::Candle, threads.clone()),
+        Layers::Fake => {
+            // A fake position is 8 bytes: room for every sequence at full length.
+            options.kv_blocks = MAX_SEQS * options.max_model_len / options.block_size;
+            (Runner::Fake, Threads::new(1).expect("a thread starts"))
         }
     };
-    let text = TextModel::open(&blueprint.files, &blueprint.spec).expect("the tokenizer opens");
-    let metrics = Arc::new(Metrics::new("bench", 0..plan.stages));
-    let loaders = (0..plan.stages).map(loader).collect();
-    embedded(&plan, loaders, Arc::new(text), metrics).await.expect("the pipeline starts")
+    let device = DeviceChoice::Cpu(Isa::chosen().expect("the processor runs them"));
+    let hardware = Hardware { device, runner, threads, share: 1.0, timeout: None };
+    let host =
+        Host::new(blueprint(stages), Some("bench".into()), options, hardware, None).expect("all stages are here");
+    host.start_embedded(unwatched).await.expect("the pipeline starts")
 }
 
 /// Sends a prompt of token ids, and gives the moments at which its `tokens` answers came.
@@ -141,8 +118,7 @@ pub async fn ask(serving: &Serving, prompt: &[u32], tokens: usize) -> Result<Vec
 
 /// Ends the pipeline.
 pub async fn end(serving: Serving) {
-    serving.drain.begin.cancel();
-    serving.done.await.expect("the pumps report").expect("the pumps end well");
+    serving.finish().await.expect("the pumps end well");
 }
 
 /// The value below which `share` of them lie.

@@ -2,7 +2,7 @@
 
 use crate::cli::children::{Children, Orders, free_addresses};
 use crate::cli::page::StagePage;
-use crate::cli::pipeline::{Site, finish, read_answer};
+use crate::cli::pipeline::{hosted, read_answer, start};
 use crate::cli::split::said;
 use crate::cli::table::{Table, count, percent};
 use crate::config::{DemoConfig, LoggingConfig, NatsConfig, SourceConfig};
@@ -13,6 +13,7 @@ use serde_json::json;
 use stageline_door::stages::StageFacts;
 use stageline_door::{ChatMessage, Conversation, Input, Intake, Request};
 use stageline_plan::Balance;
+use stageline_server::Host;
 use stageline_transport::HopKind;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -37,18 +38,18 @@ const LINE_CHARS: usize = 100;
 /// One line that says what is wrong with the pipeline, or the first answer that failed.
 pub async fn demo(config: DemoConfig, logging: LoggingConfig) -> anyhow::Result<ExitCode> {
     let source = SourceConfig { folder: config.pipeline.clone(), stages: None, balance: Balance::Cost };
-    let site = Site::embedded(&source, &config.batching, &config.device, None)?;
-    ensure!(site.pipeline.task.generates(), "the demo talks: it needs a decoder, and this model is an encoder");
-    let facts = site.blueprint.stages.clone();
+    let host = hosted(&source, &config.batching, &config.device, None)?;
+    ensure!(host.pipeline.task.generates(), "the demo talks: it needs a decoder, and this model is an encoder");
+    let facts = host.blueprint.stages.clone();
     match &config.nats {
-        None => embedded(&site, &facts).await?,
+        None => embedded(&host, &facts).await?,
         Some(nats) => distributed(&config, nats, &facts, logging).await?,
     }
     Ok(ExitCode::SUCCESS)
 }
 
-async fn embedded(site: &Site, facts: &[StageFacts]) -> anyhow::Result<()> {
-    let serving = site.start_embedded().await?;
+async fn embedded(host: &Host, facts: &[StageFacts]) -> anyhow::Result<()> {
+    let serving = start(&host).await?;
     let reception = serving.reception.clone().context("the pipeline has no door")?;
     let screen = Screen::new();
     let begun = Instant::now();
@@ -68,9 +69,9 @@ async fn embedded(site: &Site, facts: &[StageFacts]) -> anyhow::Result<()> {
     let tokens: usize = futures::future::try_join_all(answers).await?.into_iter().sum();
     let took = begun.elapsed();
     let busy = serving.usage.busy_in_all().saturating_sub(busy);
-    let page = site.metrics.render();
+    let page = host.metrics.render();
     let pages: Vec<StagePage> = (0..facts.len()).map(|stage| StagePage::read(&page, stage)).collect();
-    finish(serving).await?;
+    serving.finish().await.map_err(said)?;
     stage_table(facts, &pages, took)?;
     let busy = busy.as_secs_f64() / took.as_secs_f64();
     let mut devices = Table::new(["device", "stages", "busy", "bubble"]);

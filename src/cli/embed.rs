@@ -1,6 +1,6 @@
 //! `embed`: vectors of texts, from a pipeline in this process.
 
-use crate::cli::pipeline::{Outcome, Site, finish, read_answer};
+use crate::cli::pipeline::{Outcome, hosted, read_answer, start};
 use crate::cli::split::said;
 use crate::config::EmbedConfig;
 use anyhow::Context;
@@ -16,9 +16,9 @@ use std::process::ExitCode;
 /// One line that says what is wrong with the pipeline, or the first text that failed.
 pub async fn embed(config: EmbedConfig) -> anyhow::Result<ExitCode> {
     let texts = config.prompts.read()?;
-    let site = Site::embedded(&config.source, &config.batching, &config.device, None)?;
-    anyhow::ensure!(!site.pipeline.task.generates(), "this model is a decoder: use `stageline run`");
-    let serving = site.start_embedded().await?;
+    let host = hosted(&config.source, &config.batching, &config.device, None)?;
+    anyhow::ensure!(!host.pipeline.task.generates(), "this model is a decoder: use `stageline run`");
+    let serving = start(&host).await?;
     let reception = serving.reception.clone().context("the pipeline has no door")?;
     let mut answers = FuturesOrdered::new();
     for (index, text) in texts.into_iter().enumerate() {
@@ -30,7 +30,7 @@ pub async fn embed(config: EmbedConfig) -> anyhow::Result<ExitCode> {
     while let Some(outcome) = answers.next().await {
         print_vector(&outcome?, config.json, &mut out)?;
     }
-    finish(serving).await?;
+    serving.finish().await.map_err(said)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -1,7 +1,7 @@
 //! `load`: sends a load at a pipeline, shows how far it is, and says what came of it.
 
 use crate::cli::load_table;
-use crate::cli::pipeline::{Site, finish};
+use crate::cli::pipeline::{hosted, start};
 use crate::cli::split::said;
 use crate::config::{LoadRun, TargetConfig};
 use anyhow::Context;
@@ -161,10 +161,10 @@ impl Place {
                 Arc::new(reached.map_err(said)?)
             }
             TargetConfig::Embedded(source) => {
-                let site = Site::embedded(source, &run.batching, &run.device, None)?;
-                vocab = Some(site.pipeline.vocab);
-                let started = site.start_embedded().await?;
-                metrics = Source::Inside(site.metrics.clone());
+                let host = hosted(source, &run.batching, &run.device, None)?;
+                vocab = Some(host.pipeline.vocab);
+                let started = start(&host).await?;
+                metrics = Source::Inside(host.metrics.clone());
                 let reception: Arc<dyn Intake> = started.reception.clone().context("the pipeline has no door")?;
                 serving = Some(started);
                 Arc::new(embedded::EmbeddedTarget::new(reception))
@@ -224,7 +224,7 @@ impl Place {
 
     async fn leave(self) -> anyhow::Result<()> {
         match self.serving {
-            Some(serving) => finish(serving).await,
+            Some(serving) => serving.finish().await.map_err(said),
             None => Ok(()),
         }
     }

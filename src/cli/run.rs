@@ -1,6 +1,6 @@
 //! `run`: answers to prompts, from a pipeline in this process.
 
-use crate::cli::pipeline::{Outcome, Site, finish, read_answer};
+use crate::cli::pipeline::{Outcome, hosted, read_answer, start};
 use crate::cli::split::said;
 use crate::config::RunConfig;
 use anyhow::Context;
@@ -17,9 +17,9 @@ use std::process::ExitCode;
 /// One line that says what is wrong with the pipeline, or the first answer that failed.
 pub async fn run(config: RunConfig) -> anyhow::Result<ExitCode> {
     let prompts = config.prompts.read()?;
-    let site = Site::embedded(&config.source, &config.batching, &config.device, None)?;
-    anyhow::ensure!(site.pipeline.task.generates(), "this model is an encoder: use `stageline embed`");
-    let serving = site.start_embedded().await?;
+    let host = hosted(&config.source, &config.batching, &config.device, None)?;
+    anyhow::ensure!(host.pipeline.task.generates(), "this model is an encoder: use `stageline embed`");
+    let serving = start(&host).await?;
     let reception = serving.reception.clone().context("the pipeline has no door")?;
     let alone = prompts.len() == 1;
     let mut answers = FuturesOrdered::new();
@@ -48,7 +48,7 @@ pub async fn run(config: RunConfig) -> anyhow::Result<ExitCode> {
             (false, false) => writeln!(out, "{}", outcome.text)?,
         }
     }
-    finish(serving).await?;
+    serving.finish().await.map_err(said)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -1,8 +1,8 @@
 //! `up`: every stage of a pipeline, in this process or in a process each.
 
 use crate::cli::children::{Children, Orders, free_addresses};
-use crate::cli::pipeline::Site;
-use crate::cli::serve::{answer_http, until_told_to_stop};
+use crate::cli::pipeline::hosted;
+use crate::cli::serve::{answer_embedded, until_told_to_stop};
 use crate::cli::split::{SplitOrder, said};
 use crate::config::{LoggingConfig, NatsConfig, UpConfig};
 use stageline_server::Blueprint;
@@ -27,8 +27,8 @@ pub async fn up(config: UpConfig, logging: LoggingConfig) -> anyhow::Result<Exit
 
 async fn in_one_process(config: UpConfig) -> anyhow::Result<ExitCode> {
     let stop = until_told_to_stop();
-    let site = Site::embedded(&config.source, &config.batching, &config.device, Some(&config.door))?;
-    answer_http(&site, 0, &config.door, site.start_embedded(), stop).await
+    let host = hosted(&config.source, &config.batching, &config.device, Some(&config.door))?;
+    answer_embedded(&host, &config.door, stop).await
 }
 
 async fn in_a_process_each(config: UpConfig, nats: NatsConfig, logging: LoggingConfig) -> anyhow::Result<ExitCode> {

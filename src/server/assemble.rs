@@ -70,6 +70,25 @@ pub struct Serving {
     pub done: oneshot::Receiver<Result<(), Fault>>,
 }
 
+impl Serving {
+    /// Waits until all pumps have ended.
+    ///
+    /// # Errors
+    /// What a pump ended with.
+    pub async fn ended(&mut self) -> Result<(), Fault> {
+        (&mut self.done).await.map_err(|_| Fault::internal("the pump's thread has gone"))?
+    }
+
+    /// Has the replicas finish what they have, and waits for them.
+    ///
+    /// # Errors
+    /// As [`Serving::ended`].
+    pub async fn finish(mut self) -> Result<(), Fault> {
+        self.drain.begin.cancel();
+        self.ended().await
+    }
+}
+
 /// What a pump is connected to.
 struct Wiring {
     mailbox: Mailbox,

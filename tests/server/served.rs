@@ -7,14 +7,12 @@ use crate::real_models::model_dir;
 use stageline_base::StageIndex;
 use stageline_core::Observed;
 use stageline_door::reception::Reception;
-use stageline_door::text::TextModel;
 use stageline_door::{AnswerEvent, Intake, Request};
-use stageline_engine::{DeviceChoice, Runner, Setup};
+use stageline_engine::{DeviceChoice, Runner};
 use stageline_metrics::Metrics;
-use stageline_model::KvShape;
 use stageline_ops::{Isa, Threads};
 use stageline_plan::Balance;
-use stageline_server::{Blueprint, BrokerAccess, Options, Pipeline, Serving, embedded, on_nats, reach};
+use stageline_server::{Blueprint, BrokerAccess, Hardware, Host, Options, Serving, reach, unwatched};
 use stageline_transport::{HopKind, HopSettings};
 use std::fmt;
 use std::sync::Arc;
@@ -109,48 +107,43 @@ impl Served {
     pub async fn start(model: &str, variant: Variant) -> Self {
         let dir = model_dir(model);
         let blueprint = Blueprint::open(&dir, Some(variant.stages), Balance::Cost).expect("the model can be cut");
-        let text = Arc::new(TextModel::open(&blueprint.files, &blueprint.spec).expect("the tokenizer"));
-        let plan = plan(&blueprint, variant);
-        let stages = 0..plan.stages;
-        let metrics = Arc::new(Metrics::new(plan.name.clone(), stages.clone()));
-        let options = &plan.options;
-        let setup = Setup {
+        let hardware = Hardware {
             device: DeviceChoice::Cpu(variant.isa),
             runner: Runner::Candle,
             threads: Threads::new(variant.threads).expect("threads start"),
-            kv: KvShape { blocks: options.kv_blocks as usize, block_size: options.block_size as usize },
-            max_rows: options.most_rows(plan.task),
-            max_seqs: MAX_NUM_SEQS as usize,
-            longest: MAX_MODEL_LEN as usize,
-            least_blocks: options.least_kv_blocks as usize,
-            to_come: 0,
             share: 1.0,
+            timeout: None,
         };
-        let loader = |stage| blueprint.loader(stage, setup.clone(), |_| {});
+        let host = |here| {
+            let (blueprint, hardware) = (blueprint.clone(), hardware.clone());
+            Host::new(blueprint, Some("golden".into()), options(variant), hardware, here)
+                .expect("there are such stages")
+        };
+        let all = host(None);
         let (mut served, mut broker) = (Vec::new(), None);
         match variant.hops {
             Hops::Memory => {
-                let loaders = stages.map(loader).collect();
-                served.push(embedded(&plan, loaders, text, metrics.clone()).await.expect("the pipeline starts"));
+                served.push(all.start_embedded(unwatched).await.expect("the pipeline starts"));
             }
             hops => {
                 let server = broker.insert(NatsServer::start().await);
-                for stage in stages {
+                for stage in 0..all.pipeline.stages {
                     // Every stage can be joined, whatever the one before it sends by.
                     let listen = Some(([127, 0, 0, 1], 0).into());
                     let hop = HopSettings { hop: hops.of(stage), listen, advertise: None };
                     let access = BrokerAccess { urls: server.url(), ..BrokerAccess::default() };
-                    let broker = reach(&plan, stage, access).await.unwrap();
-                    let text = (stage == 0).then(|| text.clone());
-                    let serving = on_nats(&plan, (stage, loader(stage)), (broker, &hop), text, metrics.clone()).await;
-                    let serving = serving.expect("the stage starts");
+                    let broker = reach(&all.pipeline, stage, access).await.unwrap();
+                    // All count on one page.
+                    let mut host = host(Some(stage));
+                    host.metrics = all.metrics.clone();
+                    let serving = host.start_stage(broker, &hop, unwatched).await.expect("the stage starts");
                     assert_eq!(serving.hop, hops.of(stage));
                     served.push(serving);
                 }
             }
         }
         let reception = served[0].reception.clone().expect("stage 0 has the door");
-        Self { variant, reception, stages: served, metrics, _broker: broker }
+        Self { variant, reception, stages: served, metrics: all.metrics, _broker: broker }
     }
 
     /// The answers to `requests`, which are all sent at once.
@@ -225,8 +218,7 @@ impl Served {
     pub async fn end(self) {
         self.assert_hops();
         for serving in self.stages {
-            serving.drain.begin.cancel();
-            soon("the end of a drain", serving.done).await.expect("the pump's thread").expect("a good end");
+            soon("the end of a drain", serving.finish()).await.expect("a good end");
         }
         for stage in 0..self.variant.stages {
             let stage = self.metrics.stage(stage as StageIndex).expect("every stage counts");
@@ -235,9 +227,9 @@ impl Served {
     }
 }
 
-fn plan(blueprint: &Blueprint, variant: Variant) -> Pipeline {
+fn options(variant: Variant) -> Options {
     let microbatches = variant.microbatches() as u32;
-    let options = Options {
+    Options {
         max_num_seqs: MAX_NUM_SEQS,
         max_model_len: MAX_MODEL_LEN,
         max_batch_tokens: variant.chunk,
@@ -252,15 +244,5 @@ fn plan(blueprint: &Blueprint, variant: Variant) -> Pipeline {
         stage_timeout: Duration::from_secs(60),
         default_max_tokens: 64,
         longest: Duration::from_secs(3600),
-    };
-    Pipeline {
-        name: "golden".into(),
-        digest: blueprint.digest,
-        cut: blueprint.stages.clone(),
-        vocab: blueprint.spec.vocab() as u32,
-        stages: StageIndex::try_from(variant.stages).expect("so few stages"),
-        hidden: blueprint.spec.hidden(),
-        task: blueprint.task(),
-        options,
     }
 }

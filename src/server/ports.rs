@@ -1,9 +1,8 @@
 //! Where a stage answers HTTP and gRPC: one address, or one for clients and one for operators.
 
-use crate::config::DoorConfig;
-use anyhow::Context;
 use axum::Router;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use stageline_base::Fault;
 use stageline_door::http::{self, SPARE_CONNECTIONS};
 use stageline_door::{Limits, SiteSetup, router, routers_apart};
 use std::net::SocketAddr;
@@ -33,30 +32,22 @@ pub struct Served {
 }
 
 impl Ports {
-    /// Binds the addresses of `door`, whose requests have `longest`.
+    /// Binds the address of clients, and one for operators if they are to have their own. Of `limits` the connections are as many
+    /// as this process may have files for.
     ///
     /// # Errors
-    /// If one of them cannot be had.
-    pub async fn bind(door: &DoorConfig, longest: Duration) -> anyhow::Result<Self> {
-        let limits = Limits {
-            max_body_bytes: door.max_body_bytes,
-            max_inflight: door.max_inflight.map_or(0, |most| most as usize),
-            unready_when_full: door.unready_when_full,
-            max_connections: most_connections(door.max_connections),
-            max_connections_per_peer: door.max_connections_per_peer,
-            default_deadline: longest,
-            max_deadline: longest,
-            ..Limits::default()
-        };
-        let admin = match door.admin {
+    /// `InvalidRequest` if one of them cannot be had.
+    pub async fn bind(clients: SocketAddr, admin: Option<SocketAddr>, limits: Limits) -> Result<Self, Fault> {
+        let limits = Limits { max_connections: most_connections(limits.max_connections), ..limits };
+        let admin = match admin {
             Some(address) => {
                 let listener = listen(address).await?;
-                tracing::info!(address = %listener.local_addr()?, "operators are served");
+                tracing::info!(address = %local(&listener)?, "operators are served");
                 Some(listener)
             }
             None => None,
         };
-        Ok(Self { clients: listen(door.http).await?, admin, limits })
+        Ok(Self { clients: listen(clients).await?, admin, limits })
     }
 
     /// What clients may take.
@@ -68,8 +59,8 @@ impl Ports {
     ///
     /// # Errors
     /// If the system does not say.
-    pub fn address(&self) -> std::io::Result<SocketAddr> {
-        self.clients.local_addr()
+    pub fn address(&self) -> Result<SocketAddr, Fault> {
+        local(&self.clients)
     }
 
     /// Answers at all addresses from now on.
@@ -109,8 +100,13 @@ impl Served {
     }
 }
 
-async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
+async fn listen(address: SocketAddr) -> Result<TcpListener, Fault> {
+    let listening = TcpListener::bind(address).await;
+    listening.map_err(|error| Fault::invalid(format!("cannot listen on {address}: {error}")))
+}
+
+fn local(listener: &TcpListener) -> Result<SocketAddr, Fault> {
+    listener.local_addr().map_err(|error| Fault::internal(format!("a listener has no address: {error}")))
 }
 
 /// `asked` connections, or as many as this process may have files for. The system's usual 1024 are raised to what it allows.
