@@ -14,6 +14,7 @@ use bytes::BytesMut;
 use nats::NatsServer;
 use stageline_base::{HostTensor, ReplicaId, SequenceId};
 use stageline_core::{Body, LinkLoad, LinkMail, Mail, Segment};
+use stageline_metrics::HopMetrics;
 use stageline_transport::{
     Arrived, Doorbell, HopKind, HopSettings, HopSite, Hops, Mailbox, MemoryNet, NatsNet, NatsSettings, Peer, Post,
 };
@@ -88,7 +89,8 @@ impl Pair {
             let nets = (connect(server).await, connect(server).await);
             let mut all = Vec::new();
             for (stage, net, doorbell) in [(0, &nets.0, &here), (1, &nets.1, &there), (2, &nets.0, &here)] {
-                let site = HopSite { me: peer(stage), window_bytes: 64 << 20, replicas: replicas.clone(), doorbell };
+                let (replicas, metrics) = (replicas.clone(), HopMetrics::default());
+                let site = HopSite { me: peer(stage), window_bytes: 64 << 20, replicas, doorbell, metrics };
                 let listen = Some(([127, 0, 0, 1], 0).into());
                 let settings = HopSettings { hop: kind, listen, advertise: None };
                 let (hops, mailbox) = Hops::open(net.clone(), site, &settings).await.unwrap();

@@ -33,16 +33,15 @@ impl StagePage {
 mod tests {
     use super::*;
     use stageline_metrics::Metrics;
-    use std::time::Duration;
 
     #[test]
     fn the_numbers_are_those_that_the_page_was_made_of() {
         let metrics = Metrics::new("p", 0..2);
         let stage = metrics.stage(1).expect("stage 1");
-        stage.batch_rows.observe(8);
-        stage.batch_rows.observe(3);
-        stage.device_busy.add(Duration::from_millis(1500));
-        stage.device_bubble.add(Duration::from_millis(250));
+        stage.batch_rows.observe(8.0);
+        stage.batch_rows.observe(3.0);
+        stage.device_busy_seconds.inc_by(1.5);
+        stage.device_bubble_seconds.inc_by(0.25);
         let read = StagePage::read(&metrics.render(), 1);
         assert_eq!(read, StagePage { rows: 11.0, batches: 2.0, busy_seconds: 1.5, bubble_seconds: 0.25 });
         assert_eq!(StagePage::read(&metrics.render(), 0), StagePage::default());

@@ -21,7 +21,7 @@ pub async fn serve(config: ServeConfig) -> anyhow::Result<ExitCode> {
         Some(nats) => {
             // Before the port is open: where only /_/health is asked, an open port takes all requests from the replica before.
             let broker = tokio::select! {
-                broker = reach(&host.pipeline, config.stage, access(nats)) => broker.map_err(said)?,
+                broker = reach(&host.pipeline, config.stage, access(nats), &host.metrics) => broker.map_err(said)?,
                 () = &mut stop => return Ok(ExitCode::SUCCESS),
             };
             let loading = Loading::new();

@@ -52,20 +52,20 @@ pub(crate) struct Call {
 impl Call {
     pub(crate) fn new(id: String, metrics: Arc<Metrics>) -> Self {
         let span = info_span!("request", call_id = %id);
-        metrics.door.in_flight.rise();
+        metrics.door.requests_in_flight.inc();
         Self { id, span, prompt_tokens: 0, answer_tokens: 0, metrics, began: Instant::now(), end: None }
     }
 
     /// It was admitted with that many tokens of prompt.
     pub(crate) fn admitted(&mut self, prompt_tokens: u32) {
         self.prompt_tokens = prompt_tokens;
-        self.metrics.door.prompt_tokens.add(u64::from(prompt_tokens));
+        self.metrics.door.prompt_tokens.inc_by(u64::from(prompt_tokens));
     }
 
     /// A token is handed out.
     pub(crate) fn token(&mut self) {
         if self.answer_tokens == 0 {
-            self.metrics.door.first_token_seconds.observe_time(self.took());
+            self.metrics.door.first_token_seconds.observe(self.took().as_secs_f64());
         }
         self.answer_tokens += 1;
         self.metrics.door.answer_tokens.inc();
@@ -85,7 +85,7 @@ impl Call {
 impl Drop for Call {
     fn drop(&mut self) {
         let end = self.end.unwrap_or(Some(FaultClass::Cancelled));
-        self.metrics.door.in_flight.fall();
+        self.metrics.door.requests_in_flight.dec();
         self.metrics.door.ended(end, self.took());
         let outcome = end.map_or("ok", |class| class.row().name);
         let (prompt_tokens, answer_tokens, took_ms) = (self.prompt_tokens, self.answer_tokens, self.took().as_millis());

@@ -194,15 +194,15 @@ mod tests {
     fn a_run_is_the_difference_of_two_pages() {
         let metrics = Metrics::new("p", 0..2);
         let stage = metrics.stage(1).unwrap();
-        stage.batch_rows.observe(100);
+        stage.batch_rows.observe(100.0);
         let begun = Instant::now();
         let read =
             |seconds| Reading { at: begun + Duration::from_secs(seconds), pages: vec![Page::parse(&metrics.render())] };
         let before = read(0);
-        stage.batch_rows.observe(8);
-        stage.batch_rows.observe(4);
-        stage.device_busy.add(Duration::from_millis(1000));
-        metrics.stage(0).unwrap().device_busy.add(Duration::from_millis(2000));
+        stage.batch_rows.observe(8.0);
+        stage.batch_rows.observe(4.0);
+        stage.device_busy_seconds.inc_by(1.0);
+        metrics.stage(0).unwrap().device_busy_seconds.inc_by(2.0);
         let (stages, devices) = between(&before, &read(4));
         assert_eq!((stages[1].rows, stages[1].batches, stages[1].mean_batch), (12.0, 2.0, 6.0));
         assert_eq!((stages[0].busy, stages[1].busy, stages[0].queue_ms), (0.5, 0.25, None));

@@ -1,320 +1,234 @@
-//! What a process counts, and its page in Prometheus' text format 0.0.4.
+//! What a process counts, and its page in Prometheus' text format 0.0.4. docs/metrics.md lists every metric; a test holds the two
+//! together.
 //!
-//! A metric is a field: no look-up by name, no lock. Every series carries the pipeline; those of a stage carry the stage too,
-//! since one process may run several.
+//! A metric is a field: no look-up by name. Every series carries the pipeline; those of a stage carry the stage too, since one
+//! process may run several.
 
+use prometheus_client::encoding::prometheus_text;
+use prometheus_client::registry::Registry;
+use register::{Families, Label, registered};
 use stageline_base::{FaultClass, StageIndex};
 use stageline_core::Refusal;
-use stageline_transport::{Counters as BrokerCounters, HopCounters, HopKind};
-use std::fmt::Write;
 use std::ops::Range;
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-mod connections;
-mod instruments;
-mod peers;
+mod register;
+mod shed;
 
-pub use connections::{Connections, Shed};
-pub use instruments::{Counter, Gauge, Histogram, Seconds};
+// The histogram locks for each value: 20 ns where two atomics took 10, for at most one value a sequence and batch. In return its
+// buckets, sum and count on the page are of one moment.
+pub use prometheus_client::metrics::histogram::Histogram;
+pub use register::{Counter, Counters, Fact, Gauge, Seconds};
+pub use shed::Shed;
 
-/// Up to a quarter of a millisecond, then four times as much each, up to a minute.
-const TIMES_MICROS: [u64; 10] =
-    [250, 1_000, 4_000, 16_000, 64_000, 250_000, 1_000_000, 4_000_000, 16_000_000, 64_000_000];
-/// From a hop through memory to a long prefill.
-const STEP_MICROS: [u64; 12] = [10, 30, 100, 300, 1_000, 3_000, 10_000, 30_000, 100_000, 300_000, 1_000_000, 3_000_000];
-const ROWS: [u64; 10] = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512];
+/// The Content-Type of [`Metrics::render`].
+///
+/// One format for all who ask: every Prometheus takes it, people can read it, and OpenMetrics would write the bound `le="4"` as
+/// `le="4.0"`, which to Prometheus 2 is another series.
+pub use prometheus_text::CONTENT_TYPE;
 
-/// All metrics of a process.
-#[derive(Debug)]
-pub struct Metrics {
-    /// What the door counts; all zero where there is none.
-    pub door: DoorMetrics,
-    /// What the connection to the broker counts, where there is one.
-    pub broker: OnceLock<Arc<BrokerCounters>>,
-    pipeline: String,
-    stages: Vec<StageMetrics>,
+/// In seconds: up to a quarter of a millisecond, then four times as much each, up to a minute.
+const TIMES: [f64; 10] = [0.00025, 0.001, 0.004, 0.016, 0.064, 0.25, 1.0, 4.0, 16.0, 64.0];
+/// In seconds: from a hop through memory to a long prefill.
+const STEP_TIMES: [f64; 12] = [0.00001, 0.00003, 0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0];
+const ROWS: [f64; 10] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0];
+
+fn classes() -> impl Iterator<Item = &'static str> {
+    FaultClass::ALL.iter().map(|class| class.row().name)
 }
 
-/// What a door counts.
-#[derive(Debug)]
-pub struct DoorMetrics {
-    /// Requests that ended, by how: `ok`, or the fault's class.
-    ends: [Counter; FaultClass::ALL.len() + 1],
-    /// Tokens of admitted prompts.
-    pub prompt_tokens: Counter,
-    /// Tokens of answers, as they are handed to clients.
-    pub answer_tokens: Counter,
-    /// Calls that have arrived and are not answered to the end, whatever becomes of them.
-    pub in_flight: Gauge,
-    /// Admitted requests that wait for room on the path.
-    pub waiting: Gauge,
-    /// Sequences that were opened again after a loss.
-    pub replays: Counter,
-    /// Connections that were closed or refused.
-    pub connections: Connections,
-    /// From a request's arrival to its end.
-    pub request_seconds: Histogram,
-    /// From a request's arrival to its first token.
-    pub first_token_seconds: Histogram,
+registered! {
+    /// What a door counts; all zero where there is none.
+    pub struct DoorMetrics {
+        /// Requests that ended, by how.
+        requests: Counters = Counters::by("outcome", ["ok"].into_iter().chain(classes()));
+        /// Tokens of admitted prompts.
+        prompt_tokens: Counter;
+        /// Tokens of answers, as they are handed to clients.
+        answer_tokens: Counter;
+        /// Sequences opened again after a loss.
+        replays: Counter;
+        /// Requests that have arrived and are not answered to the end, whatever becomes of them.
+        requests_in_flight: Gauge;
+        /// Admitted requests that wait for room.
+        requests_waiting: Gauge;
+        /// Clients' connections closed or refused, by why.
+        connections_shed: Counters = Counters::by("why", Shed::ALL.map(Shed::as_str));
+        /// From a request's arrival to its end.
+        request_seconds: Histogram = Histogram::new(TIMES);
+        /// From a request's arrival to its first token.
+        first_token_seconds: Histogram = Histogram::new(TIMES);
+    }
+}
+
+registered! {
+    /// What a stage counts.
+    pub struct StageMetrics {
+        /// Rows that wait for the device.
+        queued_rows: Gauge;
+        /// Open sequences.
+        live_sequences: Gauge;
+        /// KV blocks in use.
+        kv_blocks_used: Gauge;
+        /// KV blocks there are.
+        kv_blocks: Gauge;
+        /// Time the device ran batches.
+        device_busy_seconds: Seconds;
+        /// Time the device waited with sequences open.
+        device_bubble_seconds: Seconds;
+        /// Opens and rows that the link to the next stage lost.
+        link_lost: Counter;
+        /// Steps the device's driver would not record.
+        refused_recordings: Counter;
+        /// Rows of each batch that ran.
+        batch_rows: Histogram = Histogram::new(ROWS);
+        /// From rows' arrival at a stage to their batch's start, each sequence of each batch.
+        stage_queue_seconds: Histogram = Histogram::new(STEP_TIMES);
+        /// A batch on the device.
+        stage_compute_seconds: Histogram = Histogram::new(STEP_TIMES);
+        /// From a stage to the next, half of there and back.
+        stage_hop_seconds: Histogram = Histogram::new(STEP_TIMES);
+        /// Faults a stage reported to doors, by class.
+        faults: Counters = Counters::by("class", classes());
+        /// What peers sent and was refused, and what they were not told, by why.
+        refused: Counters = Counters::by("why", Refusal::ALL.map(Refusal::as_str));
+    }
+}
+
+registered! {
+    /// What a stage's hops beside NATS count.
+    pub struct HopMetrics {
+        /// How a stage sends to the next.
+        stage_hop: Fact = Fact::of("hop");
+        /// Hops to the next stage that were made, NATS aside.
+        hops_opened: Counter;
+        /// Hops that could not be made as they were asked for.
+        hops_impossible: Counter;
+        /// Parcels that came over hops, NATS aside.
+        hop_received: Counter;
+        /// Parcels and joins that a hop port refused.
+        hop_refused: Counter;
+    }
+}
+
+registered! {
+    /// What a connection to the broker counts; all zero where there is none.
+    pub struct BrokerMetrics {
+        /// Fragments sent over NATS: parcels larger than the broker takes at once.
+        nats_fragments: Counter;
+        /// Parcels from NATS refused: malformed, or in a false name.
+        nats_refused: Counter;
+        /// Messages to or from NATS dropped, since nobody took them in time.
+        nats_dropped: Counter;
+        /// Messages over NATS that found nobody.
+        nats_unreachable: Counter;
+        /// Lease records that are malformed or not their owner's.
+        lease_records_refused: Counter;
+        /// Other digests that are served under this pipeline's name.
+        other_digests: Gauge;
+    }
 }
 
 impl DoorMetrics {
-    fn new() -> Self {
-        Self {
-            ends: Default::default(),
-            prompt_tokens: Counter::default(),
-            answer_tokens: Counter::default(),
-            in_flight: Gauge::default(),
-            waiting: Gauge::default(),
-            replays: Counter::default(),
-            connections: Connections::default(),
-            request_seconds: Histogram::of_times(&TIMES_MICROS),
-            first_token_seconds: Histogram::of_times(&TIMES_MICROS),
-        }
-    }
-
     /// Counts the end of a request: well (`None`) or by a fault of that class, `took` after it arrived.
     pub fn ended(&self, fault: Option<FaultClass>, took: Duration) {
-        self.ends[fault.map_or(0, |class| class as usize + 1)].inc();
-        self.request_seconds.observe_time(took);
+        self.requests[fault.map_or(0, |class| class as usize + 1)].inc();
+        self.request_seconds.observe(took.as_secs_f64());
     }
 
     /// How many requests ended so.
     pub fn ends(&self, fault: Option<FaultClass>) -> u64 {
-        self.ends[fault.map_or(0, |class| class as usize + 1)].get()
+        self.requests[fault.map_or(0, |class| class as usize + 1)].get()
     }
 }
 
-/// What a stage counts.
+/// All metrics of a process.
 #[derive(Debug)]
-pub struct StageMetrics {
-    stage: StageIndex,
-    /// Faults that it reported to doors, by class, in the order of [`FaultClass::ALL`].
-    pub faults: [Counter; FaultClass::ALL.len()],
-    /// Rows that wait for the device.
-    pub queued_rows: Gauge,
-    /// Sequences that are open.
-    pub live_sequences: Gauge,
-    /// KV blocks in use.
-    pub kv_blocks_used: Gauge,
-    /// KV blocks there are.
-    pub kv_blocks: Gauge,
-    /// Steps that the device's driver refused to record.
-    pub refused_recordings: Counter,
-    /// Rows of each batch that ran: the sum is the rows run, the count the batches.
-    pub batch_rows: Histogram,
-    /// From the arrival of rows to their batch's start, each sequence of each batch.
-    pub queue_seconds: Histogram,
-    /// From a batch's start on the device to its end.
-    pub compute_seconds: Histogram,
-    /// From a frame's sending to the next stage's having it: half the time to its acknowledgement.
-    pub hop_seconds: Histogram,
-    /// Time in which the device ran a batch.
-    pub device_busy: Seconds,
-    /// Time in which the device waited although sequences were open: the bubble.
-    pub device_bubble: Seconds,
-    /// Opens and rows that the link to the next stage lost.
-    pub link_lost: Counter,
-    /// What peers sent and was refused, and what doors were not told, in the order of [`Refusal::ALL`].
-    pub refused: [Counter; Refusal::ALL.len()],
-    /// How it sends to the next stage, once that is known, and what the hops beside NATS count.
-    pub hop: OnceLock<(HopKind, Arc<HopCounters>)>,
-}
-
-impl StageMetrics {
-    fn new(stage: StageIndex) -> Self {
-        Self {
-            stage,
-            faults: Default::default(),
-            queued_rows: Gauge::default(),
-            live_sequences: Gauge::default(),
-            kv_blocks_used: Gauge::default(),
-            kv_blocks: Gauge::default(),
-            refused_recordings: Counter::default(),
-            batch_rows: Histogram::of_numbers(&ROWS),
-            queue_seconds: Histogram::of_times(&STEP_MICROS),
-            compute_seconds: Histogram::of_times(&STEP_MICROS),
-            hop_seconds: Histogram::of_times(&STEP_MICROS),
-            device_busy: Seconds::default(),
-            device_bubble: Seconds::default(),
-            link_lost: Counter::default(),
-            refused: Default::default(),
-            hop: OnceLock::new(),
-        }
-    }
+pub struct Metrics {
+    /// The door's.
+    pub door: DoorMetrics,
+    /// The broker's connection's.
+    pub broker: BrokerMetrics,
+    stages: Vec<(StageIndex, StageMetrics, HopMetrics)>,
+    registry: Registry,
 }
 
 impl Metrics {
     /// Of a process that runs `stages` of `pipeline`.
     pub fn new(pipeline: impl Into<String>, stages: Range<StageIndex>) -> Self {
-        let stages = stages.map(StageMetrics::new).collect();
-        Self { door: DoorMetrics::new(), broker: OnceLock::new(), pipeline: pipeline.into(), stages }
+        let mut families = Families::default();
+        let (door, broker) = (DoorMetrics::new(&mut families, &[]), BrokerMetrics::new(&mut families, &[]));
+        let stage = |stage: StageIndex| {
+            let labels: [Label; 1] = [("stage", stage.to_string())];
+            (stage, StageMetrics::new(&mut families, &labels), HopMetrics::new(&mut families, &labels))
+        };
+        let stages = stages.map(stage).collect();
+        Self { door, broker, stages, registry: families.registry(pipeline.into()) }
     }
 
     /// The metrics of `stage`, if this process runs it.
     pub fn stage(&self, stage: StageIndex) -> Option<&StageMetrics> {
-        self.stages.iter().find(|s| s.stage == stage)
+        self.stages.iter().find(|(index, ..)| *index == stage).map(|(_, metrics, _)| metrics)
     }
 
-    /// The page that `/metrics` answers with. Its type is `text/plain; version=0.0.4`.
+    /// The metrics of the hops of `stage`; of a stage that this process does not run, some that are on no page.
+    pub fn hops(&self, stage: StageIndex) -> HopMetrics {
+        self.stages
+            .iter()
+            .find(|(index, ..)| *index == stage)
+            .map_or_else(HopMetrics::default, |(.., hops)| hops.clone())
+    }
+
+    /// The page that `/metrics` answers with, of [`CONTENT_TYPE`].
     pub fn render(&self) -> String {
-        let mut page = Page { pipeline: &self.pipeline, text: String::new() };
-        self.render_door(&mut page);
-        self.render_stages(&mut page);
-        peers::render(self, &mut page);
-        page.text
-    }
-
-    fn render_door(&self, page: &mut Page) {
-        let door = &self.door;
-        page.family("requests_total", "counter", "Requests that ended, by how.");
-        let names = ["ok"].into_iter().chain(FaultClass::ALL.map(|class| class.row().name));
-        for (name, count) in names.zip(&door.ends) {
-            page.sample("requests_total", &[("outcome", name)], count.get() as f64);
-        }
-        let single: [(&str, &str, &str, u64); 5] = [
-            ("prompt_tokens_total", "counter", "Tokens of admitted prompts.", door.prompt_tokens.get()),
-            ("answer_tokens_total", "counter", "Tokens of answers.", door.answer_tokens.get()),
-            ("replays_total", "counter", "Sequences opened again after a loss.", door.replays.get()),
-            ("requests_in_flight", "gauge", "Requests being served.", door.in_flight.get()),
-            ("requests_waiting", "gauge", "Admitted requests that wait for room.", door.waiting.get()),
-        ];
-        for (name, kind, help, value) in single {
-            page.family(name, kind, help);
-            page.sample(name, &[], value as f64);
-        }
-        door.connections.render(page);
-        page.family("request_seconds", "histogram", "From a request's arrival to its end.");
-        page.histogram("request_seconds", &[], &door.request_seconds);
-        page.family("first_token_seconds", "histogram", "From a request's arrival to its first token.");
-        page.histogram("first_token_seconds", &[], &door.first_token_seconds);
-    }
-
-    fn render_stages(&self, page: &mut Page) {
-        type Read = fn(&StageMetrics) -> f64;
-        let single: [(&str, &str, &str, Read); 8] = [
-            ("queued_rows", "gauge", "Rows that wait for the device.", |s| s.queued_rows.get() as f64),
-            ("live_sequences", "gauge", "Open sequences.", |s| s.live_sequences.get() as f64),
-            ("kv_blocks_used", "gauge", "KV blocks in use.", |s| s.kv_blocks_used.get() as f64),
-            ("kv_blocks", "gauge", "KV blocks there are.", |s| s.kv_blocks.get() as f64),
-            ("device_busy_seconds_total", "counter", "Time the device ran batches.", |s| s.device_busy.get()),
-            ("device_bubble_seconds_total", "counter", "Time it waited with sequences open.", |s| {
-                s.device_bubble.get()
-            }),
-            ("link_lost_total", "counter", "Opens and rows a link lost.", |s| s.link_lost.get() as f64),
-            ("refused_recordings_total", "counter", "Steps the device's driver would not record.", |s| {
-                s.refused_recordings.get() as f64
-            }),
-        ];
-        let labels: Vec<String> = self.stages.iter().map(|s| s.stage.to_string()).collect();
-        let stages = || self.stages.iter().zip(labels.iter().map(String::as_str));
-        for (name, kind, help, read) in single {
-            page.family(name, kind, help);
-            stages().for_each(|(stage, label)| page.sample(name, &[("stage", label)], read(stage)));
-        }
-        page.family("stage_hop_info", "gauge", "How a stage sends to the next.");
-        let hops = || stages().filter_map(|(stage, label)| Some((stage.hop.get()?, label)));
-        hops().for_each(|((hop, _), label)| {
-            page.sample("stage_hop_info", &[("stage", label), ("hop", hop.as_str())], 1.0);
-        });
-        page.family("hops_opened_total", "counter", "Hops to the next stage that were made, NATS aside.");
-        hops().for_each(|((_, count), label)| {
-            page.sample("hops_opened_total", &[("stage", label)], count.opened() as f64);
-        });
-        page.family("hops_impossible_total", "counter", "Hops that could not be made as they were asked for.");
-        hops().for_each(|((_, count), label)| {
-            page.sample("hops_impossible_total", &[("stage", label)], count.impossible() as f64);
-        });
-        page.family("batch_rows", "histogram", "Rows of each batch that ran.");
-        stages().for_each(|(stage, label)| page.histogram("batch_rows", &[("stage", label)], &stage.batch_rows));
-        type Times = fn(&StageMetrics) -> &Histogram;
-        let times: [(&str, &str, Times); 3] = [
-            ("stage_queue_seconds", "From rows' arrival at a stage to their batch's start.", |s| &s.queue_seconds),
-            ("stage_compute_seconds", "A batch on the device.", |s| &s.compute_seconds),
-            ("stage_hop_seconds", "From a stage to the next, half of there and back.", |s| &s.hop_seconds),
-        ];
-        for (name, help, read) in times {
-            page.family(name, "histogram", help);
-            stages().for_each(|(stage, label)| page.histogram(name, &[("stage", label)], read(stage)));
-        }
-        page.family("faults_total", "counter", "Faults a stage reported to doors, by class.");
-        for (stage, label) in stages() {
-            for (class, count) in FaultClass::ALL.iter().zip(&stage.faults) {
-                let labels = [("stage", label), ("class", class.row().name)];
-                page.sample("faults_total", &labels, count.get() as f64);
-            }
-        }
-    }
-}
-
-/// The page as it is written. All names begin with `stageline_`.
-struct Page<'a> {
-    pipeline: &'a str,
-    text: String,
-}
-
-impl Page<'_> {
-    fn family(&mut self, name: &str, kind: &str, help: &str) {
-        self.text += &format!("# HELP stageline_{name} {help}\n# TYPE stageline_{name} {kind}\n");
-    }
-
-    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: f64) {
-        let escape = |text: &str| text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+        let mut page = String::new();
         // Writing to a String cannot fail.
-        let _ = write!(self.text, "stageline_{name}{{pipeline=\"{}\"", escape(self.pipeline));
-        for (label, text) in labels {
-            let _ = write!(self.text, ",{label}=\"{}\"", escape(text));
-        }
-        let _ = writeln!(self.text, "}} {value}");
-    }
-
-    fn histogram(&mut self, name: &str, labels: &[(&str, &str)], histogram: &Histogram) {
-        let mut count = 0;
-        for (bound, up_to) in histogram.cumulative() {
-            let bound = if bound.is_finite() { bound.to_string() } else { "+Inf".to_string() };
-            let labels: Vec<(&str, &str)> = labels.iter().copied().chain([("le", bound.as_str())]).collect();
-            self.sample(&format!("{name}_bucket"), &labels, up_to as f64);
-            count = up_to;
-        }
-        self.sample(&format!("{name}_sum"), labels, histogram.printed_sum());
-        self.sample(&format!("{name}_count"), labels, count as f64);
+        let _ = prometheus_text::encode(&mut page, &self.registry);
+        page
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::HashSet;
+    use std::collections::{BTreeMap, HashSet};
 
     #[test]
     fn the_page_holds_every_metric_once_under_its_family() {
         let metrics = Metrics::new("a\"b", 1..3);
         metrics.door.ended(None, Duration::from_millis(3));
         metrics.door.ended(Some(FaultClass::Internal), Duration::from_secs(100));
-        metrics.stage(2).unwrap().batch_rows.observe(3);
-        metrics.stage(1).unwrap().device_busy.add(Duration::from_millis(1500));
+        metrics.stage(2).unwrap().batch_rows.observe(3.0);
+        metrics.stage(1).unwrap().device_busy_seconds.inc_by(1.5);
         metrics.stage(1).unwrap().faults[FaultClass::DeviceFailed as usize].inc();
+        metrics.hops(2).stage_hop.is("grpc");
         assert!(metrics.stage(0).is_none());
         let page = metrics.render();
         for line in [
             r#"stageline_requests_total{pipeline="a\"b",outcome="ok"} 1"#,
             r#"stageline_requests_total{pipeline="a\"b",outcome="internal"} 1"#,
+            r#"stageline_request_seconds_bucket{pipeline="a\"b",le="0.00025"} 0"#,
             r#"stageline_request_seconds_bucket{pipeline="a\"b",le="0.004"} 1"#,
+            r#"stageline_request_seconds_bucket{pipeline="a\"b",le="64"} 1"#,
             r#"stageline_request_seconds_bucket{pipeline="a\"b",le="+Inf"} 2"#,
             r#"stageline_request_seconds_sum{pipeline="a\"b"} 100.003"#,
             r#"stageline_batch_rows_bucket{pipeline="a\"b",stage="2",le="4"} 1"#,
             r#"stageline_batch_rows_count{pipeline="a\"b",stage="2"} 1"#,
             r#"stageline_device_busy_seconds_total{pipeline="a\"b",stage="1"} 1.5"#,
             r#"stageline_faults_total{pipeline="a\"b",stage="1",class="device_failed"} 1"#,
+            r#"stageline_stage_hop_info{pipeline="a\"b",stage="2",hop="grpc"} 1"#,
+            r#"stageline_nats_dropped_total{pipeline="a\"b"} 0"#,
         ] {
             assert!(page.lines().any(|l| l == line), "{line} is not in\n{page}");
         }
-        let mut family = "";
+        let (mut family, mut families) = ("", HashSet::new());
         let mut seen = HashSet::new();
         for line in page.lines() {
             match line.strip_prefix("# TYPE ") {
-                Some(rest) => family = rest.split(' ').next().unwrap(),
+                Some(rest) => {
+                    family = rest.split(' ').next().unwrap();
+                    assert!(families.insert(family), "{family} twice");
+                }
                 None if line.starts_with('#') => {}
                 None => {
                     let (series, value) = line.rsplit_once(' ').unwrap();
@@ -323,5 +237,42 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// What the page of a process says of each metric: name, and then type, labels and text.
+    fn shown() -> BTreeMap<String, [String; 3]> {
+        let metrics = Metrics::new("p", 0..1);
+        metrics.hops(0).stage_hop.is("grpc");
+        let page = metrics.render();
+        let heads = page.lines().filter_map(|line| line.strip_prefix("# HELP ")?.split_once(' '));
+        let metric = |(name, help): (&str, &str)| {
+            let kind = page.lines().find_map(|line| line.strip_prefix(&format!("# TYPE {name} "))).unwrap();
+            let series = page.lines().find(|line| line.starts_with(name)).expect("a series");
+            let labels = series.split_once('{').unwrap().1.split(',').map(|label| label.split_once('=').unwrap().0);
+            let labels: Vec<_> = labels.filter(|label| *label != "le").map(|label| format!("`{label}`")).collect();
+            (name.to_owned(), [kind.to_owned(), labels.join(", "), help.to_owned()])
+        };
+        heads.map(metric).collect()
+    }
+
+    #[test]
+    fn the_document_lists_every_metric_and_no_other() {
+        let text = include_str!("../../docs/metrics.md");
+        let mut listed = BTreeMap::new();
+        for row in text.lines().filter_map(|line| line.strip_prefix("| `stageline_")?.strip_suffix(" |")) {
+            let cells: Vec<&str> = row.split(" | ").collect();
+            let [name, kind, labels, unit, says, look] = cells[..] else { panic!("not six cells: {row}") };
+            let name = format!("stageline_{}", name.trim_end_matches('`'));
+            assert_eq!(unit == "seconds", name.contains("_seconds"), "the unit of {name}");
+            assert!(!unit.is_empty() && !look.is_empty(), "{name} lacks a unit, or when to look at it");
+            let twice = listed.insert(name, [kind, labels, says].map(str::to_owned));
+            assert_eq!(twice, None, "{row}");
+        }
+        let shown = shown();
+        for (name, metric) in &shown {
+            assert_eq!(listed.get(name), Some(metric), "what docs/metrics.md says of {name}");
+        }
+        let unknown: Vec<_> = listed.keys().filter(|name| !shown.contains_key(*name)).collect();
+        assert!(unknown.is_empty(), "docs/metrics.md lists what no process has: {unknown:?}");
     }
 }

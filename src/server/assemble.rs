@@ -18,8 +18,7 @@ use stageline_door::text::TextModel;
 use stageline_engine::{Device, DeviceHandle, DeviceUse, Loader, Ready};
 use stageline_metrics::Metrics;
 use stageline_transport::{
-    Doorbell, HopCounters, HopKind, HopSettings, HopSite, Hops, LeaseBoard, LeaseKeeper, Mailbox, MemoryNet, NatsNet,
-    Peer, Post,
+    Doorbell, HopKind, HopSettings, HopSite, Hops, LeaseBoard, LeaseKeeper, Mailbox, MemoryNet, NatsNet, Peer, Post,
 };
 use stageline_wire::{Phase, Status, WIRE_VERSION};
 use std::sync::Arc;
@@ -119,7 +118,7 @@ pub async fn embedded(
     for stage in 0..pipeline.stages {
         let me = new_replica();
         let peer = Peer { stage, replica: me.clone() };
-        assembly.report_hop(stage, Arc::default());
+        assembly.metrics.hops(stage).stage_hop.is(HopKind::Memory.as_str());
         let mailbox = net.register(peer);
         let handle = device.handle(usize::from(stage));
         let handle = handle.ok_or_else(|| Fault::internal("a stage without a place on the device"))?;
@@ -157,9 +156,10 @@ pub async fn on_nats(
     let view = leases.watch();
     let replicas = view.replicas();
     let window_bytes = pipeline.options.stage(&me, (stage, pipeline.stages), pipeline.hidden).window.bytes;
-    let site = HopSite { me: peer, window_bytes, replicas: replicas.clone(), doorbell: &doorbell };
+    let counts = metrics.hops(stage);
+    let site = HopSite { me: peer, window_bytes, replicas: replicas.clone(), doorbell: &doorbell, metrics: counts };
     let (hops, mailbox) = Hops::open(net, site, hop_settings).await.map_err(unreachable)?;
-    let (hop, counters) = (hops.hop(), hops.counters().clone());
+    let hop = hops.hop();
     tracing::info!(stage, replica = %me, %hop, port = hops.address(), "sends to the next stage by this hop");
     let mut assembly = Assembly::new(pipeline, metrics, device.usage(), hop);
     let status = Status {
@@ -170,9 +170,6 @@ pub async fn on_nats(
     let lease = leases.keep(status).await.map_err(unreachable)?;
     seen(replicas.clone(), |live| live.iter().any(|status| status.replica == me)).await?;
     let watch = Box::new((view, leases));
-    assembly.report_hop(stage, counters);
-    // Set once only: a process has one connection.
-    let _ = assembly.metrics.broker.set(hops.net().counters().clone());
     let net = hops.net().clone();
     let broker = Some(net.place().to_owned());
     let wiring = Wiring { mailbox, post: Arc::new(hops), lease, replicas, broker, _watch: watch };
@@ -234,14 +231,6 @@ impl<'a> Assembly<'a> {
         }
     }
 
-    /// Has the metrics say how `stage` sends to the next.
-    fn report_hop(&self, stage: StageIndex, counters: Arc<HopCounters>) {
-        if let Some(stage) = self.metrics.stage(stage) {
-            // Set once only: a stage of this process is assembled once.
-            let _ = stage.hop.set((self.hop, counters));
-        }
-    }
-
     fn status(&self, stage: StageIndex, me: &ReplicaId, ready: Ready) -> Status {
         let options = &self.pipeline.options;
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
@@ -296,7 +285,7 @@ impl<'a> Assembly<'a> {
         });
         let ready = device.ready();
         if let Some(stage) = self.metrics.stage(stage) {
-            stage.refused_recordings.add(ready.refused_recordings.into());
+            stage.refused_recordings.inc_by(ready.refused_recordings.into());
         }
         let wanted = options.stage(&me, (stage, self.pipeline.stages), self.pipeline.hidden);
         let (vocab, direct) = (self.pipeline.vocab, new_replica());

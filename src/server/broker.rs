@@ -3,6 +3,7 @@
 use crate::Pipeline;
 use stageline_base::hex;
 use stageline_base::{Fault, FaultClass, StageIndex};
+use stageline_metrics::Metrics;
 use stageline_transport::{INBOX_PREFIX, NatsLeases, NatsNet, NatsSettings, TransportError};
 use stageline_wire::Subjects;
 use std::path::PathBuf;
@@ -28,15 +29,21 @@ pub struct BrokerAccess {
     pub user: Option<(String, PathBuf)>,
 }
 
-/// Reaches the broker, for a process that serves `stage`.
+/// Reaches the broker, for a process that serves `stage` and counts in `metrics`.
 ///
 /// # Errors
 /// `Unavailable` if it cannot be reached, or has no JetStream.
-pub async fn reach(pipeline: &Pipeline, stage: StageIndex, access: BrokerAccess) -> Result<Broker, Fault> {
+pub async fn reach(
+    pipeline: &Pipeline,
+    stage: StageIndex,
+    access: BrokerAccess,
+    metrics: &Metrics,
+) -> Result<Broker, Fault> {
     let subjects = Subjects::new(&pipeline.name, &hex(&pipeline.digest)).map_err(|e| Fault::invalid(e.to_string()))?;
     let BrokerAccess { urls, credentials, user } = access;
     let inbox_prefix = format!("{INBOX_PREFIX}.s{stage}");
-    let settings = NatsSettings { credentials, user, inbox_prefix, ..NatsSettings::new(urls, subjects) };
+    let metrics = metrics.broker.clone();
+    let settings = NatsSettings { credentials, user, inbox_prefix, metrics, ..NatsSettings::new(urls, subjects) };
     let net = NatsNet::connect_within(settings, BROKER_PATIENCE).await.map_err(unreachable)?;
     let leases = NatsLeases::open(&net).await.map_err(unreachable)?;
     Ok(Broker { net, leases })

@@ -364,7 +364,9 @@ impl Pump {
                 }
             }
             Action::Settled(_) => self.output = None,
-            Action::Acknowledged(after) => self.observe(|stage| stage.hop_seconds.observe_time(after / 2)),
+            Action::Acknowledged(after) => {
+                self.observe(|stage| stage.stage_hop_seconds.observe((after / 2).as_secs_f64()))
+            }
             Action::Release(ticket) => drop(self.parked.remove(&ticket)),
         }
     }

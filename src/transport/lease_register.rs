@@ -2,13 +2,13 @@
 
 use super::Peer;
 use super::lease::{LEASE, peer};
-use super::nats::{Broker, Counters};
+use super::nats::Broker;
 use super::roster::Roster;
 use async_nats::jetstream::kv::{Entry, Operation};
 use stageline_base::Tick;
+use stageline_metrics::BrokerMetrics;
 use stageline_wire::{Status, Subjects, lease_key};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -19,7 +19,7 @@ const MOST_DIGESTS: usize = 64;
 /// The entries read so far.
 pub(super) struct Register {
     subjects: Subjects,
-    counters: Arc<Counters>,
+    metrics: BrokerMetrics,
     roster: Roster,
     /// Whose key is whose, for markers carry no record.
     keys: BTreeMap<String, Peer>,
@@ -30,9 +30,9 @@ pub(super) struct Register {
 }
 
 impl Register {
-    pub(super) fn new(subjects: Subjects, counters: Arc<Counters>) -> Self {
+    pub(super) fn new(subjects: Subjects, metrics: BrokerMetrics) -> Self {
         let (keys, others, named) = Default::default();
-        Self { subjects, counters, roster: Roster::default(), keys, others, named }
+        Self { subjects, metrics, roster: Roster::default(), keys, others, named }
     }
 
     /// Takes one entry of the bucket in. A record counts only under the key of who it says it is: that is where a user's
@@ -41,7 +41,7 @@ impl Register {
         match entry.operation {
             Operation::Put => match Status::from_json(&entry.value) {
                 Ok(status) if entry.key != lease_key(&status.manifest, status.stage, &status.replica) => {
-                    self.counters.add_misplaced(1);
+                    self.metrics.lease_records_refused.inc();
                     tracing::debug!(key = entry.key, "a lease record is under a key that is not its own");
                 }
                 Ok(status) if status.manifest == self.subjects.digest() => {
@@ -50,7 +50,7 @@ impl Register {
                 }
                 Ok(status) => self.note_other(now, status.manifest),
                 Err(error) => {
-                    self.counters.add_misplaced(1);
+                    self.metrics.lease_records_refused.inc();
                     tracing::debug!(%error, "a lease record is refused");
                 }
             },
@@ -78,7 +78,7 @@ impl Register {
     /// The living. Called at least once a renewal of this process's own lease.
     fn living(&mut self, now: Tick) -> Vec<Status> {
         self.others.retain(|_, seen| *seen + LEASE > now);
-        self.counters.set_other_digests(self.others.len());
+        self.metrics.other_digests.set(self.others.len() as u64);
         let living = self.roster.replicas();
         self.keys.retain(|_, peer| living.iter().any(|status| status.replica == peer.replica));
         living

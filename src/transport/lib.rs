@@ -24,11 +24,11 @@ mod sockets;
 pub use board::LeaseBoard;
 pub use doorbell::{Doorbell, Timer, timer};
 pub use error::TransportError;
-pub use hop::{HopCounters, HopKind, HopSettings, HopSite, Hops};
+pub use hop::{HopKind, HopSettings, HopSite, Hops};
 pub use inbox::Inbox;
 pub use lease::{LEASE, LeaseEvent, LeaseKeeper, LeaseView, RENEWAL};
 pub use memory::MemoryNet;
-pub use nats::{Counters, INBOX_PREFIX, NatsNet, NatsSettings, connect_client};
+pub use nats::{INBOX_PREFIX, NatsNet, NatsSettings, connect_client};
 pub use nats_lease::NatsLeases;
 pub use stageline_wire::Plane;
 

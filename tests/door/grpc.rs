@@ -85,7 +85,7 @@ async fn a_request_reaches_the_pipeline_and_its_answer_the_client() {
     assert_eq!(next().await, Event::Finished(finished));
     assert!(answer.next().await.is_none());
     served.dropped().await;
-    assert_eq!((door.metrics.door.ends(None), door.metrics.door.in_flight.get()), (1, 0));
+    assert_eq!((door.metrics.door.ends(None), door.metrics.door.requests_in_flight.get()), (1, 0));
 }
 
 #[tokio::test]
@@ -167,7 +167,10 @@ async fn a_client_that_cancels_drops_its_answer() {
     let served = door.served().await;
     drop(answer);
     served.dropped().await;
-    assert_eq!((door.metrics.door.ends(Some(FaultClass::Cancelled)), door.metrics.door.in_flight.get()), (1, 0));
+    assert_eq!(
+        (door.metrics.door.ends(Some(FaultClass::Cancelled)), door.metrics.door.requests_in_flight.get()),
+        (1, 0)
+    );
 }
 
 #[tokio::test]

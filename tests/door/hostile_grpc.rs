@@ -139,7 +139,7 @@ async fn a_broken_message_has_a_status_and_harms_nothing() {
     let grown = resident_bytes().saturating_sub(before);
     // Other tests run beside this one: it is a leak of each call that would show.
     assert!(grown < 512 << 20, "{calls} calls left {grown} bytes; {codes:?}");
-    assert_eq!(door.metrics.door.in_flight.get(), 0);
+    assert_eq!(door.metrics.door.requests_in_flight.get(), 0);
     whole_answer(InferenceClient::new(channels[0].clone())).await;
 }
 

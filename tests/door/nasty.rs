@@ -77,9 +77,9 @@ async fn a_body_that_is_slow_to_arrive_holds_no_place_and_leaves_nothing_behind(
     connection.read_until("\r\n\r\n").await;
     connection.send("abc").await;
     assert_eq!(door.post(r#"{"prompt": "x"}"#).await.status, 200);
-    assert_eq!(door.metrics.door.in_flight.get(), 1);
+    assert_eq!(door.metrics.door.requests_in_flight.get(), 1);
     drop(connection);
-    while door.metrics.door.in_flight.get() > 0 {
+    while door.metrics.door.requests_in_flight.get() > 0 {
         tokio::task::yield_now().await;
     }
     assert_eq!(door.metrics.door.ends(None), 1);

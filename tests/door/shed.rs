@@ -18,7 +18,7 @@ async fn counted(door: &Door, connection: &mut Connection) -> Vec<(&'static str,
     connection.send("GET /metrics HTTP/1.1\r\n\r\n").await;
     let page = connection.reply().await.body;
     let count = |why: Shed| {
-        let count = door.metrics.door.connections.count(why);
+        let count = door.metrics.door.connections_shed[why as usize].get();
         let line = format!("stageline_connections_shed_total{{pipeline=\"tiny\",why=\"{}\"}} {count}", why.as_str());
         assert!(page.lines().any(|shown| shown == line), "{line} is not in\n{page}");
         (why.as_str(), count)

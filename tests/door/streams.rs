@@ -108,7 +108,7 @@ async fn a_client_that_goes_away_drops_its_answer() {
         served.dropped().await;
     }
     assert_eq!(door.metrics.door.ends(Some(FaultClass::Cancelled)), 3);
-    assert_eq!(door.metrics.door.in_flight.get(), 0);
+    assert_eq!(door.metrics.door.requests_in_flight.get(), 0);
 }
 
 #[tokio::test]

@@ -78,7 +78,7 @@ async fn two_that_wait(bytes: u32, accept: &str) {
         let ends = async { while let Some(Ok(_)) = body.data().await {} };
         soon("the stream's end", ends).await;
     }
-    assert_eq!(door.metrics.door.connections.count(Shed::NotReading), 2, "{bytes} {accept}");
+    assert_eq!(door.metrics.door.connections_shed[Shed::NotReading as usize].get(), 2, "{bytes} {accept}");
     door.stop();
     soon("the door's end", &mut door.serving).await.unwrap();
     drop(client);
@@ -113,13 +113,13 @@ async fn a_socket_that_nobody_reads_holds_no_place_past_the_deadline() {
     }
     has_room(&door).await;
     let left = async {
-        while door.metrics.door.in_flight.get() > 0 {
+        while door.metrics.door.requests_in_flight.get() > 0 {
             tokio::task::yield_now().await;
         }
     };
     soon("both to be given up", left).await;
     assert_eq!(door.metrics.door.ends(Some(FaultClass::Cancelled)), 2);
-    assert_eq!(door.metrics.door.connections.count(Shed::NotReading), 2);
+    assert_eq!(door.metrics.door.connections_shed[Shed::NotReading as usize].get(), 2);
     drop(mute);
 }
 

@@ -172,7 +172,7 @@ fn a_slow_reader_grows_nobody_and_holds_no_other_plane_up() {
             match &hop {
                 Hop::Memory(_) => assert_eq!(taken, MAILBOX_CAPACITY, "no room is an error at the sender"),
                 Hop::Nats { b, .. } => {
-                    assert!(taken < 20_000 || b.counters().dropped() > 0, "no room is a loss at either end")
+                    assert!(taken < 20_000 || b.metrics().nats_dropped.get() > 0, "no room is a loss at either end")
                 }
                 Hop::Own(_) => assert!(taken < 10_000, "no room is an error at the sender of {}", hop.name()),
             }
@@ -227,8 +227,8 @@ async fn through(max_payload: usize, sizes: &[usize]) {
     };
     tokio::join!(send, read);
     let pieces = |size: &&usize| **size + 200 > max_payload;
-    assert!(a.counters().fragments() >= 2 * sizes.iter().filter(pieces).count() as u64);
-    assert_eq!((b.counters().refused(), b.counters().dropped()), (0, 0));
+    assert!(a.metrics().nats_fragments.get() >= 2 * sizes.iter().filter(pieces).count() as u64);
+    assert_eq!((b.metrics().nats_refused.get(), b.metrics().nats_dropped.get()), (0, 0));
 }
 
 #[tokio::test]
@@ -281,7 +281,7 @@ async fn what_strangers_send_is_refused_and_does_no_harm() {
     stranger.publish_with_headers(subject.clone(), headers, "1234".into()).await.unwrap();
     stranger.publish(subject, good).await.unwrap();
     assert_eq!(number(&mail(&mut mailbox.stream).await), 5);
-    assert_eq!(net.counters().refused(), 7);
+    assert_eq!(net.metrics().nats_refused.get(), 7);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use crate::contract::{DIGEST, connect, peer};
 use crate::leases::status;
 use crate::nats::NatsServer;
+use stageline_metrics::HopMetrics;
 use stageline_transport::{Doorbell, HopKind, HopSettings, HopSite, Hops, Mailbox, MemoryNet, NatsNet, Peer, Post};
 use stageline_wire::Status;
 use std::cell::RefCell;
@@ -27,7 +28,7 @@ pub async fn open(
     doorbell: &Doorbell,
 ) -> (Hops, Mailbox, Status) {
     let settings = HopSettings { hop, listen: Some(([127, 0, 0, 1], 0).into()), advertise: None };
-    let site = HopSite { me: me.clone(), window_bytes: WINDOW, replicas, doorbell };
+    let site = HopSite { me: me.clone(), window_bytes: WINDOW, replicas, doorbell, metrics: HopMetrics::default() };
     let (hops, mailbox) = Hops::open(net.clone(), site, &settings).await.unwrap();
     let (hop, join) = (hops.address().map(str::to_owned), Some(hops.join_hash().to_owned()));
     let record = Status { hop, join, ..status(me) };

@@ -118,7 +118,7 @@ fn who_says_something_wrong_at_the_door_is_refused() {
         }
         let no_hello = receiver.join(from_sender::What::Parcel(b"x"[..].into())).await.err().unwrap();
         assert_eq!(no_hello.code(), Code::InvalidArgument);
-        assert_eq!(receiver.hops.counters().refused(), 10);
+        assert_eq!(receiver.hops.metrics().hop_refused.get(), 10);
         receiver.join(from_sender::What::Hello(good)).await.unwrap();
     });
 }
@@ -138,7 +138,7 @@ fn parcels_that_are_not_their_senders_or_no_parcels_are_left_out() {
         joined.say.send(FromSender { what: Some(from_sender::What::Hello(hello(&from))) }).await.unwrap();
         joined.parcel(encode(frame(&from.replica, 7, 4)).bytes).await;
         assert_eq!(number(&mail(&mut receiver.mailbox.stream).await), 7);
-        assert_eq!((receiver.hops.counters().refused(), receiver.hops.counters().received()), (5, 1));
+        assert_eq!((receiver.hops.metrics().hop_refused.get(), receiver.hops.metrics().hop_received.get()), (5, 1));
         assert!(receiver.mailbox.control.is_empty() && receiver.mailbox.feedback.is_empty());
     });
 }
@@ -209,7 +209,7 @@ fn a_hop_that_cannot_be_made_is_an_error_and_nothing_goes_another_way() {
             let (hops, mut mailbox, _server) = sender(hop, without_port, doorbell).await;
             for tries in 1..=3 {
                 assert_unreachable(&hops, &mut mailbox).await;
-                assert_eq!(hops.counters().impossible(), tries);
+                assert_eq!(hops.metrics().hops_impossible.get(), tries);
             }
             assert!(receiver.mailbox.stream.is_empty());
         }
@@ -279,7 +279,7 @@ fn a_ring_that_is_not_what_was_said_is_refused() {
             let record = Status { hop: Some(address), ..status(&peer(1, 1)) };
             let (hops, mut mailbox, _server) = sender(HopKind::Shm, record, doorbell).await;
             assert_unreachable(&hops, &mut mailbox).await;
-            assert_eq!((hops.counters().impossible(), hops.counters().opened()), (1, 0), "{ring:?}");
+            assert_eq!((hops.metrics().hops_impossible.get(), hops.metrics().hops_opened.get()), (1, 0), "{ring:?}");
             let why = soon("the sender's reason", why.recv()).await.unwrap();
             assert!(why.contains("ring"), "{why}");
             serving.abort();
@@ -299,13 +299,13 @@ fn a_stream_that_ends_is_told_of_at_once_and_the_next_mail_opens_another() {
                 receiver.records.send_replace(vec![own.clone()]);
                 hops.post(&peer(1, 1), frame(&from, turn, 400)).unwrap();
                 assert_eq!(number(&mail(&mut receiver.mailbox.stream).await), turn);
-                assert_eq!(hops.counters().opened(), turn);
+                assert_eq!(hops.metrics().hops_opened.get(), turn);
                 // Who cannot show what the record says takes nobody's seat.
                 let refused = receiver.join(from_sender::What::Hello(hello(&peer(0, 1)))).await.err().unwrap();
                 assert_eq!(refused.code(), Code::Unauthenticated, "{refused}");
                 hops.post(&peer(1, 1), frame(&from, 1000 + turn, 400)).unwrap();
                 assert_eq!(number(&mail(&mut receiver.mailbox.stream).await), 1000 + turn);
-                assert_eq!(hops.counters().opened(), turn);
+                assert_eq!(hops.metrics().hops_opened.get(), turn);
                 // Who can ends its stream.
                 receiver.records.send_replace(vec![record(&peer(0, 1))]);
                 let heir = receiver.join(from_sender::What::Hello(hello(&peer(0, 1)))).await.unwrap();
@@ -334,7 +334,7 @@ fn who_does_not_join_keeps_no_connection() {
             // A reset is an end, too.
             let _ = soon("the end of a connection", stream.read_to_end(&mut rest)).await;
         }
-        assert!(receiver.hops.counters().refused() >= 44);
+        assert!(receiver.hops.metrics().hop_refused.get() >= 44);
         receiver.join(from_sender::What::Hello(hello(&peer(0, 1)))).await.unwrap();
     });
 }

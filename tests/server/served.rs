@@ -132,7 +132,7 @@ impl Served {
                     let listen = Some(([127, 0, 0, 1], 0).into());
                     let hop = HopSettings { hop: hops.of(stage), listen, advertise: None };
                     let access = BrokerAccess { urls: server.url(), ..BrokerAccess::default() };
-                    let broker = reach(&all.pipeline, stage, access).await.unwrap();
+                    let broker = reach(&all.pipeline, stage, access, &all.metrics).await.unwrap();
                     // All count on one page.
                     let mut host = host(Some(stage));
                     host.metrics = all.metrics.clone();
@@ -177,21 +177,18 @@ impl Served {
 
     /// Batches that stage 0 has run so far.
     pub fn batches(&self) -> u64 {
-        self.metrics.stage(0).expect("stage 0 counts").batch_rows.count_and_sum().0
+        let count = number(&self.metrics.render(), r#"stageline_batch_rows_count{pipeline="golden",stage="0"}"#);
+        count.parse().expect("a whole number")
     }
 
     /// Asserts that no stage has run a batch of more rows than `max_batch_tokens`: so it is while a sequence is alone.
     pub fn assert_chunked(&self) {
         let page = self.metrics.render();
-        let number = |series: &str| {
-            let line = page.lines().find(|line| line.starts_with(series)).expect("a series of the page");
-            line.rsplit_once(' ').expect("a value").1.to_owned()
-        };
         let bound = self.variant.chunk.next_power_of_two();
         for stage in 0..self.variant.stages {
             let labels = format!("{{pipeline=\"golden\",stage=\"{stage}\"");
-            let within = number(&format!("stageline_batch_rows_bucket{labels},le=\"{bound}\"}}"));
-            let all = number(&format!("stageline_batch_rows_count{labels}}}"));
+            let within = number(&page, &format!("stageline_batch_rows_bucket{labels},le=\"{bound}\"}}"));
+            let all = number(&page, &format!("stageline_batch_rows_count{labels}}}"));
             assert_eq!(within, all, "batches of up to {bound} rows at stage {stage}, {}", self.variant);
         }
     }
@@ -225,6 +222,12 @@ impl Served {
             assert_eq!((stage.live_sequences.get(), stage.kv_blocks_used.get()), (0, 0), "{}", self.variant);
         }
     }
+}
+
+/// The value of a series of a metrics page.
+fn number(page: &str, series: &str) -> String {
+    let line = page.lines().find(|line| line.starts_with(series)).expect("a series of the page");
+    line.rsplit_once(' ').expect("a value").1.to_owned()
 }
 
 fn options(variant: Variant) -> Options {

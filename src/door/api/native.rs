@@ -56,7 +56,7 @@ async fn ready(State(site): State<Arc<Site>>) -> Response {
 }
 
 async fn metrics(State(site): State<Arc<Site>>) -> Response {
-    let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    let kind = HeaderValue::from_static(stageline_metrics::CONTENT_TYPE);
     ([(header::CONTENT_TYPE, kind)], site.setup.metrics.render()).into_response()
 }
 

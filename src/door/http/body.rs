@@ -61,7 +61,7 @@ pub(crate) async fn read(
         Ok(Ok(arrived)) => Ok(arrived),
         Ok(Err(fault)) => Err(after_the_rest(fault.into(), headers, chunks, limits).await),
         Err(_) => {
-            site.setup.metrics.door.connections.shed(Shed::SlowBody);
+            site.setup.metrics.door.connections_shed[Shed::SlowBody as usize].inc();
             if deadline <= until {
                 let words = "the deadline passed before the body had arrived";
                 return Err(Refusal::from(Fault::new(FaultClass::DeadlineExceeded, words)).closing());

@@ -112,7 +112,7 @@ struct Common {
 
 impl Common {
     fn shed(&self, why: Shed) {
-        self.metrics.door.connections.shed(why);
+        self.metrics.door.connections_shed[why as usize].inc();
     }
 
     /// What served a visit has been dropped, and its connection or stream with it.

@@ -34,7 +34,7 @@ impl<S> Stalling<S> {
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(timeout)));
         ready!(timer.as_mut().poll(cx));
         self.timer = None;
-        self.metrics.door.connections.shed(Shed::NotReading);
+        self.metrics.door.connections_shed[Shed::NotReading as usize].inc();
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client takes nothing of what is sent to it")))
     }
 }

@@ -19,7 +19,7 @@ impl Pump {
             .collect();
         let now = self.now();
         for (_, arrived) in batch.members.iter().filter_map(|member| self.parked.get(&member.ticket)) {
-            self.observe(|stage| stage.queue_seconds.observe_time(now.since(*arrived)));
+            self.observe(|stage| stage.stage_queue_seconds.observe(now.since(*arrived).as_secs_f64()));
         }
         let handed = match inputs {
             Some(inputs) => self.device.run(batch, inputs),
@@ -33,8 +33,8 @@ impl Pump {
     pub(super) fn ran(&mut self, ran: Ran) {
         let rows = self.on_device.remove(&ran.batch).unwrap_or(0);
         if let (Some(stage), Ok(_)) = (self.metrics.stage(self.me.stage), &ran.outcome) {
-            stage.batch_rows.observe(rows);
-            stage.compute_seconds.observe_time(ran.took);
+            stage.batch_rows.observe(rows as f64);
+            stage.stage_compute_seconds.observe(ran.took.as_secs_f64());
         }
         let outcome = match ran.outcome {
             Ok(Output::Activations(rows)) => {

@@ -2,9 +2,9 @@
 
 use super::Pump;
 use stageline_base::Tick;
+use stageline_core::Refusals;
 use stageline_core::machine::StageCounts;
-use stageline_core::{Refusal, Refusals};
-use stageline_metrics::{Counter, StageMetrics};
+use stageline_metrics::{Counters, StageMetrics};
 use std::time::Duration;
 
 /// What the metrics and the lease were told last.
@@ -42,11 +42,9 @@ impl Pump {
             stage.kv_blocks.set(total.into());
             stage.kv_blocks_used.set((total - free).into());
             let counts = self.machine.counts();
-            stage.link_lost.add(counts.lost - self.told.counts.lost);
-            for ((metric, count), told) in stage.faults.iter().zip(counts.faults).zip(self.told.counts.faults) {
-                metric.add(count - told);
-            }
-            count_more(&stage.refused, counts.refused, self.told.counts.refused);
+            stage.link_lost.inc_by(counts.lost - self.told.counts.lost);
+            count_more(&stage.faults, &counts.faults, &self.told.counts.faults);
+            count_more(&stage.refused, &counts.refused, &self.told.counts.refused);
             self.told.counts = counts;
             // While a sequence is held, time in which the device did nothing for this stage is its bubble. A batch's
             // time is known when it is back, so the two are only compared while none is on the device.
@@ -55,23 +53,23 @@ impl Pump {
             }
             self.told.at = now;
             let busy = self.device.busy();
-            stage.device_busy.add(busy.saturating_sub(self.told.busy));
+            stage.device_busy_seconds.inc_by(busy.saturating_sub(self.told.busy).as_secs_f64());
             self.told.busy = busy;
             if self.on_device.is_empty() {
                 let bubble = self.told.held.saturating_sub(busy);
-                stage.device_bubble.add(bubble.saturating_sub(self.told.bubble));
+                stage.device_bubble_seconds.inc_by(bubble.saturating_sub(self.told.bubble).as_secs_f64());
                 self.told.bubble = self.told.bubble.max(bubble);
             }
         }
         if let Some(desk) = &self.desk {
             let counts = desk.machine().counts();
             if let Some(stage) = self.metrics.stage(self.me.stage) {
-                count_more(&stage.refused, counts.refused, self.told.door_refused);
+                count_more(&stage.refused, &counts.refused, &self.told.door_refused);
                 self.told.door_refused = counts.refused;
             }
             let replays = counts.replays;
-            self.metrics.door.waiting.set(desk.machine().waiting() as u64);
-            self.metrics.door.replays.add(replays - self.told.replays);
+            self.metrics.door.requests_waiting.set(desk.machine().waiting() as u64);
+            self.metrics.door.replays.inc_by(replays - self.told.replays);
             self.told.replays = replays;
         }
         let epochs = self.machine.epoch_ceiling();
@@ -89,9 +87,9 @@ impl Pump {
     }
 }
 
-/// Counts what has been refused since `told`.
-fn count_more(metrics: &[Counter; Refusal::ALL.len()], counts: Refusals, told: Refusals) {
+/// Counts what has come since `told`.
+fn count_more(metrics: &Counters, counts: &[u64], told: &[u64]) {
     for ((metric, count), told) in metrics.iter().zip(counts).zip(told) {
-        metric.add(count - told);
+        metric.inc_by(count - told);
     }
 }

@@ -27,7 +27,10 @@ impl Pump {
         let elsewhere = self.live.iter().any(|peer| peer.replica == from && peer.stage != stage);
         let for_another = matches!(&body, Body::Feedback(feedback) if feedback.stage != stage);
         if ours || elsewhere || for_another {
-            return self.observe(|metrics| metrics.refused[Refusal::Name as usize].inc());
+            self.observe(|metrics| {
+                metrics.refused[Refusal::Name as usize].inc();
+            });
+            return;
         }
         self.take(from, body);
     }

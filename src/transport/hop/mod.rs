@@ -4,19 +4,17 @@
 //! receiver's replies come back on the same stream. All other mail stays on NATS. A hop that cannot be made is never
 //! replaced by another: what is posted comes back as [`super::Arrived::Unreachable`], and the log says what to do.
 
-mod counters;
 mod outgoing;
 mod port;
 mod rings;
 mod secret;
-
-pub use counters::HopCounters;
 
 use super::shm::{Geometry, Rings};
 use super::{Doorbell, Mailbox, NatsNet, Peer, Post, PostError, TransportError};
 use outgoing::Outgoings;
 use port::Guests;
 use stageline_core::{Body, Mail};
+use stageline_metrics::HopMetrics;
 use stageline_wire::{MAX_HEADER_BYTES, Status};
 use std::fmt;
 use std::net::SocketAddr;
@@ -104,6 +102,8 @@ pub struct HopSite<'a> {
     pub replicas: watch::Receiver<Vec<Status>>,
     /// What the thread sleeps on that reads the mailbox. It runs the hops' connections too.
     pub doorbell: &'a Doorbell,
+    /// Where the hops count.
+    pub metrics: HopMetrics,
 }
 
 /// A replica's hops: its own to the next stage, those of the stage before into it, and NATS for everything else. The last
@@ -117,7 +117,7 @@ pub struct Hops {
     join: String,
     guests: Arc<Guests>,
     outgoing: Arc<Outgoings>,
-    counters: Arc<HopCounters>,
+    metrics: HopMetrics,
     _stop: Arc<DropGuard>,
 }
 
@@ -131,10 +131,10 @@ impl Hops {
         site: HopSite<'_>,
         settings: &HopSettings,
     ) -> Result<(Self, Mailbox), TransportError> {
-        let HopSite { me, window_bytes, replicas, doorbell } = site;
+        let HopSite { me, window_bytes, replicas, doorbell, metrics } = site;
         let (slots, mut mailbox) = net.register_slots(me.clone()).await?;
+        metrics.stage_hop.is(settings.hop.as_str());
         let stop = CancellationToken::new();
-        let counters = Arc::new(HopCounters::default());
         let guests = Arc::new(Guests::default());
         let secret = secret::Secret::draw().map_err(|error| TransportError::Secret { cause: error.to_string() })?;
         let join = secret.hash();
@@ -152,11 +152,11 @@ impl Hops {
             let geometry = Geometry::for_window(window_bytes);
             let home = rings::Home { bell: doorbell.bell().clone(), rings: rings_end, geometry };
             let (slots, running) = (slots.clone(), (doorbell.clone(), stop.clone()));
-            let port = port::Port::new(identity.clone(), guests.clone(), (slots, home), counters.clone(), running);
+            let port = port::Port::new(identity.clone(), guests.clone(), (slots, home), metrics.clone(), running);
             let local = port.open(listen).await?;
             address = Some(port::advertised(local, settings.advertise.as_deref(), &net).await?);
         }
-        let (told, running) = ((slots.control, counters.clone()), (doorbell.clone(), stop.clone()));
+        let (told, running) = ((slots.control, metrics.clone()), (doorbell.clone(), stop.clone()));
         let outgoing = Outgoings::new(identity, settings.hop, told, running);
         let hops = Self {
             net,
@@ -165,7 +165,7 @@ impl Hops {
             join,
             guests,
             outgoing: Arc::new(outgoing),
-            counters,
+            metrics,
             _stop: Arc::new(stop.drop_guard()),
         };
         Ok((hops, mailbox))
@@ -191,9 +191,9 @@ impl Hops {
         &self.net
     }
 
-    /// Figures of the hops other than NATS.
-    pub fn counters(&self) -> &Arc<HopCounters> {
-        &self.counters
+    /// What the hops other than NATS count.
+    pub fn metrics(&self) -> &HopMetrics {
+        &self.metrics
     }
 }
 

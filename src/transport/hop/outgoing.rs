@@ -1,6 +1,6 @@
 //! From this replica to those of the next stage: a task each, which joins the receiver's hop port and reads its replies.
 
-use super::{ANSWER_WITHIN, HopCounters, HopKind, Identity, PATIENCE, SIGN_OF_LIFE, WINDOW_BYTES, rings};
+use super::{ANSWER_WITHIN, HopKind, Identity, PATIENCE, SIGN_OF_LIFE, WINDOW_BYTES, rings};
 use crate::shm::{Outlet, PushError};
 use crate::sockets::Socket;
 use crate::{Arrived, Doorbell, Peer, PostError};
@@ -9,6 +9,7 @@ use futures::stream::StreamExt;
 use hyper_util::rt::TokioIo;
 use stageline_base::with_causes;
 use stageline_core::{Body, Mail};
+use stageline_metrics::HopMetrics;
 use stageline_proto::join::hop_client::HopClient;
 use stageline_proto::join::{FromReceiver, FromSender, JoinHello, from_receiver, from_sender};
 use stageline_wire::{WIRE_VERSION, decode, encode, encode_parts};
@@ -41,7 +42,7 @@ struct Parts {
     identity: Identity,
     hop: HopKind,
     control: mpsc::Sender<Arrived>,
-    counters: Arc<HopCounters>,
+    metrics: HopMetrics,
     ways: Mutex<HashMap<Peer, Way>>,
     /// When it was last said that a hop cannot be made.
     complained: Mutex<Option<Instant>>,
@@ -77,11 +78,11 @@ impl Outgoings {
     pub(super) fn new(
         identity: Identity,
         hop: HopKind,
-        (control, counters): (mpsc::Sender<Arrived>, Arc<HopCounters>),
+        (control, metrics): (mpsc::Sender<Arrived>, HopMetrics),
         (doorbell, stop): (Doorbell, CancellationToken),
     ) -> Self {
         let (ways, complained) = (Mutex::default(), Mutex::new(None));
-        let parts = Parts { identity, hop, control, counters, ways, complained };
+        let parts = Parts { identity, hop, control, metrics, ways, complained };
         Self { parts: Arc::new(parts), doorbell, stop }
     }
 
@@ -256,7 +257,7 @@ impl Parts {
     /// From now on mail goes `way`; first what waits.
     fn open(&self, to: &Peer, mut way: Way) {
         let mut ways = self.lock();
-        self.counters.add_opened();
+        self.metrics.hops_opened.inc();
         if let Some(Way::Opening(waiting)) = ways.remove(to) {
             for mail in waiting {
                 let payload_bytes = mail.payload_bytes();
@@ -275,7 +276,7 @@ impl Parts {
             let parcel = match replies.message().await {
                 Ok(Some(FromReceiver { what: Some(from_receiver::What::Parcel(parcel)) })) => parcel,
                 Ok(Some(_)) => {
-                    self.counters.add_refused();
+                    self.metrics.hop_refused.inc();
                     continue;
                 }
                 Ok(None) => return End::Lost("the stream has ended".into()),
@@ -285,12 +286,14 @@ impl Parts {
                 Ok(mail)
                     if (mail.stage, &mail.from) == (to.stage, &to.replica) && matches!(mail.body, Body::Reply(_)) =>
                 {
-                    self.counters.add_received();
+                    self.metrics.hop_received.inc();
                     if self.control.send(Arrived::Mail(mail)).await.is_err() {
                         return End::Absent;
                     }
                 }
-                _ => self.counters.add_refused(),
+                _ => {
+                    self.metrics.hop_refused.inc();
+                }
             }
         }
     }
@@ -304,7 +307,7 @@ impl Parts {
                 tracing::warn!(stage, from = %me, to = %to.replica, %hop, %why, "the hop to the next stage is lost");
             }
             End::Impossible(why) => {
-                self.counters.add_impossible();
+                self.metrics.hops_impossible.inc();
                 let mut complained = self.complained.lock().unwrap_or_else(PoisonError::into_inner);
                 if complained.is_none_or(|at| at.elapsed() >= COMPLAIN_EVERY) {
                     *complained = Some(Instant::now());

@@ -2,7 +2,7 @@
 
 use super::rings::{Home, Stay};
 use super::secret;
-use super::{ANSWER_WITHIN, FRAME_BYTES, HopCounters, HopKind, Identity, PATIENCE, SIGN_OF_LIFE, WINDOW_BYTES};
+use super::{ANSWER_WITHIN, FRAME_BYTES, HopKind, Identity, PATIENCE, SIGN_OF_LIFE, WINDOW_BYTES};
 use crate::{Arrived, Doorbell, NatsNet, PostError, Slots, TransportError};
 use bytes::Bytes;
 use futures::FutureExt;
@@ -12,6 +12,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use stageline_base::ReplicaId;
 use stageline_core::{Body, Mail};
+use stageline_metrics::HopMetrics;
 use stageline_proto::join::hop_server::{Hop, HopServer};
 use stageline_proto::join::{FromReceiver, FromSender, JoinHello, JoinWelcome, Ring, from_receiver, from_sender};
 use stageline_wire::{WIRE_VERSION, decode, encode};
@@ -108,7 +109,7 @@ pub(super) struct Port {
     slots: Slots,
     /// Of rings.
     home: Home,
-    counters: Arc<HopCounters>,
+    metrics: HopMetrics,
     doorbell: Doorbell,
     stop: CancellationToken,
     /// Cancelled when somebody has joined by this connection.
@@ -120,10 +121,10 @@ impl Port {
         identity: Identity,
         guests: Arc<Guests>,
         (slots, home): (Slots, Home),
-        counters: Arc<HopCounters>,
+        metrics: HopMetrics,
         (doorbell, stop): (Doorbell, CancellationToken),
     ) -> Self {
-        Self { identity, guests, slots, home, counters, doorbell, stop, joined: CancellationToken::new() }
+        Self { identity, guests, slots, home, metrics, doorbell, stop, joined: CancellationToken::new() }
     }
 
     /// Listens until it is told to stop. Says where.
@@ -163,7 +164,7 @@ impl Port {
 
     /// A ring for mail of `from`.
     fn ring(&self, from: &ReplicaId) -> Result<(Ring, Stay), Status> {
-        let ring = self.home.ring(from, self.identity.most_bytes, self.counters.clone());
+        let ring = self.home.ring(from, self.identity.most_bytes, self.metrics.clone());
         ring.map_err(|why| Status::resource_exhausted(format!("no ring can be made: {why}")))
     }
 
@@ -183,7 +184,7 @@ impl Port {
             let parcel = match message {
                 Ok(Some(FromSender { what: Some(from_sender::What::Parcel(parcel)) })) if stay.is_none() => parcel,
                 Ok(Some(FromSender { what: Some(from_sender::What::RingRefused(why)) })) => {
-                    self.counters.add_refused();
+                    self.metrics.hop_refused.inc();
                     tracing::error!(from = %seat.from, why = brief(&why), "a sender cannot use the ring made for it");
                     return;
                 }
@@ -215,7 +216,7 @@ impl Port {
                     && mail.stage + 1 == self.identity.me.stage
                     && matches!(mail.body, Body::Link(_)) =>
             {
-                self.counters.add_received();
+                self.metrics.hop_received.inc();
                 Some(mail)
             }
             Ok(_) => self.refuse(&"it is not its sender's, or not of the stream plane"),
@@ -224,7 +225,7 @@ impl Port {
     }
 
     fn refuse<T>(&self, why: &dyn std::fmt::Display) -> Option<T> {
-        self.counters.add_refused();
+        self.metrics.hop_refused.inc();
         tracing::debug!(%why, "a parcel is refused");
         None
     }
@@ -239,18 +240,19 @@ impl Hop for Port {
         let first = timeout(PATIENCE, inbound.message()).await;
         let first = first.map_err(|_| Status::invalid_argument("no hello came"))??;
         let Some(FromSender { what: Some(from_sender::What::Hello(hello)) }) = first else {
-            self.counters.add_refused();
+            self.metrics.hop_refused.inc();
             return Err(Status::invalid_argument("the first message is no hello"));
         };
-        let from = self.judge(&hello).inspect_err(|_| self.counters.add_refused())?;
+        let refused = |_: &Status| {
+            self.metrics.hop_refused.inc();
+        };
+        let from = self.judge(&hello).inspect_err(refused)?;
         let Some((seat, waiting)) = self.guests.enter(from.clone()) else {
-            self.counters.add_refused();
+            self.metrics.hop_refused.inc();
             return Err(Status::resource_exhausted(format!("{MAX_GUESTS} senders have joined already")));
         };
         let (ring, stay) = if hello.shm {
-            self.ring(&from)
-                .map(|(ring, stay)| (Some(ring), Some(stay)))
-                .inspect_err(|_| self.counters.add_refused())?
+            self.ring(&from).map(|(ring, stay)| (Some(ring), Some(stay))).inspect_err(refused)?
         } else {
             (None, None)
         };
@@ -282,7 +284,9 @@ async fn accept(listener: TcpListener, port: Port, (doorbell, stop): (Doorbell, 
             match listener.accept().await {
                 Ok((stream, from)) => match addresses.enter(from.ip()) {
                     Some(place) => break (stream, place),
-                    None => port.counters.add_refused(),
+                    None => {
+                        port.metrics.hop_refused.inc();
+                    }
                 },
                 Err(error) => {
                     tracing::warn!(%error, "the hop port cannot accept a connection");

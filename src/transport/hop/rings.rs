@@ -1,8 +1,8 @@
 //! How both ends of a stream agree on a ring.
 
-use crate::HopCounters;
 use crate::shm::{Bell, Geometry, Inlet, Outlet, RingsEnd};
 use stageline_base::ReplicaId;
+use stageline_metrics::HopMetrics;
 use stageline_proto::join::Ring;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -26,9 +26,9 @@ impl Home {
         &self,
         from: &ReplicaId,
         most_bytes: usize,
-        counters: Arc<HopCounters>,
+        metrics: HopMetrics,
     ) -> Result<(Ring, Stay), String> {
-        let inlet = Inlet::create(&self.bell, self.geometry, most_bytes, (from.clone(), counters));
+        let inlet = Inlet::create(&self.bell, self.geometry, most_bytes, (from.clone(), metrics));
         let inlet = inlet.map_err(|error| error.to_string())?;
         let ring = Ring {
             pid: std::process::id(),

@@ -8,18 +8,16 @@
 //! it, so nothing is copied while the receiver lets go of one message before the next comes, and else what was there when
 //! the buffer grew, 0.0 to 0.7 of the payload.
 
-mod counters;
 mod credentials;
 mod read;
 mod routes;
 mod write;
 
-pub use counters::Counters;
-
 use super::{Mailbox, Peer, Plane, Post, PostError, Slots, TransportError};
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, ServerAddr};
 use routes::Routes;
 use stageline_core::Mail;
+use stageline_metrics::BrokerMetrics;
 use stageline_wire::{Assembler, MAX_HEADER_BYTES, Subjects};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -64,13 +62,15 @@ pub struct NatsSettings {
     pub subjects: Subjects,
     /// Largest payload that is sent or taken, in bytes: the activations of the largest batch.
     pub max_payload_bytes: usize,
+    /// Where the connection counts.
+    pub metrics: BrokerMetrics,
 }
 
 impl NatsSettings {
     /// Payloads of at most 64 MiB: 8,192 rows of 2,048 columns.
     pub const DEFAULT_PAYLOAD_BYTES: usize = 64 << 20;
 
-    /// Settings with every default.
+    /// Settings with every default; what is counted is on no page.
     pub fn new(url: impl Into<String>, subjects: Subjects) -> Self {
         Self {
             url: url.into(),
@@ -79,6 +79,7 @@ impl NatsSettings {
             inbox_prefix: INBOX_PREFIX.to_owned(),
             subjects,
             max_payload_bytes: Self::DEFAULT_PAYLOAD_BYTES,
+            metrics: BrokerMetrics::default(),
         }
     }
 }
@@ -131,7 +132,6 @@ struct Shared {
     errors: broadcast::Sender<String>,
     routes: Arc<Routes>,
     queues: Queues,
-    counters: Arc<Counters>,
     queued_bytes: Arc<AtomicUsize>,
     stop: CancellationToken,
     _stop_at_drop: DropGuard,
@@ -167,9 +167,9 @@ impl NatsNet {
         let servers: Result<Vec<ServerAddr>, _> = settings.url.split(',').map(|url| url.trim().parse()).collect();
         let servers = servers.map_err(|error| TransportError::Url { url: place.clone(), cause: error.to_string() })?;
         let (broker_end, broker) = watch::channel(Broker { up: true, reconnects: 0 });
-        let counters = Arc::new(Counters::default());
+        let metrics = settings.metrics.clone();
         let errors = broadcast::Sender::new(ERRORS_CAPACITY);
-        let options = options(broker_end, counters.clone(), errors.clone()).custom_inbox_prefix(&settings.inbox_prefix);
+        let options = options(broker_end, metrics.clone(), errors.clone()).custom_inbox_prefix(&settings.inbox_prefix);
         let shown = credentials::Shown { user: settings.user.as_ref(), file: settings.credentials.as_deref() };
         let options = credentials::add(options, &servers, shown).await?;
         let client = options.connect(servers).await.map_err(|error| not_connected(place.clone(), &error))?;
@@ -185,7 +185,6 @@ impl NatsNet {
             errors,
             routes: routes.clone(),
             queues,
-            counters: counters.clone(),
             queued_bytes: queued_bytes.clone(),
             _stop_at_drop: stop.clone().drop_guard(),
             stop: stop.clone(),
@@ -193,8 +192,8 @@ impl NatsNet {
         };
         let net = Self { shared: Arc::new(shared) };
         let replies = net.subscribe(routes.replies()).await?;
-        tokio::spawn(stop.clone().run_until_cancelled_owned(read::unreachables(replies, routes, counters.clone())));
-        tokio::spawn(stop.run_until_cancelled_owned(writer.run(client, queued_bytes, counters)));
+        tokio::spawn(stop.clone().run_until_cancelled_owned(read::unreachables(replies, routes, metrics.clone())));
+        tokio::spawn(stop.run_until_cancelled_owned(writer.run(client, queued_bytes, metrics)));
         Ok(net)
     }
 
@@ -208,7 +207,7 @@ impl NatsNet {
 
     /// The same, with the other ends of the mailbox, for hops that also fill it.
     pub(super) async fn register_slots(&self, peer: Peer) -> Result<(Slots, Mailbox), TransportError> {
-        let Shared { settings, routes, counters, broker, stop, .. } = &*self.shared;
+        let Shared { settings, routes, broker, stop, .. } = &*self.shared;
         let (slots, mailbox) = Slots::new();
         for plane in Plane::ALL {
             let subject = settings.subjects.all_of((peer.stage, &peer.replica), plane);
@@ -216,7 +215,7 @@ impl NatsNet {
                 messages: self.subscribe(subject).await?,
                 mailbox: slots.of(plane).clone(),
                 assembler: Assembler::new(settings.max_payload_bytes + MAX_HEADER_BYTES),
-                counters: counters.clone(),
+                metrics: settings.metrics.clone(),
                 plane,
             };
             let news = (plane == Plane::Control).then(|| read::News::new(broker.clone()));
@@ -246,9 +245,9 @@ impl NatsNet {
         self.round_trip().await
     }
 
-    /// Figures of this connection.
-    pub fn counters(&self) -> &Arc<Counters> {
-        &self.shared.counters
+    /// What this connection counts.
+    pub fn metrics(&self) -> &BrokerMetrics {
+        &self.shared.settings.metrics
     }
 
     /// The broker's URL, without credentials.
@@ -339,11 +338,7 @@ impl Post for NatsNet {
 }
 
 /// Every buffer of the library set by hand, and its events turned into the broker's state.
-fn options(
-    broker: watch::Sender<Broker>,
-    counters: Arc<Counters>,
-    errors: broadcast::Sender<String>,
-) -> ConnectOptions {
+fn options(broker: watch::Sender<Broker>, metrics: BrokerMetrics, errors: broadcast::Sender<String>) -> ConnectOptions {
     let on_event = move |event| match event {
         Event::Disconnected => {
             tracing::warn!("lost the connection to NATS");
@@ -356,7 +351,9 @@ fn options(
                 again
             });
         }
-        Event::SlowConsumer(_) => counters.add_dropped(1),
+        Event::SlowConsumer(_) => {
+            metrics.nats_dropped.inc();
+        }
         Event::ServerError(error) => {
             tracing::warn!(%error, "NATS reports an error");
             // Nobody may be listening.

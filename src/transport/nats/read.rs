@@ -1,12 +1,13 @@
 //! From the broker to the mailboxes.
 
+use super::Broker;
 use super::routes::Routes;
-use super::{Broker, Counters};
 use crate::Arrived;
 use async_nats::{Message, StatusCode, Subscriber};
 use bytes::Bytes;
 use futures::StreamExt;
 use stageline_base::ReplicaId;
+use stageline_metrics::BrokerMetrics;
 use stageline_wire::{Assembler, Fragment, Plane, Subjects, decode};
 use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
@@ -16,7 +17,7 @@ pub(super) struct Reader {
     pub(super) messages: Subscriber,
     pub(super) mailbox: mpsc::Sender<Arrived>,
     pub(super) assembler: Assembler,
-    pub(super) counters: Arc<Counters>,
+    pub(super) metrics: BrokerMetrics,
     pub(super) plane: Plane,
 }
 
@@ -55,10 +56,7 @@ impl Reader {
             Ok(mail) if (mail.stage, &mail.from) != (stage, &from) => {
                 self.refuse(&"it speaks in another name than its subject's")
             }
-            Ok(mail) if Plane::of(&mail.body) == self.plane => {
-                self.counters.add_received(1);
-                Some(Arrived::Mail(mail))
-            }
+            Ok(mail) if Plane::of(&mail.body) == self.plane => Some(Arrived::Mail(mail)),
             Ok(_) => self.refuse(&"it came on another plane than its own"),
             Err(error) => self.refuse(&error),
         }
@@ -76,7 +74,7 @@ impl Reader {
     }
 
     fn refuse<T>(&self, why: &dyn std::fmt::Display) -> Option<T> {
-        self.counters.add_refused(1);
+        self.metrics.nats_refused.inc();
         tracing::debug!(%why, plane = ?self.plane, "a parcel is refused");
         None
     }
@@ -107,10 +105,10 @@ async fn reconnected(news: &mut Option<News>) {
 }
 
 /// Passes on what the broker says of messages that found nobody.
-pub(super) async fn unreachables(mut replies: Subscriber, routes: Arc<Routes>, counters: Arc<Counters>) {
+pub(super) async fn unreachables(mut replies: Subscriber, routes: Arc<Routes>, metrics: BrokerMetrics) {
     while let Some(message) = replies.next().await {
         if message.status == Some(StatusCode::NO_RESPONDERS) {
-            counters.add_unreachable(1);
+            metrics.nats_unreachable.inc();
             routes.nobody(&message.subject);
         }
     }

@@ -1,9 +1,9 @@
 //! From the queues to the broker.
 
-use super::Counters;
 use super::routes::Route;
 use async_nats::{Client, HeaderMap, PublishError};
 use stageline_core::Mail;
+use stageline_metrics::BrokerMetrics;
 use stageline_wire::{Fragment, Pieces, Plane, encode};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -67,7 +67,7 @@ struct Rest {
 /// The writer's side of a connection.
 struct Outlet {
     client: Client,
-    counters: Arc<Counters>,
+    metrics: BrokerMetrics,
     queued_bytes: Arc<AtomicUsize>,
     /// Parcels cut so far.
     cut: u64,
@@ -75,8 +75,8 @@ struct Outlet {
 
 impl Writer {
     /// Sends until the queues close. A parcel in pieces lets acks and feedback pass between two of them.
-    pub(super) async fn run(mut self, client: Client, queued_bytes: Arc<AtomicUsize>, counters: Arc<Counters>) {
-        let mut outlet = Outlet { client, counters, queued_bytes, cut: 0 };
+    pub(super) async fn run(mut self, client: Client, queued_bytes: Arc<AtomicUsize>, metrics: BrokerMetrics) {
+        let mut outlet = Outlet { client, metrics, queued_bytes, cut: 0 };
         let mut rest: Option<Rest> = None;
         loop {
             let urgent = match self.control.try_recv() {
@@ -131,9 +131,6 @@ impl Outlet {
         let sender = mail.from.boot();
         let encoded = encode(mail);
         self.queued_bytes.fetch_sub(payload_bytes, Relaxed);
-        self.counters.add_sent(1);
-        self.counters.add_sent_bytes(encoded.bytes.len());
-        self.counters.add_copied_bytes(encoded.copied_bytes);
         let max_payload = self.client.max_payload();
         if encoded.bytes.len() > max_payload {
             // A fragment is smaller than a message may be by the header that marks it.
@@ -150,7 +147,7 @@ impl Outlet {
     }
 
     async fn publish_piece(&self, route: &Route, plane: Plane, (fragment, piece): (Fragment, bytes::Bytes)) {
-        self.counters.add_fragments(1);
+        self.metrics.nats_fragments.inc();
         let mut headers = HeaderMap::new();
         headers.insert(Fragment::HEADER, fragment.to_string());
         let (subject, reply) = (route.subject(plane), route.reply.clone());
@@ -161,7 +158,7 @@ impl Outlet {
     /// A message that the library does not take is lost, as if on the way: the link finds the hole.
     fn note(&self, sent: Result<(), PublishError>) {
         if let Err(error) = sent {
-            self.counters.add_dropped(1);
+            self.metrics.nats_dropped.inc();
             tracing::warn!(%error, "NATS does not take a message");
         }
     }

@@ -3,10 +3,10 @@
 use super::bell::Stranger;
 use super::layout::{self, SLOTS};
 use super::{Bell, Geometry, Place, Segment};
-use crate::HopCounters;
 use bytes::Bytes;
 use stageline_base::ReplicaId;
 use stageline_core::{Body, Mail};
+use stageline_metrics::HopMetrics;
 use stageline_wire::{MAX_HEADER_BYTES, TRAILER_BYTES, decode_parts};
 use std::io::Result;
 use std::sync::Arc;
@@ -35,7 +35,7 @@ pub(crate) struct Inlet {
     gone: Arc<AtomicBool>,
     /// Cancelled here when the peer breaks the ring's rules, which ends its stream.
     broken: CancellationToken,
-    counters: Arc<HopCounters>,
+    metrics: HopMetrics,
     _sender: Stranger,
 }
 
@@ -45,12 +45,12 @@ impl Inlet {
         bell: &Bell,
         geometry: Geometry,
         most_bytes: usize,
-        (from, counters): (ReplicaId, Arc<HopCounters>),
+        (from, metrics): (ReplicaId, HopMetrics),
     ) -> Result<Self> {
         let ring = Arc::new(Segment::create(geometry.length())?);
         ring.nonce().store(bell.nonce(), Release);
         let (gone, broken) = (Arc::default(), CancellationToken::new());
-        Ok(Self { ring, geometry, most_bytes, from, read: 0, gone, broken, counters, _sender: bell.stranger() })
+        Ok(Self { ring, geometry, most_bytes, from, read: 0, gone, broken, metrics, _sender: bell.stranger() })
     }
 
     /// The number of its file.
@@ -69,13 +69,13 @@ impl Inlet {
             let Some((payload, rest)) = self.parcel()? else { return Ok(None) };
             match decode_parts(payload, &rest) {
                 Ok(mail) if mail.from == self.from && matches!(mail.body, Body::Link(_)) => {
-                    self.counters.add_received();
+                    self.metrics.hop_received.inc();
                     return Ok(Some(mail));
                 }
                 Ok(_) => tracing::debug!(from = %self.from, "a parcel is not its sender's, or not of the stream plane"),
                 Err(error) => tracing::debug!(from = %self.from, %error, "a parcel is refused"),
             }
-            self.counters.add_refused();
+            self.metrics.hop_refused.inc();
         }
     }
 
@@ -158,7 +158,7 @@ impl Rings {
                 Err(Broken) => {
                     let ring = &self.open[self.turn];
                     tracing::error!(from = %ring.from, "a ring holds what its sender cannot have written: it is given up");
-                    ring.counters.add_refused();
+                    ring.metrics.hop_refused.inc();
                     ring.broken.cancel();
                     ring.gone.store(true, Release);
                 }

@@ -145,8 +145,8 @@ impl Service {
             embeds: !overview.task.generates(),
             vocab: overview.vocab,
             manifest: overview.manifest,
-            waiting_requests: state.metrics.door.waiting.get(),
-            calls_in_flight: state.metrics.door.in_flight.get(),
+            waiting_requests: state.metrics.door.requests_waiting.get(),
+            calls_in_flight: state.metrics.door.requests_in_flight.get(),
         }
     }
 }

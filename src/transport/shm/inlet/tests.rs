@@ -16,7 +16,7 @@ struct Pair {
 fn pair(arena_bytes: u64) -> Pair {
     let bell = Bell::new(7, None).unwrap();
     let geometry = Geometry::of(arena_bytes).unwrap();
-    let inlet = Inlet::create(&bell, geometry, MOST, (me(), Arc::default())).unwrap();
+    let inlet = Inlet::create(&bell, geometry, MOST, (me(), HopMetrics::default())).unwrap();
     let me = std::process::id();
     let outlet = Outlet::open(me, (inlet.number(), bell.number()), 7, geometry).unwrap();
     Pair { bell, inlet, outlet }
@@ -107,7 +107,7 @@ fn mail_of_another_sender_or_plane_is_left_out() {
     let mail = inlet.next().unwrap().unwrap();
     assert_eq!(format!("{mail:?}"), format!("{:?}", frame(2, 1)));
     assert!(inlet.next().unwrap().is_none());
-    assert_eq!((inlet.counters.received(), inlet.counters.refused()), (1, 3));
+    assert_eq!((inlet.metrics.hop_received.get(), inlet.metrics.hop_refused.get()), (1, 3));
 }
 
 #[test]

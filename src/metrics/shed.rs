@@ -1,6 +1,4 @@
-//! Connections of clients that were closed or refused, and why.
-
-use super::{Counter, Page};
+//! Why a door gives up a connection.
 
 /// Why a connection, or a call of an HTTP/2 connection, was given up although its client had not ended it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,29 +27,6 @@ impl Shed {
             Self::SlowHead => "slow_head",
             Self::SlowBody => "slow_body",
             Self::NotReading => "not_reading",
-        }
-    }
-}
-
-/// How many were, by why.
-#[derive(Debug, Default)]
-pub struct Connections([Counter; Shed::ALL.len()]);
-
-impl Connections {
-    /// One more.
-    pub fn shed(&self, why: Shed) {
-        self.0[why as usize].inc();
-    }
-
-    /// How many so far.
-    pub fn count(&self, why: Shed) -> u64 {
-        self.0[why as usize].get()
-    }
-
-    pub(super) fn render(&self, page: &mut Page) {
-        page.family("connections_shed_total", "counter", "Clients' connections closed or refused, by why.");
-        for why in Shed::ALL {
-            page.sample("connections_shed_total", &[("why", why.as_str())], self.count(why) as f64);
         }
     }
 }
