@@ -1,8 +1,10 @@
 //! A model folder whose configuration and weights have been checked against each other.
 
+use crate::families::llama::EMBEDDING;
 use crate::naming::Naming;
-use crate::spec::{ModelSpec, own_dir};
-use crate::tensors::{LLAMA_EMBEDDING, Part, TensorNeed};
+use crate::sentence::own_dir;
+use crate::spec::ModelSpec;
+use crate::tensors::{Part, TensorNeed};
 use safetensors::Dtype;
 use serde_json::Value;
 use stageline_base::Fault;
@@ -43,7 +45,7 @@ impl Checkpoint {
         let folder = ModelFolder::open(&dir)?;
         let needs = spec.tensors();
         let tied = match &spec {
-            ModelSpec::Llama(llama) if llama.tied => vec![LLAMA_EMBEDDING.to_owned()],
+            ModelSpec::Llama(llama) if llama.tied => vec![EMBEDDING.to_owned()],
             _ => vec![],
         };
         let at = |problem: String| Fault::invalid(format!("{}: {problem}", dir.display()));

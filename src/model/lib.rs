@@ -1,11 +1,12 @@
 //! Floor 2: model families as ranges of layers.
 
-pub mod bert;
 pub mod checkpoint;
+pub mod families;
 pub mod kv_cache;
-pub mod llama;
 pub mod load;
 mod naming;
+mod sentence;
+mod settings;
 mod sources;
 pub mod spec;
 pub mod split;
@@ -14,9 +15,12 @@ pub mod step;
 pub mod tensors;
 
 pub use checkpoint::Checkpoint;
+pub use families::LayerRange;
+pub use families::bert::BertSpec;
+pub use families::llama::LlamaSpec;
 pub use kv_cache::{KvCache, KvShape};
 pub use load::{RawTensor, TensorSource};
-pub use spec::{BertSpec, LayerRange, LlamaSpec, ModelSpec};
+pub use spec::ModelSpec;
 pub use stage_model::{Made, StageModel};
 pub use step::{Step, held_blocks};
 pub use tensors::{LinearNeed, Part, TensorNeed};

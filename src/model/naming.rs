@@ -1,7 +1,8 @@
 //! Which tensor of a folder is which of the model's: the same weights go by several names.
 
+use crate::families::llama::HEAD;
 use crate::spec::ModelSpec;
-use crate::tensors::{LLAMA_HEAD, TensorNeed, plays_no_part};
+use crate::tensors::{TensorNeed, plays_no_part};
 use stageline_shard::{ModelFolder, TensorEntry};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -41,7 +42,7 @@ impl Naming {
             let names = std::iter::once(need.name.clone()).chain(spec.other_name(&need.name));
             let names = names.map(|name| layout.in_folder(&name));
             // What wraps a model may wrap its body alone.
-            let bare = Some(LLAMA_HEAD.to_owned()).filter(|head| need.name == *head && layout.in_folder(head) != *head);
+            let bare = Some(HEAD.to_owned()).filter(|head| need.name == *head && layout.in_folder(head) != *head);
             let mut there = names.chain(bare).filter(|name| folder.entry(name).is_some());
             let Some(source) = there.next() else {
                 problems.push(missing(&layout.in_folder(&need.name), folder));
@@ -112,7 +113,7 @@ impl Layout {
 fn missing(source: &str, folder: &ModelFolder) -> String {
     let hint = match folder.promised(source) {
         Some(file) => format!(": the index names it in {file}, which does not hold it: fetch both again"),
-        None if source.ends_with(LLAMA_HEAD) => {
+        None if source.ends_with(HEAD) => {
             " (if the model ties it to its embedding, config.json must say tie_word_embeddings = true)".into()
         }
         None => String::new(),

@@ -1,27 +1,17 @@
 //! What a config.json asks for, checked: every setting is either supported or refused by name.
 
-mod bert;
-mod family;
-mod inert;
-mod llama;
-mod rope;
-mod sentence;
-mod settings;
-
-use family::Family;
-pub use sentence::own_dir;
+use crate::families::LayerRange;
+use crate::families::bert::{self, BertSpec};
+use crate::families::llama::{self, LlamaSpec, Relative};
+use crate::sentence;
+use crate::settings::{Settings, shown};
+use crate::tensors::{Part, TensorNeed};
 use serde_json::Value;
-use settings::{Settings, shown};
 use stageline_base::Fault;
 use stageline_shard::Files;
 use stageline_shard::stranger::check_model_dir;
 use std::collections::BTreeSet;
-use std::ops::Range;
 use std::path::Path;
-
-/// Layers `start..end` of a model. A range that starts at 0 also embeds; one that ends at the last layer also holds the
-/// head (decoder: final norm and logits; encoder: pooling).
-pub type LayerRange = Range<usize>;
 
 /// A model that stageline can run.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,115 +22,7 @@ pub enum ModelSpec {
     Bert(BertSpec),
 }
 
-/// A Llama-type decoder: RMS norm, rotary embedding of halves, grouped-query attention, SiLU-gated MLP; and what its
-/// relatives have besides.
-#[derive(Clone, Debug, PartialEq)]
-pub struct LlamaSpec {
-    /// `num_hidden_layers`.
-    pub layers: usize,
-    /// `hidden_size`.
-    pub hidden: usize,
-    /// `intermediate_size`.
-    pub intermediate: usize,
-    /// `num_attention_heads`.
-    pub heads: usize,
-    /// `num_key_value_heads`, a divisor of `heads`.
-    pub kv_heads: usize,
-    /// `head_dim`, even.
-    pub head_dim: usize,
-    /// `vocab_size`.
-    pub vocab: usize,
-    /// `max_position_embeddings`.
-    pub max_positions: usize,
-    /// `rms_norm_eps`.
-    pub norm_eps: f32,
-    /// `rope_theta`.
-    pub rope_theta: f64,
-    /// `rope_scaling`, if any.
-    pub rope_scaling: Option<RopeScaling>,
-    /// `tie_word_embeddings`: the head is the embedding.
-    pub tied: bool,
-    /// q, k and v projections have a bias: `attention_bias`, and always in Qwen2.
-    pub qkv_bias: bool,
-    /// The o projection has a bias: `attention_bias`.
-    pub out_bias: bool,
-    /// `mlp_bias`.
-    pub mlp_bias: bool,
-    /// Each head of queries and keys is normed before it turns (Qwen3).
-    pub head_norms: bool,
-    /// `sliding_window`, if any layer has one.
-    pub sliding: Option<Sliding>,
-    /// `eos_token_id` of config.json (generation_config.json may name others).
-    pub eos: Vec<u32>,
-}
-
-impl LlamaSpec {
-    /// How many positions a row of `layer` sees, its own the last; `None`: all.
-    pub fn window(&self, layer: usize) -> Option<usize> {
-        self.sliding.as_ref().filter(|sliding| sliding.layers.contains(&layer)).map(|sliding| sliding.window)
-    }
-}
-
-/// Layers whose rows do not see far back.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Sliding {
-    /// How many positions a row sees, its own the last.
-    pub window: usize,
-    /// The layers where that is so.
-    pub layers: BTreeSet<usize>,
-}
-
-/// A change of the rotary frequencies for long contexts.
-#[derive(Clone, Debug, PartialEq)]
-pub enum RopeScaling {
-    /// `rope_type: "linear"`: positions are divided by the factor.
-    Linear {
-        /// `factor`.
-        factor: f64,
-    },
-    /// `rope_type: "llama3"`.
-    Llama3 {
-        /// `factor`.
-        factor: f64,
-        /// `low_freq_factor`.
-        low_freq_factor: f64,
-        /// `high_freq_factor`.
-        high_freq_factor: f64,
-        /// `original_max_position_embeddings`.
-        original_max_positions: usize,
-    },
-}
-
-/// A BERT-type encoder: learned positions, post-layer norm, GELU MLP; the answer is the mean over the sequence's rows, by
-/// default of length 1 (sentence-transformers' pooling, as `modules.json` and what it names say if they are there).
-#[derive(Clone, Debug, PartialEq)]
-pub struct BertSpec {
-    /// `num_hidden_layers`.
-    pub layers: usize,
-    /// `hidden_size`.
-    pub hidden: usize,
-    /// `intermediate_size`.
-    pub intermediate: usize,
-    /// `num_attention_heads`, a divisor of `hidden`.
-    pub heads: usize,
-    /// `vocab_size`.
-    pub vocab: usize,
-    /// `type_vocab_size`; every row is of type 0.
-    pub type_vocab: usize,
-    /// `max_position_embeddings`.
-    pub max_positions: usize,
-    /// `layer_norm_eps`.
-    pub norm_eps: f32,
-    /// Whether a vector is divided by its length: unless modules.json has no `Normalize`, which is then
-    /// [`ModelSpec::AS_IT_IS`] in a manifest.
-    pub length_one: bool,
-}
-
 impl ModelSpec {
-    /// The key that says in a pipeline's config.json that an encoder's vectors are not divided by their lengths, which a
-    /// model's folder says elsewhere.
-    pub const AS_IT_IS: &str = "stageline_vectors_as_they_are";
-
     /// What `config` (a config.json) asks for. A key that changes what is computed is honoured or refused; a key that
     /// changes nothing is known as such; a key that is not known is refused, since it may be either.
     ///
@@ -151,8 +33,8 @@ impl ModelSpec {
         let kind = settings.take("model_type").cloned().or_else(|| implied_type(config)).unwrap_or(Value::Null);
         let spec = if kind == "bert" {
             Self::Bert(bert::read(&mut settings))
-        } else if let Some(family) = kind.as_str().and_then(Family::of) {
-            Self::Llama(llama::read(&mut settings, family))
+        } else if let Some(relative) = kind.as_str().and_then(Relative::of) {
+            Self::Llama(llama::read(&mut settings, relative))
         } else {
             // Its other settings are of a family that is not known: complaining of each would say nothing.
             let known = "llama, mistral, qwen2, qwen3 or bert";
@@ -174,15 +56,15 @@ impl ModelSpec {
         let files = Files::of_model(&own)?;
         let mut config = files.json("config.json")?.ok_or_else(|| files.absent("config.json"))?;
         let at = |fault: Fault| Fault { message: format!("{}: {}", own.display(), fault.message), ..fault };
-        if config.get(Self::AS_IT_IS).is_some() {
-            let words = format!("config.json: {} is a word of pipelines: fetch the model's own folder", Self::AS_IT_IS);
+        if config.get(bert::AS_IT_IS).is_some() {
+            let words = format!("config.json: {} is a word of pipelines: fetch the model's own folder", bert::AS_IT_IS);
             return Err(at(Fault::invalid(words)));
         }
         let mut spec = Self::parse(&config).map_err(at)?;
         if let Self::Bert(bert) = &mut spec {
             bert.length_one = sentence::check(&Files::of_model(dir)?, &files, bert.hidden)?;
             if let (false, Value::Object(config)) = (bert.length_one, &mut config) {
-                config.insert(Self::AS_IT_IS.into(), true.into());
+                config.insert(bert::AS_IT_IS.into(), true.into());
             }
         }
         Ok((spec, config))
@@ -221,12 +103,68 @@ impl ModelSpec {
     }
 }
 
+impl ModelSpec {
+    /// Every tensor the model needs, in the order of use. A tied embedding comes twice: as [`Part::Embedding`] and, under
+    /// the same name, as [`Part::Head`].
+    pub fn tensors(&self) -> Vec<TensorNeed> {
+        match self {
+            Self::Llama(spec) => llama::tensors(spec),
+            Self::Bert(spec) => bert::tensors(spec),
+        }
+    }
+
+    /// The tensors that a stage of `layers` needs, each once.
+    pub fn stage_tensors(&self, layers: &LayerRange) -> Vec<TensorNeed> {
+        let (mut needs, mut seen) = (self.tensors(), BTreeSet::new());
+        needs.retain(|need| {
+            let here = match need.part {
+                Part::Embedding => layers.start == 0,
+                Part::Layer(layer) => layers.contains(&layer),
+                Part::Head => layers.end == self.layers(),
+            };
+            here && seen.insert(need.name.clone())
+        });
+        needs
+    }
+
+    /// KV cache of one layer for one token, in bytes: keys and values in f32. An encoder has none.
+    pub fn kv_bytes_per_token(&self) -> u64 {
+        match self {
+            Self::Llama(spec) => 2 * 4 * (spec.kv_heads * spec.head_dim) as u64,
+            Self::Bert(_) => 0,
+        }
+    }
+
+    /// The other name that a checkpoint may have for the tensor `name`: a tied matrix may go by either end's, and the norms
+    /// of encoders that were converted from TensorFlow have names of their own.
+    pub fn other_name(&self, name: &str) -> Option<String> {
+        match self {
+            Self::Llama(spec) => (spec.tied && name == llama::EMBEDDING).then(|| llama::HEAD.into()),
+            Self::Bert(_) => {
+                let (norm, end) = name.rsplit_once('.').filter(|(norm, _)| norm.ends_with("LayerNorm"))?;
+                Some(format!("{norm}.{}", if end == "weight" { "gamma" } else { "beta" }))
+            }
+        }
+    }
+
+    /// Whether a checkpoint's tensor that the model does not need, called `name` but for what stands in front of every name,
+    /// is known to play no part in what is computed: heads of other tasks, and tables that are computed here.
+    pub fn leaves_out(&self, name: &str) -> bool {
+        let heads: &[&str] = match self {
+            Self::Llama(_) => &["score.", "v_head.", "value_head.", "classifier.", "qa_outputs."],
+            Self::Bert(_) => &["pooler.", "cls.", "classifier.", "qa_outputs.", "lm_head."],
+        };
+        let tables = ["embeddings.position_ids", "embeddings.token_type_ids"];
+        heads.iter().any(|head| name.starts_with(head)) || tables.contains(&name)
+    }
+}
+
 /// The `model_type` that the first architecture of `config` implies: the oldest configurations do not state it.
 fn implied_type(config: &Value) -> Option<Value> {
     let name = config.get("architectures")?.as_array()?.first()?.as_str()?;
     if bert::ARCHITECTURES.contains(&name) {
         return Some("bert".into());
     }
-    let family = Family::ALL.into_iter().find(|family| family.architectures().contains(&name));
-    family.map(|family| family.model_type().into())
+    let relative = Relative::ALL.into_iter().find(|relative| relative.architectures().contains(&name));
+    relative.map(|relative| relative.model_type().into())
 }

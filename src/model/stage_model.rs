@@ -1,7 +1,7 @@
 //! A stage's part of a model: (embedding) + layers + (head).
 
-use super::bert::BertStage;
-use super::llama::LlamaStage;
+use super::families::bert::BertStage;
+use super::families::llama::LlamaStage;
 use super::load::{Loader, TensorSource};
 use super::step::Step;
 use super::{KvCache, KvShape, LayerRange, ModelSpec};

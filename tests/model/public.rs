@@ -5,7 +5,7 @@
 //! sentence-transformers adds of modules and pooling, and what comes of it (`want`, or `refused`: what the refusal says).
 
 use serde_json::{Map, Value, json};
-use stageline_model::spec::RopeScaling;
+use stageline_model::families::llama::RopeScaling;
 use stageline_model::{LlamaSpec, ModelSpec};
 use std::collections::BTreeMap;
 use std::fs;

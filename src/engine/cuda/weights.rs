@@ -9,7 +9,7 @@ use cudarc::driver::{CudaEvent, result};
 use half::{bf16, f16};
 use safetensors::Dtype;
 use stageline_base::Fault;
-use stageline_model::tensors::{LLAMA_EMBEDDING, LLAMA_HEAD, LLAMA_NORM};
+use stageline_model::families::llama::{EMBEDDING, HEAD, NORM};
 use stageline_model::{LayerRange, LinearNeed, LlamaSpec, TensorSource};
 use std::rc::Rc;
 
@@ -148,13 +148,13 @@ impl<T: Half> Placer<T> {
         let (first, last) = (range.start == 0, range.end == spec.layers);
         let table = |name: &str| [(name.to_owned(), vec![spec.vocab, spec.hidden])];
         let embedded = first || last && spec.tied;
-        let embedding = if embedded { Some(self.stacked(&table(LLAMA_EMBEDDING))?) } else { None };
+        let embedding = if embedded { Some(self.stacked(&table(EMBEDDING))?) } else { None };
         let layers = range.clone().map(|number| self.layer(spec, number)).collect::<Result<_, _>>()?;
         let head = if last {
-            let norm = self.vector(LLAMA_NORM, spec.hidden)?;
+            let norm = self.vector(NORM, spec.hidden)?;
             let matrix = match embedding.filter(|_| spec.tied) {
                 Some(tied) => tied,
-                None => self.stacked(&table(LLAMA_HEAD))?,
+                None => self.stacked(&table(HEAD))?,
             };
             Some((norm, matrix))
         } else {

@@ -1,10 +1,10 @@
 //! A range of a BERT-type encoder's layers.
 
-use super::LayerRange;
-use super::load::Loader;
-use super::spec::BertSpec;
-use super::step::Step;
-use super::tensors::LinearNeed;
+use super::BertSpec;
+use crate::families::LayerRange;
+use crate::load::Loader;
+use crate::step::Step;
+use crate::tensors::LinearNeed;
 use candle_core::{DType, Result as CandleResult, Tensor};
 use stageline_base::Fault;
 use stageline_ops::{AttentionShape, LayerNorm, Linear, Ops, share_map};
@@ -39,7 +39,7 @@ struct Layer {
 }
 
 impl BertStage {
-    pub(super) fn load(loader: Loader<'_>, spec: &BertSpec, range: LayerRange, ops: Ops) -> Result<Self, Fault> {
+    pub(crate) fn load(loader: Loader<'_>, spec: &BertSpec, range: LayerRange, ops: Ops) -> Result<Self, Fault> {
         let table =
             |name: &str, rows| loader.matrix(&format!("embeddings.{name}_embeddings.weight"), rows, spec.hidden);
         let embedding = if range.start == 0 {

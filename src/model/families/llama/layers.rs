@@ -1,10 +1,11 @@
 //! A range of a Llama-type decoder's layers.
 
-use super::load::Loader;
 use super::spec::{LlamaSpec, RopeScaling};
-use super::step::Step;
-use super::tensors::{LLAMA_EMBEDDING, LLAMA_HEAD, LLAMA_NORM};
-use super::{KvCache, LayerRange};
+use super::tensors::{EMBEDDING, HEAD, NORM};
+use crate::families::LayerRange;
+use crate::kv_cache::KvCache;
+use crate::load::Loader;
+use crate::step::Step;
 use candle_core::{Result as CandleResult, Tensor};
 use stageline_base::Fault;
 use stageline_ops::{AttentionShape, Linear, Ops, RopeFrequencies, Rotation, share_map};
@@ -57,13 +58,13 @@ impl LlamaSpec {
 }
 
 impl LlamaStage {
-    pub(super) fn load(loader: Loader<'_>, spec: &LlamaSpec, range: LayerRange, ops: Ops) -> Result<Self, Fault> {
+    pub(crate) fn load(loader: Loader<'_>, spec: &LlamaSpec, range: LayerRange, ops: Ops) -> Result<Self, Fault> {
         let (first, last) = (range.start == 0, range.end == spec.layers);
         let table = |name| loader.matrix(name, spec.vocab, spec.hidden);
-        let tied = if first || last && spec.tied { Some(table(LLAMA_EMBEDDING)?) } else { None };
+        let tied = if first || last && spec.tied { Some(table(EMBEDDING)?) } else { None };
         let head = if last {
-            let weight = if spec.tied { tied.clone() } else { Some(table(LLAMA_HEAD)?) };
-            let norm = loader.vector(LLAMA_NORM, spec.hidden)?;
+            let weight = if spec.tied { tied.clone() } else { Some(table(HEAD)?) };
+            let norm = loader.vector(NORM, spec.hidden)?;
             weight.map(|weight| Head { norm, logits: Linear { weight, bias: None } })
         } else {
             None

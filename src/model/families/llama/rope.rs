@@ -1,7 +1,7 @@
 //! How a decoder's queries and keys turn.
 
-use super::RopeScaling;
-use super::settings::{MAX_WIDTH, Settings, shown};
+use super::spec::RopeScaling;
+use crate::settings::{MAX_WIDTH, Settings, shown};
 use serde_json::{Value, json};
 use stageline_base::Fault;
 

@@ -7,7 +7,7 @@
 //!
 //! Every other key is honoured or refused by its family's reader; one that nobody reads is refused by name.
 
-use super::settings::{Settings, shown};
+use crate::settings::{Settings, shown};
 use serde_json::{Value, json};
 
 /// Settings that change nothing, by what they are about. Most are arguments of transformers' `PretrainedConfig` and
@@ -97,7 +97,7 @@ const AT_ONE: [&str; 8] = [
 const QUANTIZATION: [&str; 3] = ["quantization_config", "compression_config", "quantization"];
 
 /// Strikes off what asks for nothing, and refuses what is not off.
-pub(super) fn strike_off(settings: &mut Settings<'_>) {
+pub(crate) fn strike_off(settings: &mut Settings<'_>) {
     for keys in AT_ANY_VALUE {
         settings.inert(keys);
     }

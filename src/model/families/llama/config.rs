@@ -1,15 +1,17 @@
 //! The settings of a Llama-type decoder.
 
-use super::family::{Family, sliding};
-use super::settings::{MAX_WIDTH, Settings};
-use super::{LlamaSpec, inert, rope};
+use super::relatives::{Relative, sliding};
+use super::rope;
+use super::spec::LlamaSpec;
+use crate::families::inert;
+use crate::settings::{MAX_WIDTH, Settings};
 use serde_json::{Value, json};
 use stageline_base::limits::MAX_STAGES;
 
-/// Reads the config.json of a model of `family`; problems are noted in `settings`. Defaults are transformers'.
-pub(super) fn read(settings: &mut Settings<'_>, family: Family) -> LlamaSpec {
+/// Reads the config.json of a `relative` of Llama; problems are noted in `settings`. Defaults are transformers'.
+pub(crate) fn read(settings: &mut Settings<'_>, relative: Relative) -> LlamaSpec {
     inert::strike_off(settings);
-    settings.architectures(family.architectures());
+    settings.architectures(relative.architectures());
     settings.only("hidden_act", &[json!("silu"), json!("swish")]);
     // Into how many products one was cut in training: their sum is the product.
     settings.count_if_set("pretraining_tp", MAX_WIDTH);
@@ -19,18 +21,18 @@ pub(super) fn read(settings: &mut Settings<'_>, family: Family) -> LlamaSpec {
 
     let hidden = settings.count("hidden_size", MAX_WIDTH);
     let heads = settings.count("num_attention_heads", MAX_WIDTH);
-    let unsaid = if settings.says("num_key_value_heads") { None } else { family.unsaid_kv_heads() };
+    let unsaid = if settings.says("num_key_value_heads") { None } else { relative.unsaid_kv_heads() };
     let kv_heads = settings.count_if_set("num_key_value_heads", MAX_WIDTH).or(unsaid).unwrap_or(heads);
-    let head_dim = settings.count_if_set("head_dim", MAX_WIDTH).or(family.unsaid_head_dim());
+    let head_dim = settings.count_if_set("head_dim", MAX_WIDTH).or(relative.unsaid_head_dim());
     if settings.is_sound() {
         check_heads(settings, hidden, (heads, kv_heads), head_dim);
     }
     let head_dim = head_dim.unwrap_or(hidden / heads);
     let max_positions = settings.count_if_set("max_position_embeddings", MAX_WIDTH);
-    let max_positions = max_positions.unwrap_or(family.unsaid_positions());
+    let max_positions = max_positions.unwrap_or(relative.unsaid_positions());
     let (rope_theta, rope_scaling) = rope::read(settings);
     let [attention_bias, mlp_bias] = ["attention_bias", "mlp_bias"].map(|key| {
-        if family.flags().contains(&key) {
+        if relative.flags().contains(&key) {
             return settings.flag(key, false);
         }
         settings.only(key, &[json!(false)]);
@@ -50,12 +52,16 @@ pub(super) fn read(settings: &mut Settings<'_>, family: Family) -> LlamaSpec {
         rope_theta,
         rope_scaling,
         tied: settings.flag("tie_word_embeddings", false),
-        qkv_bias: attention_bias || family == Family::Qwen2,
+        qkv_bias: attention_bias || relative == Relative::Qwen2,
         out_bias: attention_bias,
         mlp_bias,
-        head_norms: family == Family::Qwen3,
-        sliding: sliding(settings, family, (layers, max_positions)),
-        eos: if settings.says("eos_token_id") { tokens(settings, "eos_token_id") } else { family.unsaid_eos().into() },
+        head_norms: relative == Relative::Qwen3,
+        sliding: sliding(settings, relative, (layers, max_positions)),
+        eos: if settings.says("eos_token_id") {
+            tokens(settings, "eos_token_id")
+        } else {
+            relative.unsaid_eos().into()
+        },
     }
 }
 
@@ -96,7 +102,7 @@ fn tokens(settings: &mut Settings<'_>, key: &str) -> Vec<u32> {
 #[cfg(test)]
 mod tests {
     use crate::ModelSpec;
-    use crate::spec::{RopeScaling, Sliding};
+    use crate::families::llama::{RopeScaling, Sliding};
     use serde_json::{Value, json};
 
     fn config(change: Value) -> Value {

@@ -1,18 +1,46 @@
 //! The settings of a BERT-type encoder.
 
-use super::settings::{MAX_WIDTH, Settings};
-use super::{BertSpec, ModelSpec, inert};
+use crate::families::inert;
+use crate::settings::{MAX_WIDTH, Settings};
 use serde_json::json;
 use stageline_base::limits::MAX_STAGES;
 
 /// Entries of `architectures` whose encoder, and nothing else, is what is run.
-pub(super) const ARCHITECTURES: [&str; 4] =
+pub(crate) const ARCHITECTURES: [&str; 4] =
     ["BertModel", "BertForMaskedLM", "BertForPreTraining", "BertForNextSentencePrediction"];
+/// The key that says in a pipeline's config.json that an encoder's vectors are not divided by their lengths, which a
+/// model's folder says elsewhere.
+pub(crate) const AS_IT_IS: &str = "stageline_vectors_as_they_are";
 /// `max_position_embeddings` where a configuration is silent.
 const UNSAID_POSITIONS: usize = 512;
 
+/// A BERT-type encoder: learned positions, post-layer norm, GELU MLP; the answer is the mean over the sequence's rows, by
+/// default of length 1 (sentence-transformers' pooling, as `modules.json` and what it names say if they are there).
+#[derive(Clone, Debug, PartialEq)]
+pub struct BertSpec {
+    /// `num_hidden_layers`.
+    pub layers: usize,
+    /// `hidden_size`.
+    pub hidden: usize,
+    /// `intermediate_size`.
+    pub intermediate: usize,
+    /// `num_attention_heads`, a divisor of `hidden`.
+    pub heads: usize,
+    /// `vocab_size`.
+    pub vocab: usize,
+    /// `type_vocab_size`; every row is of type 0.
+    pub type_vocab: usize,
+    /// `max_position_embeddings`.
+    pub max_positions: usize,
+    /// `layer_norm_eps`.
+    pub norm_eps: f32,
+    /// Whether a vector is divided by its length: unless modules.json has no `Normalize`, which is then
+    /// `stageline_vectors_as_they_are` in a manifest.
+    pub length_one: bool,
+}
+
 /// Reads a config.json whose model_type is `bert`; problems are noted in `settings`. Defaults are transformers'.
-pub(super) fn read(settings: &mut Settings<'_>) -> BertSpec {
+pub(crate) fn read(settings: &mut Settings<'_>) -> BertSpec {
     inert::strike_off(settings);
     // The pooler and the heads of pre-training are not part of a sentence's vector.
     settings.inert(&["directionality", "pooler_fc_size", "pooler_num_attention_heads", "pooler_num_fc_layers"]);
@@ -36,7 +64,7 @@ pub(super) fn read(settings: &mut Settings<'_>) -> BertSpec {
         type_vocab: settings.count_if_set("type_vocab_size", MAX_WIDTH).unwrap_or(2),
         max_positions: settings.count_if_set("max_position_embeddings", MAX_WIDTH).unwrap_or(UNSAID_POSITIONS),
         norm_eps: settings.positive("layer_norm_eps", 1e-12) as f32,
-        length_one: !settings.flag(ModelSpec::AS_IT_IS, false),
+        length_one: !settings.flag(AS_IT_IS, false),
     }
 }
 

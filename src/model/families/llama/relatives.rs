@@ -1,8 +1,8 @@
 //! What tells the relatives of Llama apart. Names, defaults and rules are those of transformers'
 //! `configuration_{llama,mistral,qwen2,qwen3}.py`.
 
-use super::Sliding;
-use super::settings::{MAX_WIDTH, Settings, shown};
+use super::spec::Sliding;
+use crate::settings::{MAX_WIDTH, Settings, shown};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
@@ -13,23 +13,23 @@ const UNSAID_FULL_LAYERS: usize = 28;
 
 /// A kind of Llama-type decoder, by its `model_type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Family {
+pub(crate) enum Relative {
     Llama,
     Mistral,
     Qwen2,
     Qwen3,
 }
 
-impl Family {
-    /// Every family.
-    pub(super) const ALL: [Self; 4] = [Self::Llama, Self::Mistral, Self::Qwen2, Self::Qwen3];
+impl Relative {
+    /// Each of them.
+    pub(crate) const ALL: [Self; 4] = [Self::Llama, Self::Mistral, Self::Qwen2, Self::Qwen3];
 
-    pub(super) fn of(model_type: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|family| family.model_type() == model_type)
+    pub(crate) fn of(model_type: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|relative| relative.model_type() == model_type)
     }
 
     /// Its `model_type`.
-    pub(super) fn model_type(self) -> &'static str {
+    pub(crate) fn model_type(self) -> &'static str {
         match self {
             Self::Llama => "llama",
             Self::Mistral => "mistral",
@@ -39,7 +39,7 @@ impl Family {
     }
 
     /// What `architectures` may hold; the first Llamas were written as `LLaMA`.
-    pub(super) fn architectures(self) -> &'static [&'static str] {
+    pub(crate) fn architectures(self) -> &'static [&'static str] {
         match self {
             Self::Llama => &["LlamaForCausalLM", "LLaMAForCausalLM"],
             Self::Mistral => &["MistralForCausalLM"],
@@ -49,7 +49,7 @@ impl Family {
     }
 
     /// `max_position_embeddings` where a configuration is silent.
-    pub(super) fn unsaid_positions(self) -> usize {
+    pub(crate) fn unsaid_positions(self) -> usize {
         match self {
             Self::Llama => 2048,
             Self::Mistral => 131_072,
@@ -58,7 +58,7 @@ impl Family {
     }
 
     /// `eos_token_id` where a configuration is silent; one that says `null` has none.
-    pub(super) fn unsaid_eos(self) -> &'static [u32] {
+    pub(crate) fn unsaid_eos(self) -> &'static [u32] {
         match self {
             Self::Llama | Self::Mistral => &[2],
             Self::Qwen2 | Self::Qwen3 => &[],
@@ -66,7 +66,7 @@ impl Family {
     }
 
     /// `num_key_value_heads` where a configuration is silent; `None`: as many as there are heads.
-    pub(super) fn unsaid_kv_heads(self) -> Option<usize> {
+    pub(crate) fn unsaid_kv_heads(self) -> Option<usize> {
         match self {
             Self::Llama => None,
             Self::Mistral => Some(8),
@@ -75,12 +75,12 @@ impl Family {
     }
 
     /// `head_dim` where a configuration is silent; `None`: what the heads' share of `hidden_size` is.
-    pub(super) fn unsaid_head_dim(self) -> Option<usize> {
+    pub(crate) fn unsaid_head_dim(self) -> Option<usize> {
         (self == Self::Qwen3).then_some(128)
     }
 
     /// Which of the flags for biases the family has.
-    pub(super) fn flags(self) -> &'static [&'static str] {
+    pub(crate) fn flags(self) -> &'static [&'static str] {
         match self {
             Self::Llama => &["attention_bias", "mlp_bias"],
             Self::Qwen3 => &["attention_bias"],
@@ -92,17 +92,17 @@ impl Family {
 /// Which of `layers` layers see how far back, of `positions` at most.
 pub(super) fn sliding(
     settings: &mut Settings<'_>,
-    family: Family,
+    relative: Relative,
     (layers, positions): (usize, usize),
 ) -> Option<Sliding> {
-    let (window, full) = match family {
-        Family::Qwen2 | Family::Qwen3 => {
+    let (window, full) = match relative {
+        Relative::Qwen2 | Relative::Qwen3 => {
             let used = settings.flag("use_sliding_window", false);
             (window(settings).filter(|_| used), full_layers(settings))
         }
-        Family::Llama | Family::Mistral => {
+        Relative::Llama | Relative::Mistral => {
             settings.inert(&["max_window_layers"]);
-            (one_window(settings, family, positions), 0)
+            (one_window(settings, relative, positions), 0)
         }
     };
     let layers = match settings.take("layer_types") {
@@ -117,9 +117,9 @@ pub(super) fn sliding(
 
 /// The window of every layer of a family that has no flag for it. Where a flag is set all the same, and contradicts the
 /// reference, which does not look at it, only a window that no sequence reaches is neither.
-fn one_window(settings: &mut Settings<'_>, family: Family, positions: usize) -> Option<usize> {
+fn one_window(settings: &mut Settings<'_>, relative: Relative, positions: usize) -> Option<usize> {
     let flag = settings.take("use_sliding_window").map(|_| settings.flag("use_sliding_window", true));
-    if family == Family::Mistral {
+    if relative == Relative::Mistral {
         let window = window(settings);
         if flag == Some(false) && window.is_some_and(|window| window < positions) {
             settings.problem("use_sliding_window = false, but sliding_window is set, and what decides in Mistral");

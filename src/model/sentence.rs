@@ -1,6 +1,6 @@
 //! How sentence-transformers makes a vector of an encoder's rows: by their mean, which is divided by its length or not.
 
-use super::settings::{Settings, shown};
+use crate::settings::{Settings, shown};
 use serde_json::{Value, json};
 use stageline_base::Fault;
 use stageline_base::limits::MAX_TOKENIZER_BYTES;
@@ -35,7 +35,7 @@ pub fn own_dir(dir: &Path) -> Result<PathBuf, Fault> {
 
 /// Checks the files that say how a vector is made, where they are there: of the folder `around` the model's own files, `own`.
 /// `hidden` is the width of a row. Says whether a vector is divided by its length; where nobody says so, it is.
-pub(super) fn check(around: &Files, own: &Files, hidden: usize) -> Result<bool, Fault> {
+pub(crate) fn check(around: &Files, own: &Files, hidden: usize) -> Result<bool, Fault> {
     let modules = modules(around)?;
     let pooling = modules.as_ref().map_or(POOLING, |modules| modules.pooling.as_str());
     if let Some(folder) = around.folder(pooling)?
