@@ -20,7 +20,7 @@ pub struct Model {
 
 impl Model {
     pub fn new(name: &'static str, llama: LlamaSpec) -> Self {
-        Self { name, spec: ModelSpec::Llama(llama.clone()), llama }
+        Self { name, spec: ModelSpec::from(llama.clone()), llama }
     }
 
     /// Every tensor by name, once, in the order of use.

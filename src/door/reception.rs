@@ -152,7 +152,7 @@ mod tests {
         let spec =
             BertSpec { layers, hidden, intermediate, heads, vocab, type_vocab, max_positions, norm_eps, length_one };
         let files = Files::of_model(dir.path()).unwrap();
-        Arc::new(TextModel::open(&files, &ModelSpec::Bert(spec)).unwrap())
+        Arc::new(TextModel::open(&files, &ModelSpec::from(spec)).unwrap())
     }
 
     #[tokio::test]

@@ -69,15 +69,14 @@ impl TextModel {
             warnings.extend(agree::disputes(&tokenizer, &special, &config));
             Ok::<(), Fault>(())
         })??;
-        let (pieces, eos) = match spec {
-            ModelSpec::Llama(llama) => {
-                let (config, vocab) = (llama.eos.as_slice(), llama.vocab);
-                let ends = Ends { files, tokenizer: &tokenizer, special: &special, config, vocab };
-                let pieces = apart("reading the vocabulary", || Pieces::new(&tokenizer));
-                let pieces = pieces.unwrap_or_else(|fault| Err(fault.message)).map_err(unusable)?;
-                (Some(pieces), ends.choose(&mut warnings)?)
-            }
-            ModelSpec::Bert(_) => (None, Vec::new()),
+        let (pieces, eos) = if spec.task().generates() {
+            let (config, vocab) = (spec.eos(), spec.vocab());
+            let ends = Ends { files, tokenizer: &tokenizer, special: &special, config, vocab };
+            let pieces = apart("reading the vocabulary", || Pieces::new(&tokenizer));
+            let pieces = pieces.unwrap_or_else(|fault| Err(fault.message)).map_err(unusable)?;
+            (Some(pieces), ends.choose(&mut warnings)?)
+        } else {
+            (None, Vec::new())
         };
         let bound = Bound::of(&tokenizer);
         let template = match templates::find(files, &config, &mut warnings)? {

@@ -14,7 +14,7 @@ use std::path::Path;
 
 /// Runs one stage's layers with candle's tensors.
 pub struct CandleExecutor {
-    model: StageModel,
+    model: Box<dyn StageModel>,
     spec: ModelSpec,
     range: LayerRange,
     device: Device,
@@ -25,7 +25,7 @@ impl CandleExecutor {
     /// Loads layers `range` of the model `spec` from `source`.
     ///
     /// # Errors
-    /// As [`StageModel::load`]; `InvalidRequest` if the device is not one that this build and machine have.
+    /// As [`ModelSpec::load`]; `InvalidRequest` if the device is not one that this build and machine have.
     pub fn load(source: &dyn TensorSource, spec: &ModelSpec, range: LayerRange, setup: Setup) -> Result<Self, Fault> {
         let (device, ops) = match setup.device {
             DeviceChoice::Cpu(isa) => (Device::Cpu, Ops::rows(isa)),
@@ -35,7 +35,7 @@ impl CandleExecutor {
         let few = setup.least_blocks.min(setup.max_rows.div_ceil(setup.kv.block_size));
         let blocks = if setup.is_fitted() { few } else { setup.kv.blocks };
         let kv = KvShape { blocks, ..setup.kv };
-        let load = || StageModel::load(source, spec, range.clone(), kv, (ops, &device));
+        let load = || spec.load(source, range.clone(), kv, (ops, &device));
         let model = setup.work(load)?;
         Ok(Self { model, spec: spec.clone(), range, device, setup })
     }
@@ -59,9 +59,9 @@ impl CandleExecutor {
     fn run_here(&self, batch: &Microbatch, inputs: &[HostTensor]) -> Result<Output, Fault> {
         let rows = batch.rows();
         let input = self.input(batch, inputs)?;
-        let step = self.model.step(&batch.members, self.spec.max_positions(), &self.device)?;
+        let step = self.model.step(&batch.members, &self.device)?;
         let failed = |e| Fault::device(format!("layers {:?} failed at {rows} rows: {e}", self.range));
-        match self.model.run(&input, &step, self.part().is_last()).map_err(failed)? {
+        match self.model.run(&input, &step).map_err(failed)? {
             Made::Activations(x) => activations(&x).map_err(failed),
             Made::Logits(logits) => emissions(batch, logits, failed, token),
             Made::Vectors(vectors) => emissions(batch, vectors, failed, |member, numbers| vector(member, numbers)),
@@ -103,7 +103,7 @@ impl Executor for CandleExecutor {
             return Ok(ready);
         }
         let blocks = self.fitting_blocks()?;
-        self.model.resize_kv(blocks, &self.device)?;
+        self.model.resize_kv(blocks)?;
         Ok(Ready { kv_blocks: blocks as u32, ..ready })
     }
 

@@ -2,7 +2,7 @@
 //! of logits.
 
 use bytes::BytesMut;
-use stageline_base::{Fault, HostDType, HostTensor, ReplicaId, SequenceId, Task};
+use stageline_base::{Fault, HostDType, HostTensor, ReplicaId, SequenceId};
 use stageline_core::{BatchId, Emission, Member, Microbatch, Opening, Sampling, Ticket, Work};
 use stageline_model::{KvShape, LayerRange, ModelSpec};
 use stageline_ops::{observe, sample};
@@ -26,14 +26,6 @@ pub struct StagePart<'a> {
 }
 
 impl StagePart<'_> {
-    /// What the model does.
-    fn task(&self) -> Task {
-        match self.spec {
-            ModelSpec::Llama(_) => Task::GENERATE,
-            ModelSpec::Bert(_) => Task::EMBED,
-        }
-    }
-
     /// Whether token ids come in.
     pub fn is_first(&self) -> bool {
         self.range.start == 0
@@ -46,7 +38,7 @@ impl StagePart<'_> {
 
     /// Most rows that a batch of one sequence can have here.
     pub fn most_rows(&self) -> usize {
-        let room = if self.task().cached { self.kv.blocks * self.kv.block_size } else { usize::MAX };
+        let room = if self.spec.task().cached { self.kv.blocks * self.kv.block_size } else { usize::MAX };
         self.max_rows.min(room).min(self.spec.max_positions())
     }
 
@@ -66,7 +58,7 @@ impl StagePart<'_> {
             return Err(Fault::internal(format!("{} inputs for {} members", inputs.len(), batch.members.len())));
         }
         for (member, input) in batch.members.iter().zip(inputs) {
-            if !member.opening.work.is_of(self.task()) {
+            if !member.opening.work.is_of(self.spec.task()) {
                 let message = format!("sequence {} asks for what this kind of model does not do", member.sequence);
                 return Err(Fault::invalid(message));
             }
@@ -93,7 +85,7 @@ impl StagePart<'_> {
             let shape = [rows, self.spec.hidden()];
             HostTensor { dtype: HostDType::F32, shape, bytes: vec![0; shape[0] * shape[1] * 4].into() }
         };
-        let work = Work::of(self.task(), Sampling::GREEDY);
+        let work = Work::of(self.spec.task(), Sampling::GREEDY);
         let blocks = if work.cached { rows.div_ceil(self.kv.block_size) } else { 0 };
         let sequence = SequenceId { boot: 0, counter: 0 };
         let opening = Opening {

@@ -1,6 +1,5 @@
 //! A model folder whose configuration and weights have been checked against each other.
 
-use crate::families::llama::EMBEDDING;
 use crate::naming::Naming;
 use crate::sentence::own_dir;
 use crate::spec::ModelSpec;
@@ -44,10 +43,7 @@ impl Checkpoint {
         let dir = own_dir(dir)?;
         let folder = ModelFolder::open(&dir)?;
         let needs = spec.tensors();
-        let tied = match &spec {
-            ModelSpec::Llama(llama) if llama.tied => vec![EMBEDDING.to_owned()],
-            _ => vec![],
-        };
+        let tied = spec.tied();
         let at = |problem: String| Fault::invalid(format!("{}: {problem}", dir.display()));
         let Naming { sources, left_out, doubles } = Naming::of(&spec, &needs, &folder).map_err(at)?;
         for (double, source) in &doubles {

@@ -56,4 +56,21 @@ impl KvCache {
         let layers = (0..layers).map(|_| Ok((table()?, table()?))).collect::<Result<_, Fault>>()?;
         Ok(Self { shape, layers, width, device: device.clone() })
     }
+
+    /// Bytes of one block, in all layers.
+    pub fn block_bytes(&self) -> usize {
+        KvShape { blocks: 1, ..self.shape }.bytes(self.layers.len(), self.width)
+    }
+
+    /// Gives it another number of blocks. What they held is lost.
+    ///
+    /// # Errors
+    /// As [`KvCache::new`].
+    pub fn resize(&mut self, blocks: usize) -> Result<(), Fault> {
+        let (layers, shape) = (self.layers.len(), KvShape { blocks, ..self.shape });
+        // The old one's memory first: there may not be room for both.
+        self.layers.clear();
+        *self = Self::new(shape, layers, self.width, &self.device)?;
+        Ok(())
+    }
 }

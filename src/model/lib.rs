@@ -23,4 +23,4 @@ pub use load::{RawTensor, TensorSource};
 pub use spec::ModelSpec;
 pub use stage_model::{Made, StageModel};
 pub use step::{Step, held_blocks};
-pub use tensors::{LinearNeed, Part, TensorNeed};
+pub use tensors::{LinearNeed, Part, TensorNames, TensorNeed};

@@ -57,23 +57,35 @@ pub trait TensorSource: Sync {
 
 /// Loads the tensors of one stage to one device.
 #[derive(Clone, Copy)]
-pub(super) struct Loader<'a> {
+pub struct Loader<'a> {
+    /// Where they are stored.
     pub source: &'a dyn TensorSource,
+    /// Where they are to lie.
     pub device: &'a Device,
 }
 
 impl Loader<'_> {
     /// A matrix `[rows, width]` in the type that it is stored in.
+    ///
+    /// # Errors
+    /// Whatever the source says; `InvalidRequest` if the tensor is of another shape or no weight; `DeviceFailed` if the device
+    /// has not the memory.
     pub fn matrix(&self, name: &str, rows: usize, width: usize) -> Result<Tensor, Fault> {
         self.stacked(&[(name.to_owned(), rows)], width)
     }
 
     /// `count` numbers as `f32`.
+    ///
+    /// # Errors
+    /// As [`Loader::matrix`].
     pub fn vector(&self, name: &str, count: usize) -> Result<Tensor, Fault> {
         self.joined(&[(name.to_owned(), count)])
     }
 
     /// Linear maps of the same input, as one.
+    ///
+    /// # Errors
+    /// As [`Loader::matrix`].
     pub fn linear(&self, LinearNeed { parts, depth, bias }: &LinearNeed) -> Result<Linear, Fault> {
         let named = |end: &str| parts.iter().map(|(name, n)| (format!("{name}.{end}"), *n)).collect::<Vec<_>>();
         let bias = if *bias { Some(self.joined(&named("bias"))?) } else { None };

@@ -1,19 +1,12 @@
 //! Which tensor of a folder is which of the model's: the same weights go by several names.
 
-use crate::families::llama::HEAD;
 use crate::spec::ModelSpec;
-use crate::tensors::{TensorNeed, plays_no_part};
+use crate::tensors::{TensorNames, TensorNeed};
 use stageline_shard::{ModelFolder, TensorEntry};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Most problems named in one message.
 const MAX_NAMED: usize = 8;
-/// A tensor that every decoder has, by which its folder's names are known.
-const LLAMA_ANCHOR: &str = "layers.0.input_layernorm.weight";
-/// What stands in front of most names of a decoder, but not of its head's.
-const LLAMA_BODY: &str = "model.";
-/// A tensor that every encoder has.
-const BERT_ANCHOR: &str = "embeddings.word_embeddings.weight";
 
 /// What a folder calls the tensors that a model needs, and what else it holds.
 #[derive(Debug)]
@@ -35,17 +28,17 @@ impl Naming {
         if let Some(stranger) = folder.tensors().find_map(|(name, _)| strange(name)) {
             return Err(stranger);
         }
-        let layout = Layout::of(spec, folder)?;
+        let layout = Layout::of(spec.names(), folder)?;
         let mut naming = Self { sources: BTreeMap::new(), left_out: Vec::new(), doubles: Vec::new() };
         let (mut problems, mut taken, mut seen) = (Vec::new(), BTreeSet::new(), BTreeSet::new());
         for need in needs.iter().filter(|need| seen.insert(need.name.as_str())) {
             let names = std::iter::once(need.name.clone()).chain(spec.other_name(&need.name));
             let names = names.map(|name| layout.in_folder(&name));
             // What wraps a model may wrap its body alone.
-            let bare = Some(HEAD.to_owned()).filter(|head| need.name == *head && layout.in_folder(head) != *head);
-            let mut there = names.chain(bare).filter(|name| folder.entry(name).is_some());
+            let bare = layout.names.head.filter(|head| need.name == *head && layout.in_folder(head) != *head);
+            let mut there = names.chain(bare.map(str::to_owned)).filter(|name| folder.entry(name).is_some());
             let Some(source) = there.next() else {
-                problems.push(missing(&layout.in_folder(&need.name), folder));
+                problems.push(layout.missing(&need.name, folder));
                 continue;
             };
             problems.extend(folder.entry(&source).and_then(|entry| misfit(&source, entry, need)));
@@ -58,7 +51,7 @@ impl Naming {
             naming.sources.insert(need.name.clone(), source);
         }
         for (name, _) in folder.tensors().filter(|(name, _)| !taken.contains(*name)) {
-            if spec.leaves_out(layout.bare(name)) || plays_no_part(name) {
+            if layout.leaves_out(name) || plays_no_part(name) {
                 naming.left_out.push(name.to_owned());
             } else {
                 problems.push(format!("tensor {name} is not known, and so not ignored"));
@@ -71,54 +64,68 @@ impl Naming {
 
 /// How a folder's names differ from the model's.
 struct Layout {
+    names: TensorNames,
     /// What stands in front of every name.
     prefix: String,
-    /// Whether a decoder's names lack their `model.`.
+    /// Whether the names lack their body's.
     bodyless: bool,
 }
 
 impl Layout {
-    fn of(spec: &ModelSpec, folder: &ModelFolder) -> Result<Self, String> {
-        let anchor = if matches!(spec, ModelSpec::Llama(_)) { LLAMA_ANCHOR } else { BERT_ANCHOR };
+    fn of(names: TensorNames, folder: &ModelFolder) -> Result<Self, String> {
         let before = |name: &str| {
-            let rest = name.strip_suffix(anchor)?;
+            let rest = name.strip_suffix(names.anchor)?;
             (rest.is_empty() || rest.ends_with('.')).then(|| rest.to_owned())
         };
         let mut found = folder.tensors().filter_map(|(name, _)| before(name));
         // Where there is none, what is missing will be named as it should be called.
-        let Some(first) = found.next() else { return Ok(Self { prefix: String::new(), bodyless: false }) };
+        let Some(first) = found.next() else { return Ok(Self { names, prefix: String::new(), bodyless: false }) };
         if let Some(second) = found.next() {
             return Err(format!("it holds two models: tensors begin with {first:?} and with {second:?}"));
         }
-        let body = first.strip_suffix(LLAMA_BODY).filter(|rest| rest.is_empty() || rest.ends_with('.'));
-        Ok(match (spec, body) {
-            (ModelSpec::Llama(_), Some(prefix)) => Self { prefix: prefix.into(), bodyless: false },
-            (ModelSpec::Llama(_), None) => Self { prefix: first, bodyless: true },
-            (ModelSpec::Bert(_), _) => Self { prefix: first, bodyless: false },
+        let prefix = first.strip_suffix(names.body).filter(|rest| rest.is_empty() || rest.ends_with('.'));
+        Ok(match prefix {
+            Some(prefix) => Self { names, prefix: prefix.into(), bodyless: false },
+            None => Self { names, prefix: first, bodyless: true },
         })
     }
 
     /// What the folder calls the model's tensor `name`.
     fn in_folder(&self, name: &str) -> String {
-        let name = if self.bodyless { name.strip_prefix(LLAMA_BODY).unwrap_or(name) } else { name };
+        let name = if self.bodyless { name.strip_prefix(self.names.body).unwrap_or(name) } else { name };
         format!("{}{name}", self.prefix)
     }
 
-    /// A name of the folder without what stands in front of every one.
-    fn bare<'a>(&self, name: &'a str) -> &'a str {
-        name.strip_prefix(&self.prefix).unwrap_or(name)
+    /// Whether the folder's tensor `name`, which the model does not need, is known to play no part in what is computed: heads of
+    /// other tasks, and tables that are computed here.
+    fn leaves_out(&self, name: &str) -> bool {
+        let name = name.strip_prefix(&self.prefix).unwrap_or(name);
+        let tables = ["embeddings.position_ids", "embeddings.token_type_ids"];
+        self.names.other_heads.iter().any(|head| name.starts_with(head)) || tables.contains(&name)
+    }
+
+    /// That the model's tensor `name` is not there.
+    fn missing(&self, name: &str, folder: &ModelFolder) -> String {
+        let source = self.in_folder(name);
+        let hint = match folder.promised(&source) {
+            Some(file) => format!(": the index names it in {file}, which does not hold it: fetch both again"),
+            None if self.names.head == Some(name) => {
+                " (if the model ties it to its embedding, config.json must say tie_word_embeddings = true)".into()
+            }
+            None => String::new(),
+        };
+        format!("tensor {source} is missing{hint}")
     }
 }
 
-fn missing(source: &str, folder: &ModelFolder) -> String {
-    let hint = match folder.promised(source) {
-        Some(file) => format!(": the index names it in {file}, which does not hold it: fetch both again"),
-        None if source.ends_with(HEAD) => {
-            " (if the model ties it to its embedding, config.json must say tie_word_embeddings = true)".into()
-        }
-        None => String::new(),
-    };
-    format!("tensor {source} is missing{hint}")
+/// Whether a tensor called `name` plays no part in any model: tables and masks that are computed here, and what training
+/// left behind.
+fn plays_no_part(name: &str) -> bool {
+    let tables = ["inv_freq", "cos_cached", "sin_cached", "masked_bias", "position_ids"];
+    let training = ["adam_m", "adam_v", "exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer", "global_step"];
+    let begun = ["optimizer.", "optimizer_state.", "lr_scheduler.", "scheduler."];
+    let last = name.rsplit(['.', '/']).next().unwrap_or_default();
+    tables.contains(&last) || training.contains(&last) || begun.iter().any(|begin| name.starts_with(begin))
 }
 
 /// What is wrong with a tensor that is there.

@@ -1,6 +1,4 @@
 //! Which tensors a model needs, by name, shape and place.
-//!
-//! Names are those of the Hugging Face checkpoints; BERT's without the `bert.` that some have in front.
 
 /// The part of a model that a tensor belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,14 +24,17 @@ pub struct TensorNeed {
     pub looked_up: bool,
 }
 
-/// Whether a tensor called `name` plays no part in any model: tables and masks that are computed here, and what training
-/// left behind.
-pub fn plays_no_part(name: &str) -> bool {
-    let tables = ["inv_freq", "cos_cached", "sin_cached", "masked_bias", "position_ids"];
-    let training = ["adam_m", "adam_v", "exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer", "global_step"];
-    let begun = ["optimizer.", "optimizer_state.", "lr_scheduler.", "scheduler."];
-    let last = name.rsplit(['.', '/']).next().unwrap_or_default();
-    tables.contains(&last) || training.contains(&last) || begun.iter().any(|begin| name.starts_with(begin))
+/// How folders may name a model's tensors.
+#[derive(Clone, Copy, Debug)]
+pub struct TensorNames {
+    /// A tensor that every model of the family has, without `body`: a folder's prefix of it is the prefix of all.
+    pub anchor: &'static str,
+    /// What stands in front of most of the model's own names, and a folder's may lack; empty if nothing does.
+    pub body: &'static str,
+    /// The matrix of the head, if there is one: `body` does not stand in front of its name.
+    pub head: Option<&'static str>,
+    /// How the names of what a checkpoint may hold for other tasks begin.
+    pub other_heads: &'static [&'static str],
 }
 
 /// Collects needs of one part.

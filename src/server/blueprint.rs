@@ -107,12 +107,9 @@ impl Blueprint {
         })
     }
 
-    /// What the model does.
+    /// What the model does with a request.
     pub fn task(&self) -> Task {
-        match self.spec {
-            ModelSpec::Llama(_) => Task::GENERATE,
-            ModelSpec::Bert(_) => Task::EMBED,
-        }
+        self.spec.task()
     }
 
     /// What loads the executor of `stage`. `progress` is told how many bytes have been read so far.

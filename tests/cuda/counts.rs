@@ -71,9 +71,9 @@ fn a_decode_step_is_one_graph_three_copies_and_one_wait_and_allocates_nothing() 
 #[test]
 fn a_step_of_short_sequences_brings_no_more_up_where_long_ones_may_come() {
     let up = |longest: usize| {
-        let ModelSpec::Llama(mut llama) = toy(1 + LAYERS) else { panic!("a toy is a Llama") };
+        let mut llama = toy(1 + LAYERS).engine_decoder().expect("a toy is a Llama").clone();
         llama.max_positions = longest;
-        let spec = ModelSpec::Llama(llama);
+        let spec = ModelSpec::from(llama);
         let kv = KvShape { blocks: longest / KV.block_size, ..KV };
         let setup = Setup { longest, ..on_engine(Numbers::Bf16, kv) };
         let mut stage =

@@ -32,9 +32,9 @@ fn batches_may_be_larger_than_sequences() {
 #[test]
 fn sizes_that_no_kernel_takes_are_refused_before_anything_is_read() {
     let refused = |change: &dyn Fn(&mut LlamaSpec), block_size: usize| {
-        let ModelSpec::Llama(mut llama) = toy(2) else { panic!("a toy is a Llama") };
+        let mut llama = toy(2).engine_decoder().expect("a toy is a Llama").clone();
         change(&mut llama);
-        let spec = ModelSpec::Llama(llama);
+        let spec = ModelSpec::from(llama);
         let setup = on_engine(Numbers::Bf16, KvShape { block_size, ..KV });
         let mut read = |_| panic!("something was read");
         let fault = load_executor(&Random::of(&spec), &spec, 0..2, setup, &mut read).err().expect("a refusal");

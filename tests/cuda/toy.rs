@@ -30,7 +30,7 @@ pub fn on_engine(numbers: Numbers, kv: KvShape) -> Setup {
 
 /// Of so many layers.
 pub fn toy(layers: usize) -> ModelSpec {
-    ModelSpec::Llama(LlamaSpec {
+    ModelSpec::from(LlamaSpec {
         layers,
         hidden: HIDDEN,
         intermediate: 96,

@@ -33,10 +33,7 @@ impl Decoder {
 
     /// Its sizes.
     pub fn llama(&self) -> &LlamaSpec {
-        match &self.spec {
-            ModelSpec::Llama(llama) => llama,
-            ModelSpec::Bert(_) => unreachable!("all are decoders"),
-        }
+        self.spec.engine_decoder().expect("all are decoders")
     }
 
     /// How far the logits after each position from `first` on are from the reference's: root mean square, and most.

@@ -34,7 +34,7 @@ impl TensorSource for Weights {
 
 /// What SmolLM2-135M-Instruct's config.json says.
 pub fn smollm2() -> ModelSpec {
-    ModelSpec::Llama(LlamaSpec {
+    ModelSpec::from(LlamaSpec {
         layers: 30,
         hidden: 576,
         intermediate: 1536,
@@ -58,7 +58,7 @@ pub fn smollm2() -> ModelSpec {
 
 /// What all-MiniLM-L6-v2's config.json says.
 pub fn minilm() -> ModelSpec {
-    ModelSpec::Bert(BertSpec {
+    ModelSpec::from(BertSpec {
         layers: 6,
         hidden: 384,
         intermediate: 1536,

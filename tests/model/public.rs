@@ -14,16 +14,7 @@ const MODELS: &str = include_str!("public.jsonl");
 
 /// What was read, in words.
 fn facts(spec: &ModelSpec) -> String {
-    let spec = match spec {
-        ModelSpec::Llama(spec) => spec,
-        ModelSpec::Bert(s) => {
-            let (hidden, layers, heads, vocab, eps) = (s.hidden, s.layers, s.heads, s.vocab, s.norm_eps);
-            let (positions, length) = (s.max_positions, if s.length_one { "" } else { ", as it is" });
-            return format!(
-                "encoder {hidden}x{layers}, heads {heads}, vocab {vocab}, positions {positions}, eps {eps:e}{length}"
-            );
-        }
-    };
+    let Some(spec) = spec.engine_decoder() else { return encoder(spec) };
     let LlamaSpec { hidden, layers, heads, kv_heads, head_dim, vocab, max_positions, rope_theta, eos, .. } = spec;
     let scaling = match &spec.rope_scaling {
         None => "plain".into(),
@@ -39,6 +30,19 @@ fn facts(spec: &ModelSpec) -> String {
         "decoder {hidden}x{layers}, heads {heads}/{kv_heads}x{head_dim}, vocab {vocab}, positions {max_positions}, \
          theta {rope_theta}, {scaling}, {tied}, {window}, ends {eos:?}"
     )
+}
+
+/// What was read of an encoder. What its family alone knows is in its own words.
+fn encoder(spec: &ModelSpec) -> String {
+    let (hidden, layers, vocab, positions) = (spec.hidden(), spec.layers(), spec.vocab(), spec.max_positions());
+    let words = format!("{spec:?}");
+    let own = |name: &str| {
+        let value = words.split_once(&format!(" {name}: ")).expect("a field of it").1;
+        value.split([',', ' ']).next().unwrap_or_default()
+    };
+    let (heads, eps) = (own("heads"), own("norm_eps").parse::<f32>().expect("a number"));
+    let length = if own("length_one") == "true" { "" } else { ", as it is" };
+    format!("encoder {hidden}x{layers}, heads {heads}, vocab {vocab}, positions {positions}, eps {eps:e}{length}")
 }
 
 /// Reads a model's folder that holds `config` and, for an encoder, what says how it pools.

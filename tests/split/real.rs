@@ -3,7 +3,7 @@
 use crate::real_models::{MINILM, SMOLLM2, model_dir};
 use crate::{reference, tiny};
 use serde_json::Value;
-use stageline_model::{Checkpoint, ModelSpec};
+use stageline_model::Checkpoint;
 use stageline_plan::{Balance, Manifest};
 use stageline_shard::PipelineFolder;
 use std::path::Path;
@@ -104,14 +104,14 @@ fn real_configurations_are_read() {
     // The whole model, as its makers count it.
     assert_eq!(smollm2.cost().stage(0..30).parameters, 134_515_008);
     assert_eq!(smollm2.dtype_name(), "bf16");
-    let ModelSpec::Llama(spec) = &smollm2.spec else { panic!("not a decoder") };
+    let spec = smollm2.spec.engine_decoder().unwrap();
     assert_eq!((spec.heads, spec.kv_heads, spec.head_dim, spec.tied), (9, 3, 64, true));
     assert_eq!((spec.eos.as_slice(), spec.rope_theta, spec.norm_eps), ([2].as_slice(), 100_000.0, 1e-5));
     let minilm = Checkpoint::open(&model_dir(MINILM)).unwrap();
     // The published count holds the pooler, which is left out.
     assert_eq!(minilm.cost().stage(0..6).parameters, 22_713_216 - 384 * 385);
-    let ModelSpec::Bert(spec) = &minilm.spec else { panic!("not an encoder") };
-    assert_eq!((spec.heads, spec.max_positions, spec.norm_eps), (12, 512, 1e-12));
+    let spec = format!("{:?}", minilm.spec);
+    assert!(["heads: 12", "max_positions: 512", "norm_eps: 1e-12"].iter().all(|said| spec.contains(said)), "{spec}");
 }
 
 #[test]

@@ -58,10 +58,8 @@ fn around(before: &[(&str, u32)], after: &[(&str, u32)]) -> Value {
 
 /// A decoder of six tokens whose config.json names `eos`.
 pub(super) fn small(eos: &[u32]) -> ModelSpec {
-    match decoder(eos.to_vec()) {
-        ModelSpec::Llama(llama) => ModelSpec::Llama(stageline_model::LlamaSpec { vocab: 6, ..llama }),
-        other => other,
-    }
+    let decoder = decoder(eos.to_vec());
+    stageline_model::LlamaSpec { vocab: 6, ..decoder.engine_decoder().unwrap().clone() }.into()
 }
 
 fn opened(files: &[(&str, Value)]) -> TextModel {

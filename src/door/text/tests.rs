@@ -20,7 +20,7 @@ fn model_dir(name: &str) -> PathBuf {
 }
 
 pub(super) fn decoder(eos: Vec<u32>) -> ModelSpec {
-    ModelSpec::Llama(LlamaSpec {
+    ModelSpec::from(LlamaSpec {
         layers: 1,
         hidden: 8,
         intermediate: 8,
@@ -43,7 +43,7 @@ pub(super) fn decoder(eos: Vec<u32>) -> ModelSpec {
 }
 
 pub(super) fn encoder() -> ModelSpec {
-    ModelSpec::Bert(BertSpec {
+    ModelSpec::from(BertSpec {
         layers: 1,
         hidden: 8,
         intermediate: 8,

@@ -43,7 +43,7 @@ pub fn load(
     numbers: Numbers,
     progress: &mut dyn FnMut(u64),
 ) -> Result<Box<dyn Executor>, Fault> {
-    let (DeviceChoice::Cuda(number), ModelSpec::Llama(llama)) = (setup.device, spec) else {
+    let (DeviceChoice::Cuda(number), Some(llama)) = (setup.device, spec.engine_decoder()) else {
         return Err(Fault::internal("executor cuda was given a device or a model that it does not run"));
     };
     let shared = Shared::open(number)?;

@@ -1,16 +1,12 @@
 //! The settings of a BERT-type encoder.
 
-use crate::families::inert;
 use crate::settings::{MAX_WIDTH, Settings};
 use serde_json::json;
 use stageline_base::limits::MAX_STAGES;
 
-/// Entries of `architectures` whose encoder, and nothing else, is what is run.
-pub(crate) const ARCHITECTURES: [&str; 4] =
-    ["BertModel", "BertForMaskedLM", "BertForPreTraining", "BertForNextSentencePrediction"];
 /// The key that says in a pipeline's config.json that an encoder's vectors are not divided by their lengths, which a
 /// model's folder says elsewhere.
-pub(crate) const AS_IT_IS: &str = "stageline_vectors_as_they_are";
+pub(super) const AS_IT_IS: &str = "stageline_vectors_as_they_are";
 /// `max_position_embeddings` where a configuration is silent.
 const UNSAID_POSITIONS: usize = 512;
 
@@ -40,12 +36,10 @@ pub struct BertSpec {
 }
 
 /// Reads a config.json whose model_type is `bert`; problems are noted in `settings`. Defaults are transformers'.
-pub(crate) fn read(settings: &mut Settings<'_>) -> BertSpec {
-    inert::strike_off(settings);
+pub(super) fn read(settings: &mut Settings<'_>) -> BertSpec {
     // The pooler and the heads of pre-training are not part of a sentence's vector.
     settings.inert(&["directionality", "pooler_fc_size", "pooler_num_attention_heads", "pooler_num_fc_layers"]);
     settings.inert(&["pooler_size_per_head", "pooler_type", "tie_word_embeddings", "eos_token_id"]);
-    settings.architectures(&ARCHITECTURES);
     settings.only("hidden_act", &[json!("gelu"), json!("gelu_python")]);
     settings.only("position_embedding_type", &[json!("absolute")]);
     settings.only("is_decoder", &[json!(false)]);
@@ -86,11 +80,10 @@ mod tests {
 
     #[test]
     fn settings_are_honoured_or_refused() {
-        let ModelSpec::Bert(spec) = parse(json!({"architectures": ["BertModel"], "layer_norm_eps": 1e-5})).unwrap()
-        else {
-            panic!("not an encoder")
-        };
-        assert_eq!((spec.type_vocab, spec.norm_eps, spec.max_positions), (2, 1e-5, 32));
+        let spec = parse(json!({"architectures": ["BertModel"], "layer_norm_eps": 1e-5})).unwrap();
+        assert_eq!((spec.vocab(), spec.max_positions()), (100, 32));
+        let said = format!("{spec:?}");
+        assert!(said.contains("type_vocab: 2") && said.contains("norm_eps: 1e-5"), "{said}");
         for (change, said) in [
             (json!({"hidden_act": "gelu_new"}), r#"hidden_act = "gelu_new""#),
             (json!({"position_embedding_type": "relative_key"}), r#"position_embedding_type = "relative_key""#),

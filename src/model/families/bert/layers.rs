@@ -3,15 +3,17 @@
 use super::BertSpec;
 use crate::families::LayerRange;
 use crate::load::Loader;
+use crate::stage_model::{Made, StageModel};
 use crate::step::Step;
 use crate::tensors::LinearNeed;
-use candle_core::{DType, Result as CandleResult, Tensor};
+use candle_core::{DType, Device, Result as CandleResult, Tensor};
 use stageline_base::Fault;
+use stageline_core::Member;
 use stageline_ops::{AttentionShape, LayerNorm, Linear, Ops, share_map};
 
 /// Embedding if the range begins the model, layers, pooling if it ends the model.
 #[derive(Debug)]
-pub struct BertStage {
+pub(super) struct BertStage {
     spec: BertSpec,
     ops: Ops,
     embedding: Option<Embedding>,
@@ -39,7 +41,7 @@ struct Layer {
 }
 
 impl BertStage {
-    pub(crate) fn load(loader: Loader<'_>, spec: &BertSpec, range: LayerRange, ops: Ops) -> Result<Self, Fault> {
+    pub(super) fn load(loader: Loader<'_>, spec: &BertSpec, range: LayerRange, ops: Ops) -> Result<Self, Fault> {
         let table =
             |name: &str, rows| loader.matrix(&format!("embeddings.{name}_embeddings.weight"), rows, spec.hidden);
         let embedding = if range.start == 0 {
@@ -62,12 +64,8 @@ impl BertStage {
         })
     }
 
-    /// Runs the layers on `input`: token ids (`u32`, `[rows]`) if the range begins the model, else activations
-    /// `[rows, hidden]`. Gives activations `[rows, hidden]`.
-    ///
-    /// # Errors
-    /// If the device fails, or the step does not fit the input.
-    pub fn forward(&self, input: &Tensor, step: &Step) -> CandleResult<Tensor> {
+    /// The activations `[rows, hidden]` behind the layers.
+    fn forward(&self, input: &Tensor, step: &Step) -> CandleResult<Tensor> {
         let mut x = match &self.embedding {
             Some(embedding) => self.embed(embedding, input, step)?,
             None => input.clone(),
@@ -99,16 +97,24 @@ impl BertStage {
         ops.layer_norm(&ops.add(&mlp, &x)?, &layer.mlp_norm)
     }
 
-    /// The vectors `[members, hidden]`, each the mean of a member's rows, of length 1 if the model's are; `None` if the range
-    /// does not end the model or the batch is empty.
-    ///
-    /// # Errors
-    /// If the device fails.
-    pub fn vectors(&self, x: &Tensor, step: &Step) -> CandleResult<Option<Tensor>> {
-        if !self.last || step.emitting.is_empty() {
+    /// The vectors `[members, hidden]`, each the mean of a member's rows, of length 1 if the model's are; `None` if the batch
+    /// is empty.
+    fn vectors(&self, x: &Tensor, step: &Step) -> CandleResult<Option<Tensor>> {
+        if step.emitting.is_empty() {
             return Ok(None);
         }
         self.ops.mean(x, &step.emitting, self.spec.length_one).map(Some)
+    }
+}
+
+impl StageModel for BertStage {
+    fn step(&self, members: &[Member], device: &Device) -> Result<Step, Fault> {
+        Step::encode(members, self.spec.max_positions, device)
+    }
+
+    fn run(&self, input: &Tensor, step: &Step) -> CandleResult<Made> {
+        let x = self.forward(input, step)?;
+        if self.last { self.vectors(&x, step).map(Made::Vectors) } else { Ok(Made::Activations(x)) }
     }
 }
 

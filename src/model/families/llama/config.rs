@@ -3,15 +3,12 @@
 use super::relatives::{Relative, sliding};
 use super::rope;
 use super::spec::LlamaSpec;
-use crate::families::inert;
 use crate::settings::{MAX_WIDTH, Settings};
 use serde_json::{Value, json};
 use stageline_base::limits::MAX_STAGES;
 
 /// Reads the config.json of a `relative` of Llama; problems are noted in `settings`. Defaults are transformers'.
-pub(crate) fn read(settings: &mut Settings<'_>, relative: Relative) -> LlamaSpec {
-    inert::strike_off(settings);
-    settings.architectures(relative.architectures());
+pub(super) fn read(settings: &mut Settings<'_>, relative: Relative) -> LlamaSpec {
     settings.only("hidden_act", &[json!("silu"), json!("swish")]);
     // Into how many products one was cut in training: their sum is the product.
     settings.count_if_set("pretraining_tp", MAX_WIDTH);
@@ -116,11 +113,12 @@ mod tests {
         config
     }
 
+    fn decoder(config: &Value) -> super::LlamaSpec {
+        ModelSpec::parse(config).unwrap().engine_decoder().unwrap().clone()
+    }
+
     fn llama(change: Value) -> super::LlamaSpec {
-        match ModelSpec::parse(&config(change)).unwrap() {
-            ModelSpec::Llama(spec) => spec,
-            other => panic!("{other:?}"),
-        }
+        decoder(&config(change))
     }
 
     #[test]
@@ -234,10 +232,7 @@ mod tests {
             let mut config =
                 config(json!({"model_type": model_type, "num_attention_heads": heads, "hidden_size": heads * 8}));
             config.as_object_mut().unwrap().remove("num_key_value_heads");
-            match ModelSpec::parse(&config).unwrap() {
-                ModelSpec::Llama(spec) => spec.kv_heads,
-                other => panic!("{other:?}"),
-            }
+            decoder(&config).kv_heads
         };
         assert_eq!(["llama", "mistral", "qwen2", "qwen3"].map(|family| silent(family, 64)), [64, 8, 32, 32]);
         let null = json!({"num_key_value_heads": null});

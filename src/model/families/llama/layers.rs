@@ -3,22 +3,25 @@
 use super::spec::{LlamaSpec, RopeScaling};
 use super::tensors::{EMBEDDING, HEAD, NORM};
 use crate::families::LayerRange;
-use crate::kv_cache::KvCache;
+use crate::kv_cache::{KvCache, KvShape};
 use crate::load::Loader;
+use crate::stage_model::{Made, StageModel};
 use crate::step::Step;
-use candle_core::{Result as CandleResult, Tensor};
+use candle_core::{Device, Result as CandleResult, Tensor};
 use stageline_base::Fault;
+use stageline_core::Member;
 use stageline_ops::{AttentionShape, Linear, Ops, RopeFrequencies, Rotation, share_map};
 
-/// Embedding if the range begins the model, layers, head if it ends the model.
+/// Embedding if the range begins the model, layers, head if it ends the model; and the layers' keys and values.
 #[derive(Debug)]
-pub struct LlamaStage {
+pub(super) struct LlamaStage {
     spec: LlamaSpec,
     ops: Ops,
     embedding: Option<Tensor>,
     layers: Vec<Layer>,
     head: Option<Head>,
     frequencies: RopeFrequencies,
+    cache: KvCache,
 }
 
 #[derive(Debug)]
@@ -44,6 +47,11 @@ struct Head {
 }
 
 impl LlamaSpec {
+    /// Numbers of a position's keys in a layer, and of its values.
+    pub(super) fn kv_width(&self) -> usize {
+        self.kv_heads * self.head_dim
+    }
+
     /// How fast the pairs of a head turn, scaled as the configuration says.
     pub fn frequencies(&self) -> RopeFrequencies {
         let plain = RopeFrequencies::new(self.head_dim, self.rope_theta);
@@ -58,7 +66,14 @@ impl LlamaSpec {
 }
 
 impl LlamaStage {
-    pub(crate) fn load(loader: Loader<'_>, spec: &LlamaSpec, range: LayerRange, ops: Ops) -> Result<Self, Fault> {
+    pub(super) fn load(
+        loader: Loader<'_>,
+        spec: &LlamaSpec,
+        range: LayerRange,
+        kv: KvShape,
+        ops: Ops,
+    ) -> Result<Self, Fault> {
+        let cache = KvCache::new(kv, range.len(), spec.kv_width(), loader.device)?;
         let (first, last) = (range.start == 0, range.end == spec.layers);
         let table = |name| loader.matrix(name, spec.vocab, spec.hidden);
         let tied = if first || last && spec.tied { Some(table(EMBEDDING)?) } else { None };
@@ -77,26 +92,18 @@ impl LlamaStage {
             layers: layers.into_iter().collect::<Result<_, _>>()?,
             head,
             frequencies: spec.frequencies(),
+            cache,
         })
     }
 
-    /// Numbers of a row of keys, or of values.
-    pub fn kv_width(spec: &LlamaSpec) -> usize {
-        spec.kv_heads * spec.head_dim
-    }
-
-    /// Runs the layers on `input`: token ids (`u32`, `[rows]`) if the range begins the model, else activations
-    /// `[rows, hidden]`. Writes the rows' keys and values into `cache`. Gives activations `[rows, hidden]`.
-    ///
-    /// # Errors
-    /// If the device fails, or the step does not fit the input or the cache.
-    pub fn forward(&self, input: &Tensor, step: &Step, cache: &KvCache) -> CandleResult<Tensor> {
+    /// The activations `[rows, hidden]` behind the layers. Writes the rows' keys and values into the cache.
+    fn forward(&self, input: &Tensor, step: &Step) -> CandleResult<Tensor> {
         let mut x = match &self.embedding {
             Some(table) => self.ops.embed(table, input)?,
             None => input.clone(),
         };
         let rotation = self.frequencies.rotation(&step.positions, x.device())?;
-        for (layer, (keys, values)) in self.layers.iter().zip(&cache.layers) {
+        for (layer, (keys, values)) in self.layers.iter().zip(&self.cache.layers) {
             x = self.layer(layer, &x, step, &rotation, (keys, values))?;
         }
         Ok(x)
@@ -113,7 +120,7 @@ impl LlamaStage {
         let (ops, spec) = (&self.ops, &self.spec);
         let LlamaSpec { heads, kv_heads, head_dim, .. } = *spec;
         let shape = AttentionShape { heads, kv_heads, head_dim, window: layer.window };
-        let (q, kv) = (heads * head_dim, Self::kv_width(spec));
+        let (q, kv) = (heads * head_dim, spec.kv_width());
 
         let qkv = ops.linear(&ops.rms_norm(x, &layer.attention_norm, spec.norm_eps)?, &layer.qkv)?;
         let (mut queries, mut new_keys) = (qkv.narrow(1, 0, q)?, qkv.narrow(1, q, kv)?);
@@ -139,17 +146,41 @@ impl LlamaStage {
         self.ops.rms_norm(&heads, weight, self.spec.norm_eps)?.reshape(x.shape())
     }
 
-    /// The logits `[emitting, vocab]` of the last row of every emitting member; `None` if the range does not end the
-    /// model or nothing emits.
-    ///
-    /// # Errors
-    /// If the device fails.
-    pub fn logits(&self, x: &Tensor, step: &Step) -> CandleResult<Option<Tensor>> {
-        let (Some(head), false) = (&self.head, step.emitting.is_empty()) else { return Ok(None) };
+    /// The logits `[emitting, vocab]` of the last row of every emitting member; `None` if nothing emits.
+    fn logits(&self, head: &Head, x: &Tensor, step: &Step) -> CandleResult<Option<Tensor>> {
+        if step.emitting.is_empty() {
+            return Ok(None);
+        }
         let rows: Vec<u32> = step.emitting.iter().map(|rows| rows.end as u32 - 1).collect();
         let count = rows.len();
         let x = self.ops.embed(x, &Tensor::from_vec(rows, count, x.device())?)?;
         self.ops.linear(&self.ops.rms_norm(&x, &head.norm, self.spec.norm_eps)?, &head.logits).map(Some)
+    }
+}
+
+impl StageModel for LlamaStage {
+    fn kv(&self) -> Option<KvShape> {
+        Some(self.cache.shape)
+    }
+
+    fn kv_block_bytes(&self) -> Option<usize> {
+        Some(self.cache.block_bytes())
+    }
+
+    fn resize_kv(&mut self, blocks: usize) -> Result<(), Fault> {
+        self.cache.resize(blocks)
+    }
+
+    fn step(&self, members: &[Member], device: &Device) -> Result<Step, Fault> {
+        Step::decode(members, self.cache.shape, self.spec.max_positions, device)
+    }
+
+    fn run(&self, input: &Tensor, step: &Step) -> CandleResult<Made> {
+        let x = self.forward(input, step)?;
+        match &self.head {
+            Some(head) => self.logits(head, &x, step).map(Made::Logits),
+            None => Ok(Made::Activations(x)),
+        }
     }
 }
 

@@ -11,9 +11,9 @@ const UNSAID_WINDOW: usize = 4096;
 /// `max_window_layers` where a configuration is silent.
 const UNSAID_FULL_LAYERS: usize = 28;
 
-/// A kind of Llama-type decoder, by its `model_type`.
+/// A kind of Llama-type decoder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Relative {
+pub(super) enum Relative {
     Llama,
     Mistral,
     Qwen2,
@@ -21,35 +21,8 @@ pub(crate) enum Relative {
 }
 
 impl Relative {
-    /// Each of them.
-    pub(crate) const ALL: [Self; 4] = [Self::Llama, Self::Mistral, Self::Qwen2, Self::Qwen3];
-
-    pub(crate) fn of(model_type: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|relative| relative.model_type() == model_type)
-    }
-
-    /// Its `model_type`.
-    pub(crate) fn model_type(self) -> &'static str {
-        match self {
-            Self::Llama => "llama",
-            Self::Mistral => "mistral",
-            Self::Qwen2 => "qwen2",
-            Self::Qwen3 => "qwen3",
-        }
-    }
-
-    /// What `architectures` may hold; the first Llamas were written as `LLaMA`.
-    pub(crate) fn architectures(self) -> &'static [&'static str] {
-        match self {
-            Self::Llama => &["LlamaForCausalLM", "LLaMAForCausalLM"],
-            Self::Mistral => &["MistralForCausalLM"],
-            Self::Qwen2 => &["Qwen2ForCausalLM"],
-            Self::Qwen3 => &["Qwen3ForCausalLM"],
-        }
-    }
-
     /// `max_position_embeddings` where a configuration is silent.
-    pub(crate) fn unsaid_positions(self) -> usize {
+    pub(super) fn unsaid_positions(self) -> usize {
         match self {
             Self::Llama => 2048,
             Self::Mistral => 131_072,
@@ -58,7 +31,7 @@ impl Relative {
     }
 
     /// `eos_token_id` where a configuration is silent; one that says `null` has none.
-    pub(crate) fn unsaid_eos(self) -> &'static [u32] {
+    pub(super) fn unsaid_eos(self) -> &'static [u32] {
         match self {
             Self::Llama | Self::Mistral => &[2],
             Self::Qwen2 | Self::Qwen3 => &[],
@@ -66,7 +39,7 @@ impl Relative {
     }
 
     /// `num_key_value_heads` where a configuration is silent; `None`: as many as there are heads.
-    pub(crate) fn unsaid_kv_heads(self) -> Option<usize> {
+    pub(super) fn unsaid_kv_heads(self) -> Option<usize> {
         match self {
             Self::Llama => None,
             Self::Mistral => Some(8),
@@ -75,12 +48,12 @@ impl Relative {
     }
 
     /// `head_dim` where a configuration is silent; `None`: what the heads' share of `hidden_size` is.
-    pub(crate) fn unsaid_head_dim(self) -> Option<usize> {
+    pub(super) fn unsaid_head_dim(self) -> Option<usize> {
         (self == Self::Qwen3).then_some(128)
     }
 
     /// Which of the flags for biases the family has.
-    pub(crate) fn flags(self) -> &'static [&'static str] {
+    pub(super) fn flags(self) -> &'static [&'static str] {
         match self {
             Self::Llama => &["attention_bias", "mlp_bias"],
             Self::Qwen3 => &["attention_bias"],

@@ -1,0 +1,82 @@
+//! What a family says of one of its models.
+
+use super::llama::LlamaSpec;
+use crate::kv_cache::KvShape;
+use crate::load::Loader;
+use crate::stage_model::StageModel;
+use crate::tensors::{TensorNames, TensorNeed};
+use serde_json::{Map, Value};
+use stageline_base::{Fault, Task, TokenId};
+use stageline_ops::Ops;
+use stageline_shard::Files;
+use std::fmt::Debug;
+use std::ops::Range;
+
+/// Layers `start..end` of a model. A range that starts at 0 also embeds; one that ends at the last layer also holds the
+/// head (decoder: final norm and logits; encoder: pooling).
+pub type LayerRange = Range<usize>;
+
+/// A model, as its family knows it: what it does, what it needs, and how it runs. Nothing outside of a family's folder asks which
+/// family it is.
+pub trait Family: Debug + Send + Sync {
+    /// What it does with a request.
+    fn task(&self) -> Task;
+
+    /// Number of layers.
+    fn layers(&self) -> usize;
+
+    /// Width of an activation row, between stages.
+    fn hidden(&self) -> usize;
+
+    /// Longest sequence, in tokens.
+    fn max_positions(&self) -> usize;
+
+    /// Size of the vocabulary.
+    fn vocab(&self) -> usize;
+
+    /// KV cache of one layer for one token, in bytes; none where the task keeps none.
+    fn kv_bytes_per_token(&self) -> u64 {
+        0
+    }
+
+    /// `eos_token_id` of config.json; none where answers are no tokens.
+    fn eos(&self) -> &[TokenId] {
+        &[]
+    }
+
+    /// Every tensor that it needs, in the order of use. A tied one comes twice: as [`crate::Part::Embedding`] and, under the same
+    /// name, as [`crate::Part::Head`].
+    fn tensors(&self) -> Vec<TensorNeed>;
+
+    /// The names of tensors that both ends need, since the model ties them.
+    fn tied(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// How folders may name its tensors.
+    fn names(&self) -> TensorNames;
+
+    /// The other name that a checkpoint may have for the tensor `name`.
+    fn other_name(&self, name: &str) -> Option<String>;
+
+    /// What other files of a model's folder say of it, as settings for a pipeline's config.json, whose names begin with
+    /// [`super::PIPELINE_WORD`]. `own` is the folder of config.json, `around` the one that it may lie in.
+    ///
+    /// # Errors
+    /// `InvalidRequest` if a file cannot be read or asks for what is not supported.
+    fn settings_elsewhere(&self, _around: &Files, _own: &Files) -> Result<Map<String, Value>, Fault> {
+        Ok(Map::new())
+    }
+
+    /// The decoder that the engine for GPUs runs; it runs no other kind of model.
+    fn engine_decoder(&self) -> Option<&LlamaSpec> {
+        None
+    }
+
+    /// Loads the layers `range`, which the model has, with a KV cache of `kv` if its task keeps one.
+    ///
+    /// # Errors
+    /// Whatever the loader's source says; `InvalidRequest` if a tensor is not what the model asks for; `DeviceFailed` if the
+    /// device has not the memory.
+    fn load(&self, loader: Loader<'_>, range: LayerRange, kv: KvShape, ops: Ops) -> Result<Box<dyn StageModel>, Fault>;
+}
