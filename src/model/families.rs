@@ -62,3 +62,31 @@ fn known() -> String {
     let last = names.pop().unwrap_or_default();
     format!("{} or {last}", names.join(", "))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn a_model_type_and_an_architecture_are_of_one_kind() {
+        let (mut types, mut architectures) = (BTreeSet::new(), BTreeSet::new());
+        for kind in FAMILIES.into_iter().flatten() {
+            assert!(types.insert(kind.model_type), "{} twice", kind.model_type);
+            for name in kind.architectures {
+                assert!(architectures.insert(name), "{name} twice");
+                let found = implied(&json!({"architectures": [name, "Other"]})).map(|kind| kind.model_type);
+                assert_eq!(found, Some(kind.model_type));
+            }
+        }
+    }
+
+    #[test]
+    fn a_refusal_names_every_model_type() {
+        for config in [json!({"model_type": "mixtral"}), json!({"architectures": ["MixtralForCausalLM"]}), json!({})] {
+            let fault = read(&config).unwrap_err();
+            assert!(fault.message.ends_with("is not supported (only llama, mistral, qwen2, qwen3 or bert)"), "{fault}");
+        }
+    }
+}

@@ -274,3 +274,13 @@ fn an_encoder_says_elsewhere_how_long_its_vectors_are_and_where_it_lies() {
         assert!(!out.join("modules.json").exists());
     }
 }
+
+#[test]
+fn what_a_manifest_says_in_its_own_words_no_model_says() {
+    for (mut config, tensors) in [(tiny::bert_config(), tiny::bert("")), (tiny::llama_config(), tiny::llama())] {
+        config["stageline_vectors_as_they_are"] = json!(true);
+        let said = refusal(tempfile::tempdir().unwrap().path(), &config, &tensors);
+        let want = "config.json: stageline_vectors_as_they_are is a word of pipelines: fetch the model's own folder";
+        assert!(said.contains(want), "{said}");
+    }
+}
