@@ -34,8 +34,12 @@ pub const MAX_TEMPLATE_STEPS: u64 = 1_000_000;
 pub const TEMPLATE_BYTES: usize = 32 << 20;
 /// How many it may make more for each byte of the conversation's text.
 pub const TEMPLATE_BYTES_A_BYTE: usize = 16;
-/// Most JSON values of a conversation beside its texts: of tools, tool calls and so on.
+/// Most JSON values of a conversation's messages beside their texts (tool calls and so on), and as many of its tools.
 pub const MAX_CHAT_VALUES: usize = 100_000;
+/// Most tokens of an answer where the request names no number.
+pub const DEFAULT_MAX_TOKENS: u32 = 256;
+/// Digits of a manifest's digest that a request may name: its first so many.
+pub const DIGEST_DIGITS: std::ops::RangeInclusive<usize> = 8..=64;
 /// Highest temperature.
 pub const MAX_TEMPERATURE: f32 = 100.0;
 /// Repetition penalties: beyond these nothing of the model's logits would be left.

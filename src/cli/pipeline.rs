@@ -5,6 +5,7 @@ use crate::config::{BatchingConfig, DeviceConfig, DeviceName, DoorConfig, ServeC
 use anyhow::bail;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use stageline_base::StageIndex;
+use stageline_base::limits::DEFAULT_MAX_TOKENS;
 use stageline_door::{Answer, AnswerEvent};
 use stageline_engine::{DeviceChoice, Runner, Wishes, choose};
 use stageline_ops::{Isa, Threads};
@@ -67,7 +68,7 @@ fn host(
         // Whoever runs a pipeline alone may keep it waiting.
         queue_timeout: door.map_or(ONE_SHOT, |door| door.queue_timeout),
         stage_timeout: door.map_or(ONE_SHOT, |door| door.stage_timeout),
-        default_max_tokens: 256,
+        default_max_tokens: DEFAULT_MAX_TOKENS,
         longest: door.and_then(|door| door.exec_timeout).unwrap_or(ONE_SHOT),
     };
     let cores = || std::thread::available_parallelism().map_or(1, usize::from);

@@ -7,7 +7,9 @@ use crate::config::problem::Problems;
 use crate::config::raw::{Reader, Written};
 use crate::config::settings as s;
 use crate::config::verbs;
-use stageline_base::limits::{MAX_STAGES, MAX_STOP_BYTES, MAX_STOP_STRINGS, MAX_TOP_LOGITS, PENALTIES};
+use stageline_base::limits::{
+    MAX_STAGES, MAX_STOP_BYTES, MAX_STOP_STRINGS, MAX_TEMPERATURE, MAX_TOP_LOGITS, PENALTIES,
+};
 use stageline_engine::{ExecutorKind, Numbers};
 use stageline_plan::Balance;
 use stageline_transport::{HopKind, HopSettings};
@@ -378,7 +380,7 @@ fn answer(r: &mut Reader) -> AnswerConfig {
     }
     AnswerConfig {
         max_tokens: r.value(&s::MAX_TOKENS, parse::count(1..=MAX_LEN)),
-        temperature: r.value(&s::TEMPERATURE, parse::real(0.0..=100.0)),
+        temperature: r.value(&s::TEMPERATURE, parse::real(0.0..=MAX_TEMPERATURE)),
         top_k: r.value(&s::TOP_K, parse::count(0..=u64::from(u32::MAX))),
         top_p: r.value(&s::TOP_P, parse::real(f32::MIN_POSITIVE..=1.0)),
         repetition_penalty: r.value(&s::REPETITION_PENALTY, parse::real(PENALTIES)),

@@ -1,7 +1,9 @@
 //! The ranges of a request's numbers, whichever way it came. Every refusal names the field, what it may be and what it is.
 
 use crate::Request;
-use stageline_base::limits::{MAX_STOP_BYTES, MAX_STOP_STRINGS, MAX_TEMPERATURE, MAX_TOP_LOGITS, PENALTIES};
+use stageline_base::limits::{
+    DIGEST_DIGITS, MAX_STOP_BYTES, MAX_STOP_STRINGS, MAX_TEMPERATURE, MAX_TOP_LOGITS, PENALTIES,
+};
 use stageline_base::{Fault, FaultClass};
 use stageline_core::Sampling;
 
@@ -47,8 +49,10 @@ pub fn check(request: &Request) -> Result<(), Fault> {
 pub fn check_manifest(named: Option<&str>, served: &str) -> Result<(), Fault> {
     let Some(named) = named else { return Ok(()) };
     let digit = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
-    if !(8..=64).contains(&named.len()) || !named.bytes().all(digit) {
-        return Err(Fault::invalid("`manifest` may be the first 8 to 64 digits, 0-9 and a-f, of a manifest's SHA-256"));
+    if !DIGEST_DIGITS.contains(&named.len()) || !named.bytes().all(digit) {
+        let (least, most) = DIGEST_DIGITS.into_inner();
+        let words = format!("the first {least} to {most} digits, 0-9 and a-f, of a manifest's SHA-256");
+        return Err(Fault::invalid(format!("`manifest` may be {words}")));
     }
     if served.starts_with(named) {
         return Ok(());
