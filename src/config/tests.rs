@@ -2,6 +2,8 @@
 
 use super::settings as s;
 use super::*;
+use stageline_base::limits::DEFAULT_MAX_TOKENS;
+use stageline_door::Limits;
 use stageline_load::{Amount, Arrivals, Lengths, Scenario, Shape};
 use stageline_transport::HopKind;
 use std::collections::BTreeSet;
@@ -276,4 +278,41 @@ fn a_load_is_read_whole_and_what_does_not_fit_together_is_said() {
         let problems = load(&flags).unwrap_err().0;
         assert!(problems.len() == 1 && problems[0].starts_with(want), "{want}: {problems:?}");
     }
+}
+
+#[test]
+fn what_documents_say_of_defaults_is_so() {
+    let of = |setting: &setting::Setting| setting.default.unwrap();
+    let rows = [DeviceName::Cpu, DeviceName::Cuda(0)].map(|device| device.usual_batch_tokens());
+    let stated = [
+        ("README.md", format!("`queue_timeout` ({})", of(&s::QUEUE_TIMEOUT))),
+        ("README.md", format!("`max_queue` requests ({})", of(&s::MAX_QUEUE))),
+        ("README.md", format!("`stage_timeout` ({})", of(&s::STAGE_TIMEOUT))),
+        ("README.md", format!("`healthcheck_interval` ({})", of(&s::HEALTHCHECK_INTERVAL))),
+        ("README.md", format!("`drain_timeout` ({} after the signal)", of(&s::DRAIN_TIMEOUT))),
+        ("README.md", format!("max_connections = {} ", of(&s::MAX_CONNECTIONS))),
+        ("README.md", format!("max_batch_tokens = {} ", rows[0])),
+        ("README.md", format!("({} on a CUDA device)", rows[1])),
+        ("docs/http.md", format!("`exec_timeout` is {} where", of(&s::EXEC_TIMEOUT))),
+    ];
+    for (document, words) in stated {
+        let path = std::path::Path::new(env!("STAGELINE_ROOT")).join(document);
+        assert!(std::fs::read_to_string(path).unwrap().contains(&words), "{document} does not say: {words}");
+    }
+    assert!(s::MAX_BATCH_TOKENS.help.contains(&format!("(default: {}, and {} on a CUDA device)", rows[0], rows[1])));
+}
+
+#[test]
+fn a_default_that_the_door_has_too_is_the_same_there() {
+    let door = match check("up", &written(&[], &[], "pipeline = '.'")).unwrap().verb {
+        VerbConfig::Up(config) => config.door,
+        other => panic!("not up: {other:?}"),
+    };
+    let limits = Limits::default();
+    assert_eq!(door.max_body_bytes, limits.max_body_bytes);
+    assert_eq!((door.max_connections, door.max_inflight), (limits.max_connections, None));
+    assert_eq!((limits.max_inflight, limits.unready_when_full), (0, door.unready_when_full));
+    assert_eq!(door.max_connections_per_peer, limits.max_connections_per_peer);
+    assert_eq!((door.exec_timeout, limits.default_deadline), (Some(limits.max_deadline), limits.max_deadline));
+    assert_eq!(s::MAX_TOKENS.default.unwrap(), DEFAULT_MAX_TOKENS.to_string());
 }

@@ -3,6 +3,7 @@
 pub(crate) mod body;
 mod delivery;
 mod framing;
+pub(crate) mod json;
 pub(crate) mod kinds;
 mod opening;
 pub(crate) mod refusal;

@@ -47,8 +47,8 @@ impl Default for Limits {
             unready_when_full: false,
             max_connections: 4096,
             max_connections_per_peer: 0,
-            default_deadline: Duration::from_secs(60),
-            max_deadline: Duration::from_secs(3600),
+            default_deadline: Duration::from_secs(300),
+            max_deadline: Duration::from_secs(300),
             head_timeout: Duration::from_secs(10),
             // Longer than most clients keep an idle connection: they should be the ones that close it.
             idle_timeout: Duration::from_secs(75),

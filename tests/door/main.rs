@@ -13,6 +13,7 @@ mod kinds;
 mod nasty;
 mod on_nats;
 mod places;
+mod reference;
 mod shed;
 mod streams;
 mod support;

@@ -15,7 +15,7 @@ const SHORT: Duration = Duration::from_millis(30);
 /// A door where only the client's deadline, or only `body_timeout`, may be what ends a body.
 async fn door(body_timeout: Duration) -> Door {
     let done = AnswerEvent::Finished { reason: FinishReason::Stop, text: "ok".into() };
-    let limits = Limits { body_timeout, default_deadline: LONG, ..Limits::default() };
+    let limits = Limits { body_timeout, default_deadline: LONG, max_deadline: LONG, ..Limits::default() };
     Door::open(Setup { limits, script: Script::Answer(vec![done]), ..Setup::default() }).await
 }
 

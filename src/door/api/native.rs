@@ -10,6 +10,9 @@ mod fields;
 mod go_duration;
 mod messages;
 mod parse;
+#[cfg(test)]
+mod reference;
+mod reply;
 mod text;
 
 use crate::Readiness;

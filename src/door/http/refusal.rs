@@ -1,9 +1,11 @@
 //! A fault as an HTTP answer.
 
+use super::json::written;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde_json::{Value, json};
-use stageline_base::{Fault, FaultClass};
+use schemars::JsonSchema;
+use serde::Serialize;
+use stageline_base::{Fault, FaultClass, StageIndex};
 use std::time::Duration;
 
 /// After how long a refused client may try again, where nothing better is known.
@@ -45,23 +47,50 @@ impl Refusal {
     }
 }
 
-/// The JSON body that tells `fault`.
-pub(crate) fn json_of(fault: &Fault, call_id: Option<&str>) -> Value {
-    let mut error = json!({
-        "class": fault.class.row().name,
-        "message": fault.message,
-        "what_to_do": what_to_do(fault.class),
-    });
-    if matches!(fault.class, FaultClass::Overloaded | FaultClass::Unavailable) {
-        error["retry_after"] = json!(again_in(fault));
+/// The body of an answer, or the event `error` of one that had begun, that says what went wrong.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Error")]
+pub(crate) struct ErrorBody {
+    /// What went wrong.
+    error: What,
+}
+
+/// What went wrong.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(inline)]
+struct What {
+    /// What kind of failure it is.
+    #[schemars(extend("enum" = FaultClass::ALL.map(|class| class.row().name)))]
+    class: &'static str,
+    /// What failed, where, and what to do; for people.
+    message: String,
+    /// What such a failure asks of the client.
+    what_to_do: &'static str,
+    /// After how many seconds the same request may be sent again, where it may.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_after: Option<u64>,
+    /// The stage at which it happened, if it was at one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stage: Option<StageIndex>,
+    /// The request's id, if it got so far as to have one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    call_id: Option<String>,
+}
+
+impl ErrorBody {
+    /// What tells `fault`.
+    pub(crate) fn of(fault: &Fault, call_id: Option<&str>) -> Self {
+        let waits = matches!(fault.class, FaultClass::Overloaded | FaultClass::Unavailable);
+        let error = What {
+            class: fault.class.row().name,
+            message: fault.message.clone(),
+            what_to_do: what_to_do(fault.class),
+            retry_after: waits.then(|| again_in(fault)),
+            stage: fault.stage,
+            call_id: call_id.map(str::to_string),
+        };
+        Self { error }
     }
-    if let Some(stage) = fault.stage {
-        error["stage"] = json!(stage);
-    }
-    if let Some(call_id) = call_id {
-        error["call_id"] = json!(call_id);
-    }
-    json!({ "error": error })
 }
 
 /// After how many seconds a client may try again.
@@ -88,7 +117,7 @@ fn what_to_do(class: FaultClass) -> &'static str {
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        let body = json_of(&self.fault, self.call_id.as_deref()).to_string();
+        let body = written(&ErrorBody::of(&self.fault, self.call_id.as_deref()));
         let json = HeaderValue::from_static("application/json");
         let mut response = (self.status, [(header::CONTENT_TYPE, json)], body).into_response();
         let headers = response.headers_mut();
@@ -112,5 +141,5 @@ impl IntoResponse for Refusal {
 
 /// The JSON body that tells `fault`, outside a request.
 pub(crate) fn fault_body(fault: &Fault) -> String {
-    json_of(fault, None).to_string()
+    written(&ErrorBody::of(fault, None))
 }

@@ -1,15 +1,15 @@
 //! An answer's pieces as one JSON body, or as server-sent events.
 
+use super::reply::{DoneEvent, Embedding, Logits, TokenEvent, VectorEvent, Whole};
 use crate::call::Call;
-use crate::http::refusal::json_of;
+use crate::http::json::written;
+use crate::http::refusal::ErrorBody;
 use crate::{Answer, AnswerEvent};
 use axum::body::Body;
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use futures::stream;
-use serde_json::{Map, Value, json};
 use stageline_base::Fault;
-use stageline_core::Observed;
 use std::convert::Infallible;
 use tracing::warn;
 
@@ -24,37 +24,33 @@ pub(super) async fn whole(mut answer: Answer, mut call: Call) -> Result<Response
     let mut text = String::new();
     let mut token_ids = Vec::new();
     let mut logits = Vec::new();
-    let mut body = Map::new();
-    loop {
+    let mut embedding = None;
+    let finish_reason = loop {
         match answer.next().await {
             AnswerEvent::Token { id, text: piece, observed } => {
                 call.token();
                 text += &piece;
                 token_ids.push(id);
-                logits.extend(observed.as_ref().map(json_of_logits));
+                logits.extend(observed.as_ref().map(Logits::from));
             }
-            AnswerEvent::Vector(vector) => {
-                body.insert("embedding".into(), json!(vector));
-            }
+            AnswerEvent::Vector(vector) => embedding = Some(vector),
             AnswerEvent::Finished { reason, text: piece } => {
-                if !body.contains_key("embedding") {
-                    text += &piece;
-                    body.insert("text".into(), json!(text));
-                    body.insert("token_ids".into(), json!(token_ids));
-                    body.insert("finish_reason".into(), json!(reason.as_str()));
-                }
-                break;
+                text += &piece;
+                break reason.as_str();
             }
             AnswerEvent::Failed(fault) => return Err((fault, call)),
         }
-    }
-    if !logits.is_empty() {
-        body.insert("logits".into(), json!(logits));
-    }
-    body.insert("prompt_tokens".into(), json!(answer.prompt_tokens));
-    body.insert("call_id".into(), json!(call.id));
+    };
+    let (prompt_tokens, call_id) = (answer.prompt_tokens, call.id.clone());
+    let body = match embedding {
+        Some(embedding) => written(&Embedding { embedding, prompt_tokens, call_id }),
+        None => {
+            let logits = (!logits.is_empty()).then_some(logits);
+            written(&Whole { text, token_ids, finish_reason, logits, prompt_tokens, call_id })
+        }
+    };
     call.ends(None);
-    Ok(([(header::CONTENT_TYPE, JSON)], Value::from(body).to_string()).into_response())
+    Ok(([(header::CONTENT_TYPE, JSON)], body).into_response())
 }
 
 /// The answer as a stream of events, one a token as it comes, then `done` or `error`.
@@ -95,40 +91,33 @@ impl Pieces {
             Some(first) => first,
             None => self.answer.next().await,
         };
-        let call_id = self.call.id.as_str();
         Some(match event {
             AnswerEvent::Token { id, text, observed } => {
-                let mut data = json!({ "text": text, "token_id": id });
-                if let Some(observed) = observed {
-                    data["logits"] = json_of_logits(&observed);
-                }
+                let token = TokenEvent { text, token_id: id, logits: observed.as_ref().map(Logits::from) };
                 self.call.token();
                 self.position += 1;
-                format!("id: {}\ndata: {data}\n\n", self.position - 1)
+                format!("id: {}\ndata: {}\n\n", self.position - 1, written(&token))
             }
-            AnswerEvent::Vector(vector) => format!("data: {}\n\n", json!({ "embedding": vector })),
+            AnswerEvent::Vector(embedding) => format!("data: {}\n\n", written(&VectorEvent { embedding })),
             AnswerEvent::Finished { reason, text } => {
-                let prompt_tokens = self.answer.prompt_tokens;
-                let data = json!({
-                    "text": text, "finish_reason": reason.as_str(), "prompt_tokens": prompt_tokens,
-                    "answer_tokens": self.position, "call_id": call_id,
-                });
+                let done = DoneEvent {
+                    text,
+                    finish_reason: reason.as_str(),
+                    prompt_tokens: self.answer.prompt_tokens,
+                    answer_tokens: self.position,
+                    call_id: self.call.id.clone(),
+                };
                 self.ended = true;
                 self.call.ends(None);
-                format!("event: done\ndata: {data}\n\n")
+                format!("event: done\ndata: {}\n\n", written(&done))
             }
             AnswerEvent::Failed(fault) => {
-                let data = json_of(&fault, Some(call_id));
+                let error = written(&ErrorBody::of(&fault, Some(&self.call.id)));
                 self.call.span.in_scope(|| warn!(%fault, "answer broken off"));
                 self.ended = true;
                 self.call.ends(Some(fault.class));
-                format!("event: error\ndata: {data}\n\n")
+                format!("event: error\ndata: {error}\n\n")
             }
         })
     }
-}
-
-fn json_of_logits(observed: &Observed) -> Value {
-    let top: Vec<Value> = observed.top.iter().map(|(id, logit)| json!({ "id": id, "logit": logit })).collect();
-    json!({ "digest": format!("{:016x}", observed.digest), "top": top })
 }

@@ -1,219 +1,116 @@
-//! The JSON body of a request, field by field: what is unknown, of the wrong type or there twice is refused by name.
-//!
-//! The fields are read straight into their types, so that a body takes about as much memory as it has bytes.
+//! The JSON body of a request. What is said here of a field, docs/http.md and docs/openapi.json say too: see `reference`.
 
-use super::messages::{self, Messages, Tools};
-use crate::ChatMessage;
-use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde_json::error::Category;
-use stageline_base::Fault;
+use super::messages::{Messages, Tools};
+use crate::http::json::decimal;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::Deserialize;
+use serde::de::{Deserializer, Error, SeqAccess, Visitor};
+use serde_json::{Value, json};
 use stageline_base::TokenId;
-use stageline_base::limits::{MAX_CHAT_VALUES, MAX_STOP_STRINGS};
-use stageline_template::Json;
-use std::cell::{Cell, RefCell};
+use stageline_base::limits::{
+    DEFAULT_MAX_TOKENS, DIGEST_DIGITS, MAX_STOP_BYTES, MAX_STOP_STRINGS, MAX_TEMPERATURE, MAX_TOP_LOGITS, PENALTIES,
+};
+use std::borrow::Cow;
 use std::fmt;
 
-/// The fields of a body; `None` where one is absent or null.
-#[derive(Debug, Default)]
+/// A request. Of `prompt`, `messages` and `tokens` a decoder is given one, and of `input` and `tokens` an encoder, which takes nothing
+/// besides but `stream`, `deadline_ms` and `manifest`. A field that is null counts as absent.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "Request")]
+#[schemars(extend("oneOf" = ["prompt", "messages", "tokens", "input"].map(given)))]
+#[schemars(extend("dependentRequired" = json!({ "tools": ["messages"] })))]
 pub(super) struct Fields {
-    /// Names of those that are not null, in the body's order.
-    pub given: Vec<&'static str>,
+    /// The text to go on with.
     pub prompt: Option<String>,
-    pub messages: Option<Vec<ChatMessage>>,
-    pub tools: Option<Json>,
+    /// A conversation, laid out by the model's chat template.
+    pub messages: Option<Messages>,
+    /// With `messages`: what the template is told of tools.
+    pub tools: Option<Tools>,
+    /// The prompt as token ids.
+    #[schemars(title = "a list of token ids", length(min = 1))]
     pub tokens: Option<Vec<TokenId>>,
+    /// The text for an encoder.
     pub input: Option<String>,
+    /// Most tokens of the answer; where it is absent, no more than the model has room for after the prompt.
+    #[schemars(range(min = 1), extend("default" = DEFAULT_MAX_TOKENS))]
     pub max_tokens: Option<u32>,
+    /// How even the chances of tokens are when one is drawn; 0 takes the likeliest, always.
+    #[schemars(range(min = 0, max = decimal(MAX_TEMPERATURE)), extend("default" = 0))]
     pub temperature: Option<f32>,
+    /// Draw from so many of the likeliest tokens; 0 for all.
+    #[schemars(extend("default" = 0))]
     pub top_k: Option<u32>,
+    /// Draw from the likeliest tokens that together have this probability; above 0.
+    #[schemars(range(max = 1), extend("exclusiveMinimum" = 0, "default" = 1))]
     pub top_p: Option<f32>,
+    /// Above 1 makes tokens that are there already less likely; 1 is no penalty.
+    #[schemars(range(min = decimal(*PENALTIES.start()), max = decimal(*PENALTIES.end())), extend("default" = 1))]
     pub repetition_penalty: Option<f32>,
+    /// Of the draw: the same request with the same seed has the same answer. One is drawn where it is absent.
     pub seed: Option<u64>,
-    pub stop: Option<Vec<String>>,
+    /// The answer ends before the first of these.
+    pub stop: Option<Stop>,
+    /// The most time that the request may take, in milliseconds from its head on; no more than the setting `exec_timeout`, which
+    /// counts where it is absent. `X-Timeout` can shorten it.
+    #[schemars(range(min = 1))]
     pub deadline_ms: Option<u64>,
+    /// How many of the largest logits to report beside each token.
+    #[schemars(range(max = MAX_TOP_LOGITS), extend("default" = 0))]
     pub top_logits: Option<u32>,
+    /// Answer with events as the tokens come; the same as `Accept: text/event-stream`.
+    #[schemars(extend("default" = false))]
     pub stream: Option<bool>,
+    /// The pipeline that is to answer: the first digits of its manifest's SHA-256, in lower case. A door of another refuses.
+    #[schemars(title = format!("{} to {} digits, 0-9 and a-f", DIGEST_DIGITS.start(), DIGEST_DIGITS.end()))]
+    #[schemars(extend("pattern" = format!("^[0-9a-f]{{{},{}}}$", DIGEST_DIGITS.start(), DIGEST_DIGITS.end())))]
     pub manifest: Option<String>,
 }
 
-const A_TEXT: &str = "a text";
-const A_COUNT: &str = "an integer from 0 to 4294967295";
-const A_NUMBER: &str = "a number";
-const AN_INTEGER: &str = "an integer from 0 to 18446744073709551615";
-
-/// Every field with what it must be.
-const EXPECTED: [(&str, &str); 16] = [
-    ("prompt", A_TEXT),
-    ("messages", messages::EXPECTED),
-    ("tools", "a list of objects, of at most 100000 values in all"),
-    ("tokens", "a list of token ids"),
-    ("input", A_TEXT),
-    ("max_tokens", A_COUNT),
-    ("temperature", A_NUMBER),
-    ("top_k", A_COUNT),
-    ("top_p", A_NUMBER),
-    ("repetition_penalty", A_NUMBER),
-    ("seed", AN_INTEGER),
-    ("stop", "a text or a list of at most 16 texts"),
-    ("deadline_ms", AN_INTEGER),
-    ("top_logits", A_COUNT),
-    ("stream", "true or false"),
-    ("manifest", A_TEXT),
-];
-
-/// Reads `body`.
-///
-/// # Errors
-/// `InvalidRequest`: where the JSON is broken, or which field is wrong and what it must be.
-pub(super) fn read(body: &[u8]) -> Result<Fields, Fault> {
-    let wrong = RefCell::new(None);
-    let mut json = serde_json::Deserializer::from_slice(body);
-    let read = json
-        .deserialize_map(Reader { wrong: &wrong, left: &Cell::new(MAX_CHAT_VALUES) })
-        .and_then(|fields| json.end().map(|()| fields));
-    read.map_err(|error| {
-        let (line, column) = (error.line(), error.column());
-        Fault::invalid(match (error.classify(), wrong.take()) {
-            (Category::Data, Some(wrong)) => wrong,
-            (Category::Data, None) => "the body must be a JSON object, such as {\"prompt\": \"Hello\"}".to_string(),
-            _ => format!("the body is not valid JSON (line {line}, column {column})"),
-        })
-    })
-}
-
-/// Whether `body` is a JSON object that has one of our fields, whatever else is in it.
-pub(super) fn names_one(body: &[u8]) -> bool {
-    if body.trim_ascii_start().first() != Some(&b'{') {
-        return false;
-    }
-    let mut json = serde_json::Deserializer::from_slice(body);
-    json.deserialize_map(Names).is_ok_and(|known| known && json.end().is_ok())
-}
-
-/// Reads an object; says whether one of its names is a field's.
-struct Names;
-
-impl<'de> Visitor<'de> for Names {
-    type Value = bool;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<bool, A::Error> {
-        let mut known = false;
-        while let Some(name) = map.next_key::<String>()? {
-            known |= EXPECTED.iter().any(|(field, _)| *field == name);
-            map.next_value::<IgnoredAny>()?;
-        }
-        Ok(known)
-    }
-}
-
-/// Reads the object; says in `wrong` what is wrong with the field that it is at.
-struct Reader<'a> {
-    wrong: &'a RefCell<Option<String>>,
-    /// How many JSON values messages and tools may still have.
-    left: &'a Cell<usize>,
-}
-
-impl<'de> Visitor<'de> for Reader<'_> {
-    type Value = Fields;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
-        let mut fields = Fields::default();
-        while let Some(name) = map.next_key::<String>()? {
-            let Some(&(name, expected)) = EXPECTED.iter().find(|(known, _)| *known == name) else {
-                let name: String = name.chars().take(40).collect();
-                let known = EXPECTED.map(|(known, _)| known).join(", ");
-                let message = format!("there is no field `{}`: the fields are {known}", name.escape_debug());
-                return Err(self.fails(message));
-            };
-            if fields.given.contains(&name) {
-                return Err(self.fails(format!("the field `{name}` is there twice")));
-            }
-            self.wrong.replace(Some(format!("`{name}` must be {expected}")));
-            if fields.take(name, &mut map, Messages { left: self.left, wrong: self.wrong })? {
-                fields.given.push(name);
-            }
-            self.wrong.take();
-        }
-        Ok(fields)
-    }
-}
-
-impl Reader<'_> {
-    fn fails<E: Error>(&self, message: String) -> E {
-        self.wrong.replace(Some(message));
-        E::custom("refused")
-    }
-}
-
-impl Fields {
-    /// Reads the value of field `name`; says whether it is not null.
-    fn take<'de, A: MapAccess<'de>>(&mut self, name: &str, map: &mut A, chat: Messages<'_>) -> Result<bool, A::Error> {
-        fn value<'de, T: Deserialize<'de>, A: MapAccess<'de>>(
-            slot: &mut Option<T>,
-            map: &mut A,
-        ) -> Result<bool, A::Error> {
-            *slot = map.next_value()?;
-            Ok(slot.is_some())
-        }
-        match name {
-            "prompt" => value(&mut self.prompt, map),
-            "messages" => {
-                self.messages = map.next_value_seed(chat)?;
-                Ok(self.messages.is_some())
-            }
-            "tools" => {
-                self.tools = map.next_value_seed(Tools(chat))?;
-                Ok(self.tools.is_some())
-            }
-            "tokens" => value(&mut self.tokens, map),
-            "input" => value(&mut self.input, map),
-            "max_tokens" => value(&mut self.max_tokens, map),
-            "temperature" => value(&mut self.temperature, map),
-            "top_k" => value(&mut self.top_k, map),
-            "top_p" => value(&mut self.top_p, map),
-            "repetition_penalty" => value(&mut self.repetition_penalty, map),
-            "seed" => value(&mut self.seed, map),
-            "stop" => {
-                let stop: Option<OneOrMore> = map.next_value()?;
-                self.stop = stop.map(|stop| stop.0);
-                Ok(self.stop.is_some())
-            }
-            "deadline_ms" => value(&mut self.deadline_ms, map),
-            "top_logits" => value(&mut self.top_logits, map),
-            "stream" => value(&mut self.stream, map),
-            "manifest" => value(&mut self.manifest, map),
-            _ => Err(A::Error::custom("a field without a place")),
-        }
-    }
+/// That the field `name` is there, and not null.
+fn given(name: &str) -> Value {
+    json!({ "required": [name], "properties": { name: { "not": { "type": "null" } } } })
 }
 
 /// A text, or a list of not too many: without the limit, which the reception has too, a list of empty texts would take many
 /// times the memory of its body.
-struct OneOrMore(Vec<String>);
+#[derive(Debug)]
+pub(super) struct Stop(pub Vec<String>);
 
-impl<'de> Deserialize<'de> for OneOrMore {
+impl JsonSchema for Stop {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Stop".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let title = format!("a text or a list of at most {MAX_STOP_STRINGS} texts");
+        let (least, most) = (1, MAX_STOP_BYTES);
+        json_schema!({
+            "title": title, "type": ["string", "array"], "minLength": least, "maxLength": most,
+            "items": { "type": "string", "minLength": least, "maxLength": most }, "maxItems": MAX_STOP_STRINGS,
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for Stop {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Texts;
         impl<'de> Visitor<'de> for Texts {
-            type Value = OneOrMore;
+            type Value = Stop;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a text or a list of texts")
             }
 
-            fn visit_str<E: Error>(self, text: &str) -> Result<OneOrMore, E> {
-                Ok(OneOrMore(vec![text.to_string()]))
+            fn visit_str<E: Error>(self, text: &str) -> Result<Stop, E> {
+                Ok(Stop(vec![text.to_string()]))
             }
 
-            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<OneOrMore, A::Error> {
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Stop, A::Error> {
                 let mut texts = Vec::new();
                 while let Some(text) = list.next_element()? {
                     if texts.len() == MAX_STOP_STRINGS {
@@ -221,7 +118,7 @@ impl<'de> Deserialize<'de> for OneOrMore {
                     }
                     texts.push(text);
                 }
-                Ok(OneOrMore(texts))
+                Ok(Stop(texts))
             }
         }
         deserializer.deserialize_any(Texts)
@@ -231,72 +128,94 @@ impl<'de> Deserialize<'de> for OneOrMore {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ChatMessage;
+    use crate::http::json;
 
-    fn refusal(body: &str) -> String {
-        read(body.as_bytes()).unwrap_err().message
+    fn read(body: &str) -> Result<Fields, String> {
+        json::read(body.as_bytes()).map_err(|fault| fault.message)
     }
 
-    #[test]
-    fn the_documentation_has_every_field() {
-        let rows: Vec<&str> =
-            include_str!("../../../../docs/http.md").lines().filter(|line| line.starts_with("| `")).collect();
-        for (name, _) in EXPECTED {
-            assert!(rows.iter().any(|row| row.contains(&format!("`{name}`"))), "{name}");
-        }
+    fn refusal(body: &str) -> String {
+        read(body).unwrap_err()
     }
 
     #[test]
     fn all_fields_are_read() {
         let fields = read(
-            br#" {"prompt": "p\u00e9", "messages": [{"content": "c", "role": "user"}], "tools": [{"b": 1, "a": 2}], "tokens": [1, 4294967295], "input": "",
+            r#" {"prompt": "p\u00e9", "messages": [{"content": "c", "role": "user"}], "tools": [{"b": 1, "a": 2}], "tokens": [1, 4294967295], "input": "",
             "max_tokens": 3, "temperature": 1, "top_k": 0, "top_p": 0.5, "repetition_penalty": 1.25,
             "seed": 18446744073709551615, "stop": ["a", "b"], "deadline_ms": 10, "top_logits": 2, "stream": false, "manifest": "0011aabb"} "#,
         )
         .unwrap();
-        assert_eq!(fields.given.as_slice(), EXPECTED.map(|(name, _)| name));
         assert_eq!(fields.prompt.as_deref(), Some("pé"));
-        assert_eq!(fields.messages.unwrap(), [ChatMessage::new("user", "c")]);
+        assert_eq!(fields.messages.unwrap().0, [ChatMessage::new("user", "c")]);
+        assert!(fields.tools.is_some());
         assert_eq!(fields.tokens.unwrap(), [1, u32::MAX]);
+        assert_eq!((fields.input.as_deref(), fields.manifest.as_deref()), (Some(""), Some("0011aabb")));
         assert_eq!((fields.temperature, fields.top_p, fields.repetition_penalty), (Some(1.0), Some(0.5), Some(1.25)));
         assert_eq!((fields.max_tokens, fields.top_k, fields.top_logits), (Some(3), Some(0), Some(2)));
         assert_eq!((fields.seed, fields.deadline_ms, fields.stream), (Some(u64::MAX), Some(10), Some(false)));
-        assert_eq!(fields.stop.unwrap(), ["a", "b"]);
-        assert_eq!(read(br#"{"stop": "x"}"#).unwrap().stop.unwrap(), ["x"]);
-        assert!(read(br#"{"seed": null, "stop": null}"#).unwrap().given.is_empty());
+        assert_eq!(fields.stop.unwrap().0, ["a", "b"]);
+        assert_eq!(read(r#"{"stop": "x"}"#).unwrap().stop.unwrap().0, ["x"]);
+        let nulls = json::names::<Fields>().iter().map(|name| format!("\"{name}\": null")).collect::<Vec<_>>();
+        let nothing = format!("{:?}", Fields::default());
+        assert_eq!(format!("{:?}", read(&format!("{{{}}}", nulls.join(", "))).unwrap()), nothing);
     }
 
     #[test]
     fn every_field_of_the_wrong_type_is_named() {
-        for (name, expected) in EXPECTED {
+        const A_COUNT: &str = "an integer from 0 to 4294967295";
+        let expected = [
+            ("prompt", "a text"),
+            ("messages", r#"a list of {"role": "user", "content": a text}"#),
+            ("tools", "a list of objects, of at most 100000 values in all"),
+            ("tokens", "a list of token ids"),
+            ("input", "a text"),
+            ("max_tokens", "an integer from 1 to 4294967295"),
+            ("temperature", "a number from 0 to 100"),
+            ("top_k", A_COUNT),
+            ("top_p", "a number above 0 and up to 1"),
+            ("repetition_penalty", "a number from 0.01 to 100"),
+            ("seed", "an integer from 0 to 18446744073709551615"),
+            ("stop", "a text or a list of at most 16 texts"),
+            ("deadline_ms", "an integer from 1 to 18446744073709551615"),
+            ("top_logits", "an integer from 0 to 20"),
+            ("stream", "true or false"),
+            ("manifest", "8 to 64 digits, 0-9 and a-f"),
+        ];
+        assert_eq!(json::names::<Fields>(), expected.map(|(name, _)| name));
+        for (name, expected) in expected {
             for wrong in ["{}", "[{}]", "-1.5e3", "\"\"", "true", "[null]", "{\"a\": [1]}"] {
                 if (name, wrong) == ("messages", "[{}]") {
                     continue; // Says more: see `messages`.
                 }
                 let body = format!("{{\"{name}\": {wrong}}}");
-                if let Err(fault) = read(body.as_bytes()) {
-                    assert_eq!(fault.message, format!("`{name}` must be {expected}"), "{body}");
+                if let Err(message) = read(&body) {
+                    assert_eq!(message, format!("`{name}` must be {expected}"), "{body}");
                 }
             }
-            assert!(read(format!("{{\"{name}\": {{}}}}").as_bytes()).is_err(), "{name} may not be an object");
+            assert!(read(&format!("{{\"{name}\": {{}}}}")).is_err(), "{name} may not be an object");
         }
-        for body in [
-            r#"{"max_tokens": 1.0}"#,
-            r#"{"max_tokens": -1}"#,
-            r#"{"max_tokens": 4294967296}"#,
-            r#"{"max_tokens": "5"}"#,
-        ] {
-            assert_eq!(refusal(body), format!("`max_tokens` must be {A_COUNT}"), "{body}");
+        for body in [r#"{"top_k": 1.0}"#, r#"{"top_k": -1}"#, r#"{"top_k": 4294967296}"#, r#"{"top_k": "5"}"#] {
+            assert_eq!(refusal(body), format!("`top_k` must be {A_COUNT}"), "{body}");
         }
         let many = format!("{{\"stop\": [{}]}}", ["\"x\""; 17].join(","));
         assert_eq!(refusal(&many), "`stop` must be a text or a list of at most 16 texts");
+        assert_eq!(refusal(r#"{"tokens": [1, "at line 7"]}"#), "`tokens` must be a list of token ids");
     }
 
     #[test]
     fn what_is_not_a_request_is_refused() {
-        assert!(refusal(r#"{"promt": "x"}"#).starts_with("there is no field `promt`: the fields are prompt, messages"));
+        let unknown = "there is no field `promt`: the fields are prompt, messages, tools, tokens, input, max_tokens, temperature, \
+                       top_k, top_p, repetition_penalty, seed, stop, deadline_ms, top_logits, stream, manifest";
+        assert_eq!(refusal(r#"{"promt": "x"}"#), unknown);
+        assert_eq!(refusal(r#"{"prompt": "x", "promt": {"#), unknown);
         assert!(refusal(&format!("{{\"{}\\n\": 1}}", "x".repeat(100))).len() < 400);
+        assert!(
+            refusal("{\"`, expected\\n\": 1}").starts_with("there is no field ``, expected\\n`: the fields are prompt")
+        );
         assert_eq!(refusal(r#"{"prompt": "a", "prompt": "b"}"#), "the field `prompt` is there twice");
-        for body in ["[]", "\"x\"", "1", "null", "true"] {
+        for body in ["[]", "\"x\"", "1", "null", "true", "[\"x\"]", "\"duplicate field `x`\""] {
             assert!(refusal(body).starts_with("the body must be a JSON object"), "{body}");
         }
         for (body, place) in [
@@ -309,7 +228,7 @@ mod tests {
         ] {
             assert_eq!(refusal(body), format!("the body is not valid JSON ({place})"), "{body}");
         }
-        assert!(read(b"{\"prompt\": \"\xff\"}").is_err());
+        assert!(json::read::<Fields>(b"{\"prompt\": \"\xff\"}").is_err());
         assert!(refusal(&"[".repeat(100_000)).starts_with("the body must be"));
         assert!(refusal(&format!("{{\"prompt\": {}", "[".repeat(100_000))).starts_with("`prompt` must be"));
     }

@@ -1,70 +1,92 @@
 //! The messages of a body: role and content, and what else templates ask for, as it is.
 
 use crate::conversation::ROLES;
+use crate::http::json::wrong;
 use crate::{ChatMessage, Content};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde_json::json;
+use stageline_base::limits::MAX_CHAT_VALUES;
 use stageline_template::{Json, Reader};
-use std::cell::{Cell, RefCell};
+use std::borrow::Cow;
+use std::cell::Cell;
 use std::fmt;
 
-/// What messages must be.
-pub(super) const EXPECTED: &str = r#"a list of {"role": "user", "content": a text}"#;
+/// What a conversation says, oldest first.
+#[derive(Debug)]
+pub(super) struct Messages(pub Vec<ChatMessage>);
+
+impl JsonSchema for Messages {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Messages".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let part = json!({
+            "type": "object", "required": ["text"],
+            "properties": { "type": { "type": "string", "const": "text" }, "text": { "type": "string" } },
+        });
+        let content = json!({
+            "description": "A text, or a list of texts, each a part; absent only where the message calls tools.",
+            "type": ["string", "array", "null"], "items": part,
+        });
+        let message = json!({
+            "type": "object", "required": ["role"], "properties": { "role": { "enum": ROLES }, "content": content },
+            "description": "What else it has (`tool_calls`, `tool_call_id`, `name` and so on) is handed to the template as it is.",
+            "maxProperties": MAX_FIELDS + 2, "anyOf": [{ "required": ["content"] }, { "required": ["tool_calls"] }],
+        });
+        let title = r#"a list of {"role": "user", "content": a text}"#;
+        json_schema!({ "title": title, "type": "array", "minItems": 1, "items": message })
+    }
+}
+
+impl<'de> Deserialize<'de> for Messages {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_seq(List { left: &Cell::new(MAX_CHAT_VALUES) }).map(Messages)
+    }
+}
 
 /// Reads the list of messages.
 #[derive(Clone, Copy)]
-pub(super) struct Messages<'a> {
+struct List<'a> {
     /// How many JSON values there may still be beside the texts.
-    pub left: &'a Cell<usize>,
-    /// Where to say what is wrong.
-    pub wrong: &'a RefCell<Option<String>>,
+    left: &'a Cell<usize>,
 }
 
-impl Messages<'_> {
-    fn fails<E: Error>(self, words: String) -> E {
-        self.wrong.replace(Some(words));
-        E::custom("refused")
-    }
-
+impl List<'_> {
     /// Takes one value of those that there may be.
     fn one<E: Error>(self) -> Result<(), E> {
         let left = self.left.get().checked_sub(1);
-        self.left.set(left.ok_or_else(|| self.fails("`messages` has too many values".to_string()))?);
+        self.left.set(left.ok_or_else(|| wrong("`messages` has too many values"))?);
         Ok(())
     }
 }
 
-impl<'de> DeserializeSeed<'de> for Messages<'_> {
-    type Value = Option<Vec<ChatMessage>>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Messages<'_> {
-    type Value = Option<Vec<ChatMessage>>;
+impl<'de> Visitor<'de> for List<'_> {
+    type Value = Vec<ChatMessage>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(EXPECTED)
+        f.write_str("a list of messages")
     }
 
-    fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
-        Ok(None)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<ChatMessage>, A::Error> {
         let mut messages = Vec::new();
         while let Some(message) = list.next_element_seed(Message { of: self, place: messages.len() })? {
             messages.push(message);
         }
-        Ok(Some(messages))
+        Ok(messages)
     }
 }
 
 /// Reads the message at `place`.
 #[derive(Clone, Copy)]
 struct Message<'a> {
-    of: Messages<'a>,
+    of: List<'a>,
     place: usize,
 }
 
@@ -97,23 +119,23 @@ impl<'de> Visitor<'de> for Message<'_> {
             };
             if there {
                 let name: String = name.chars().take(40).collect();
-                return Err(of.fails(format!("`{}` of message {place} is there twice", name.escape_debug())));
+                return Err(wrong(format!("`{}` of message {place} is there twice", name.escape_debug())));
             }
             match name.as_str() {
                 "role" => role = Some(map.next_value()?),
                 "content" => content = Some(map.next_value_seed(ContentOf(self))?),
                 _ if more.len() == MAX_FIELDS => {
-                    return Err(of.fails(format!("message {place} has more than {MAX_FIELDS} fields")));
+                    return Err(wrong(format!("message {place} has more than {MAX_FIELDS} fields")));
                 }
                 _ => more.push((name, map.next_value_seed(Reader(of.left))?)),
             }
         }
         let Some(role) = role.filter(|role| ROLES.contains(&role.as_str())) else {
-            return Err(of.fails(format!("`role` of message {place} must be one of {}", ROLES.join(", "))));
+            return Err(wrong(format!("`role` of message {place} must be one of {}", ROLES.join(", "))));
         };
         let calls = more.iter().any(|(name, value)| name == "tool_calls" && *value != Json::Null);
         if content.is_none() && !calls {
-            return Err(of.fails(format!("message {place} has no `content`: send a text, a list of parts, or null")));
+            return Err(wrong(format!("message {place} has no `content`: send a text, a list of parts, or null")));
         }
         Ok(ChatMessage { role, content, more })
     }
@@ -161,12 +183,10 @@ impl<'de> Visitor<'de> for ContentOf<'_> {
             if kind != "text" {
                 let kind: String = kind.chars().take(40).collect();
                 let words = format!("the content of message {place} has a part of type `{}`", kind.escape_debug());
-                return Err(of.fails(format!("{words}: only `text` is taken")));
+                return Err(wrong(format!("{words}: only `text` is taken")));
             }
             let Some(text) = part.text else {
-                return Err(
-                    of.fails(format!("the content of message {place} has a part of type `text` without `text`"))
-                );
+                return Err(wrong(format!("the content of message {place} has a part of type `text` without `text`")));
             };
             parts.push(text);
         }
@@ -182,17 +202,30 @@ struct Part {
     text: Option<String>,
 }
 
-/// Reads the tools of a body: a list of objects, or null.
-pub(super) struct Tools<'a>(pub Messages<'a>);
+/// What a template is told of tools: a list of objects.
+#[derive(Debug)]
+pub(super) struct Tools(pub Json);
 
-impl<'de> DeserializeSeed<'de> for Tools<'_> {
-    type Value = Option<Json>;
+impl JsonSchema for Tools {
+    fn inline_schema() -> bool {
+        true
+    }
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Option<Json>, D::Error> {
-        match Reader(self.0.left).deserialize(deserializer)? {
-            Json::Null => Ok(None),
+    fn schema_name() -> Cow<'static, str> {
+        "Tools".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let title = format!("a list of objects, of at most {MAX_CHAT_VALUES} values in all");
+        json_schema!({ "title": title, "type": "array", "items": { "type": "object" } })
+    }
+}
+
+impl<'de> Deserialize<'de> for Tools {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match Reader(&Cell::new(MAX_CHAT_VALUES)).deserialize(deserializer)? {
             Json::List(tools) if tools.iter().all(|tool| matches!(tool, Json::Object(_))) => {
-                Ok(Some(Json::List(tools)))
+                Ok(Tools(Json::List(tools)))
             }
             _ => Err(D::Error::custom("no list of tools")),
         }
@@ -201,12 +234,14 @@ impl<'de> DeserializeSeed<'de> for Tools<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fields;
+    use super::super::fields::Fields;
+    use crate::http::json;
     use crate::{ChatMessage, Content};
 
     fn read(messages: &str) -> Result<Vec<ChatMessage>, String> {
         let body = format!("{{\"messages\": {messages}}}");
-        fields::read(body.as_bytes()).map(|fields| fields.messages.unwrap()).map_err(|fault| fault.message)
+        let fields = json::read::<Fields>(body.as_bytes());
+        fields.map(|fields| fields.messages.unwrap().0).map_err(|fault| fault.message)
     }
 
     #[test]
@@ -251,8 +286,10 @@ mod tests {
             let said = read(messages).unwrap_err();
             assert!(said.contains(words), "{messages:.80}: {said}");
         }
-        let tools =
-            |json: &str| fields::read(format!("{{\"tools\": {json}}}").as_bytes()).map(|fields| fields.tools.is_some());
+        let tools = |json: &str| {
+            let fields = json::read::<Fields>(format!("{{\"tools\": {json}}}").as_bytes());
+            fields.map(|fields| fields.tools.is_some())
+        };
         assert_eq!((tools("null"), tools("[]"), tools("[{}]")), (Ok(false), Ok(true), Ok(true)));
         assert!(tools("[1]").is_err() && tools("{}").is_err());
     }

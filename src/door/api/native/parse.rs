@@ -1,8 +1,8 @@
 //! From the head and body of an HTTP request to a [`Request`].
 
-use super::fields::{self, Fields};
+use super::fields::Fields;
 use super::{go_duration, text};
-use crate::http::kinds;
+use crate::http::{json, kinds};
 use crate::site::Limits;
 use crate::{Conversation, Input, Request};
 use axum::http::{HeaderMap, HeaderName, header};
@@ -18,6 +18,14 @@ pub(super) struct Parsed {
     pub stream: bool,
 }
 
+/// The fields of which a model that does `task` is given one.
+fn inputs(task: Task) -> &'static str {
+    match task.gives {
+        Gives::Tokens => "`prompt`, `messages` or `tokens`",
+        Gives::Vector => "`input` or `tokens`",
+    }
+}
+
 /// The request that `body` holds: JSON if the Content-Type says so, or if it is an object with a field of ours (`curl -d` calls
 /// everything a form, `faas-cli invoke` a plain text); otherwise all of it is the text.
 ///
@@ -28,11 +36,17 @@ pub(super) fn parse(headers: &HeaderMap, body: &[u8], task: Task, limits: &Limit
     let kind = kinds::name(headers);
     let form = kinds::is_form(&kind).then(|| text::unescaped(body)).flatten();
     let body = match &form {
-        Some(form) if fields::names_one(form.as_bytes()) => form,
+        Some(form) if names_a_field(form) => form,
         _ => body,
     };
-    let json = kinds::is_json(&kind) || fields::names_one(body.as_bytes());
-    let mut fields = if json { fields::read(body.as_bytes())? } else { plain(text::whole(body)?, task) };
+    let mut fields = match kinds::is_json(&kind) || names_a_field(body) {
+        true => {
+            let fields = json::read(body.as_bytes())?;
+            check_names(&fields, body, task)?;
+            fields
+        }
+        false => plain(text::whole(body)?, task),
+    };
     let stream = fields.stream == Some(true) || accepts_events(headers);
     let input = input(&mut fields, task)?;
     let deadline = deadline(headers, fields.deadline_ms, limits)?;
@@ -44,7 +58,7 @@ pub(super) fn parse(headers: &HeaderMap, body: &[u8], task: Task, limits: &Limit
         top_p: fields.top_p,
         repetition_penalty: fields.repetition_penalty,
         seed: fields.seed,
-        stop: fields.stop.unwrap_or_default(),
+        stop: fields.stop.map(|stop| stop.0).unwrap_or_default(),
         deadline: Some(deadline),
         top_logits: fields.top_logits.unwrap_or(0),
         manifest: fields.manifest,
@@ -72,28 +86,37 @@ fn is_zero(weight: &str) -> bool {
 fn plain(text: &str, task: Task) -> Fields {
     let text = Some(text.to_string());
     match task.gives {
-        Gives::Tokens => Fields { given: vec!["prompt"], prompt: text, ..Fields::default() },
-        Gives::Vector => Fields { given: vec!["input"], input: text, ..Fields::default() },
+        Gives::Tokens => Fields { prompt: text, ..Fields::default() },
+        Gives::Vector => Fields { input: text, ..Fields::default() },
     }
+}
+
+/// Whether `body` is a JSON object that has one of our fields, whatever else is in it.
+fn names_a_field(body: &str) -> bool {
+    let known = json::names::<Fields>();
+    json::first_name(body.as_bytes(), |name, _| known.contains(&name)).is_some()
+}
+
+/// Refuses the first of `fields`, read from `body`, that is for another kind of model.
+fn check_names(fields: &Fields, body: &str, task: Task) -> Result<(), Fault> {
+    const EMBED_FIELDS: [&str; 5] = ["input", "tokens", "deadline_ms", "stream", "manifest"];
+    let stray = |name: &str, null: bool| !null && !EMBED_FIELDS.contains(&name);
+    let stray = match task.gives {
+        Gives::Tokens => fields.input.as_ref().map(|_| "input".to_string()),
+        Gives::Vector => json::first_name(body.as_bytes(), stray),
+    };
+    let Some(name) = stray else { return Ok(()) };
+    Err(Fault::invalid(format!("this pipeline {}, so there is no `{name}`: send one of {}", task.verb(), inputs(task))))
 }
 
 /// What the model is given: exactly one of the fields that it knows.
 fn input(fields: &mut Fields, task: Task) -> Result<Input, Fault> {
-    const EMBED_FIELDS: [&str; 5] = ["input", "tokens", "deadline_ms", "stream", "manifest"];
-    let (inputs, stray) = match task.gives {
-        Gives::Tokens => ("`prompt`, `messages` or `tokens`", fields.given.iter().find(|name| **name == "input")),
-        Gives::Vector => ("`input` or `tokens`", fields.given.iter().find(|name| !EMBED_FIELDS.contains(name))),
-    };
-    if let Some(name) = stray {
-        let does = task.verb();
-        return Err(Fault::invalid(format!("this pipeline {does}, so there is no `{name}`: send one of {inputs}")));
-    }
     let text = fields.prompt.take().or(fields.input.take()).map(Input::Text);
-    let tools = fields.tools.take();
+    let tools = fields.tools.take().map(|tools| tools.0);
     if tools.is_some() && fields.messages.is_none() {
         return Err(Fault::invalid("`tools` go with `messages`"));
     }
-    let chat = fields.messages.take().map(|messages| Input::Chat(Conversation { messages, tools }));
+    let chat = fields.messages.take().map(|messages| Input::Chat(Conversation { messages: messages.0, tools }));
     let tokens = fields.tokens.take().map(Input::Tokens);
     let mut given = text.into_iter().chain(chat).chain(tokens);
     match (given.next(), given.next()) {
@@ -101,8 +124,8 @@ fn input(fields: &mut Fields, task: Task) -> Result<Input, Fault> {
             Err(Fault::invalid("`messages` is empty: send at least one message"))
         }
         (Some(input), None) => Ok(input),
-        (None, _) => Err(Fault::invalid(format!("there is nothing to answer: send one of {inputs}"))),
-        (Some(_), Some(_)) => Err(Fault::invalid(format!("send only one of {inputs}"))),
+        (None, _) => Err(Fault::invalid(format!("there is nothing to answer: send one of {}", inputs(task)))),
+        (Some(_), Some(_)) => Err(Fault::invalid(format!("send only one of {}", inputs(task)))),
     }
 }
 
@@ -145,7 +168,9 @@ mod tests {
     }
 
     fn read(lines: &[(&'static str, &str)], body: &str, task: Task) -> Result<Parsed, String> {
-        parse(&headers(lines), body.as_bytes(), task, &Limits::default()).map_err(|fault| fault.message)
+        let seconds = Duration::from_secs;
+        let limits = Limits { default_deadline: seconds(60), max_deadline: seconds(3600), ..Limits::default() };
+        parse(&headers(lines), body.as_bytes(), task, &limits).map_err(|fault| fault.message)
     }
 
     const JSON: (&str, &str) = ("content-type", "application/json");
