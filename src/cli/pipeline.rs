@@ -45,7 +45,7 @@ fn host(
         numbers: device.numbers,
         executor: device.executor,
         on_cuda: device.device != DeviceName::Cpu,
-        decoder: blueprint.task().generates(),
+        decoder: blueprint.spec.engine_decoder().is_some(),
     });
     let runner = runner.map_err(said)?;
     let limits = batching.for_model(blueprint.spec.max_positions())?;
