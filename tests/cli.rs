@@ -82,7 +82,7 @@ fn help_of_every_command_shows_its_flags_and_examples_on_standard_output() {
     let output = stageline(folder.path(), &["--help"], &[]);
     assert!(output.status.success());
     let overview = String::from_utf8(output.stdout).unwrap();
-    for verb in ["split", "serve", "up", "run", "embed", "load", "inspect", "demo"] {
+    for verb in ["split", "serve", "up", "run", "load", "inspect", "demo"] {
         assert!(overview.contains(&format!("\n  {verb} ")), "{verb}");
         let output = stageline(folder.path(), &[verb, "--help"], &[]);
         assert!(output.status.success(), "{verb}");
@@ -92,6 +92,8 @@ fn help_of_every_command_shows_its_flags_and_examples_on_standard_output() {
         }
         assert!(!help.contains("fake"), "{verb} shows the executor that is for measuring");
     }
+    assert!(overview.contains("[aliases: embed]"), "{overview}");
+    assert!(stageline(folder.path(), &["embed", "--help"], &[]).status.success());
 }
 
 #[test]

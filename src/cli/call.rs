@@ -1,8 +1,8 @@
 //! `call`: a stage that is being served, called over gRPC.
 
-use crate::cli::embed::print_vector;
 use crate::cli::pipeline::Outcome;
 use crate::cli::run;
+use crate::cli::run::print_vector;
 use crate::cli::table::{Table, count, percent};
 use crate::config::{AnswerConfig, Ask, CallConfig, Rows};
 use anyhow::{Context, anyhow, bail};

@@ -39,6 +39,7 @@ fn subcommand(verb: &Verb) -> Command {
     let positional = verb.settings().filter(|setting| setting.positional).map(Setting::on_command_line);
     let usage: Vec<String> = ["stageline", verb.name].map(str::to_owned).into_iter().chain(positional).collect();
     Command::new(verb.name)
+        .visible_aliases(verb.alias)
         .about(verb.about)
         .override_usage(format!("{} [OPTIONS]", usage.join(" ")))
         .after_help(format!("{}\n\n{EVERYWHERE}", verb.examples))

@@ -3,7 +3,6 @@
 pub mod call;
 mod children;
 pub mod demo;
-pub mod embed;
 mod flags;
 pub mod inspect;
 pub mod load;
@@ -89,7 +88,6 @@ fn dispatch(Order { verb, logging }: Order) -> anyhow::Result<ExitCode> {
         VerbConfig::Serve(config) => on_runtime(Some(&config.device), serve::serve(config.clone())),
         VerbConfig::Up(config) => on_runtime(Some(&config.device), up::up(config.clone(), logging)),
         VerbConfig::Run(config) => on_runtime(Some(&config.device), run::run(config.clone())),
-        VerbConfig::Embed(config) => on_runtime(Some(&config.device), embed::embed(config.clone())),
         VerbConfig::Load(config) => match config {
             LoadConfig::Compare(before, after) => load::compare(&before, &after),
             LoadConfig::Run(run) => on_runtime(Some(&run.device.clone()), load::load(*run)),

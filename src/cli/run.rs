@@ -1,4 +1,4 @@
-//! `run`: answers to prompts, from a pipeline in this process.
+//! `run`: what a model does, from a pipeline in this process: answers to prompts, or vectors of texts.
 
 use crate::cli::pipeline::{Outcome, hosted, read_answer, start};
 use crate::cli::split::said;
@@ -7,18 +7,19 @@ use anyhow::Context;
 use futures::stream::{FuturesOrdered, StreamExt};
 use serde_json::json;
 use stageline_core::Observed;
-use stageline_door::{ChatMessage, Conversation, Input, Intake};
+use stageline_door::{ChatMessage, Conversation, Input, Intake, Request};
 use std::io::Write;
 use std::process::ExitCode;
 
-/// Prints an answer to each prompt: one as it is made, several in the prompts' order.
+/// Prints an answer to each prompt: one as it is made, several in the prompts' order. A model that embeds answers with a vector.
 ///
 /// # Errors
 /// One line that says what is wrong with the pipeline, or the first answer that failed.
 pub async fn run(config: RunConfig) -> anyhow::Result<ExitCode> {
     let prompts = config.prompts.read()?;
     let host = hosted(&config.source, &config.batching, &config.device, None)?;
-    anyhow::ensure!(host.pipeline.task.generates(), "this model is an encoder: use `stageline embed`");
+    let generates = host.pipeline.task.generates();
+    anyhow::ensure!(generates || !config.chat, "--chat is for models that generate, and this one embeds: leave it out");
     let serving = start(&host).await?;
     let reception = serving.reception.clone().context("the pipeline has no door")?;
     let alone = prompts.len() == 1;
@@ -29,8 +30,10 @@ pub async fn run(config: RunConfig) -> anyhow::Result<ExitCode> {
         } else {
             Input::Text(prompt)
         };
-        let answer = reception.submit(config.answer.request(format!("run-{index}"), input)).await.map_err(said)?;
-        let streamed = alone && !config.json;
+        let call_id = format!("run-{index}");
+        let request = if generates { config.answer.request(call_id, input) } else { Request::new(call_id, input) };
+        let answer = reception.submit(request).await.map_err(said)?;
+        let streamed = alone && !config.json && generates;
         answers.push_back(read_answer(answer, move |piece| {
             if streamed {
                 print!("{piece}");
@@ -43,6 +46,7 @@ pub async fn run(config: RunConfig) -> anyhow::Result<ExitCode> {
     while let Some(outcome) = answers.next().await {
         let outcome = outcome?;
         match (config.json, alone) {
+            _ if !generates => print_vector(&outcome, config.json, &mut out)?,
             (true, _) => writeln!(out, "{}", as_json(&outcome))?,
             (false, true) => writeln!(out)?,
             (false, false) => writeln!(out, "{}", outcome.text)?,
@@ -70,4 +74,16 @@ pub(super) fn as_json(outcome: &Outcome) -> serde_json::Value {
 /// The logits behind a token.
 pub(super) fn json_of_logits(observed: &Observed) -> serde_json::Value {
     json!({ "digest": format!("{:016x}", observed.digest), "top": observed.top })
+}
+
+/// Prints a text's vector: its numbers, or a JSON line.
+pub(super) fn print_vector(outcome: &Outcome, json: bool, out: &mut dyn Write) -> anyhow::Result<()> {
+    if json {
+        let line = json!({ "embedding": outcome.vector, "prompt_tokens": outcome.prompt_tokens });
+        writeln!(out, "{line}")?;
+    } else {
+        let numbers: Vec<String> = outcome.vector.iter().map(f32::to_string).collect();
+        writeln!(out, "{}", numbers.join(" "))?;
+    }
+    Ok(())
 }

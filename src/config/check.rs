@@ -32,7 +32,6 @@ pub fn check(verb: &str, written: &Written) -> Result<Order, Problems> {
         _ if verb == verbs::SERVE.name => (VerbConfig::Serve(serve(r)), s::LOG_LEVEL),
         _ if verb == verbs::UP.name => (VerbConfig::Up(up(r)), s::LOG_LEVEL),
         _ if verb == verbs::RUN.name => (VerbConfig::Run(run(r)), s::LOG_LEVEL_QUIET),
-        _ if verb == verbs::EMBED.name => (VerbConfig::Embed(embed(r)), s::LOG_LEVEL_QUIET),
         _ if verb == verbs::CALL.name => (VerbConfig::Call(call(r)), s::LOG_LEVEL_QUIET),
         _ if verb == verbs::LOAD.name => (VerbConfig::Load(load(r)), s::LOG_LEVEL_QUIET),
         _ if verb == verbs::INSPECT.name => (VerbConfig::Inspect(inspect(r)), s::LOG_LEVEL_QUIET),
@@ -139,16 +138,6 @@ fn run(r: &mut Reader) -> RunConfig {
         chat: r.switch(&s::CHAT),
         json: r.switch(&s::JSON),
         answer: answer(r),
-        device: device(r),
-        batching: batching(r),
-    }
-}
-
-fn embed(r: &mut Reader) -> EmbedConfig {
-    EmbedConfig {
-        source: source(r),
-        prompts: prompts(r),
-        json: r.switch(&s::JSON),
         device: device(r),
         batching: batching(r),
     }

@@ -28,8 +28,6 @@ pub enum VerbConfig {
     Up(UpConfig),
     /// `stageline run`.
     Run(RunConfig),
-    /// `stageline embed`.
-    Embed(EmbedConfig),
     /// `stageline call`.
     Call(CallConfig),
     /// `stageline load`.
@@ -339,21 +337,6 @@ pub struct RunConfig {
     pub json: bool,
     /// How to answer.
     pub answer: AnswerConfig,
-    /// The device.
-    pub device: DeviceConfig,
-    /// Batching.
-    pub batching: BatchingConfig,
-}
-
-/// `stageline embed`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct EmbedConfig {
-    /// What to run.
-    pub source: SourceConfig,
-    /// The texts.
-    pub prompts: PromptsConfig,
-    /// Print JSON.
-    pub json: bool,
     /// The device.
     pub device: DeviceConfig,
     /// Batching.

@@ -104,6 +104,8 @@ pub struct Group {
 pub struct Verb {
     /// Its name.
     pub name: &'static str,
+    /// Another name that it answers to.
+    pub alias: Option<&'static str>,
     /// One line on what it does.
     pub about: &'static str,
     /// Examples, as they stand at the end of its `--help`.

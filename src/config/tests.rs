@@ -19,13 +19,13 @@ fn written(flags: &[(&str, &str)], env: &[(&str, &str)], file: &str) -> Written 
     written
 }
 
-fn embed(flags: &[(&str, &str)], env: &[(&str, &str)], file: &str) -> Result<EmbedConfig, Problems> {
+fn run(flags: &[(&str, &str)], env: &[(&str, &str)], file: &str) -> Result<RunConfig, Problems> {
     let mut written = written(flags, env, file);
     written.flags.insert("pipeline".into(), vec![".".into()]);
     written.flags.insert("prompt".into(), vec!["a text".into()]);
-    match check("embed", &written)?.verb {
-        VerbConfig::Embed(config) => Ok(config),
-        other => panic!("not embed: {other:?}"),
+    match check("run", &written)?.verb {
+        VerbConfig::Run(config) => Ok(config),
+        other => panic!("not run: {other:?}"),
     }
 }
 
@@ -33,11 +33,11 @@ fn embed(flags: &[(&str, &str)], env: &[(&str, &str)], file: &str) -> Result<Emb
 fn a_flag_wins_over_the_environment_over_the_file_over_the_default() {
     let (flag, env, file) = ([("block_size", "1")], [("STAGELINE_BLOCK_SIZE", "2")], "block_size = 3");
     for (config, want) in [
-        (embed(&flag, &env, file), 1),
-        (embed(&[], &env, file), 2),
-        (embed(&[], &[("STAGELINE_BLOCK_SIZE", "")], file), 3),
-        (embed(&[], &[], file), 3),
-        (embed(&[], &[], ""), 16),
+        (run(&flag, &env, file), 1),
+        (run(&[], &env, file), 2),
+        (run(&[], &[("STAGELINE_BLOCK_SIZE", "")], file), 3),
+        (run(&[], &[], file), 3),
+        (run(&[], &[], ""), 16),
     ] {
         assert_eq!(config.unwrap().batching.block_size, want);
     }
@@ -45,7 +45,7 @@ fn a_flag_wins_over_the_environment_over_the_file_over_the_default() {
 
 #[test]
 fn a_variable_known_elsewhere_comes_after_our_own() {
-    let threads = |env: &[_]| embed(&[], env, "threads = 3").unwrap().device.threads;
+    let threads = |env: &[_]| run(&[], env, "threads = 3").unwrap().device.threads;
     assert_eq!(threads(&[("RAYON_NUM_THREADS", "1"), ("STAGELINE_THREADS", "2")]), Some(2));
     assert_eq!(threads(&[("RAYON_NUM_THREADS", "1")]), Some(1));
     assert_eq!(threads(&[]), Some(3));
@@ -56,7 +56,7 @@ fn all_problems_are_said_at_once_and_say_where_they_come_from() {
     let flags = [("threads", "0"), ("max_batch_tokens", "many")];
     let env = [("STAGELINE_BLOCK_SIZE", "0"), ("STAGELINE_MAX_NUM_SEQ", "4"), ("STAGELINE_PORT", "tcp://10.0.0.1:80")];
     let file = "max_quue = 1\nkv_blocks = [1, 2]\nbalance = \"even\"\n[table]\n";
-    let problems = embed(&flags, &env, file).unwrap_err().0;
+    let problems = run(&flags, &env, file).unwrap_err().0;
     let want = [
         "f.toml: max_quue: there is no such setting; did you mean max_queue?",
         "f.toml: table: there is no such setting",
@@ -72,7 +72,7 @@ fn all_problems_are_said_at_once_and_say_where_they_come_from() {
 
 #[test]
 fn a_file_that_is_not_toml_is_named_with_its_line() {
-    let problems = embed(&[], &[], "threads = 1\nname = \"a\n").unwrap_err().0;
+    let problems = run(&[], &[], "threads = 1\nname = \"a\n").unwrap_err().0;
     assert!(problems[0].starts_with("f.toml: line 2: "), "{problems:?}");
     assert_eq!(problems.len(), 1);
 }
@@ -111,7 +111,7 @@ fn rules_between_settings() {
 
 #[test]
 fn the_model_decides_what_is_left_open() {
-    let limits = |flags: &[_], positions| embed(flags, &[], "").unwrap().batching.for_model(positions);
+    let limits = |flags: &[_], positions| run(flags, &[], "").unwrap().batching.for_model(positions);
     let of =
         |max_model_len, kv_blocks, fitting_kv_blocks| Ok(ModelLimits { max_model_len, kv_blocks, fitting_kv_blocks });
     assert_eq!(limits(&[], 8192), of(8192, 64 * 128, (512, 64 * 512)));

@@ -4,11 +4,12 @@ use crate::config::setting::{Group, Verb};
 use crate::config::settings::*;
 
 /// Every subcommand, in the order of `--help`.
-pub const VERBS: [&Verb; 9] = [&SPLIT, &SERVE, &UP, &RUN, &EMBED, &CALL, &LOAD, &INSPECT, &DEMO];
+pub const VERBS: [&Verb; 8] = [&SPLIT, &SERVE, &UP, &RUN, &CALL, &LOAD, &INSPECT, &DEMO];
 
 /// `stageline split`.
 pub const SPLIT: Verb = Verb {
     name: "split",
+    alias: None,
     about: "Cut a model into stages of equal cost: pipeline.json and one safetensors shard a stage",
     examples: "\
 Examples:
@@ -28,6 +29,7 @@ Examples:
 /// `stageline serve`.
 pub const SERVE: Verb = Verb {
     name: "serve",
+    alias: None,
     about: "Serve one stage of a pipeline; the stages find each other over NATS",
     examples: "\
 Examples:
@@ -44,6 +46,7 @@ Examples:
 /// `stageline up`.
 pub const UP: Verb = Verb {
     name: "up",
+    alias: None,
     about: "Serve all stages: in one process, or with --nats a process a stage",
     examples: "\
 Examples:
@@ -57,7 +60,8 @@ Examples:
 /// `stageline run`.
 pub const RUN: Verb = Verb {
     name: "run",
-    about: "Answer prompts here and now, without a server",
+    alias: Some("embed"),
+    about: "Do here and now, without a server, what a model does: answer prompts, or turn texts into vectors",
     examples: "\
 Examples:
   One answer, streamed:
@@ -65,7 +69,9 @@ Examples:
   Many at once, a JSON line each:
     stageline run pipelines/smollm2 --prompt-file prompts.txt --max-tokens 64 --json
   The same words each time, though drawn:
-    stageline run models/smollm2 --prompt 'Once upon a time' --temperature 0.8 --top-p 0.9 --seed 7",
+    stageline run models/smollm2 --prompt 'Once upon a time' --temperature 0.8 --top-p 0.9 --seed 7
+  The vector of each line of standard input, by an encoder:
+    stageline run models/all-minilm-l6-v2 --prompt-file - --json < texts.txt",
     groups: &[
         SOURCE,
         PROMPTS,
@@ -77,22 +83,10 @@ Examples:
     ],
 };
 
-/// `stageline embed`.
-pub const EMBED: Verb = Verb {
-    name: "embed",
-    about: "Turn texts into vectors, with an encoder",
-    examples: "\
-Examples:
-  One vector:
-    stageline embed models/all-minilm-l6-v2 --prompt 'a text'
-  A JSON line for each line of standard input:
-    stageline embed models/all-minilm-l6-v2 --prompt-file - --json < texts.txt",
-    groups: &[SOURCE, PROMPTS, Group { heading: "Form", settings: &[JSON] }, DEVICES, BATCHING, LOGGING_QUIET],
-};
-
 /// `stageline call`.
 pub const CALL: Verb = Verb {
     name: "call",
+    alias: None,
     about: "Call a stage that is being served, over gRPC",
     examples: "\
 Examples:
@@ -115,6 +109,7 @@ Examples:
 /// `stageline load`.
 pub const LOAD: Verb = Verb {
     name: "load",
+    alias: None,
     about: "Send a load, measure from its schedule, and say where the time went",
     examples: "\
 Examples:
@@ -164,6 +159,7 @@ Examples:
 /// `stageline inspect`.
 pub const INSPECT: Verb = Verb {
     name: "inspect",
+    alias: None,
     about: "Show what a pipeline's manifest and its shards hold",
     examples: "\
 Examples:
@@ -177,6 +173,7 @@ Examples:
 /// `stageline demo`.
 pub const DEMO: Verb = Verb {
     name: "demo",
+    alias: None,
     about: "Send 8 prompts at once through a pipeline and show who did what",
     examples: "\
 Examples:
