@@ -13,7 +13,7 @@ mod raw;
 use bytes::BytesMut;
 use nats::NatsServer;
 use stageline_base::{HostTensor, ReplicaId, SequenceId};
-use stageline_core::{Body, LinkLoad, LinkMail, Mail, Segment};
+use stageline_core::{Body, FrameContent, LinkMail, Mail, Segment};
 use stageline_metrics::HopMetrics;
 use stageline_transport::{
     Arrived, Doorbell, HopKind, HopSettings, HopSite, Hops, Mailbox, MemoryNet, NatsNet, NatsSettings, Peer, Post,
@@ -227,8 +227,8 @@ fn mail(from: u16, rows: usize) -> Mail {
     let mut buffer = BytesMut::with_capacity(rows * HIDDEN * 4 + room_for(rows));
     buffer.resize(rows * HIDDEN * 4, 1);
     let payload = HostTensor::activations(rows, HIDDEN, buffer.freeze()).unwrap();
-    let load = LinkLoad::Rows { segments, payload };
-    Mail { from, stage, body: Body::Link(LinkMail::Frame { epoch: 1, number: 1, load }) }
+    let content = FrameContent::Rows { segments, payload };
+    Mail { from, stage, body: Body::Link(LinkMail::Frame { epoch: 1, number: 1, content }) }
 }
 
 fn report(hop: &str, rows: usize, mut times: Vec<Duration>, rate: Option<f64>) {

@@ -92,7 +92,7 @@ fn help_of_every_command_shows_its_flags_and_examples_on_standard_output() {
         }
         assert!(!help.contains("fake"), "{verb} shows the executor that is for measuring");
     }
-    assert!(overview.contains("[aliases: embed]"), "{overview}");
+    assert!(overview.contains("[alias: embed]"), "{overview}");
     assert!(stageline(folder.path(), &["embed", "--help"], &[]).status.success());
 }
 

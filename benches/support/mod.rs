@@ -77,7 +77,7 @@ pub fn options() -> Options {
         queue_timeout: Duration::from_secs(3600),
         stage_timeout: Duration::from_secs(3600),
         default_max_tokens: 256,
-        longest: Duration::from_secs(3600),
+        max_deadline: Duration::from_secs(3600),
     }
 }
 

@@ -41,7 +41,7 @@ pub async fn call(config: CallConfig) -> anyhow::Result<ExitCode> {
     let mut client = Client::new(channel.with_context(nobody)?).max_decoding_message_size(MAX_MESSAGE_BYTES);
     match &config.ask {
         Ask::Status => {
-            let status = client.status(timed(pb::StatusRequest {}, &config)).await.map_err(said)?.into_inner();
+            let status = client.status(timed(pb::StatusRequest {}, &config)).await.map_err(as_error)?.into_inner();
             if config.json { print_json(&as_json(&status))? } else { print_status(&status)? }
         }
         Ask::Prompts(prompts) => {
@@ -49,7 +49,7 @@ pub async fn call(config: CallConfig) -> anyhow::Result<ExitCode> {
                 Ok(status) => status.into_inner().embeds,
                 // Where `admin` is set, prompts go to one address and all else to another.
                 Err(status) if status.code() == Code::Unimplemented => false,
-                Err(status) => return Err(said(status)),
+                Err(status) => return Err(as_error(status)),
             };
             for prompt in prompts {
                 if embeds {
@@ -71,7 +71,7 @@ fn timed<T>(message: T, config: &CallConfig) -> Request<T> {
 }
 
 /// The status of a call as people read it.
-fn said(status: Status) -> anyhow::Error {
+fn as_error(status: Status) -> anyhow::Error {
     let details = status.get_error_details();
     let stage = details.error_info().and_then(|info| info.metadata.get("stage").cloned());
     let stage = stage.map(|stage| format!(" (stage {stage})")).unwrap_or_default();
@@ -93,11 +93,11 @@ async fn generate(client: &mut Client, prompt: &str, config: &CallConfig) -> any
         top_logits: answer.top_logits,
         ..Default::default()
     };
-    let mut events = client.generate(timed(asked, config)).await.map_err(said)?.into_inner();
+    let mut events = client.generate(timed(asked, config)).await.map_err(as_error)?.into_inner();
     let mut out = std::io::stdout();
     let mut outcome = Outcome::default();
     while let Some(event) = events.next().await {
-        let piece = match event.map_err(said)?.event {
+        let piece = match event.map_err(as_error)?.event {
             Some(Event::Started(started)) => {
                 outcome.prompt_tokens = started.prompt_tokens;
                 continue;
@@ -129,7 +129,7 @@ async fn generate(client: &mut Client, prompt: &str, config: &CallConfig) -> any
 
 async fn embed(client: &mut Client, text: &str, config: &CallConfig) -> anyhow::Result<()> {
     let asked = pb::EmbedRequest { input: Some(pb::embed_request::Input::Text(text.to_owned())), ..Default::default() };
-    let reply = client.embed(timed(asked, config)).await.map_err(said)?.into_inner();
+    let reply = client.embed(timed(asked, config)).await.map_err(as_error)?.into_inner();
     let outcome = Outcome { vector: reply.vector, prompt_tokens: reply.prompt_tokens, ..Outcome::default() };
     print_vector(&outcome, config.json, &mut std::io::stdout())
 }
@@ -143,7 +143,7 @@ async fn run_rows(client: &mut Client, rows: &Rows, save: Option<&Path>, config:
         Rows::File(path) => read(path)?,
     };
     let asked = pb::RunRequest { input: Some(input), top_logits: config.answer.top_logits, stage: None };
-    let reply = client.run(timed(asked, config)).await.map_err(said)?.into_inner();
+    let reply = client.run(timed(asked, config)).await.map_err(as_error)?.into_inner();
     let top = reply.top.map(observed);
     let output = reply.output.context("the stage answered without rows")?;
     if let Some(path) = save {

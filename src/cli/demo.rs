@@ -3,7 +3,7 @@
 use crate::cli::children::{Children, Orders, free_addresses};
 use crate::cli::page::StagePage;
 use crate::cli::pipeline::{hosted, read_answer, start};
-use crate::cli::split::said;
+use crate::cli::split::as_error;
 use crate::cli::table::{Table, count, percent};
 use crate::config::{DemoConfig, LoggingConfig, NatsConfig, SourceConfig};
 use anyhow::{Context, ensure};
@@ -60,7 +60,7 @@ async fn embedded(host: &Host, facts: &[StageFacts]) -> anyhow::Result<()> {
             Request { max_tokens: Some(MAX_TOKENS), ..Request::new(format!("demo-{index}"), Input::Chat(chat)) };
         let (reception, line) = (reception.clone(), screen.line(index));
         async move {
-            let answer = reception.submit(request).await.map_err(said)?;
+            let answer = reception.submit(request).await.map_err(as_error)?;
             let outcome = read_answer(answer, |piece| line.add(piece)).await?;
             line.end();
             anyhow::Ok(outcome.token_ids.len())
@@ -71,7 +71,7 @@ async fn embedded(host: &Host, facts: &[StageFacts]) -> anyhow::Result<()> {
     let busy = serving.usage.busy_in_all().saturating_sub(busy);
     let page = host.metrics.render();
     let pages: Vec<StagePage> = (0..facts.len()).map(|stage| StagePage::read(&page, stage)).collect();
-    serving.finish().await.map_err(said)?;
+    serving.finish().await.map_err(as_error)?;
     stage_table(facts, &pages, took)?;
     let busy = busy.as_secs_f64() / took.as_secs_f64();
     let mut devices = Table::new(["device", "stages", "busy", "bubble"]);

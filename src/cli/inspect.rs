@@ -1,6 +1,6 @@
 //! `inspect`: what a manifest and its shards hold.
 
-use crate::cli::split::said;
+use crate::cli::split::as_error;
 use crate::cli::table::{Table, bytes, count, percent};
 use serde_json::json;
 use stageline_plan::{Manifest, StageEntry};
@@ -16,9 +16,11 @@ use std::path::Path;
 /// # Errors
 /// One line that says what is missing or wrong.
 pub fn inspect(dir: &Path, json: bool, out: &mut dyn Write) -> anyhow::Result<()> {
-    let folder = PipelineFolder::open(dir).map_err(said)?;
-    let headers: Vec<Header> =
-        (0..folder.manifest().stages.len()).map(|k| folder.stage_header(k)).collect::<Result<_, _>>().map_err(said)?;
+    let folder = PipelineFolder::open(dir).map_err(as_error)?;
+    let headers: Vec<Header> = (0..folder.manifest().stages.len())
+        .map(|k| folder.stage_header(k))
+        .collect::<Result<_, _>>()
+        .map_err(as_error)?;
     if json {
         writeln!(out, "{}", as_json(folder.manifest(), &headers))?;
     } else {
@@ -32,11 +34,11 @@ pub fn inspect(dir: &Path, json: bool, out: &mut dyn Write) -> anyhow::Result<()
 /// # Errors
 /// One line that names the first file that is missing or damaged.
 pub fn verify(dir: &Path, out: &mut dyn Write) -> anyhow::Result<()> {
-    let folder = PipelineFolder::open(dir).map_err(said)?;
+    let folder = PipelineFolder::open(dir).map_err(as_error)?;
     let manifest = folder.manifest();
     for entry in manifest.stages.iter().map(|stage| &stage.shard).chain(&manifest.files) {
-        let path = folder.path(entry).map_err(said)?;
-        check_file(&path, entry).map_err(said)?;
+        let path = folder.path(entry).map_err(as_error)?;
+        check_file(&path, entry).map_err(as_error)?;
         writeln!(out, "{}: {}, its SHA-256 is the manifest's", entry.file, bytes(entry.bytes))?;
     }
     Ok(())

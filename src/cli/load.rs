@@ -2,7 +2,7 @@
 
 use crate::cli::load_table;
 use crate::cli::pipeline::{hosted, start};
-use crate::cli::split::said;
+use crate::cli::split::as_error;
 use crate::config::{LoadRun, TargetConfig};
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -39,7 +39,7 @@ pub async fn load(mut run: LoadRun) -> anyhow::Result<ExitCode> {
         None => Vec::new(),
     };
     let replayed = match &run.replay {
-        Some(path) => replay::read(&read(path)?).map_err(said).with_context(|| path.display().to_string())?,
+        Some(path) => replay::read(&read(path)?).map_err(as_error).with_context(|| path.display().to_string())?,
         None => Vec::new(),
     };
     let files = [&run.out, &run.html].into_iter().flatten();
@@ -47,10 +47,10 @@ pub async fn load(mut run: LoadRun) -> anyhow::Result<ExitCode> {
     files.map(|path| open(path)).collect::<anyhow::Result<Vec<_>>>()?;
     let place = Place::reach(&run).await?;
     if let Some(vocab) = place.vocab {
-        run.scenario.token_ids = vocabulary::within(run.scenario.token_ids, vocab).map_err(said)?;
+        run.scenario.token_ids = vocabulary::within(run.scenario.token_ids, vocab).map_err(as_error)?;
     }
     let workload = |scenario: &Scenario| -> anyhow::Result<Arc<Workload>> {
-        let workload = Workload::new(scenario.clone(), prompts.clone(), replayed.clone()).map_err(said)?;
+        let workload = Workload::new(scenario.clone(), prompts.clone(), replayed.clone()).map_err(as_error)?;
         Ok(Arc::new(workload))
     };
     let begun = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
@@ -99,9 +99,9 @@ pub async fn load(mut run: LoadRun) -> anyhow::Result<ExitCode> {
 /// One line that says which of them cannot be read, and why.
 pub fn compare(before: &Path, after: &Path) -> anyhow::Result<ExitCode> {
     let open = |path: &Path| -> anyhow::Result<Document> {
-        compare::read(&read(path)?).map_err(said).with_context(|| path.display().to_string())
+        compare::read(&read(path)?).map_err(as_error).with_context(|| path.display().to_string())
     };
-    let pairs = compare::compare(&open(before)?, &open(after)?).map_err(said)?;
+    let pairs = compare::compare(&open(before)?, &open(after)?).map_err(as_error)?;
     print!("{}", load_table::pairs(&pairs));
     Ok(ExitCode::SUCCESS)
 }
@@ -153,12 +153,12 @@ impl Place {
         let mut serving = None;
         let mut vocab = None;
         let target: Arc<dyn Target> = match &run.target {
-            TargetConfig::Http(url) => Arc::new(http::HttpTarget::connect(url, form).await.map_err(said)?),
-            TargetConfig::Grpc(url) => Arc::new(grpc::GrpcTarget::connect(url, run.embeds).await.map_err(said)?),
-            TargetConfig::Stage(url) => Arc::new(stage::StageTarget::connect(url).await.map_err(said)?),
+            TargetConfig::Http(url) => Arc::new(http::HttpTarget::connect(url, form).await.map_err(as_error)?),
+            TargetConfig::Grpc(url) => Arc::new(grpc::GrpcTarget::connect(url, run.embeds).await.map_err(as_error)?),
+            TargetConfig::Stage(url) => Arc::new(stage::StageTarget::connect(url).await.map_err(as_error)?),
             TargetConfig::Nats(url, name, creds) => {
                 let reached = nats::NatsTarget::connect(url, name, creds.as_deref(), form).await;
-                Arc::new(reached.map_err(said)?)
+                Arc::new(reached.map_err(as_error)?)
             }
             TargetConfig::Embedded(source) => {
                 let host = hosted(source, &run.batching, &run.device, None)?;
@@ -172,7 +172,7 @@ impl Place {
         };
         if !run.metrics.is_empty() {
             // Asked for by name: nobody should wait for a report without them. The target's own may be behind a gateway.
-            metrics.check().await.map_err(said)?;
+            metrics.check().await.map_err(as_error)?;
         }
         if run.prompt_file.is_none() && vocab.is_none() {
             let server = run.target.server();
@@ -190,7 +190,7 @@ impl Place {
             (Mark::now(), metrics.read().await)
         });
         let begun = Mark::now();
-        let driven = drive(&scenario, self.target.clone(), workload, tally).await.map_err(said)?;
+        let driven = drive(&scenario, self.target.clone(), workload, tally).await.map_err(as_error)?;
         // If no request counted, nobody has woken it.
         let read = if driven.recorder.requests > 0 { before.await.ok() } else { None };
         let (mark, before) = read.map_or((begun, None), |(mark, before)| (mark, Some(before)));
@@ -224,7 +224,7 @@ impl Place {
 
     async fn leave(self) -> anyhow::Result<()> {
         match self.serving {
-            Some(serving) => serving.finish().await.map_err(said),
+            Some(serving) => serving.finish().await.map_err(as_error),
             None => Ok(()),
         }
     }

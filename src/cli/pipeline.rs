@@ -1,6 +1,6 @@
 //! From checked settings to a pipeline at work: what `serve`, `up`, `run`, `embed` and `demo` have in common.
 
-use crate::cli::split::said;
+use crate::cli::split::as_error;
 use crate::config::{BatchingConfig, DeviceConfig, DeviceName, DoorConfig, ServeConfig, SourceConfig};
 use anyhow::bail;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
@@ -23,14 +23,14 @@ pub fn hosted(
     device: &DeviceConfig,
     door: Option<&DoorConfig>,
 ) -> anyhow::Result<Host> {
-    let blueprint = Blueprint::open(&source.folder, source.stages, source.balance).map_err(said)?;
+    let blueprint = Blueprint::open(&source.folder, source.stages, source.balance).map_err(as_error)?;
     // In one process all stages share one device: more than one microbatch would gain nothing.
     host(blueprint, (batching, device, door), 1, None)
 }
 
 /// A pipeline folder whose stages run in a process each: this one runs the stage of `config`, and counts for it alone.
 pub fn hosted_stage(config: &ServeConfig) -> anyhow::Result<Host> {
-    let blueprint = Blueprint::open_stage(&config.pipeline, config.stage).map_err(said)?;
+    let blueprint = Blueprint::open_stage(&config.pipeline, config.stage).map_err(as_error)?;
     let devices = blueprint.stages.len() as u32;
     host(blueprint, (&config.batching, &config.device, Some(&config.door)), devices, Some(config.stage))
 }
@@ -47,7 +47,7 @@ fn host(
         on_cuda: device.device != DeviceName::Cpu,
         decoder: blueprint.spec.engine_decoder().is_some(),
     });
-    let runner = runner.map_err(said)?;
+    let runner = runner.map_err(as_error)?;
     let limits = batching.for_model(blueprint.spec.max_positions())?;
     let (least_kv_blocks, kv_blocks) = match (runner, device.device) {
         (Runner::Engine(_), _) | (Runner::Candle, DeviceName::Cpu) => limits.fitting_kv_blocks,
@@ -69,27 +69,27 @@ fn host(
         queue_timeout: door.map_or(ONE_SHOT, |door| door.queue_timeout),
         stage_timeout: door.map_or(ONE_SHOT, |door| door.stage_timeout),
         default_max_tokens: DEFAULT_MAX_TOKENS,
-        longest: door.and_then(|door| door.exec_timeout).unwrap_or(ONE_SHOT),
+        max_deadline: door.and_then(|door| door.exec_timeout).unwrap_or(ONE_SHOT),
     };
     let cores = || std::thread::available_parallelism().map_or(1, usize::from);
     let hardware = Hardware {
         device: match device.device {
-            DeviceName::Cpu => DeviceChoice::Cpu(Isa::chosen().map_err(said)?),
+            DeviceName::Cpu => DeviceChoice::Cpu(Isa::chosen().map_err(as_error)?),
             DeviceName::Cuda(number) => DeviceChoice::Cuda(number),
         },
         runner,
-        threads: Threads::new(device.threads.unwrap_or_else(cores)).map_err(said)?,
+        threads: Threads::new(device.threads.unwrap_or_else(cores)).map_err(as_error)?,
         share: device.share,
         timeout: device.timeout,
     };
     tracing::info!(device = %device.device, "{runner}");
-    Host::new(blueprint, door.and_then(|door| door.name.clone()), options, hardware, here).map_err(said)
+    Host::new(blueprint, door.and_then(|door| door.name.clone()), options, hardware, here).map_err(as_error)
 }
 
 /// Loads every stage into this process and serves them.
 pub async fn start(host: &Host) -> anyhow::Result<Serving> {
     let loading = Loading::new();
-    loading.during(host.start_embedded(|stage| loading.bar(stage))).await.map_err(said)
+    loading.during(host.start_embedded(|stage| loading.bar(stage))).await.map_err(as_error)
 }
 
 /// Progress of shards being read, on standard error where that is a terminal.

@@ -1,7 +1,7 @@
 //! `run`: what a model does, from a pipeline in this process: answers to prompts, or vectors of texts.
 
 use crate::cli::pipeline::{Outcome, hosted, read_answer, start};
-use crate::cli::split::said;
+use crate::cli::split::as_error;
 use crate::config::RunConfig;
 use anyhow::Context;
 use futures::stream::{FuturesOrdered, StreamExt};
@@ -32,7 +32,7 @@ pub async fn run(config: RunConfig) -> anyhow::Result<ExitCode> {
         };
         let call_id = format!("run-{index}");
         let request = if generates { config.answer.request(call_id, input) } else { Request::new(call_id, input) };
-        let answer = reception.submit(request).await.map_err(said)?;
+        let answer = reception.submit(request).await.map_err(as_error)?;
         let streamed = alone && !config.json && generates;
         answers.push_back(read_answer(answer, move |piece| {
             if streamed {
@@ -52,7 +52,7 @@ pub async fn run(config: RunConfig) -> anyhow::Result<ExitCode> {
             (false, false) => writeln!(out, "{}", outcome.text)?,
         }
     }
-    serving.finish().await.map_err(said)?;
+    serving.finish().await.map_err(as_error)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -1,7 +1,7 @@
 //! `serve`: one stage of a pipeline, as a function's pod runs it.
 
 use crate::cli::pipeline::{Loading, hosted_stage};
-use crate::cli::split::said;
+use crate::cli::split::as_error;
 use crate::config::{DoorConfig, NatsConfig, ServeConfig};
 use anyhow::bail;
 use stageline_base::{Fault, StageIndex};
@@ -21,7 +21,7 @@ pub async fn serve(config: ServeConfig) -> anyhow::Result<ExitCode> {
         Some(nats) => {
             // Before the port is open: where only /_/health is asked, an open port takes all requests from the replica before.
             let broker = tokio::select! {
-                broker = reach(&host.pipeline, config.stage, access(nats), &host.metrics) => broker.map_err(said)?,
+                broker = reach(&host.pipeline, config.stage, access(nats), &host.metrics) => broker.map_err(as_error)?,
                 () = &mut stop => return Ok(ExitCode::SUCCESS),
             };
             let loading = Loading::new();
@@ -54,7 +54,7 @@ async fn answer(
     start: impl Future<Output = Result<Serving, Fault>>,
     stop: impl Future<Output = ()>,
 ) -> anyhow::Result<ExitCode> {
-    let longest = host.pipeline.options.longest;
+    let longest = host.pipeline.options.max_deadline;
     let limits = Limits {
         max_body_bytes: door.max_body_bytes,
         max_inflight: door.max_inflight.map_or(0, |most| most as usize),
@@ -66,9 +66,9 @@ async fn answer(
         ..Limits::default()
     };
     // Before the weights: whoever probes must find the function alive while it loads.
-    let ports = Ports::bind(door.http, door.admin, limits).await.map_err(said)?;
+    let ports = Ports::bind(door.http, door.admin, limits).await.map_err(as_error)?;
     let ending = Ending { healthcheck_interval: door.healthcheck_interval, drain_timeout: door.drain_timeout };
-    stageline_server::serve((host, stage), ports, ending, start, stop).await.map_err(said)?;
+    stageline_server::serve((host, stage), ports, ending, start, stop).await.map_err(as_error)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -39,7 +39,7 @@ pub struct SplitOrder {
 /// # Errors
 /// One line that says what is wrong; then nothing that looks whole is left behind.
 pub fn split(order: &SplitOrder, out: &mut dyn Write) -> anyhow::Result<()> {
-    let checkpoint = Checkpoint::open(&order.model_dir).map_err(said)?;
+    let checkpoint = Checkpoint::open(&order.model_dir).map_err(as_error)?;
     let plan_order = PlanOrder {
         stages: order.stages,
         balance: order.balance,
@@ -47,11 +47,11 @@ pub fn split(order: &SplitOrder, out: &mut dyn Write) -> anyhow::Result<()> {
         max_num_seqs: order.max_num_seqs,
         max_model_len: order.max_model_len,
     };
-    let mut plan = plan_only(&checkpoint, &plan_order).map_err(said)?;
+    let mut plan = plan_only(&checkpoint, &plan_order).map_err(as_error)?;
     let name = match &order.name {
         Some(name) => name.clone(),
         None => {
-            let made = pipeline_name(&order.model_dir).map_err(said)?;
+            let made = pipeline_name(&order.model_dir).map_err(as_error)?;
             if !made.telling {
                 plan.advice.push(format!(
                     "call it something with --name: {:?} is made of folders that say nothing of the model, and on one \
@@ -71,7 +71,7 @@ pub fn split(order: &SplitOrder, out: &mut dyn Write) -> anyhow::Result<()> {
         bar.set_position(done);
     });
     bar.finish_and_clear();
-    let manifest = manifest.map_err(said)?;
+    let manifest = manifest.map_err(as_error)?;
     if let Some(before) = before.filter(|before| *before != manifest.digest8()) {
         plan.advice.push(format!(
             "{} held another pipeline (digest {before}), which is gone: stages that serve that one cannot be started again from \
@@ -89,7 +89,7 @@ pub fn split(order: &SplitOrder, out: &mut dyn Write) -> anyhow::Result<()> {
 }
 
 /// A fault's words alone: its class speaks to clients of a server.
-pub(crate) fn said(fault: stageline_base::Fault) -> anyhow::Error {
+pub(crate) fn as_error(fault: stageline_base::Fault) -> anyhow::Error {
     anyhow::Error::msg(fault.message)
 }
 

@@ -3,7 +3,7 @@
 use crate::cli::children::{Children, Orders, free_addresses};
 use crate::cli::pipeline::hosted;
 use crate::cli::serve::{answer_embedded, until_told_to_stop};
-use crate::cli::split::{SplitOrder, said};
+use crate::cli::split::{SplitOrder, as_error};
 use crate::config::{LoggingConfig, NatsConfig, UpConfig};
 use stageline_server::Blueprint;
 use stageline_shard::PipelineFolder;
@@ -35,7 +35,8 @@ async fn in_a_process_each(config: UpConfig, nats: NatsConfig, logging: LoggingC
     let mut stop = std::pin::pin!(until_told_to_stop());
     let (pipeline, _folder) = pipeline_folder(&config)?;
     // Whatever is wrong with it, or with the number of stages asked for, is said before any process starts.
-    let stages = Blueprint::open(&pipeline, config.source.stages, config.source.balance).map_err(said)?.stages.len();
+    let stages =
+        Blueprint::open(&pipeline, config.source.stages, config.source.balance).map_err(as_error)?.stages.len();
     let mut http = free_addresses(stages)?;
     match config.door.http.port() {
         // Any free port: known before the stage starts, or nobody could ask it whether it is ready.
@@ -70,7 +71,7 @@ async fn in_a_process_each(config: UpConfig, nats: NatsConfig, logging: LoggingC
 /// The pipeline folder itself, or one made of the model folder, which goes with the second value.
 fn pipeline_folder(config: &UpConfig) -> anyhow::Result<(PathBuf, Option<Scratch>)> {
     let source = &config.source;
-    if PipelineFolder::is_at(&source.folder).map_err(said)? {
+    if PipelineFolder::is_at(&source.folder).map_err(as_error)? {
         return Ok((source.folder.clone(), None));
     }
     let scratch = Scratch(std::env::temp_dir().join(format!("stageline-up-{}", std::process::id())));

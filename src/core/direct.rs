@@ -6,7 +6,7 @@
 
 use crate::link::{ItemKind, LinkReceiver, Receipt, Room, SenderNews};
 use crate::machine::StageSetup;
-use crate::message::{Body, Feedback, LinkLoad, LinkMail, Report, Segment};
+use crate::message::{Body, Feedback, FrameContent, LinkMail, Report, Segment};
 use crate::out_link::{OutLink, item};
 use crate::planted::Planted;
 use crate::{Emission, Observed, Opening, Sampling, Work};
@@ -124,8 +124,8 @@ impl DirectMachine {
             known,
         };
         self.runs.insert(sequence, Running { input: run.input, sent: 0, output: BytesMut::new() });
-        let load = LinkLoad::Open(Arc::new(opening));
-        self.send_control(now, sequence, ItemKind::Open, load, out);
+        let content = FrameContent::Open(Arc::new(opening));
+        self.send_control(now, sequence, ItemKind::Open, content, out);
         Ok(sequence)
     }
 
@@ -215,20 +215,20 @@ impl DirectMachine {
 
     fn on_link(&mut self, now: Tick, mail: LinkMail, out: &mut Vec<DirectAction>) {
         let room = match &mail {
-            LinkMail::Frame { load: LinkLoad::Rows { payload, .. }, .. } => {
+            LinkMail::Frame { content: FrameContent::Rows { payload, .. }, .. } => {
                 Room { rows: payload.rows() as u64, bytes: payload.bytes.len() as u64 }
             }
             _ => Room::default(),
         };
         match (self.back.on_mail(&mail, room), mail) {
             (Receipt::Answer(reply), _) => out.push(DirectAction::Send(Body::Reply(reply))),
-            (Receipt::Take, LinkMail::Frame { load, .. }) => {
+            (Receipt::Take, LinkMail::Frame { content, .. }) => {
                 self.back.give_back(room);
                 out.push(DirectAction::Send(Body::Reply(self.back.state())));
-                match load {
-                    LinkLoad::Open(opening) => self.opened(now, opening.sequence, out),
-                    LinkLoad::Rows { segments, payload } => self.came_back(now, &segments, &payload, out),
-                    LinkLoad::Close { .. } => {}
+                match content {
+                    FrameContent::Open(opening) => self.opened(now, opening.sequence, out),
+                    FrameContent::Rows { segments, payload } => self.came_back(now, &segments, &payload, out),
+                    FrameContent::Close { .. } => {}
                 }
             }
             _ => {}
@@ -284,8 +284,8 @@ impl DirectMachine {
             run.sent += rows as u32;
             let emit = rows == left && (last || self.setup.task.is_whole());
             let segments = vec![Segment { sequence, attempt: 0, door, start, rows: rows as u32, emit }];
-            let load = LinkLoad::Rows { segments, payload: run.input.slice_rows(start as usize, rows as usize) };
-            out.push(DirectAction::Send(Body::Link(LinkMail::Frame { epoch, number, load })));
+            let content = FrameContent::Rows { segments, payload: run.input.slice_rows(start as usize, rows as usize) };
+            out.push(DirectAction::Send(Body::Link(LinkMail::Frame { epoch, number, content })));
             if rows == left {
                 self.unsent.pop_front();
             }
@@ -308,7 +308,7 @@ impl DirectMachine {
     fn close(&mut self, now: Tick, sequence: SequenceId, out: &mut Vec<DirectAction>) {
         self.runs.remove(&sequence);
         self.unsent.retain(|other| *other != sequence);
-        self.send_control(now, sequence, ItemKind::Close, LinkLoad::Close { sequence, attempt: 0 }, out);
+        self.send_control(now, sequence, ItemKind::Close, FrameContent::Close { sequence, attempt: 0 }, out);
     }
 
     fn send_control(
@@ -316,14 +316,14 @@ impl DirectMachine {
         now: Tick,
         sequence: SequenceId,
         kind: ItemKind,
-        load: LinkLoad,
+        content: FrameContent,
         out: &mut Vec<DirectAction>,
     ) {
         self.link.get_or_insert_with(|| OutLink::new(now, 1, Planted::None));
         let item = item(sequence, 0, &self.setup.me, kind);
         self.with_link(out, |link, news| {
             link.poll(now, news);
-            link.send_control(now, item, load, news);
+            link.send_control(now, item, content, news);
         });
     }
 

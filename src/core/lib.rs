@@ -19,7 +19,7 @@ pub mod requests;
 
 pub use batch::{BatchId, Emission, Member, Microbatch, Observed, Output, Ticket};
 pub use direct::{DirectOutput, DirectRun};
-pub use message::{Body, Feedback, LinkLoad, LinkMail, LinkReply, Mail, Report, Segment};
+pub use message::{Body, Feedback, FrameContent, LinkMail, LinkReply, Mail, Report, Segment};
 pub use opening::{Opening, Sampling, Work};
 pub use planted::Planted;
 pub use refusal::{Refusal, Refusals};

@@ -276,7 +276,7 @@ impl LinkSender {
 /// What a receiver makes of a message.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Receipt {
-    /// A frame, in order: take its load in.
+    /// A frame, in order: take its content in.
     Take,
     /// Nothing to take in; answer with this.
     Answer(LinkReply),

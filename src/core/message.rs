@@ -19,7 +19,7 @@ impl Mail {
     /// Bytes of its payload: 0 for all but rows.
     pub fn payload_bytes(&self) -> usize {
         match &self.body {
-            Body::Link(LinkMail::Frame { load: LinkLoad::Rows { payload, .. }, .. }) => payload.bytes.len(),
+            Body::Link(LinkMail::Frame { content: FrameContent::Rows { payload, .. }, .. }) => payload.bytes.len(),
             _ => 0,
         }
     }
@@ -79,13 +79,13 @@ pub enum LinkMail {
         /// Counts up from 1 within the epoch.
         number: u64,
         /// What it carries.
-        load: LinkLoad,
+        content: FrameContent,
     },
 }
 
 /// What a frame carries.
 #[derive(Clone, Debug)]
-pub enum LinkLoad {
+pub enum FrameContent {
     /// Opens a sequence.
     Open(Arc<Opening>),
     /// Rows of sequences opened before; takes credit.

@@ -1,7 +1,7 @@
 //! The sending end of a link together with what waits for it: Opens and Closes for a greeting to end, rows for credit.
 
 use crate::link::{Item, ItemKind, LinkSender, Room, SenderNews};
-use crate::message::{LinkLoad, LinkMail, LinkReply};
+use crate::message::{FrameContent, LinkMail, LinkReply};
 use crate::planted::Planted;
 use stageline_base::{Attempt, ReplicaId, SequenceId, Tick};
 use std::collections::VecDeque;
@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 #[derive(Debug)]
 pub struct OutLink {
     sender: LinkSender,
-    waiting: VecDeque<(Item, LinkLoad)>,
+    waiting: VecDeque<(Item, FrameContent)>,
     reserved: Room,
 }
 
@@ -21,8 +21,8 @@ impl OutLink {
     }
 
     /// Sends an Open or a Close, at once or as soon as the greeting is over.
-    pub fn send_control(&mut self, now: Tick, item: Item, load: LinkLoad, news: &mut SenderNews) {
-        self.waiting.push_back((item, load));
+    pub fn send_control(&mut self, now: Tick, item: Item, content: FrameContent, news: &mut SenderNews) {
+        self.waiting.push_back((item, content));
         self.flush(now, news);
     }
 
@@ -105,18 +105,18 @@ impl OutLink {
         let (closes, others): (Vec<Item>, Vec<Item>) = lost.into_iter().partition(|item| item.kind == ItemKind::Close);
         news.lost.extend(others);
         for item in closes {
-            let load = LinkLoad::Close { sequence: item.sequence, attempt: item.attempt };
-            self.waiting.push_back((item, load));
+            let content = FrameContent::Close { sequence: item.sequence, attempt: item.attempt };
+            self.waiting.push_back((item, content));
         }
         self.flush(now, news);
     }
 
     fn flush(&mut self, now: Tick, news: &mut SenderNews) {
         while self.sender.is_live()
-            && let Some((item, load)) = self.waiting.pop_front()
+            && let Some((item, content)) = self.waiting.pop_front()
         {
             let (epoch, number) = self.sender.number(now, vec![item], Room::default());
-            news.mail.push(LinkMail::Frame { epoch, number, load });
+            news.mail.push(LinkMail::Frame { epoch, number, content });
         }
     }
 }

@@ -22,7 +22,7 @@ pub struct Terms {
     /// `max_tokens` of a request that names none.
     pub default_max_tokens: u32,
     /// Deadline of a request that names none, and the longest that one may name.
-    pub longest: Duration,
+    pub max_deadline: Duration,
     /// Whether the model encodes.
     pub task: Task,
     /// The manifest's digest: 64 lower-case hexadecimal digits.
@@ -102,7 +102,7 @@ impl Reception {
         if let Readiness::NotReady(why) = &*self.readiness.borrow() {
             return Err(Fault::new(FaultClass::Unavailable, why.clone()));
         }
-        let time = request.deadline.unwrap_or(self.terms.longest).min(self.terms.longest);
+        let time = request.deadline.unwrap_or(self.terms.max_deadline).min(self.terms.max_deadline);
         let deadline = Tick(self.started.elapsed().as_micros() as u64) + time;
         let request = Arc::new(request);
         let late = || Fault::new(FaultClass::DeadlineExceeded, "the deadline passed before the prompt was read");
@@ -159,9 +159,14 @@ mod tests {
     async fn a_text_is_tokenized_beside_the_callers_task() {
         let (desk, mut submissions) = mpsc::channel(1);
         let (_ready, readiness) = watch::channel(Readiness::Ready);
-        let longest = Duration::from_secs(60);
-        let terms =
-            Terms { max_model_len: 8, default_max_tokens: 1, longest, task: Task::EMBED, manifest: "0".repeat(64) };
+        let max_deadline = Duration::from_secs(60);
+        let terms = Terms {
+            max_model_len: 8,
+            default_max_tokens: 1,
+            max_deadline,
+            task: Task::EMBED,
+            manifest: "0".repeat(64),
+        };
         let reception = Reception::new(terms, text(), desk, readiness, (Instant::now(), 1));
         let mut submitting = reception.submit(Request::new("id", Input::Text("a b a".into())));
         assert!(futures::poll!(&mut submitting).is_pending());
@@ -178,8 +183,8 @@ mod tests {
     /// A reception of a model of 8 tokens.
     fn reception(desk: mpsc::Sender<(Submission, oneshot::Receiver<()>)>) -> Reception {
         let (_ready, readiness) = watch::channel(Readiness::Ready);
-        let (longest, manifest) = (Duration::from_secs(60), String::new());
-        let terms = Terms { max_model_len: 8, default_max_tokens: 1, longest, task: Task::EMBED, manifest };
+        let (max_deadline, manifest) = (Duration::from_secs(60), String::new());
+        let terms = Terms { max_model_len: 8, default_max_tokens: 1, max_deadline, task: Task::EMBED, manifest };
         Reception::new(terms, text(), desk, readiness, (Instant::now(), 1))
     }
 

@@ -265,7 +265,7 @@ impl<'a> Assembly<'a> {
             let terms = Terms {
                 max_model_len: options.max_model_len,
                 default_max_tokens: options.default_max_tokens,
-                longest: options.longest,
+                max_deadline: options.max_deadline,
                 task: self.pipeline.task,
                 manifest: hex(&self.pipeline.digest),
             };

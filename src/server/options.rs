@@ -46,7 +46,7 @@ pub struct Options {
     /// `max_tokens` of a request that names none.
     pub default_max_tokens: u32,
     /// Longest deadline.
-    pub longest: Duration,
+    pub max_deadline: Duration,
 }
 
 impl Options {
@@ -80,7 +80,7 @@ impl Options {
             row_bytes_out: row_bytes,
             lease: LEASE,
             // No door keeps a sequence beyond its deadline.
-            idle_limit: (self.longest + LEASE * 2).min(IDLE_LIMIT),
+            idle_limit: (self.max_deadline + LEASE * 2).min(IDLE_LIMIT),
             planted: Planted::None,
         }
     }

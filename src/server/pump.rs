@@ -14,7 +14,7 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use stageline_base::{Fault, HostTensor, ReplicaId, SequenceId, StageIndex, Tick};
 use stageline_core::direct::DirectMachine;
 use stageline_core::machine::{Action, Event, StageMachine};
-use stageline_core::message::{Body, LinkLoad, LinkMail};
+use stageline_core::message::{Body, FrameContent, LinkMail};
 use stageline_core::requests::{Candidate, DoorEvent};
 use stageline_core::{BatchId, Ticket};
 use stageline_door::desk::{Desk, Outgoing, Submission};
@@ -359,8 +359,8 @@ impl Pump {
             Action::Send { stage, to, body } => self.send(stage, to, body),
             Action::Forward { to, epoch, number, segments, batch, ranges } => {
                 if let Some(payload) = self.cut(batch, &segments, &ranges) {
-                    let load = LinkLoad::Rows { segments, payload };
-                    self.send(self.me.stage + 1, to, Body::Link(LinkMail::Frame { epoch, number, load }));
+                    let content = FrameContent::Rows { segments, payload };
+                    self.send(self.me.stage + 1, to, Body::Link(LinkMail::Frame { epoch, number, content }));
                 }
             }
             Action::Settled(_) => self.output = None,

@@ -8,7 +8,7 @@ use stageline_base::limits::{MAX_CALL_ID_BYTES, MAX_STAGES, MAX_TOP_LOGITS};
 use stageline_base::{Attempt, Course, Fault, FaultClass, HostDType, HostTensor, ReplicaId, SequenceId, StageIndex};
 use stageline_core::message::Cause;
 use stageline_core::{
-    Body, Emission, Feedback, LinkLoad, LinkMail, LinkReply, Observed, Opening, Report, Sampling, Segment, Work,
+    Body, Emission, Feedback, FrameContent, LinkMail, LinkReply, Observed, Opening, Report, Sampling, Segment, Work,
 };
 use std::sync::Arc;
 
@@ -65,28 +65,28 @@ pub(super) fn body(body: Option<pb::header::Body>, payload: Bytes) -> Checked<Bo
 }
 
 fn link_frame(frame: pb::Frame, payload: Bytes) -> Checked<LinkMail> {
-    use pb::frame::Load;
-    let pb::Frame { epoch, number, load } = frame;
+    use pb::frame::Content;
+    let pb::Frame { epoch, number, content } = frame;
     check(epoch > 0, "an epoch is 0")?;
     check(number > 0, "a frame's number is 0")?;
-    let load = match load.ok_or(WireError::Illegal("a frame carries nothing"))? {
-        Load::Rows(message) => rows(message, payload)?,
-        load => {
+    let content = match content.ok_or(WireError::Illegal("a frame carries nothing"))? {
+        Content::Rows(message) => rows(message, payload)?,
+        content => {
             check(payload.is_empty(), "a payload comes with a message that takes none")?;
-            match load {
-                Load::Open(message) => LinkLoad::Open(Arc::new(open(message)?)),
-                Load::Close(close) => {
+            match content {
+                Content::Open(message) => FrameContent::Open(Arc::new(open(message)?)),
+                Content::Close(close) => {
                     let (sequence, attempt) = sequence(Some(close))?;
-                    LinkLoad::Close { sequence, attempt }
+                    FrameContent::Close { sequence, attempt }
                 }
-                Load::Rows(_) => return Err(WireError::Illegal("rows are in rows")),
+                Content::Rows(_) => return Err(WireError::Illegal("rows are in rows")),
             }
         }
     };
-    Ok(LinkMail::Frame { epoch, number, load })
+    Ok(LinkMail::Frame { epoch, number, content })
 }
 
-fn rows(message: pb::Rows, payload: Bytes) -> Checked<LinkLoad> {
+fn rows(message: pb::Rows, payload: Bytes) -> Checked<FrameContent> {
     let pb::Rows { element, columns, doors, door, boot, counter, attempt, start, count, emit } = message;
     let segments = door.len();
     at_most(segments, MAX_SEGMENTS, "the list of segments")?;
@@ -105,7 +105,7 @@ fn rows(message: pb::Rows, payload: Bytes) -> Checked<LinkLoad> {
         rows += u64::from(count[i]);
         list.push(Segment { sequence, attempt: attempt[i], door, start: start[i], rows: count[i], emit: emit[i] });
     }
-    Ok(LinkLoad::Rows { segments: list, payload: tensor(element, rows, columns, payload)? })
+    Ok(FrameContent::Rows { segments: list, payload: tensor(element, rows, columns, payload)? })
 }
 
 fn tensor(element: i32, rows: u64, columns: u32, bytes: Bytes) -> Checked<HostTensor> {

@@ -6,7 +6,8 @@ use stageline_base::limits::MAX_CALL_ID_BYTES;
 use stageline_base::{Attempt, Course, Fault, FaultClass, HostDType, HostTensor, ReplicaId, SequenceId};
 use stageline_core::message::Cause;
 use stageline_core::{
-    Body, Emission, Feedback, LinkLoad, LinkMail, LinkReply, Mail, Observed, Opening, Report, Sampling, Segment, Work,
+    Body, Emission, Feedback, FrameContent, LinkMail, LinkReply, Mail, Observed, Opening, Report, Sampling, Segment,
+    Work,
 };
 use std::collections::HashMap;
 
@@ -16,9 +17,9 @@ pub(super) fn header(mail: Mail) -> (pb::Header, Bytes) {
     let (body, payload) = match mail.body {
         Body::Link(LinkMail::Hello { epoch }) => (Wire::Hello(pb::Hello { epoch }), Bytes::new()),
         Body::Link(LinkMail::Probe { epoch, sent }) => (Wire::Probe(pb::Probe { epoch, sent }), Bytes::new()),
-        Body::Link(LinkMail::Frame { epoch, number, load }) => {
-            let (load, payload) = frame_load(load);
-            (Wire::Frame(pb::Frame { epoch, number, load: Some(load) }), payload)
+        Body::Link(LinkMail::Frame { epoch, number, content }) => {
+            let (content, payload) = frame_content(content);
+            (Wire::Frame(pb::Frame { epoch, number, content: Some(content) }), payload)
         }
         Body::Reply(reply) => (link_reply(reply), Bytes::new()),
         Body::Feedback(feedback) => (Wire::Feedback(feedback_message(feedback)), Bytes::new()),
@@ -37,10 +38,10 @@ fn of(sequence: SequenceId, attempt: Attempt) -> pb::SequenceAttempt {
     pb::SequenceAttempt { boot: sequence.boot, counter: sequence.counter, attempt }
 }
 
-fn frame_load(load: LinkLoad) -> (pb::frame::Load, Bytes) {
-    match load {
-        LinkLoad::Open(opening) => (pb::frame::Load::Open(open(&opening)), Bytes::new()),
-        LinkLoad::Rows { segments, payload } => {
+fn frame_content(content: FrameContent) -> (pb::frame::Content, Bytes) {
+    match content {
+        FrameContent::Open(opening) => (pb::frame::Content::Open(open(&opening)), Bytes::new()),
+        FrameContent::Rows { segments, payload } => {
             let HostTensor { dtype, shape: [_, columns], bytes } = payload;
             let mut rows = rows(&segments);
             rows.set_element(match dtype {
@@ -48,9 +49,9 @@ fn frame_load(load: LinkLoad) -> (pb::frame::Load, Bytes) {
                 HostDType::U32 => pb::rows::Element::U32,
             });
             rows.columns = u32::try_from(columns).unwrap_or(u32::MAX);
-            (pb::frame::Load::Rows(rows), bytes)
+            (pb::frame::Content::Rows(rows), bytes)
         }
-        LinkLoad::Close { sequence, attempt } => (pb::frame::Load::Close(of(sequence, attempt)), Bytes::new()),
+        FrameContent::Close { sequence, attempt } => (pb::frame::Content::Close(of(sequence, attempt)), Bytes::new()),
     }
 }
 

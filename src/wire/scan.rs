@@ -85,8 +85,8 @@ mod tests {
     #[test]
     fn entries_are_counted_at_their_path() {
         let open = pb::Opening { path: vec!["a".into(), "b".into()], ..Default::default() };
-        let load = Some(pb::frame::Load::Open(open));
-        let bytes = header(pb::header::Body::Frame(pb::Frame { epoch: 1, number: 300, load }));
+        let content = Some(pb::frame::Content::Open(open));
+        let bytes = header(pb::header::Body::Frame(pb::Frame { epoch: 1, number: 300, content }));
         assert_eq!(entries(&bytes, &[4, 3, 3]), 2);
         assert_eq!(entries(&bytes, &[4, 4, 3]), 0);
     }

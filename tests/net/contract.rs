@@ -5,7 +5,7 @@ use crate::mails::frame;
 use crate::nats::NatsServer;
 use crate::soon;
 use stageline_base::ReplicaId;
-use stageline_core::{Body, LinkLoad, LinkMail, LinkReply, Mail};
+use stageline_core::{Body, FrameContent, LinkMail, LinkReply, Mail};
 use stageline_transport::{Arrived, Inbox, MAILBOX_CAPACITY, NatsNet, NatsSettings, Peer, Plane, Post, PostError};
 use stageline_wire::Subjects;
 
@@ -214,7 +214,8 @@ async fn through(max_payload: usize, sizes: &[usize]) {
     let read = async {
         for (n, size) in (1..).zip(sizes) {
             let got = mail(&mut mailbox.stream).await;
-            let Body::Link(LinkMail::Frame { number, load: LinkLoad::Rows { payload, .. }, .. }) = got.body else {
+            let Body::Link(LinkMail::Frame { number, content: FrameContent::Rows { payload, .. }, .. }) = got.body
+            else {
                 panic!("no rows")
             };
             assert_eq!((number, payload.bytes.len()), (n, *size));

@@ -52,23 +52,23 @@ fn segment() -> impl Strategy<Value = Segment> {
         .prop_map(|(sequence, attempt, door, start, rows, emit)| Segment { sequence, attempt, door, start, rows, emit })
 }
 
-fn rows() -> impl Strategy<Value = LinkLoad> {
+fn rows() -> impl Strategy<Value = FrameContent> {
     (vec(segment(), 1..8), 1usize..9, any::<bool>(), any::<u8>()).prop_map(|(segments, columns, ids, first)| {
         let rows: usize = segments.iter().map(|segment| segment.rows as usize).sum();
         let (dtype, columns) = if ids { (HostDType::U32, 1) } else { (HostDType::F32, columns) };
         let bytes: Bytes = (0..rows * columns * 4).map(|i| first.wrapping_add(i as u8)).collect();
-        LinkLoad::Rows { segments, payload: HostTensor { dtype, shape: [rows, columns], bytes } }
+        FrameContent::Rows { segments, payload: HostTensor { dtype, shape: [rows, columns], bytes } }
     })
 }
 
 fn link() -> impl Strategy<Value = LinkMail> {
-    let close = (sequence(), any::<u32>()).prop_map(|(sequence, attempt)| LinkLoad::Close { sequence, attempt });
-    let open = opening().prop_map(|opening| LinkLoad::Open(Arc::new(opening)));
+    let close = (sequence(), any::<u32>()).prop_map(|(sequence, attempt)| FrameContent::Close { sequence, attempt });
+    let open = opening().prop_map(|opening| FrameContent::Open(Arc::new(opening)));
     prop_oneof![
         (1..=u32::MAX).prop_map(|epoch| LinkMail::Hello { epoch }),
         (1..=u32::MAX, any::<u64>()).prop_map(|(epoch, sent)| LinkMail::Probe { epoch, sent }),
         (1..=u32::MAX, 1..=u64::MAX, prop_oneof![open, rows(), close])
-            .prop_map(|(epoch, number, load)| LinkMail::Frame { epoch, number, load }),
+            .prop_map(|(epoch, number, content)| LinkMail::Frame { epoch, number, content }),
     ]
 }
 
@@ -138,6 +138,6 @@ pub fn frame(from: &ReplicaId, number: u64, bytes: usize) -> Mail {
     };
     let payload: Vec<u8> = (0..bytes).map(|i| (i as u64).wrapping_mul(number) as u8).collect();
     let payload = HostTensor { dtype: HostDType::F32, shape: [bytes / 4, 1], bytes: payload.into() };
-    let load = LinkLoad::Rows { segments: vec![segment], payload };
-    Mail { from: from.clone(), stage: 0, body: Body::Link(LinkMail::Frame { epoch: 1, number, load }) }
+    let content = FrameContent::Rows { segments: vec![segment], payload };
+    Mail { from: from.clone(), stage: 0, body: Body::Link(LinkMail::Frame { epoch: 1, number, content }) }
 }

@@ -7,7 +7,7 @@ use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, TestRunner};
 use stageline_base::prng::Prng;
 use stageline_base::{HostTensor, ReplicaId, SequenceId};
-use stageline_core::{Body, LinkLoad, LinkMail, Mail, Segment};
+use stageline_core::{Body, FrameContent, LinkMail, Mail, Segment};
 use stageline_wire::{MAGIC, WireError, decode, encode, room_for};
 
 proptest! {
@@ -132,8 +132,8 @@ fn rows_of(payload: HostTensor, segments: u32) -> Mail {
         rows: 1,
         emit: true,
     });
-    let load = LinkLoad::Rows { segments: segments.collect(), payload };
-    Mail { from, stage: 0, body: Body::Link(LinkMail::Frame { epoch: u32::MAX, number: u64::MAX, load }) }
+    let content = FrameContent::Rows { segments: segments.collect(), payload };
+    Mail { from, stage: 0, body: Body::Link(LinkMail::Frame { epoch: u32::MAX, number: u64::MAX, content }) }
 }
 
 fn mail(rows: usize) -> Mail {
@@ -151,7 +151,9 @@ fn a_payload_with_room_behind_it_is_not_copied_at_either_end() {
         assert_eq!(encoded.copied_bytes, 0, "{rows} rows");
         assert_eq!(encoded.bytes.as_ptr(), at);
         let read = decode(encoded.bytes).unwrap();
-        let Body::Link(LinkMail::Frame { load: LinkLoad::Rows { payload, .. }, .. }) = read.body else { panic!() };
+        let Body::Link(LinkMail::Frame { content: FrameContent::Rows { payload, .. }, .. }) = read.body else {
+            panic!()
+        };
         assert_eq!(payload.bytes.as_ptr(), at);
     }
 }

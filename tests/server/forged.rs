@@ -11,7 +11,7 @@ use async_nats::{Client, ConnectOptions, Event};
 use futures::StreamExt;
 use serde_json::json;
 use stageline_base::{HostTensor, ReplicaId, SequenceId, StageIndex, Task};
-use stageline_core::message::{Body, Feedback, LinkLoad, LinkMail, Report, Segment};
+use stageline_core::message::{Body, Feedback, FrameContent, LinkMail, Report, Segment};
 use stageline_core::{Emission, Mail, Opening, Sampling, Work};
 use stageline_wire::{Plane, Status, Subjects, encode};
 use std::sync::Arc;
@@ -77,12 +77,12 @@ impl Forger {
     }
 
     /// A frame of an own link into stage 1, in that name.
-    async fn frame(&self, from: (StageIndex, &ReplicaId), (epoch, number): (u32, u64), load: LinkLoad) {
-        self.say(from, 1, Body::Link(LinkMail::Frame { epoch, number, load })).await;
+    async fn frame(&self, from: (StageIndex, &ReplicaId), (epoch, number): (u32, u64), content: FrameContent) {
+        self.say(from, 1, Body::Link(LinkMail::Frame { epoch, number, content })).await;
     }
 
-    fn opening(&self, door: &ReplicaId, counter: u64) -> LinkLoad {
-        LinkLoad::Open(Arc::new(Opening {
+    fn opening(&self, door: &ReplicaId, counter: u64) -> FrameContent {
+        FrameContent::Open(Arc::new(Opening {
             sequence: SequenceId { boot: door.boot(), counter },
             attempt: 1,
             door: door.clone(),
@@ -102,11 +102,11 @@ impl Forger {
     }
 }
 
-fn rows(sequence: SequenceId, door: &ReplicaId, start: u32) -> LinkLoad {
+fn rows(sequence: SequenceId, door: &ReplicaId, start: u32) -> FrameContent {
     let segments = vec![Segment { sequence, attempt: 1, door: door.clone(), start, rows: 1, emit: true }];
     let hidden = stageline_engine::fake::HIDDEN;
     let payload = HostTensor::activations(1, hidden, vec![7; hidden * 4].into()).expect("a row");
-    LinkLoad::Rows { segments, payload }
+    FrameContent::Rows { segments, payload }
 }
 
 /// Options with the URL's user, whose inboxes are where its permissions let it listen.

@@ -246,6 +246,6 @@ fn options(variant: Variant) -> Options {
         queue_timeout: Duration::from_secs(60),
         stage_timeout: Duration::from_secs(60),
         default_max_tokens: 64,
-        longest: Duration::from_secs(3600),
+        max_deadline: Duration::from_secs(3600),
     }
 }

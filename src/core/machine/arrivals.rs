@@ -3,7 +3,7 @@
 use super::{Action, Held, StageMachine};
 use crate::batcher::Queued;
 use crate::link::{ItemKind, LinkReceiver, Receipt, Room};
-use crate::message::{Body, Cause, LinkLoad, LinkMail, Report, Segment};
+use crate::message::{Body, Cause, FrameContent, LinkMail, Report, Segment};
 use crate::out_link::{OutLink, item};
 use crate::planted::Planted;
 use crate::refusal::Refusal;
@@ -21,7 +21,7 @@ impl StageMachine {
         out: &mut Vec<Action>,
     ) {
         let payload = match &mail {
-            LinkMail::Frame { load: LinkLoad::Rows { payload, .. }, .. } => Some(self.room_of(payload)),
+            LinkMail::Frame { content: FrameContent::Rows { payload, .. }, .. } => Some(self.room_of(payload)),
             _ => None,
         };
         if !self.hears(&from, &mail) {
@@ -33,9 +33,9 @@ impl StageMachine {
             .entry(from.clone())
             .or_insert_with(|| LinkReceiver::new(self.setup.window).with_planted(self.setup.planted));
         match (link.on_mail(&mail, payload.unwrap_or_default()), mail) {
-            (Receipt::Take, LinkMail::Frame { load, .. }) => {
+            (Receipt::Take, LinkMail::Frame { content, .. }) => {
                 self.unsaid.insert(from.clone());
-                self.take(now, from, load, ticket, out);
+                self.take(now, from, content, ticket, out);
                 return;
             }
             (Receipt::Answer(reply), _) => {
@@ -57,21 +57,21 @@ impl StageMachine {
         if width_is_right && payload.dtype == dtype { room } else { Room { rows: u64::MAX, bytes: u64::MAX } }
     }
 
-    fn take(&mut self, now: Tick, from: ReplicaId, load: LinkLoad, ticket: Ticket, out: &mut Vec<Action>) {
-        match load {
-            LinkLoad::Open(opening) => {
+    fn take(&mut self, now: Tick, from: ReplicaId, content: FrameContent, ticket: Ticket, out: &mut Vec<Action>) {
+        match content {
+            FrameContent::Open(opening) => {
                 if self.may_open(now, &from, &opening) {
                     self.open(now, opening, out);
                 }
             }
-            LinkLoad::Close { sequence, attempt } => {
+            FrameContent::Close { sequence, attempt } => {
                 if !self.may_close(&from, sequence, attempt) {
                     return;
                 }
                 self.pass_close_on(now, sequence, attempt, out);
                 self.close(now, sequence, attempt, out);
             }
-            LinkLoad::Rows { segments, payload } => {
+            FrameContent::Rows { segments, payload } => {
                 self.tickets.insert(ticket, payload.rows() as u32);
                 let mut ticket_row = 0;
                 for segment in segments {
@@ -193,7 +193,7 @@ impl StageMachine {
         let next = opening.path[usize::from(self.setup.stage) + 1].clone();
         self.downstream.entry(next.clone()).or_insert_with(|| OutLink::new(now, self.new_epoch, self.setup.planted));
         let item = item(sequence, attempt, &opening.door, ItemKind::Open);
-        self.with_link(now, &next, out, |link, news| link.send_control(now, item, LinkLoad::Open(opening), news));
+        self.with_link(now, &next, out, |link, news| link.send_control(now, item, FrameContent::Open(opening), news));
     }
 
     /// The blocks that the sequence needs, all or nothing.
@@ -244,7 +244,7 @@ impl StageMachine {
             return self.report_lost(vec![item]);
         }
         self.with_link(now, &next, out, |link, news| {
-            link.send_control(now, item, LinkLoad::Close { sequence, attempt }, news);
+            link.send_control(now, item, FrameContent::Close { sequence, attempt }, news);
         });
     }
 

@@ -3,7 +3,7 @@
 use super::paths::Known;
 use super::{Candidate, DoorAction, DoorMachine, FinishReason, Phase};
 use crate::link::ItemKind;
-use crate::message::{Body, LinkLoad};
+use crate::message::{Body, FrameContent};
 use crate::out_link::item;
 use crate::planted::Planted;
 use stageline_base::{Attempt, Fault, ReplicaId, SequenceId, StageIndex, Tick};
@@ -62,8 +62,8 @@ impl DoorMachine {
         out: &mut Vec<DoorAction>,
     ) {
         let item = item(sequence, attempt, &self.setup.me, ItemKind::Close);
-        let load = LinkLoad::Close { sequence, attempt };
-        self.with_link(now, out, |link, news| link.send_control(now, item, load, news));
+        let content = FrameContent::Close { sequence, attempt };
+        self.with_link(now, out, |link, news| link.send_control(now, item, content, news));
     }
 
     fn close_now(

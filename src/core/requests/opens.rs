@@ -3,7 +3,7 @@
 use super::{DoorAction, DoorMachine, Live, Phase};
 use crate::Opening;
 use crate::link::ItemKind;
-use crate::message::LinkLoad;
+use crate::message::FrameContent;
 use crate::out_link::item;
 use stageline_base::{SequenceId, StageIndex, Tick};
 use std::sync::Arc;
@@ -81,7 +81,7 @@ impl DoorMachine {
             capacity_tokens: live.progress.capacity_tokens(),
         };
         let item = item(sequence, live.attempt, &self.setup.me, ItemKind::Open);
-        let load = LinkLoad::Open(Arc::new(opening));
-        self.with_link(now, out, |link, news| link.send_control(now, item, load, news));
+        let content = FrameContent::Open(Arc::new(opening));
+        self.with_link(now, out, |link, news| link.send_control(now, item, content, news));
     }
 }

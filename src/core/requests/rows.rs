@@ -2,7 +2,7 @@
 
 use super::{DoorAction, DoorMachine, Phase};
 use crate::link::{Item, ItemKind, Room};
-use crate::message::{Body, LinkLoad, LinkMail, Segment};
+use crate::message::{Body, FrameContent, LinkMail, Segment};
 use stageline_base::{HostTensor, SequenceId, Tick};
 
 impl DoorMachine {
@@ -43,8 +43,8 @@ impl DoorMachine {
         }
         let room = Room { rows: ids.len() as u64, bytes: ids.len() as u64 * self.setup.row_bytes };
         if let Some((epoch, number)) = self.link.number_rows(now, items, room) {
-            let load = LinkLoad::Rows { segments, payload: HostTensor::tokens(&ids) };
-            let body = Body::Link(LinkMail::Frame { epoch, number, load });
+            let content = FrameContent::Rows { segments, payload: HostTensor::tokens(&ids) };
+            let body = Body::Link(LinkMail::Frame { epoch, number, content });
             out.push(DoorAction::Send { stage: 0, to: self.setup.me.clone(), body });
         }
     }

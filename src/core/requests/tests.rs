@@ -1,7 +1,7 @@
 //! A door, and stages that answer as the test says.
 
 use super::*;
-use crate::message::{Cause, Feedback, LinkLoad, LinkMail, LinkReply, Report};
+use crate::message::{Cause, Feedback, FrameContent, LinkMail, LinkReply, Report};
 use crate::planted::Planted;
 use crate::{Emission, Opening, Sampling, Work};
 use stageline_base::Task;
@@ -67,7 +67,8 @@ impl Counter {
                 DoorAction::Token { sequence, position, .. } => judged.push(Judged { sequence, position, end: None }),
                 DoorAction::Ended { sequence, outcome } => self.ended.push((sequence, outcome)),
                 DoorAction::Send {
-                    body: Body::Link(LinkMail::Frame { load: LinkLoad::Open(opening), .. }), ..
+                    body: Body::Link(LinkMail::Frame { content: FrameContent::Open(opening), .. }),
+                    ..
                 } => {
                     self.opened.push(opening);
                 }

@@ -3,7 +3,7 @@
 use super::Pump;
 use stageline_base::{Fault, ReplicaId, StageIndex};
 use stageline_core::machine::Event;
-use stageline_core::message::{Body, LinkLoad, LinkMail};
+use stageline_core::message::{Body, FrameContent, LinkMail};
 use stageline_core::requests::DoorEvent;
 use stageline_core::{Mail, Refusal, Ticket};
 use stageline_transport::{Arrived, Peer, PostError};
@@ -40,7 +40,7 @@ impl Pump {
             Body::Link(mail) => {
                 self.tickets += 1;
                 let ticket = Ticket(self.tickets);
-                if let LinkMail::Frame { load: LinkLoad::Rows { payload, .. }, .. } = &mail {
+                if let LinkMail::Frame { content: FrameContent::Rows { payload, .. }, .. } = &mail {
                     self.parked.insert(ticket, (payload.clone(), self.now()));
                 }
                 self.stage_event(Event::Link { from, mail, ticket });

@@ -26,7 +26,7 @@ fn options() -> Options {
         queue_timeout: Duration::from_secs(1),
         stage_timeout: Duration::from_secs(30),
         default_max_tokens: 1,
-        longest: Duration::from_secs(60),
+        max_deadline: Duration::from_secs(60),
     }
 }
 
@@ -68,8 +68,8 @@ impl Pair {
         self.net.post(&self.stage, Mail { from: self.door.replica.clone(), stage: self.door.stage, body }).unwrap();
     }
 
-    fn frame(&self, number: u64, load: LinkLoad) {
-        self.post(Body::Link(LinkMail::Frame { epoch: 1, number, load }));
+    fn frame(&self, number: u64, content: FrameContent) {
+        self.post(Body::Link(LinkMail::Frame { epoch: 1, number, content }));
     }
 
     /// The next report, acknowledged.
@@ -136,7 +136,7 @@ async fn counts_a_fault() {
         pair.post(Body::Link(LinkMail::Hello { epoch: 1 }));
         pair.frame(
             1,
-            LinkLoad::Open(Arc::new(Opening {
+            FrameContent::Open(Arc::new(Opening {
                 sequence,
                 attempt,
                 door: door.replica.clone(),
@@ -150,7 +150,7 @@ async fn counts_a_fault() {
         assert!(matches!(pair.report().await, Report::Opened { .. }));
         let segment = Segment { sequence, attempt, door: door.replica.clone(), start: 0, rows: 1, emit: true };
         let payload = HostTensor::activations(1, 1, POISON.to_le_bytes().to_vec().into()).unwrap();
-        pair.frame(2, LinkLoad::Rows { segments: vec![segment], payload });
+        pair.frame(2, FrameContent::Rows { segments: vec![segment], payload });
         assert!(matches!(pair.report().await, Report::Failed { .. }));
         pair.post(Body::CloseNow { number: 1, closes: vec![(sequence, attempt)] });
         drain.begin.cancel();

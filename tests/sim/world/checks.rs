@@ -6,7 +6,7 @@ use super::{END_TOKEN, World};
 use stageline_base::{FaultClass, ReplicaId, StageIndex, Task, Tick};
 use stageline_core::Member;
 use stageline_core::link::Room;
-use stageline_core::message::{Body, LinkLoad, LinkMail};
+use stageline_core::message::{Body, FrameContent, LinkMail};
 use stageline_core::requests::FinishReason;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -43,7 +43,7 @@ impl World {
 
     /// A door opens nothing at a replica of which it knows that it is about to end, but for its own stage 0.
     pub fn check_opening(&mut self, door: &ReplicaId, draining: &BTreeSet<ReplicaId>, body: &Body) {
-        let Body::Link(LinkMail::Frame { load: LinkLoad::Open(opening), .. }) = body else { return };
+        let Body::Link(LinkMail::Frame { content: FrameContent::Open(opening), .. }) = body else { return };
         if let Some(ending) = opening.path.iter().find(|replica| *replica != door && draining.contains(replica)) {
             self.violations.push(format!("{door} opens {} at {ending}, which is about to end", opening.sequence));
         }

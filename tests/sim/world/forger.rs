@@ -5,7 +5,7 @@ use super::{Happening, World};
 use bytes::Bytes;
 use stageline_base::{HostTensor, ReplicaId, SequenceId, StageIndex, Tick, TokenId};
 use stageline_core::machine::Event;
-use stageline_core::message::{Body, Feedback, LinkLoad, LinkMail, Report, Segment};
+use stageline_core::message::{Body, Feedback, FrameContent, LinkMail, Report, Segment};
 use stageline_core::{Emission, Opening};
 use std::sync::Arc;
 use std::time::Duration;
@@ -70,7 +70,7 @@ impl World {
             (6, Some(second)) => {
                 let path: Vec<ReplicaId> = [impostor()].into_iter().chain(opening.path[1..].iter().cloned()).collect();
                 let own = Opening { attempt: attempt + 1000, path, ..(*opening).clone() };
-                self.link(second, LinkLoad::Open(Arc::new(own)));
+                self.link(second, FrameContent::Open(Arc::new(own)));
             }
             (7, Some(second)) => {
                 let row = segment(sequence, attempt, &opening.door, position - 1);
@@ -108,17 +108,17 @@ impl World {
     }
 
     /// A frame on a link of the impostor's own.
-    fn link(&mut self, to: ReplicaId, load: LinkLoad) {
+    fn link(&mut self, to: ReplicaId, content: FrameContent) {
         self.forged_epochs += 1;
         let epoch = self.forged_epochs;
         self.say(impostor(), to.clone(), Body::Link(LinkMail::Hello { epoch }));
-        self.say(impostor(), to, Body::Link(LinkMail::Frame { epoch, number: 1, load }));
+        self.say(impostor(), to, Body::Link(LinkMail::Frame { epoch, number: 1, content }));
     }
 
-    fn rows(&self, segments: Vec<Segment>) -> LinkLoad {
+    fn rows(&self, segments: Vec<Segment>) -> FrameContent {
         let (rows, hidden) = (segments.len(), self.model.hidden());
         let payload = HostTensor::activations(rows, hidden, Bytes::from(vec![0; rows * hidden * 4]));
-        LinkLoad::Rows { segments, payload: payload.expect("rows of that width") }
+        FrameContent::Rows { segments, payload: payload.expect("rows of that width") }
     }
 }
 

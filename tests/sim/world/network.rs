@@ -4,7 +4,7 @@ use super::{Happening, World};
 use stageline_base::ReplicaId;
 use stageline_core::Ticket;
 use stageline_core::machine::Event;
-use stageline_core::message::{Body, LinkLoad, LinkMail, Report};
+use stageline_core::message::{Body, FrameContent, LinkMail, Report};
 use stageline_core::requests::DoorEvent;
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ impl World {
                 let Some(process) = self.processes.iter_mut().find(|p| p.replica == *to && p.alive) else { return };
                 process.next_ticket += 1;
                 let ticket = Ticket(process.next_ticket);
-                if let LinkMail::Frame { load: LinkLoad::Rows { payload, .. }, .. } = &mail {
+                if let LinkMail::Frame { content: FrameContent::Rows { payload, .. }, .. } = &mail {
                     process.parked.insert(ticket, payload.clone());
                 }
                 self.stage_event(to, Event::Link { from, mail, ticket });
@@ -31,7 +31,7 @@ impl World {
     }
 
     pub fn send(&mut self, from: ReplicaId, to: ReplicaId, body: Body) {
-        if let Body::Link(LinkMail::Frame { load: LinkLoad::Open(opening), .. }) = &body {
+        if let Body::Link(LinkMail::Frame { content: FrameContent::Open(opening), .. }) = &body {
             self.openings.insert(opening.sequence, opening.clone());
         }
         if from == to {

@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use stageline_base::{Fault, HostTensor, ReplicaId, StageIndex, Tick};
 use stageline_core::link::Room;
 use stageline_core::machine::{Action, Event, FIRST_EPOCHS, StageMachine, StageSetup};
-use stageline_core::message::{Body, Feedback, LinkLoad, LinkMail, Report};
+use stageline_core::message::{Body, Feedback, FrameContent, LinkMail, Report};
 use stageline_core::requests::{Candidate, DoorMachine, DoorSetup};
 use stageline_core::{BatchId, Microbatch, Output, Ticket};
 use stageline_engine::Executor;
@@ -200,8 +200,8 @@ impl World {
                 let count: usize = segments.iter().map(|s| s.rows as usize).sum();
                 match HostTensor::activations(count, hidden, rows.freeze()) {
                     Some(payload) => {
-                        let load = LinkLoad::Rows { segments, payload };
-                        self.send(me, to, Body::Link(LinkMail::Frame { epoch, number, load }));
+                        let content = FrameContent::Rows { segments, payload };
+                        self.send(me, to, Body::Link(LinkMail::Frame { epoch, number, content }));
                     }
                     None => self.violations.push("a frame's segments and ranges differ".into()),
                 }

@@ -2,7 +2,7 @@ use super::*;
 use crate::shm::{Outlet, PushError};
 use proptest::prelude::*;
 use stageline_core::LinkMail;
-use stageline_core::message::{LinkLoad, Segment as Rows};
+use stageline_core::message::{FrameContent, Segment as Rows};
 use stageline_wire::encode_parts;
 
 const MOST: usize = 1 << 20;
@@ -37,8 +37,8 @@ fn frame(n: u64, rows: usize) -> Mail {
         rows: rows as u32,
         emit: true,
     };
-    let load = LinkLoad::Rows { segments: vec![segment], payload: stageline_base::HostTensor::tokens(&ids) };
-    Mail { from: me(), stage: 0, body: Body::Link(LinkMail::Frame { epoch: 1, number: n, load }) }
+    let content = FrameContent::Rows { segments: vec![segment], payload: stageline_base::HostTensor::tokens(&ids) };
+    Mail { from: me(), stage: 0, body: Body::Link(LinkMail::Frame { epoch: 1, number: n, content }) }
 }
 
 fn push(outlet: &mut Outlet, mail: Mail) -> std::result::Result<(), PushError> {
