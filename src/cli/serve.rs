@@ -57,7 +57,7 @@ async fn answer(
     let longest = host.pipeline.options.max_deadline;
     let limits = Limits {
         max_body_bytes: door.max_body_bytes,
-        max_inflight: door.max_inflight.map_or(0, |most| most as usize),
+        max_inflight: door.max_inflight,
         unready_when_full: door.unready_when_full,
         max_connections: door.max_connections,
         max_connections_per_peer: door.max_connections_per_peer,

@@ -310,8 +310,8 @@ fn a_default_that_the_door_has_too_is_the_same_there() {
     };
     let limits = Limits::default();
     assert_eq!(door.max_body_bytes, limits.max_body_bytes);
-    assert_eq!((door.max_connections, door.max_inflight), (limits.max_connections, None));
-    assert_eq!((limits.max_inflight, limits.unready_when_full), (0, door.unready_when_full));
+    assert_eq!((door.max_connections, door.max_inflight), (limits.max_connections, limits.max_inflight));
+    assert_eq!(limits.unready_when_full, door.unready_when_full);
     assert_eq!(door.max_connections_per_peer, limits.max_connections_per_peer);
     assert_eq!((door.exec_timeout, limits.default_deadline), (Some(limits.max_deadline), limits.max_deadline));
     assert_eq!(s::MAX_TOKENS.default.unwrap(), DEFAULT_MAX_TOKENS.to_string());

@@ -16,8 +16,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 pub struct Limits {
     /// Largest body of a request, in bytes.
     pub max_body_bytes: usize,
-    /// Most requests at once; more are refused with 429. 0 is no limit, as in OpenFaaS' watchdog.
-    pub max_inflight: usize,
+    /// Most requests at once, if there is a limit; more are refused with 429.
+    pub max_inflight: Option<u32>,
     /// Whether `/_/ready` says no while there are so many.
     pub unready_when_full: bool,
     /// Most connections at once. For one more, the one that has waited longest for a request, or for the rest of one, is closed;
@@ -43,7 +43,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             max_body_bytes: 4 << 20,
-            max_inflight: 0,
+            max_inflight: None,
             unready_when_full: false,
             max_connections: 4096,
             max_connections_per_peer: 0,
@@ -107,10 +107,7 @@ pub(crate) enum Port {
 
 impl Site {
     pub(crate) fn new(setup: SiteSetup) -> Self {
-        let room = match setup.limits.max_inflight {
-            0 => None,
-            most => Some(Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS)))),
-        };
+        let room = setup.limits.max_inflight.map(|most| Arc::new(Semaphore::new(most as usize)));
         let bodies = Bodies::new(BODIES_BYTES.max(setup.limits.max_body_bytes.saturating_mul(4)));
         Self { setup, room, call_ids: CallIds::new(), bodies, workroom: Workroom::new() }
     }
@@ -136,7 +133,7 @@ impl Site {
 
     /// The refusal of a request for which there is no room.
     pub(crate) fn full(&self) -> Fault {
-        let most = self.setup.limits.max_inflight;
+        let most = self.setup.limits.max_inflight.unwrap_or(u32::MAX);
         Fault::new(FaultClass::Overloaded, format!("there is no room: {most} requests are being served"))
     }
 

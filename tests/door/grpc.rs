@@ -175,7 +175,7 @@ async fn a_client_that_cancels_drops_its_answer() {
 
 #[tokio::test]
 async fn a_full_door_refuses_and_has_room_again() {
-    let limits = Limits { max_inflight: 1, ..Limits::default() };
+    let limits = Limits { max_inflight: Some(1), ..Limits::default() };
     let mut door = Door::open(Setup { limits, ..Setup::default() }).await;
     let first = door.client().await.generate(prompt("x")).await.unwrap();
     let served = door.served().await;

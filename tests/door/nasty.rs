@@ -69,7 +69,7 @@ async fn broken_chunks_are_refused_in_json() {
 
 #[tokio::test]
 async fn a_body_that_is_slow_to_arrive_holds_no_place_and_leaves_nothing_behind() {
-    let limits = Limits { max_inflight: 1, ..Limits::default() };
+    let limits = Limits { max_inflight: Some(1), ..Limits::default() };
     let door = Door::open(door_that_answers(limits)).await;
     let mut connection = Connection::open(door.address).await;
     connection.send("POST / HTTP/1.1\r\ncontent-length: 10\r\nexpect: 100-continue\r\n\r\n").await;

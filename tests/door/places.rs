@@ -35,7 +35,7 @@ async fn a_draining_door_still_serves() {
 #[tokio::test]
 async fn a_full_door_says_so_and_has_room_again_when_a_request_ends() {
     for unready_when_full in [false, true] {
-        let limits = Limits { max_inflight: 1, unready_when_full, ..Limits::default() };
+        let limits = Limits { max_inflight: Some(1), unready_when_full, ..Limits::default() };
         let mut door = Door::open(Setup { limits, ..Setup::default() }).await;
         let first = tokio::spawn(exchange(door.address, b"POST / HTTP/1.1\r\ncontent-length: 1\r\n\r\nx"));
         let served = door.served().await;

@@ -39,7 +39,7 @@ async fn answers(how: &str, address: std::net::SocketAddr, body_bytes: usize) ->
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_door_says_so_every_time() {
-    let limits = Limits { max_inflight: 1, ..Limits::default() };
+    let limits = Limits { max_inflight: Some(1), ..Limits::default() };
     let mut door = Door::open(Setup { limits, ..Setup::default() }).await;
     let held = tokio::spawn(exchange(door.address, b"POST / HTTP/1.1\r\ncontent-length: 1\r\n\r\nx"));
     let _served = door.served().await;

@@ -18,7 +18,7 @@ const DEADLINE: Duration = Duration::from_secs(2);
 /// A door for two requests at once that may take so long.
 async fn door() -> Door {
     let limits = Limits {
-        max_inflight: 2,
+        max_inflight: Some(2),
         default_deadline: DEADLINE,
         // Only the deadline may be what ends these.
         write_timeout: Duration::from_secs(3600),
