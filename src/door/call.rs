@@ -85,8 +85,9 @@ impl Call {
 impl Drop for Call {
     fn drop(&mut self) {
         let end = self.end.unwrap_or(Some(FaultClass::Cancelled));
-        self.metrics.door.requests_in_flight.dec();
+        // In this order: who sees that nothing is in flight sees how it ended.
         self.metrics.door.ended(end, self.took());
+        self.metrics.door.requests_in_flight.dec();
         let outcome = end.map_or("ok", |class| class.row().name);
         let (prompt_tokens, answer_tokens, took_ms) = (self.prompt_tokens, self.answer_tokens, self.took().as_millis());
         self.span.in_scope(|| info!(outcome, prompt_tokens, answer_tokens, took_ms, "request ended"));
