@@ -61,7 +61,7 @@ Examples:
 pub const RUN: Verb = Verb {
     name: "run",
     alias: Some("embed"),
-    about: "Do here and now what a model does: answer prompts, or turn texts into vectors",
+    about: "Do here and now what a model does: answer prompts or embed texts",
     examples: "\
 Examples:
   One answer, streamed:
