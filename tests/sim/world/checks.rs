@@ -130,7 +130,7 @@ fn check_client(client: &Client, (stages, hurried): (StageIndex, bool), model: &
                     client.sequence.is_none() || ended || hurried || client.deadline < Duration::from_secs(100)
                 }
                 FaultClass::Overloaded => {
-                    client.tokens.is_empty() && (hurried || client.deadline < Duration::from_secs(100))
+                    client.tokens.len() == client.brought && (hurried || client.deadline < Duration::from_secs(100))
                 }
                 FaultClass::DeviceFailed => client.device_failures > 3 || client.poisoned,
                 FaultClass::InvalidRequest => true,

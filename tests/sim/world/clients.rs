@@ -18,6 +18,8 @@ pub struct Client {
     pub door: Option<ReplicaId>,
     pub sequence: Option<SequenceId>,
     pub tokens: Vec<TokenId>,
+    /// Of these, the ones that it brought to its door.
+    pub brought: usize,
     pub vector: Option<Vec<f32>>,
     pub outcomes: Vec<Result<FinishReason, Fault>>,
     pub device_failures: u32,
@@ -63,6 +65,7 @@ impl World {
                 door: None,
                 sequence: None,
                 tokens: Vec::new(),
+                brought: 0,
                 vector: None,
                 outcomes: Vec::new(),
                 device_failures: 0,
@@ -98,6 +101,7 @@ impl World {
         };
         let to = process.replica.clone();
         self.clients[index].door = Some(to.clone());
+        self.clients[index].brought = self.clients[index].tokens.len();
         let submitted = process.door.as_mut().map(|door| door.machine.submit(self.now, request));
         match submitted {
             Some(Ok(sequence)) => self.clients[index].sequence = Some(sequence),
@@ -117,13 +121,11 @@ impl World {
         let mut actions = Vec::new();
         door.machine.on(self.now, event, &mut actions);
         let draining = door.draining.clone();
-        let mut judged = Vec::new();
+        let (mut judged, mut mail) = (Vec::new(), Vec::new());
         for action in actions {
             match action {
-                DoorAction::Send { to, body, .. } => {
-                    self.check_opening(at, &draining, &body);
-                    self.send(at.clone(), to, body);
-                }
+                // After all that clients are told: what is sent to its own stage may come back at once, and end the process.
+                DoorAction::Send { to, body, .. } => mail.push((to, body)),
                 DoorAction::Token { sequence, position, id, .. } => {
                     self.client(sequence, |client| client.tokens.push(id));
                     let end = (id == END_TOKEN).then_some(FinishReason::Stop);
@@ -131,7 +133,7 @@ impl World {
                     // Whoever writes the answer may take its time.
                     if self.story == Story::Faults && self.random.chance(50) {
                         self.mark("judged late");
-                        let wait = Duration::from_micros(self.random.below(300_000));
+                        let wait = Duration::from_micros(self.random.below(20_000));
                         self.later(self.now + wait, Happening::Judged { at: at.clone(), about });
                     } else {
                         judged.push(about);
@@ -149,6 +151,10 @@ impl World {
                 }
                 DoorAction::Drained => {}
             }
+        }
+        for (to, body) in mail {
+            self.check_opening(at, &draining, &body);
+            self.send(at.clone(), to, body);
         }
         if !judged.is_empty() {
             self.door_event(at, DoorEvent::Judged(judged));

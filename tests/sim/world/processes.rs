@@ -263,7 +263,9 @@ impl World {
         if outcome.is_err() {
             self.mark(if injected { "failed batch" } else { "poisoned request" });
             for member in &work.members {
-                self.client(member.sequence, |client| client.device_failures += 1);
+                // Whose door has died may be known by another sequence already.
+                let known = self.clients.iter_mut().find(|client| client.sequence == Some(member.sequence));
+                known.into_iter().for_each(|client| client.device_failures += 1);
             }
         }
         // The prefetched batch starts at once; what the outcome lets the stage run starts by itself if there is none.
