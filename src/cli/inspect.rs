@@ -3,6 +3,7 @@
 use crate::cli::split::as_error;
 use crate::cli::table::{Table, bytes, count, percent};
 use serde_json::json;
+use stageline_base::hex;
 use stageline_plan::{Manifest, StageEntry};
 use stageline_shard::verify::check_file;
 use stageline_shard::{Header, PipelineFolder};
@@ -120,7 +121,7 @@ fn as_json(manifest: &Manifest, headers: &[Header]) -> serde_json::Value {
     };
     json!({
         "name": manifest.name,
-        "digest": manifest.digest().map(|byte| format!("{byte:02x}")).concat(),
+        "digest": hex(&manifest.digest()),
         "dtype": manifest.dtype,
         "balance": manifest.balance,
         "config": manifest.config,

@@ -3,6 +3,7 @@
 use crate::cli::table::{Table, bytes, count, percent};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
+use stageline_base::hex;
 use stageline_model::Checkpoint;
 use stageline_model::split::{Plan, PlanOrder, pipeline_name, plan_only, write_pipeline};
 use stageline_plan::{Balance, Cut, CutStage, Manifest};
@@ -162,7 +163,7 @@ impl Report<'_> {
         json!({
             "name": manifest.name,
             "out": out.display().to_string(),
-            "digest": manifest.digest().map(|byte| format!("{byte:02x}")).concat(),
+            "digest": hex(&manifest.digest()),
             "layers": checkpoint.spec.layers(),
             "dtype": manifest.dtype,
             "balance": plan.balance.as_str(),

@@ -3,8 +3,8 @@
 use crate::cost::Balance;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use stageline_base::Fault;
 use stageline_base::limits::MAX_STAGES;
+use stageline_base::{Fault, hex};
 use std::collections::BTreeSet;
 
 /// The manifest of a pipeline folder. Its digest names the pipeline on the wire, so every replica of a pipeline has the
@@ -95,7 +95,7 @@ impl Manifest {
 
     /// The first 8 hexadecimal digits of the digest, as subjects carry them.
     pub fn digest8(&self) -> String {
-        self.digest()[..4].iter().map(|byte| format!("{byte:02x}")).collect()
+        hex(&self.digest()[..4])
     }
 
     /// The number of layers.

@@ -5,8 +5,8 @@ use bytes::Bytes;
 use half::bf16;
 use safetensors::Dtype;
 use sha2::{Digest, Sha256};
-use stageline_base::Fault;
 use stageline_base::prng::Prng;
+use stageline_base::{Fault, hex};
 use stageline_model::{ModelSpec, RawTensor, TensorSource};
 use std::collections::BTreeMap;
 
@@ -23,7 +23,7 @@ impl Random {
     pub fn digest(&self) -> String {
         let mut hash = Sha256::new();
         self.0.keys().for_each(|name| hash.update(&self.tensor(name).expect("it is there").bytes));
-        hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+        hex(&hash.finalize())
     }
 }
 

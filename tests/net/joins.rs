@@ -8,6 +8,7 @@ use crate::nats::NatsServer;
 use crate::soon;
 use futures::StreamExt;
 use sha2::{Digest, Sha256};
+use stageline_base::hex;
 use stageline_core::{Body, LinkMail, Mail};
 use stageline_proto::join::hop_client::HopClient;
 use stageline_proto::join::hop_server::{Hop, HopServer};
@@ -91,7 +92,7 @@ fn secret(of: &Peer) -> Vec<u8> {
 
 /// Its record.
 fn record(of: &Peer) -> Status {
-    let hash = Sha256::digest(secret(of)).iter().map(|byte| format!("{byte:02x}")).collect();
+    let hash = hex(&Sha256::digest(secret(of)));
     Status { join: Some(hash), ..status(of) }
 }
 
