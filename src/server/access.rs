@@ -2,9 +2,8 @@
 
 use crate::pump::DirectCall;
 use futures::future::BoxFuture;
-use stageline_base::{Fault, FaultClass, StageIndex, Task};
+use stageline_base::{Fault, FaultClass, StageIndex};
 use stageline_core::{DirectOutput, DirectRun};
-use stageline_door::stages::StageFacts;
 use stageline_door::stages::{Here, Overview, Stages};
 use stageline_wire::Status;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -17,10 +16,8 @@ pub(super) struct Entry {
 
 /// See the module.
 pub struct StageAccess {
-    pub(super) manifest: String,
-    pub(super) cut: Vec<StageFacts>,
-    pub(super) task: Task,
-    pub(super) vocab: u32,
+    /// The pipeline without what is here and who lives.
+    pub(super) pipeline: Overview,
     pub(super) entries: Vec<Entry>,
     pub(super) replicas: watch::Receiver<Vec<Status>>,
 }
@@ -52,12 +49,9 @@ impl Stages for StageAccess {
 
     fn overview(&self) -> Overview {
         Overview {
-            manifest: self.manifest.clone(),
-            cut: self.cut.clone(),
-            task: self.task,
-            vocab: self.vocab,
             here: self.entries.iter().map(|entry| entry.here.clone()).collect(),
             replicas: self.replicas.borrow().clone(),
+            ..self.pipeline.clone()
         }
     }
 }

@@ -12,8 +12,7 @@ use stageline_core::requests::DoorSetup;
 use stageline_door::desk::Desk;
 use stageline_door::reception::{Reception, Terms};
 use stageline_door::request::Readiness;
-use stageline_door::stages::Here;
-use stageline_door::stages::StageFacts;
+use stageline_door::stages::{Here, Overview, StageFacts};
 use stageline_door::text::TextModel;
 use stageline_engine::{Device, DeviceHandle, DeviceUse, Loader, Ready};
 use stageline_metrics::Metrics;
@@ -47,6 +46,14 @@ pub struct Pipeline {
     pub task: Task,
     /// How it is served.
     pub options: Options,
+}
+
+impl Pipeline {
+    /// The pipeline as it is seen before any of it runs.
+    pub(crate) fn overview(&self) -> Overview {
+        let (manifest, cut) = (hex(&self.digest), self.cut.clone());
+        Overview { manifest, cut, task: self.task, vocab: self.vocab, ..Overview::default() }
+    }
 }
 
 /// The replicas of this process, at work.
@@ -327,9 +334,7 @@ impl<'a> Assembly<'a> {
         let (Some(replicas), Some(held)) = (replicas, held) else {
             return Err(Fault::internal("no stage was assembled"));
         };
-        let manifest = hex(&pipeline.digest);
-        let (cut, task, vocab) = (pipeline.cut.clone(), pipeline.task, pipeline.vocab);
-        let access = Arc::new(StageAccess { manifest, cut, task, vocab, entries, replicas });
+        let access = Arc::new(StageAccess { pipeline: pipeline.overview(), entries, replicas });
         let (end, done) = oneshot::channel();
         let (failed, runtime) = (drain.begin.clone(), tokio::runtime::Handle::current());
         let run = move || {

@@ -12,7 +12,6 @@ use tokio::sync::watch;
 
 /// See the module.
 pub struct Lobby {
-    task: Task,
     /// The pipeline, before any of it runs.
     closed: Overview,
     door: watch::Sender<Door>,
@@ -44,7 +43,6 @@ impl Lobby {
     /// The lobby of a pipeline that is `closed` and has yet to load. At most so many wait, and so long.
     pub fn new(closed: Overview, most: (usize, Duration)) -> Self {
         Self {
-            task: closed.task,
             closed,
             door: watch::Sender::new(Door::Loading),
             readiness: Mutex::new(Readiness::NotReady("loading: try again in some seconds".into())),
@@ -121,7 +119,7 @@ impl Intake for Lobby {
     }
 
     fn task(&self) -> Task {
-        self.task
+        self.closed.task
     }
 }
 

@@ -1,12 +1,11 @@
 //! The life of a server: it listens, loads, is ready, serves, and drains.
 
-use crate::assemble::{Pipeline, Serving};
+use crate::assemble::Serving;
 use crate::host::Host;
 use crate::lobby::Lobby;
 use crate::ports::{Ports, Served};
-use stageline_base::{Fault, StageIndex, hex};
+use stageline_base::{Fault, StageIndex};
 use stageline_door::api::nats::NatsDoor;
-use stageline_door::stages::Overview;
 use stageline_door::{Intake, SiteSetup};
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,7 +38,8 @@ pub async fn serve(
     stop: impl Future<Output = ()>,
 ) -> Result<(), Fault> {
     let address = ports.address()?;
-    let lobby = Arc::new(lobby(&host.pipeline));
+    let (pipeline, options) = (host.pipeline.overview(), &host.pipeline.options);
+    let lobby = Arc::new(Lobby::new(pipeline, (options.max_queue, options.stage_timeout)));
     let site = site((host, stage), &lobby, &ports);
     let answering = ports.serve(site);
     let mut stop = std::pin::pin!(stop);
@@ -110,14 +110,6 @@ fn site((host, stage): (&Host, StageIndex), lobby: &Arc<Lobby>, ports: &Ports) -
         stage,
         stages: lobby.clone(),
     }
-}
-
-/// Where requests wait while the stage loads.
-fn lobby(pipeline: &Pipeline) -> Lobby {
-    let (manifest, cut) = (hex(&pipeline.digest), pipeline.cut.clone());
-    let (task, vocab) = (pipeline.task, pipeline.vocab);
-    let closed = Overview { manifest, cut, task, vocab, ..Overview::default() };
-    Lobby::new(closed, (pipeline.options.max_queue, pipeline.options.stage_timeout))
 }
 
 /// Answers what comes by NATS, where there is a broker, until `closing`.
