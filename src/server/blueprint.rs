@@ -2,7 +2,7 @@
 
 use crate::executor::load_executor;
 use sha2::{Digest, Sha256};
-use stageline_base::{Fault, StageIndex, Task};
+use stageline_base::{Fault, StageIndex};
 use stageline_door::stages::StageFacts;
 use stageline_engine::{Loader, Runner, Setup};
 use stageline_model::split::{PlanOrder, pipeline_name, plan_only};
@@ -105,11 +105,6 @@ impl Blueprint {
             stages: facts,
             source: Source::Model(Arc::new(checkpoint)),
         })
-    }
-
-    /// What the model does with a request.
-    pub fn task(&self) -> Task {
-        self.spec.task()
     }
 
     /// What loads the executor of `stage`. `progress` is told how many bytes have been read so far.

@@ -86,7 +86,7 @@ impl Host {
                 Runner::Candle | Runner::Engine(_) => blueprint.spec.hidden(),
                 Runner::Fake => HIDDEN,
             },
-            task: blueprint.task(),
+            task: blueprint.spec.task(),
             options,
         };
         let metrics = Arc::new(Metrics::new(pipeline.name.clone(), here.clone()));
