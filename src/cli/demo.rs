@@ -49,7 +49,7 @@ pub async fn demo(config: DemoConfig, logging: LoggingConfig) -> anyhow::Result<
 }
 
 async fn embedded(host: &Host, facts: &[StageFacts]) -> anyhow::Result<()> {
-    let serving = start(host).await?;
+    let serving = start(host).await.map_err(as_error)?;
     let reception = serving.reception.clone().context("the pipeline has no door")?;
     let screen = Screen::new();
     let begun = Instant::now();

@@ -163,7 +163,7 @@ impl Place {
             TargetConfig::Embedded(source) => {
                 let host = hosted(source, &run.batching, &run.device, None)?;
                 vocab = Some(host.pipeline.vocab);
-                let started = start(&host).await?;
+                let started = start(&host).await.map_err(as_error)?;
                 metrics = Source::Inside(host.metrics.clone());
                 let reception: Arc<dyn Intake> = started.reception.clone().context("the pipeline has no door")?;
                 serving = Some(started);

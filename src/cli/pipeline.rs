@@ -4,8 +4,8 @@ use crate::cli::split::as_error;
 use crate::config::{BatchingConfig, DeviceConfig, DeviceName, DoorConfig, ServeConfig, SourceConfig};
 use anyhow::bail;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
-use stageline_base::StageIndex;
 use stageline_base::limits::DEFAULT_MAX_TOKENS;
+use stageline_base::{Fault, StageIndex};
 use stageline_door::{Answer, AnswerEvent};
 use stageline_engine::{DeviceChoice, Runner, Wishes, choose};
 use stageline_ops::{Isa, Threads};
@@ -87,9 +87,12 @@ fn host(
 }
 
 /// Loads every stage into this process and serves them.
-pub async fn start(host: &Host) -> anyhow::Result<Serving> {
+///
+/// # Errors
+/// As [`Host::start_embedded`].
+pub async fn start(host: &Host) -> Result<Serving, Fault> {
     let loading = Loading::new();
-    loading.during(host.start_embedded(|stage| loading.bar(stage))).await.map_err(as_error)
+    loading.during(host.start_embedded(|stage| loading.bar(stage))).await
 }
 
 /// Progress of shards being read, on standard error where that is a terminal.

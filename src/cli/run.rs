@@ -20,7 +20,7 @@ pub async fn run(config: RunConfig) -> anyhow::Result<ExitCode> {
     let host = hosted(&config.source, &config.batching, &config.device, None)?;
     let generates = host.pipeline.task.generates();
     anyhow::ensure!(generates || !config.chat, "--chat is for models that generate, and this one embeds: leave it out");
-    let serving = start(&host).await?;
+    let serving = start(&host).await.map_err(as_error)?;
     let reception = serving.reception.clone().context("the pipeline has no door")?;
     let alone = prompts.len() == 1;
     let mut answers = FuturesOrdered::new();

@@ -1,6 +1,6 @@
 //! `serve`: one stage of a pipeline, as a function's pod runs it.
 
-use crate::cli::pipeline::{Loading, hosted_stage};
+use crate::cli::pipeline::{Loading, hosted_stage, start};
 use crate::cli::split::as_error;
 use crate::config::{DoorConfig, NatsConfig, ServeConfig};
 use anyhow::bail;
@@ -42,9 +42,7 @@ pub async fn answer_embedded(
     door: &DoorConfig,
     stop: impl Future<Output = ()>,
 ) -> anyhow::Result<ExitCode> {
-    let loading = Loading::new();
-    let start = loading.during(host.start_embedded(|stage| loading.bar(stage)));
-    answer(host, 0, door, start, stop).await
+    answer(host, 0, door, start(host), stop).await
 }
 
 async fn answer(
