@@ -87,7 +87,7 @@ impl DirectMachine {
     pub fn new(setup: DirectSetup) -> Self {
         // What comes back is taken in at once, so the window only has to hold what a stage may send together.
         let rows = setup.stage.window.rows;
-        let back = LinkReceiver::new(Room { rows, bytes: rows * setup.stage.row_bytes_out });
+        let back = LinkReceiver::new(Room::of(rows, setup.stage.row_bytes_out));
         Self { setup, counter: 0, runs: BTreeMap::new(), unsent: VecDeque::new(), link: None, back }
     }
 
@@ -272,13 +272,13 @@ impl DirectMachine {
                 continue;
             };
             let left = run.input.rows() as u64 - u64::from(run.sent);
-            let rows = left.min(link.credit().rows).min(link.credit().bytes / row_bytes);
-            if rows == 0 || (self.setup.task.is_whole() && rows < left) {
+            let rows = link.credit().grants(left, row_bytes, self.setup.task.is_whole());
+            if rows == 0 {
                 return;
             }
             let (start, door) = (run.sent, self.setup.me.clone());
             let items = vec![item(sequence, 0, &door, ItemKind::Rows(start))];
-            let Some((epoch, number)) = link.number_rows(now, items, Room { rows, bytes: rows * row_bytes }) else {
+            let Some((epoch, number)) = link.number_rows(now, items, Room::of(rows, row_bytes)) else {
                 return;
             };
             run.sent += rows as u32;

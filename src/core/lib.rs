@@ -16,6 +16,7 @@ pub mod planted;
 mod progress;
 pub mod refusal;
 pub mod requests;
+pub mod room;
 
 pub use batch::{BatchId, Emission, Member, Microbatch, Observed, Output, Ticket};
 pub use direct::{DirectOutput, DirectRun};

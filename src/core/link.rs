@@ -5,6 +5,7 @@
 
 use crate::message::{LinkMail, LinkReply};
 use crate::planted::Planted;
+pub use crate::room::Room;
 use stageline_base::{Attempt, Position, ReplicaId, SequenceId, Tick};
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -20,30 +21,6 @@ const HELLO_MOST: Duration = Duration::from_millis(1000);
 
 /// Most epochs that a sender skips when a receiver says that it has fallen behind.
 const CATCH_UP: u32 = 256;
-
-/// Room for rows and their bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Room {
-    /// Rows.
-    pub rows: u64,
-    /// Bytes.
-    pub bytes: u64,
-}
-
-impl Room {
-    /// Whether `other` fits in.
-    pub fn holds(self, other: Room) -> bool {
-        other.rows <= self.rows && other.bytes <= self.bytes
-    }
-
-    pub(crate) fn plus(self, other: Room) -> Room {
-        Room { rows: self.rows.saturating_add(other.rows), bytes: self.bytes.saturating_add(other.bytes) }
-    }
-
-    pub(crate) fn less(self, other: Room) -> Room {
-        Room { rows: self.rows.saturating_sub(other.rows), bytes: self.bytes.saturating_sub(other.bytes) }
-    }
-}
 
 /// What an unacknowledged frame spoke of: enough to tell doors what was lost, without any payload.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,6 +1,7 @@
 //! What a request has come to, whatever attempt it is in: which rows go next, what an emission means, when it ends. The keeper of
 //! requests asks this and knows nothing of tokens itself.
 
+use crate::room::Room;
 use crate::{Emission, Observed, Work};
 use stageline_base::{Position, TokenId};
 
@@ -97,17 +98,12 @@ impl Progress {
         !self.asks
     }
 
-    /// Rows that are to be sent and are not yet.
-    pub fn rows_left(&self) -> u64 {
-        self.known.len() as u64 - u64::from(self.sent)
-    }
-
-    /// As many of its rows as go within `room`: none of a request that is one step and has more. The first one's position,
-    /// their ids, and whether they are the last.
-    pub fn send(&mut self, room: u64) -> Option<(Position, &[TokenId], bool)> {
-        let left = self.rows_left();
-        let rows = left.min(room);
-        if rows == 0 || (self.work.is_whole() && rows < left) {
+    /// As many of its rows, of `row_bytes` each, as `credit` grants: the first one's position, their ids, and whether they are the
+    /// last.
+    pub fn send(&mut self, credit: Room, row_bytes: u64) -> Option<(Position, &[TokenId], bool)> {
+        let left = self.known.len() as u64 - u64::from(self.sent);
+        let rows = credit.grants(left, row_bytes, self.work.is_whole());
+        if rows == 0 {
             return None;
         }
         let start = self.sent;

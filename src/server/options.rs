@@ -75,7 +75,7 @@ impl Options {
             max_batch_delay: self.max_batch_delay,
             vocab: u32::MAX,
             direct: None,
-            window: Room { rows, bytes: rows * row_bytes_in },
+            window: Room::of(rows, row_bytes_in),
             row_bytes_in,
             row_bytes_out: row_bytes,
             lease: LEASE,

@@ -288,7 +288,7 @@ impl StageMachine {
         }
         rows.credited = true;
         if let Some(link) = self.upstream.get_mut(&rows.from) {
-            link.give_back(Room { rows: rows.rows.into(), bytes: u64::from(rows.rows) * self.setup.row_bytes_in });
+            link.give_back(Room::of(rows.rows, self.setup.row_bytes_in));
             self.unsaid.insert(rows.from.clone());
         }
     }

@@ -76,7 +76,7 @@ impl StageMachine {
             let path = &held.opening.path;
             path.get(usize::from(self.setup.stage) + 1)
         });
-        let room = Room { rows: rows.rows.into(), bytes: u64::from(rows.rows) * self.setup.row_bytes_out };
+        let room = Room::of(rows.rows, self.setup.row_bytes_out);
         next.is_none_or(|next| self.downstream.get(next).is_some_and(|link| link.credit().holds(room)))
     }
 
@@ -85,7 +85,7 @@ impl StageMachine {
         let last = setup.stage + 1 == setup.stages;
         let bounds = Bounds { decode_rows, batch_tokens: setup.max_batch_tokens };
         // Decode must never wait behind prefill for credit: prefill leaves this much of every link's.
-        let kept = Room { rows: setup.max_num_seqs.into(), bytes: u64::from(setup.max_num_seqs) * setup.row_bytes_out };
+        let kept = Room::of(setup.max_num_seqs, setup.row_bytes_out);
         let mut taken: BTreeMap<ReplicaId, Room> = BTreeMap::new();
         queue.form(bounds, |rows, want| {
             let Some(held) = sequences.get(&rows.sequence) else { return 0 };
@@ -102,9 +102,8 @@ impl StageMachine {
             if !rows.decode {
                 credit = credit.less(kept);
             }
-            let granted = u64::from(want).min(credit.rows).min(credit.bytes / setup.row_bytes_out.max(1));
-            let granted = if rows.whole && granted < u64::from(want) { 0 } else { granted };
-            *spoken_for = spoken_for.plus(Room { rows: granted, bytes: granted * setup.row_bytes_out });
+            let granted = credit.grants(want.into(), setup.row_bytes_out, rows.whole);
+            *spoken_for = spoken_for.plus(Room::of(granted, setup.row_bytes_out));
             granted as u32
         })
     }
@@ -123,7 +122,7 @@ impl StageMachine {
             held.busy += 1;
             if !last {
                 let next = &held.opening.path[usize::from(self.setup.stage) + 1];
-                let room = Room { rows: rows.rows.into(), bytes: u64::from(rows.rows) * self.setup.row_bytes_out };
+                let room = Room::of(rows.rows, self.setup.row_bytes_out);
                 let sum = reserved.entry(next.clone()).or_default();
                 *sum = sum.plus(room);
             }
@@ -231,7 +230,7 @@ impl StageMachine {
     }
 
     fn forward(&mut self, now: Tick, batch: BatchId, to: ReplicaId, outgoing: Outgoing, out: &mut Vec<Action>) {
-        let room = Room { rows: outgoing.rows, bytes: outgoing.rows * self.setup.row_bytes_out };
+        let room = Room::of(outgoing.rows, self.setup.row_bytes_out);
         let numbered =
             self.downstream.get_mut(&to).and_then(|link| link.number_rows(now, outgoing.items.clone(), room));
         match numbered {

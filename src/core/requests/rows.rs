@@ -26,11 +26,10 @@ impl DoorMachine {
                 self.unsent.pop_front();
                 continue;
             }
-            let room = credit.rows.min(credit.bytes / self.setup.row_bytes);
-            let Some((start, sent, last)) = live.progress.send(room) else { break };
+            let Some((start, sent, last)) = live.progress.send(credit, self.setup.row_bytes) else { break };
             ids.extend_from_slice(sent);
             let rows = sent.len() as u32;
-            credit = credit.less(Room { rows: rows.into(), bytes: u64::from(rows) * self.setup.row_bytes });
+            credit = credit.less(Room::of(rows, self.setup.row_bytes));
             let door = self.setup.me.clone();
             items.push(Item { sequence, attempt, door: door.clone(), kind: ItemKind::Rows(start) });
             segments.push(Segment { sequence, attempt, door, start, rows, emit: last });
@@ -41,7 +40,7 @@ impl DoorMachine {
         if segments.is_empty() {
             return;
         }
-        let room = Room { rows: ids.len() as u64, bytes: ids.len() as u64 * self.setup.row_bytes };
+        let room = Room::of(ids.len() as u64, self.setup.row_bytes);
         if let Some((epoch, number)) = self.link.number_rows(now, items, room) {
             let content = FrameContent::Rows { segments, payload: HostTensor::tokens(&ids) };
             let body = Body::Link(LinkMail::Frame { epoch, number, content });
