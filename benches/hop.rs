@@ -12,13 +12,14 @@ mod raw;
 
 use bytes::BytesMut;
 use nats::NatsServer;
-use stageline_base::{HostTensor, ReplicaId, SequenceId};
+use stageline_base::{ReplicaId, SequenceId, Tensors};
+use stageline_core::batch::trailer_room;
 use stageline_core::{Body, FrameContent, LinkMail, Mail, Segment};
 use stageline_metrics::HopMetrics;
 use stageline_transport::{
     Arrived, Doorbell, HopKind, HopSettings, HopSite, Hops, Mailbox, MemoryNet, NatsNet, NatsSettings, Peer, Post,
 };
-use stageline_wire::{Phase, Status, Subjects, WIRE_VERSION, room_for};
+use stageline_wire::{Phase, Status, Subjects, WIRE_VERSION};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::runtime::{Handle, Runtime};
@@ -224,9 +225,9 @@ fn mail(from: u16, rows: usize) -> Mail {
         emit: true,
     });
     let segments: Vec<Segment> = segments.collect();
-    let mut buffer = BytesMut::with_capacity(rows * HIDDEN * 4 + room_for(rows));
+    let mut buffer = BytesMut::with_capacity(rows * HIDDEN * 4 + trailer_room(rows));
     buffer.resize(rows * HIDDEN * 4, 1);
-    let payload = HostTensor::activations(rows, HIDDEN, buffer.freeze()).unwrap();
+    let payload = Tensors::hidden(rows, buffer.freeze()).unwrap();
     let content = FrameContent::Rows { segments, payload };
     Mail { from, stage, body: Body::Link(LinkMail::Frame { epoch: 1, number: 1, content }) }
 }

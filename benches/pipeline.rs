@@ -5,7 +5,7 @@
 #[path = "support/mod.rs"]
 mod support;
 
-use stageline_base::{HostTensor, ReplicaId, SequenceId, Task};
+use stageline_base::{ReplicaId, SequenceId, Task, Tensors};
 use stageline_core::{BatchId, Emission, Member, Microbatch, Opening, Output, Sampling, Ticket, Work};
 use stageline_ops::Threads;
 use stageline_plan::Balance;
@@ -146,7 +146,7 @@ fn plain_loop(threads: &Threads) -> impl FnMut() -> f64 {
                 history: None,
             };
             let batch = Microbatch { id: BatchId(0), members: vec![member] };
-            match executor.run(&batch, &[HostTensor::tokens(ids)]) {
+            match executor.run(&batch, &[Tensors::tokens(ids)]) {
                 Ok(Output::Emissions(emissions)) => match emissions[..] {
                     [Some(Emission::Token { id, .. })] => id,
                     ref other => panic!("{other:?} is no token"),

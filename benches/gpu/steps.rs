@@ -5,7 +5,7 @@ use crate::device::Device;
 use crate::model::{Model, Noise};
 use crate::plan::Plan;
 use crate::report::{Part, Report};
-use stageline_base::{Fault, HostTensor, ReplicaId, SequenceId, Task};
+use stageline_base::{Fault, ReplicaId, SequenceId, Task, Tensors};
 use stageline_core::{BatchId, Member, Microbatch, Opening, Output, Sampling, Ticket, Work};
 use stageline_cuda::{StepTraffic, step_traffic};
 use stageline_engine::{DeviceChoice, Executor, Numbers, Runner, Setup};
@@ -184,14 +184,14 @@ impl Stage {
 /// Rows that run at once, and their token ids. Made before the clock runs.
 struct Batch {
     microbatch: Microbatch,
-    inputs: Vec<HostTensor>,
+    inputs: Vec<Tensors>,
 }
 
 impl Batch {
     fn new(model: &Model, members: Vec<Member>) -> Self {
         let id = |position: u32| position.wrapping_mul(7919) % model.llama.vocab as u32;
         let ids = |member: &Member| (member.start..member.start + member.rows).map(id).collect::<Vec<u32>>();
-        let inputs = members.iter().map(|member| HostTensor::tokens(&ids(member))).collect();
+        let inputs = members.iter().map(|member| Tensors::tokens(&ids(member))).collect();
         Self { microbatch: Microbatch { id: BatchId(0), members }, inputs }
     }
 

@@ -1,5 +1,6 @@
 //! Floor 0: ids, time as a value, tensors, faults, limits, random numbers. Uses nothing of the other floors.
 
+pub mod border;
 pub mod fault;
 pub mod hex;
 pub mod ids;
@@ -9,9 +10,10 @@ pub mod task;
 pub mod tensor;
 pub mod tick;
 
+pub use border::{Border, Dim, TensorSpec};
 pub use fault::{Fault, FaultClass, with_causes};
 pub use hex::hex;
 pub use ids::{Attempt, Position, ReplicaId, SequenceId, StageIndex, TokenId};
 pub use task::{Course, Gives, Takes, Task};
-pub use tensor::{HostDType, HostTensor};
+pub use tensor::{Element, HostTensor, NamedTensor, Shape, Tensors};
 pub use tick::Tick;

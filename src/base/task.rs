@@ -19,6 +19,8 @@ pub struct Task {
 pub enum Takes {
     /// Token ids, one a row.
     Tokens,
+    /// Tensors, as the family says what crosses in front of its first layer.
+    Tensors,
 }
 
 /// What an answer is.
@@ -28,6 +30,8 @@ pub enum Gives {
     Tokens,
     /// One vector.
     Vector,
+    /// Tensors, as the family says.
+    Tensors,
 }
 
 /// In which steps a request runs.
@@ -62,6 +66,7 @@ impl Task {
         match self.gives {
             Gives::Tokens => "generates",
             Gives::Vector => "embeds",
+            Gives::Tensors => "infers",
         }
     }
 

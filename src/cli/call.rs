@@ -25,7 +25,7 @@ use tonic_types::StatusExt;
 const CONNECT: Duration = Duration::from_secs(5);
 /// Largest message that is taken: the activations of the longest run.
 const MAX_MESSAGE_BYTES: usize = 256 << 20;
-/// The tensor of a file of rows.
+/// What a tensor of a file may be called that is all that a stage takes.
 const ROWS: &str = "rows";
 
 type Client = InferenceClient<Channel>;
@@ -135,68 +135,114 @@ async fn embed(client: &mut Client, text: &str, config: &CallConfig) -> anyhow::
 }
 
 async fn run_rows(client: &mut Client, rows: &Rows, save: Option<&Path>, config: &CallConfig) -> anyhow::Result<()> {
-    let input = match rows {
+    let inputs = match rows {
         Rows::Tokens(ids) => {
             let data: Vec<u8> = ids.iter().flat_map(|id| id.to_le_bytes()).collect();
-            pb::Tensor { element: Element::U32.into(), rows: ids.len() as u32, columns: 1, data: data.into() }
+            let shape = vec![ids.len() as u64, 1];
+            vec![pb::Tensor { element: Element::U32.into(), shape, data: data.into(), ..Default::default() }]
         }
         Rows::File(path) => read(path)?,
     };
-    let asked = pb::RunRequest { input: Some(input), top_logits: config.answer.top_logits, stage: None };
+    let asked = pb::RunRequest { inputs, top_logits: config.answer.top_logits, stage: None };
     let reply = client.run(timed(asked, config)).await.map_err(as_error)?.into_inner();
     let top = reply.top.map(observed);
-    let output = reply.output.context("the stage answered without rows")?;
+    let outputs = reply.outputs;
     if let Some(path) = save {
-        write(path, &output)?;
+        write(path, &outputs)?;
     }
-    let words: Vec<[u8; 4]> = output.data.chunks_exact(4).map(|b| [b[0], b[1], b[2], b[3]]).collect();
-    let tokens = output.element() == Element::U32;
-    let number = |word: &[u8; 4]| {
-        if tokens { u32::from_le_bytes(*word).to_string() } else { f32::from_le_bytes(*word).to_string() }
-    };
     if config.json {
-        let shape = json!([output.rows, output.columns]);
-        let mut line = json!({ "shape": shape, "element": output.element().as_str_name() });
-        if tokens {
-            line["token_ids"] = words.iter().map(|word| u32::from_le_bytes(*word)).collect();
-        }
-        if let Some(top) = &top {
-            line["logits"] = run::json_of_logits(top);
-        }
-        return print_json(&line);
+        return print_json(&line_of(&outputs, top.as_ref()));
     }
     let mut out = std::io::stdout();
-    let shown: Vec<String> = words.iter().take(4).map(number).collect();
-    let more = if words.len() > shown.len() { " ..." } else { "" };
-    let what = if tokens { "token" } else { "activations" };
-    writeln!(out, "{what} [{}, {}]: {}{more}", output.rows, output.columns, shown.join(" "))?;
+    for tensor in &outputs {
+        let shown: Vec<String> = numbers(tensor).take(4).collect();
+        let more = if tensor.shape.iter().product::<u64>() > shown.len() as u64 { " ..." } else { "" };
+        writeln!(out, "{} {:?}: {}{more}", tensor.name, tensor.shape, shown.join(" "))?;
+    }
     for (id, logit) in top.iter().flat_map(|observed| &observed.top) {
         writeln!(out, "  {id:>8}  {logit}")?;
     }
     Ok(())
 }
 
-fn read(path: &Path) -> anyhow::Result<pb::Tensor> {
-    let wrong = || format!("{} is no safetensors file with a tensor `{ROWS}` of two dimensions", path.display());
-    let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let file = SafeTensors::deserialize(&bytes).with_context(wrong)?;
-    let view = file.tensor(ROWS).with_context(wrong)?;
-    let element = match view.dtype() {
-        Dtype::F32 => Element::F32,
-        Dtype::U32 => Element::U32,
-        other => bail!("{}: `{ROWS}` must be F32 or U32, not {other:?}", path.display()),
+/// What a stage made of rows, for programs: its tensors, and of a single one its shape and type too.
+fn line_of(outputs: &[pb::Tensor], top: Option<&Observed>) -> serde_json::Value {
+    let facts = |tensor: &pb::Tensor| json!({ "shape": tensor.shape, "element": tensor.element().as_str_name() });
+    let named = |tensor: &pb::Tensor| {
+        let mut line = facts(tensor);
+        line["name"] = tensor.name.as_str().into();
+        line
     };
-    let [rows, columns] = *view.shape() else { bail!(wrong()) };
-    let (rows, columns) = (u32::try_from(rows).with_context(wrong)?, u32::try_from(columns).with_context(wrong)?);
-    Ok(pb::Tensor { element: element.into(), rows, columns, data: view.data().to_vec().into() })
+    let mut line = match outputs {
+        [only] => facts(only),
+        _ => json!({}),
+    };
+    line["tensors"] = outputs.iter().map(named).collect();
+    if let [only] = outputs
+        && only.element() == Element::U32
+    {
+        line["token_ids"] = words(only).map(u32::from_le_bytes).collect();
+    }
+    if let Some(top) = top {
+        line["logits"] = run::json_of_logits(top);
+    }
+    line
 }
 
-fn write(path: &Path, tensor: &pb::Tensor) -> anyhow::Result<()> {
-    let dtype = if tensor.element() == Element::U32 { Dtype::U32 } else { Dtype::F32 };
-    let shape = vec![tensor.rows as usize, tensor.columns as usize];
-    let view = TensorView::new(dtype, shape, &tensor.data).context("the stage answered with a tensor that is none")?;
-    let bytes = serialize([(ROWS, view)], None)?;
-    std::fs::write(path, bytes).with_context(|| format!("cannot write {}", path.display()))
+/// The elements of a tensor, as they are read.
+fn numbers(tensor: &pb::Tensor) -> Box<dyn Iterator<Item = String> + '_> {
+    let halves = || tensor.data.chunks_exact(2).map(|b| u16::from_le_bytes([b[0], b[1]]));
+    match tensor.element() {
+        Element::U32 => Box::new(words(tensor).map(|word| u32::from_le_bytes(word).to_string())),
+        Element::I32 => Box::new(words(tensor).map(|word| i32::from_le_bytes(word).to_string())),
+        Element::F16 => Box::new(halves().map(|bits| half::f16::from_bits(bits).to_string())),
+        Element::Bf16 => Box::new(halves().map(|bits| half::bf16::from_bits(bits).to_string())),
+        Element::I64 => Box::new(tensor.data.as_chunks().0.iter().map(|word| i64::from_le_bytes(*word).to_string())),
+        Element::U8 | Element::Bool => Box::new(tensor.data.iter().map(u8::to_string)),
+        Element::F32 | Element::Unknown => Box::new(words(tensor).map(|word| f32::from_le_bytes(word).to_string())),
+    }
+}
+
+fn words(tensor: &pb::Tensor) -> impl Iterator<Item = [u8; 4]> + '_ {
+    tensor.data.as_chunks().0.iter().copied()
+}
+
+/// Element types, as safetensors files name them.
+const DTYPES: [(Dtype, Element); 8] = [
+    (Dtype::F32, Element::F32),
+    (Dtype::F16, Element::F16),
+    (Dtype::BF16, Element::Bf16),
+    (Dtype::I64, Element::I64),
+    (Dtype::I32, Element::I32),
+    (Dtype::U32, Element::U32),
+    (Dtype::U8, Element::U8),
+    (Dtype::BOOL, Element::Bool),
+];
+
+/// The tensors of a file. One called `rows` goes by its place, whatever the stage calls what it takes.
+fn read(path: &Path) -> anyhow::Result<Vec<pb::Tensor>> {
+    let wrong = || format!("{} is no safetensors file of tensors for a stage", path.display());
+    let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let file = SafeTensors::deserialize(&bytes).with_context(wrong)?;
+    let tensor = |(name, view): (String, TensorView<'_>)| {
+        let element = DTYPES.iter().find(|(dtype, _)| *dtype == view.dtype()).map(|(_, element)| *element);
+        let element = element.with_context(|| format!("{}: `{name}` is {:?}", path.display(), view.dtype()))?;
+        let shape = view.shape().iter().map(|extent| *extent as u64).collect();
+        let (name, data) = (if name == ROWS { String::new() } else { name }, view.data().to_vec().into());
+        Ok(pb::Tensor { element: element.into(), shape, name, data, ..Default::default() })
+    };
+    file.tensors().into_iter().map(tensor).collect()
+}
+
+fn write(path: &Path, tensors: &[pb::Tensor]) -> anyhow::Result<()> {
+    fn view(tensor: &pb::Tensor) -> anyhow::Result<(String, TensorView<'_>)> {
+        let dtype = DTYPES.iter().find(|(_, element)| *element == tensor.element()).map(|(dtype, _)| *dtype);
+        let shape = tensor.shape.iter().map(|extent| *extent as usize).collect();
+        let none = "the stage answered with a tensor that is none";
+        Ok((tensor.name.clone(), TensorView::new(dtype.context(none)?, shape, &tensor.data).context(none)?))
+    }
+    let views = tensors.iter().map(view).collect::<anyhow::Result<Vec<_>>>()?;
+    std::fs::write(path, serialize(views, None)?).with_context(|| format!("cannot write {}", path.display()))
 }
 
 fn print_json(value: &serde_json::Value) -> anyhow::Result<()> {

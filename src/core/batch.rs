@@ -2,7 +2,7 @@
 
 use crate::Opening;
 use bytes::BytesMut;
-use stageline_base::{Attempt, Position, SequenceId, TokenId};
+use stageline_base::{Attempt, Position, SequenceId, Tensors, TokenId};
 use std::sync::Arc;
 
 /// Names the payload of one arrived parcel; decisions move tickets, not tensors.
@@ -24,7 +24,7 @@ pub struct Member {
     pub start: Position,
     /// How many rows, at least 1.
     pub rows: u32,
-    /// Whether the last stage must turn the last of these rows into a token (or, encoding, all of them into a vector).
+    /// Whether the last stage must turn the last of these rows into a token (or, in one step, all of them into the answer).
     pub emit: bool,
     /// The payload that holds the rows.
     pub ticket: Ticket,
@@ -32,7 +32,7 @@ pub struct Member {
     pub ticket_row: u32,
     /// What opened the sequence.
     pub opening: Arc<Opening>,
-    /// The sequence's KV blocks: block `i` holds positions `i * block_size ..`. Empty when encoding.
+    /// The sequence's KV blocks: block `i` holds positions `i * block_size ..`. Empty where none are kept.
     pub blocks: Arc<[u32]>,
     /// All ids before the emitted one, at the last stage and only where the repetition penalty asks for them.
     pub history: Option<Arc<[TokenId]>>,
@@ -64,13 +64,24 @@ impl Microbatch {
     }
 }
 
+/// Spare bytes that a buffer of [`Output::Rows`] needs behind the rows of `members`, so that a frame of them can be finished in
+/// place, whatever the hop (hop.proto has the layout).
+pub const fn trailer_room(members: usize) -> usize {
+    // A segment takes at most 4 + 8 + 10 + 5 + 5 + 5 + 1 bytes, and its door, if it is the only one of that door, 82; a tensor's name
+    // and shape at most 160.
+    416 + members * 120
+}
+
 /// What a device gave for a microbatch.
 #[derive(Debug)]
 pub enum Output {
-    /// Before the last stage: the activations `[rows of the batch, hidden]`, f32 little endian, in the members' order.
+    /// Before the last stage, where the border is cut by rows: each of its tensors with the rows of all members, in the
+    /// members' order, little endian.
     ///
-    /// The buffer has spare room, so that a hop can append its trailer without moving them.
-    Activations(BytesMut),
+    /// The buffers have spare room ([`trailer_room`]), so that a hop can append its trailer without moving them.
+    Rows(Vec<BytesMut>),
+    /// Before the last stage, where it is not: the tensors of each member.
+    Sets(Vec<Tensors>),
     /// At the last stage: one entry a member, `None` where it does not emit.
     Emissions(Vec<Option<Emission>>),
 }
@@ -85,8 +96,8 @@ pub enum Emission {
         /// What the request asked to see of the logits.
         observed: Option<Observed>,
     },
-    /// The encoder's vector (pooled and normalised as the model says), `hidden` numbers.
-    Vector(Vec<f32>),
+    /// The whole answer, as the model says it: an encoder's is one vector.
+    Tensors(Tensors),
 }
 
 /// The logits behind a token, as far as the request asked to see them.

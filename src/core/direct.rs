@@ -10,8 +10,7 @@ use crate::message::{Body, Feedback, FrameContent, LinkMail, Report, Segment};
 use crate::out_link::{OutLink, item};
 use crate::planted::Planted;
 use crate::{Emission, Observed, Opening, Sampling, Work};
-use bytes::BytesMut;
-use stageline_base::{Fault, FaultClass, HostDType, HostTensor, ReplicaId, SequenceId, Task, Tick, TokenId};
+use stageline_base::{Fault, FaultClass, ReplicaId, SequenceId, Takes, Task, Tensors, Tick, TokenId};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -23,8 +22,8 @@ const MAX_RUNS: usize = 4096;
 pub struct DirectRun {
     /// For log lines.
     pub call_id: String,
-    /// Positions 0, 1, 2 …: token ids `[rows, 1]` at stage 0, activations `[rows, hidden]` after it.
-    pub input: HostTensor,
+    /// What crosses in front of the stage, of positions 0, 1, 2 …, in any order; what has no name goes by its place.
+    pub input: Tensors,
     /// At the last stage: how many of the largest logits to report.
     pub top_logits: u32,
 }
@@ -32,8 +31,8 @@ pub struct DirectRun {
 /// What came of it.
 #[derive(Clone, Debug)]
 pub struct DirectOutput {
-    /// Activations `[rows, hidden]`; at the last stage the next token's id `[1, 1]`, or an encoder's vector `[1, hidden]`.
-    pub output: HostTensor,
+    /// What crosses behind the stage; at the last one the next token's id, `[1, 1]`, or the answer.
+    pub output: Tensors,
     /// The logits behind the token.
     pub observed: Option<Observed>,
 }
@@ -63,10 +62,11 @@ pub struct DirectSetup {
 }
 
 struct Running {
-    input: HostTensor,
+    input: Tensors,
+    rows: u32,
     sent: u32,
-    /// Activations that came back, in order.
-    output: BytesMut,
+    /// What came back, in order.
+    output: Vec<Tensors>,
 }
 
 /// See the module.
@@ -87,7 +87,7 @@ impl DirectMachine {
     pub fn new(setup: DirectSetup) -> Self {
         // What comes back is taken in at once, so the window only has to hold what a stage may send together.
         let rows = setup.stage.window.rows;
-        let back = LinkReceiver::new(Room::of(rows, setup.stage.row_bytes_out));
+        let back = LinkReceiver::new(Room { rows, bytes: u64::MAX });
         Self { setup, counter: 0, runs: BTreeMap::new(), unsent: VecDeque::new(), link: None, back }
     }
 
@@ -102,7 +102,7 @@ impl DirectMachine {
     /// `InvalidRequest` for rows that the stage does not take, `Overloaded` when too much runs.
     pub fn submit(&mut self, now: Tick, run: DirectRun, out: &mut Vec<DirectAction>) -> Result<SequenceId, Fault> {
         let stage = self.setup.stage.stage;
-        let known = self.checked(&run).map_err(|fault| fault.at_stage(stage))?;
+        let (rows, known, input) = self.checked(run.input).map_err(|fault| fault.at_stage(stage))?;
         if self.runs.len() >= MAX_RUNS {
             return Err(
                 Fault::new(FaultClass::Overloaded, "too many direct runs wait: try again later").at_stage(stage)
@@ -120,37 +120,34 @@ impl DirectMachine {
             path,
             call_id: run.call_id,
             work,
-            capacity_tokens: known.len() as u32,
+            capacity_tokens: rows,
             known,
         };
-        self.runs.insert(sequence, Running { input: run.input, sent: 0, output: BytesMut::new() });
+        self.runs.insert(sequence, Running { input, rows, sent: 0, output: Vec::new() });
         let content = FrameContent::Open(Arc::new(opening));
         self.send_control(now, sequence, ItemKind::Open, content, out);
         Ok(sequence)
     }
 
-    /// The ids that the rows stand for (unknown ones are 0), if the stage takes the rows.
-    fn checked(&self, run: &DirectRun) -> Result<Vec<TokenId>, Fault> {
-        let setup = &self.setup;
-        let [rows, columns] = run.input.shape;
-        if rows == 0 || rows > setup.max_rows as usize {
-            return Err(Fault::invalid(format!("`input` may have 1 to {} rows, not {rows}", setup.max_rows)));
+    /// The rows, the ids that they stand for (unknown ones are 0), and all of it in order, if the stage takes it.
+    fn checked(&self, input: Tensors) -> Result<(u32, Vec<TokenId>, Tensors), Fault> {
+        let DirectSetup { stage: StageSetup { takes, stage, .. }, max_rows, vocab, task, .. } = &self.setup;
+        let arranged = takes.arranged(input).and_then(|input| Some((takes.rows_of(&input)?, input)));
+        let Some((rows, input)) = arranged else {
+            return Err(Fault::invalid(format!("`input` of stage {stage} must be {takes}")));
+        };
+        if !(1..=u64::from(*max_rows)).contains(&rows) {
+            return Err(Fault::invalid(format!("`input` may have 1 to {max_rows} rows, not {rows}")));
         }
-        let first = setup.stage.stage == 0;
-        let (dtype, words) =
-            if first { (HostDType::U32, "token ids, U32") } else { (HostDType::F32, "activations, F32") };
-        let width = setup.stage.row_bytes_in / 4;
-        if run.input.dtype != dtype || columns as u64 != width {
-            let stage = setup.stage.stage;
-            return Err(Fault::invalid(format!("`input` of stage {stage} must be {words} of {width} columns")));
+        if !takes.is_tokens() {
+            let stands_for_ids = task.takes == Takes::Tokens;
+            let known = if stands_for_ids { vec![0; rows as usize] } else { Vec::new() };
+            return Ok((rows as u32, known, input));
         }
-        if !first {
-            return Ok(vec![0; rows]);
-        }
-        let known: Vec<TokenId> = run.input.words().collect();
-        match known.iter().find(|id| **id >= setup.vocab) {
-            Some(id) => Err(Fault::invalid(format!("the model of {} tokens has no token {id}", setup.vocab))),
-            None => Ok(known),
+        let known: Vec<TokenId> = input.iter().flat_map(|ids| ids.tensor.words()).collect();
+        match known.iter().find(|id| **id >= *vocab) {
+            Some(id) => Err(Fault::invalid(format!("the model of {vocab} tokens has no token {id}"))),
+            None => Ok((rows as u32, known, input)),
         }
     }
 
@@ -198,16 +195,10 @@ impl DirectMachine {
             }
             Report::Emitted { sequence, emission, .. } => {
                 let outcome = match emission {
-                    Emission::Token { id, observed } => {
-                        Ok(DirectOutput { output: HostTensor::tokens(&[id]), observed })
-                    }
-                    Emission::Vector(values) => {
-                        let bytes: BytesMut = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-                        let output = HostTensor::activations(1, values.len(), bytes.freeze());
-                        let missing = || Fault::internal("a vector's bytes do not fit its length");
-                        output.map(|output| DirectOutput { output, observed: None }).ok_or_else(missing)
-                    }
+                    Emission::Token { id, observed } => DirectOutput { output: Tensors::tokens(&[id]), observed },
+                    Emission::Tensors(output) => DirectOutput { output, observed: None },
                 };
+                let outcome = Ok(outcome);
                 self.ended(now, sequence, outcome, out);
             }
         }
@@ -215,8 +206,8 @@ impl DirectMachine {
 
     fn on_link(&mut self, now: Tick, mail: LinkMail, out: &mut Vec<DirectAction>) {
         let room = match &mail {
-            LinkMail::Frame { content: FrameContent::Rows { payload, .. }, .. } => {
-                Room { rows: payload.rows() as u64, bytes: payload.bytes.len() as u64 }
+            LinkMail::Frame { content: FrameContent::Rows { segments, payload }, .. } => {
+                Room { rows: segments.iter().map(|segment| u64::from(segment.rows)).sum(), bytes: payload.bytes() }
             }
             _ => Room::default(),
         };
@@ -235,22 +226,18 @@ impl DirectMachine {
         }
     }
 
-    fn came_back(&mut self, now: Tick, segments: &[Segment], payload: &HostTensor, out: &mut Vec<DirectAction>) {
+    fn came_back(&mut self, now: Tick, segments: &[Segment], payload: &Tensors, out: &mut Vec<DirectAction>) {
+        let cut = segments.len() > 1;
         let mut at = 0;
         for segment in segments {
             let rows = segment.rows as usize;
-            let Some(run) = self.runs.get_mut(&segment.sequence) else {
-                at += rows;
-                continue;
-            };
-            run.output.extend_from_slice(&payload.slice_rows(at, rows).bytes);
+            let part = if cut { payload.slice_rows(at, rows) } else { payload.clone() };
             at += rows;
-            if segment.start as usize + rows == run.input.rows() {
-                let (rows, bytes) = (run.input.rows(), std::mem::take(&mut run.output).freeze());
-                let output = HostTensor::activations(rows, payload.shape[1], bytes);
-                let missing = || Fault::internal("rows of the run are missing");
-                let outcome = output.map(|output| DirectOutput { output, observed: None }).ok_or_else(missing);
-                self.ended(now, segment.sequence, outcome, out);
+            let Some(run) = self.runs.get_mut(&segment.sequence) else { continue };
+            run.output.push(part);
+            if segment.start + segment.rows == run.rows {
+                let output = Tensors::joined(std::mem::take(&mut run.output));
+                self.ended(now, segment.sequence, Ok(DirectOutput { output, observed: None }), out);
             }
         }
     }
@@ -264,27 +251,30 @@ impl DirectMachine {
 
     /// Sends as many rows as the stage gives credit for, a run after the other.
     fn send_rows(&mut self, now: Tick, out: &mut Vec<DirectAction>) {
-        let row_bytes = self.setup.stage.row_bytes_in;
         let last = self.setup.stage.stage + 1 == self.setup.stage.stages;
+        let whole = self.setup.task.is_whole();
         while let Some(sequence) = self.unsent.front().copied() {
+            let takes = &self.setup.stage.takes;
             let (Some(run), Some(link)) = (self.runs.get_mut(&sequence), &mut self.link) else {
                 self.unsent.pop_front();
                 continue;
             };
-            let left = run.input.rows() as u64 - u64::from(run.sent);
-            let rows = link.credit().grants(left, row_bytes, self.setup.task.is_whole());
+            let left = run.rows - run.sent;
+            let rows = link.credit().grants(left.into(), takes, whole) as u32;
             if rows == 0 {
                 return;
             }
             let (start, door) = (run.sent, self.setup.me.clone());
             let items = vec![item(sequence, 0, &door, ItemKind::Rows(start))];
-            let Some((epoch, number)) = link.number_rows(now, items, Room::of(rows, row_bytes)) else {
+            let Some((epoch, number)) = link.number_rows(now, items, Room::of(rows, takes)) else {
                 return;
             };
-            run.sent += rows as u32;
-            let emit = rows == left && (last || self.setup.task.is_whole());
-            let segments = vec![Segment { sequence, attempt: 0, door, start, rows: rows as u32, emit }];
-            let content = FrameContent::Rows { segments, payload: run.input.slice_rows(start as usize, rows as usize) };
+            run.sent += rows;
+            let emit = rows == left && (last || whole);
+            let segments = vec![Segment { sequence, attempt: 0, door, start, rows, emit }];
+            let all = rows == run.rows;
+            let payload = if all { run.input.clone() } else { run.input.slice_rows(start as usize, rows as usize) };
+            let content = FrameContent::Rows { segments, payload };
             out.push(DirectAction::Send(Body::Link(LinkMail::Frame { epoch, number, content })));
             if rows == left {
                 self.unsent.pop_front();

@@ -23,4 +23,5 @@ pub use direct::{DirectOutput, DirectRun};
 pub use message::{Body, Feedback, FrameContent, LinkMail, LinkReply, Mail, Report, Segment};
 pub use opening::{Opening, Sampling, Work};
 pub use planted::Planted;
+pub use progress::Input;
 pub use refusal::{Refusal, Refusals};

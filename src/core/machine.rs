@@ -18,7 +18,7 @@ use crate::planted::Planted;
 use crate::refusal::Refusals;
 use crate::{BatchId, Emission, Member, Microbatch, Opening, Ticket};
 use peers::Roll;
-use stageline_base::{Attempt, Fault, FaultClass, ReplicaId, SequenceId, StageIndex, Tick};
+use stageline_base::{Attempt, Border, Fault, FaultClass, ReplicaId, SequenceId, StageIndex, Tick};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
@@ -57,10 +57,10 @@ pub struct StageSetup {
     pub direct: Option<ReplicaId>,
     /// What each sender may have queued here.
     pub window: Room,
-    /// Bytes of a row that arrives.
-    pub row_bytes_in: u64,
-    /// Bytes of a row that leaves for the next stage.
-    pub row_bytes_out: u64,
+    /// What arrives: crosses in front of this stage.
+    pub takes: Border,
+    /// What leaves for the next stage; at the last one it does not matter.
+    pub gives: Border,
     /// How long a closed sequence's attempt is remembered.
     pub lease: Duration,
     /// A sequence without rows for this long is dropped.
@@ -154,7 +154,7 @@ pub enum Action {
         /// What.
         body: Body,
     },
-    /// Send a frame of rows whose payload is these rows of the batch's output; always before the batch's `Settled`.
+    /// Send a frame of rows whose payload is what the batch gave for these members; always before the batch's `Settled`.
     Forward {
         /// The receiver, a replica of the next stage.
         to: ReplicaId,
@@ -166,8 +166,8 @@ pub enum Action {
         segments: Vec<Segment>,
         /// The batch.
         batch: BatchId,
-        /// Their rows in the batch's output, in the segments' order.
-        ranges: Vec<Range<u32>>,
+        /// Which of its members, in the segments' order, and their rows among those of all members.
+        members: Vec<(usize, Range<u32>)>,
     },
     /// The batch's inputs and output are not needed any more.
     Settled(BatchId),

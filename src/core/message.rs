@@ -1,7 +1,7 @@
 //! What replicas say to each other. `wire` turns these into bytes; memory hops pass them as they are.
 
 use crate::{Emission, Opening};
-use stageline_base::{Attempt, Fault, HostTensor, Position, ReplicaId, SequenceId, StageIndex};
+use stageline_base::{Attempt, Fault, Position, ReplicaId, SequenceId, StageIndex, Tensors};
 use std::sync::Arc;
 
 /// A message and who sent it.
@@ -16,12 +16,14 @@ pub struct Mail {
 }
 
 impl Mail {
-    /// Bytes of its payload: 0 for all but rows.
+    /// Bytes of its tensors.
     pub fn payload_bytes(&self) -> usize {
-        match &self.body {
-            Body::Link(LinkMail::Frame { content: FrameContent::Rows { payload, .. }, .. }) => payload.bytes.len(),
+        let bytes = match &self.body {
+            Body::Link(LinkMail::Frame { content: FrameContent::Rows { payload, .. }, .. }) => payload.bytes(),
+            Body::Feedback(feedback) => feedback.tensors().map(Tensors::bytes).sum(),
             _ => 0,
-        }
+        };
+        bytes as usize
     }
 }
 
@@ -92,8 +94,9 @@ pub enum FrameContent {
     Rows {
         /// Whose rows, in the payload's order.
         segments: Vec<Segment>,
-        /// The rows: token ids `[rows, 1]` into stage 0, activations `[rows, hidden]` after it.
-        payload: HostTensor,
+        /// The rows, as the manifest says what crosses in front of the receiving stage. Where that is cut by rows, those of all
+        /// segments one after the other; otherwise what there is of the one segment.
+        payload: Tensors,
     },
     /// Ends an attempt and every lower one.
     Close {
@@ -117,7 +120,7 @@ pub struct Segment {
     pub start: Position,
     /// How many rows, at least 1.
     pub rows: u32,
-    /// Whether the last of them must give a token (or all of them a vector).
+    /// Whether the last of them must give a token (or all of them the answer).
     pub emit: bool,
 }
 
@@ -163,6 +166,13 @@ pub struct Feedback {
     pub reports: Vec<Report>,
 }
 
+impl Feedback {
+    /// The tensors that it brings, in order.
+    pub fn tensors(&self) -> impl Iterator<Item = &Tensors> {
+        self.reports.iter().filter_map(Report::tensors)
+    }
+}
+
 /// One thing that happened to one attempt of a sequence.
 #[derive(Clone, Debug)]
 pub enum Report {
@@ -182,7 +192,7 @@ pub enum Report {
         /// Why: `Overloaded` may be tried again, anything else not.
         fault: Fault,
     },
-    /// The last stage made a token or a vector.
+    /// The last stage made a token, or the answer.
     Emitted {
         /// The sequence.
         sequence: SequenceId,
@@ -206,6 +216,16 @@ pub enum Report {
         /// In words.
         fault: Fault,
     },
+}
+
+impl Report {
+    /// The tensors that it brings.
+    pub fn tensors(&self) -> Option<&Tensors> {
+        match self {
+            Self::Emitted { emission: Emission::Tensors(tensors), .. } => Some(tensors),
+            _ => None,
+        }
+    }
 }
 
 /// Why an attempt failed: whether the request's own rows are to blame decides how often it is replayed.

@@ -73,7 +73,7 @@ pub struct Opening {
     pub call_id: String,
     /// What to do.
     pub work: Work,
-    /// All known ids: the prompt, and on a replay the tokens generated before it.
+    /// All known ids: the prompt, and on a replay the tokens generated before it. None of a request that brings tensors.
     pub known: Vec<TokenId>,
     /// Positions that the sequence may take, prompt and answer together: what KV is reserved for.
     pub capacity_tokens: u32,
@@ -82,6 +82,6 @@ pub struct Opening {
 impl Opening {
     /// Whether the row at `position` is a step of the answer rather than of what was known at the opening.
     pub fn is_decode(&self, position: Position) -> bool {
-        position as usize >= self.known.len()
+        self.work.is_loop() && position as usize >= self.known.len()
     }
 }

@@ -152,14 +152,15 @@ impl DoorMachine {
         if self.draining {
             return Err(shutting_down());
         }
-        let NewRequest { call_id, work, prompt, generated, max_tokens, deadline } = request;
+        let NewRequest { call_id, work, input, generated, max_tokens, deadline } = request;
         if work.is_loop() && generated.len() >= max_tokens as usize {
             let words = format!("{} of {max_tokens} tokens are generated: nothing is left to do", generated.len());
             return Err(Fault::invalid(words));
         }
         let generated = if self.setup.planted == Planted::ForgetBegun { Vec::new() } else { generated };
-        let progress = Progress::new(work, prompt, &generated, max_tokens);
-        let own = self.pace.first(progress.known().len());
+        let progress = Progress::new(work, input, &self.setup.takes, &generated, max_tokens)
+            .ok_or_else(|| Fault::invalid(format!("the request is not what the model takes: {}", self.setup.takes)))?;
+        let own = self.pace.first(progress.rows());
         let estimate = self.may_wait(now, deadline)?.map(|wait| (wait.saturating_add(own), now));
         self.minted += 1;
         let sequence = SequenceId { boot: self.setup.boot, counter: self.minted };

@@ -1,5 +1,7 @@
 //! Room for rows and their bytes: what credit, windows and batches are counted in.
 
+use stageline_base::Border;
+
 /// Room for rows and their bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Room {
@@ -10,10 +12,11 @@ pub struct Room {
 }
 
 impl Room {
-    /// What `rows` of `row_bytes` each take.
-    pub fn of(rows: impl Into<u64>, row_bytes: u64) -> Self {
+    /// What `rows` of one request take where they cross `border`: where that is not cut by rows, as much as they may take at
+    /// most, so that both ends of a link count the same.
+    pub fn of(rows: impl Into<u64>, border: &Border) -> Self {
         let rows = rows.into();
-        Self { rows, bytes: rows * row_bytes }
+        Self { rows, bytes: border.most_bytes(rows) }
     }
 
     /// Whether `other` fits in.
@@ -21,10 +24,13 @@ impl Room {
         other.rows <= self.rows && other.bytes <= self.bytes
     }
 
-    /// Of `want` rows of `row_bytes` each, those that there is room for; none, where they stay together and not all of them fit.
-    pub(crate) fn grants(self, want: u64, row_bytes: u64, whole: bool) -> u64 {
-        let rows = want.min(self.rows).min(self.bytes / row_bytes.max(1));
-        if whole && rows < want { 0 } else { rows }
+    /// Of `want` rows of a request that are to cross `border`, those that there is room for; none, where they stay together and
+    /// not all of them fit.
+    pub(crate) fn grants(self, want: u64, border: &Border, whole: bool) -> u64 {
+        if whole || !border.is_by_rows() {
+            return if self.holds(Self::of(want, border)) { want } else { 0 };
+        }
+        want.min(self.rows).min(self.bytes / border.most_bytes(1).max(1))
     }
 
     pub(crate) fn plus(self, other: Room) -> Room {

@@ -56,7 +56,7 @@ impl Desk {
             text: self.text.stream(stop),
             call_id: request.call_id.clone(),
             begun: now,
-            prompt_tokens: request.prompt.len(),
+            prompt_tokens: request.input.tokens(),
             tokens: 0,
         };
         let outcome = self.machine.submit(now, request);
@@ -108,7 +108,8 @@ impl Desk {
                 let _ = writing.events.try_send(AnswerEvent::Token { id, text, observed });
                 return Some(Judged { sequence, position, end });
             }
-            DoorAction::Vector { sequence, values } => {
+            DoorAction::Answer { sequence, tensors } => {
+                let values = tensors.first().and_then(|named| named.tensor.to_f32()).unwrap_or_default();
                 let writing = self.writing.get_mut(&sequence)?;
                 let _ = writing.events.try_send(AnswerEvent::Vector(values));
             }

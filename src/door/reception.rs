@@ -84,7 +84,8 @@ impl Reception {
             }
             asked => asked.unwrap_or(self.terms.default_max_tokens.min(room)),
         };
-        Ok(NewRequest { call_id: request.call_id.clone(), work, prompt, generated: Vec::new(), max_tokens, deadline })
+        let (call_id, input) = (request.call_id.clone(), stageline_core::Input::Tokens(prompt));
+        Ok(NewRequest { call_id, work, input, generated: Vec::new(), max_tokens, deadline })
     }
 
     /// The prompt's tokens. A long text takes a second or more, in which this thread's other connections would stand still.
@@ -107,7 +108,7 @@ impl Reception {
         let request = Arc::new(request);
         let late = || Fault::new(FaultClass::DeadlineExceeded, "the deadline passed before the prompt was read");
         let checked = tokio::time::timeout(time, self.checked(&request, deadline)).await.map_err(|_| late())??;
-        let prompt_tokens = checked.prompt.len() as u32;
+        let prompt_tokens = checked.input.tokens() as u32;
         let (events, answer) = mpsc::channel(checked.max_tokens as usize + 2);
         let (admitted, decision) = oneshot::channel();
         let (alive, gone) = oneshot::channel();
@@ -174,10 +175,13 @@ mod tests {
         let desk = async {
             let (submission, _gone) = submissions.recv().await.unwrap();
             submission.admitted.send(Err(Fault::internal("seen"))).unwrap();
-            submission.request.prompt
+            submission.request.input
         };
         let (answer, prompt) = tokio::join!(submitting, desk);
-        assert_eq!((answer.unwrap_err().message.as_str(), prompt), ("seen", vec![0, 1, 0]));
+        assert_eq!(
+            (answer.unwrap_err().message.as_str(), prompt),
+            ("seen", stageline_core::Input::Tokens(vec![0, 1, 0]))
+        );
     }
 
     /// A reception of a model of 8 tokens.

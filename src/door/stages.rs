@@ -1,7 +1,7 @@
 //! The stages of this process as the direct services see them, past the door.
 
 use futures::future::BoxFuture;
-use stageline_base::{Fault, StageIndex, Task};
+use stageline_base::{Border, Dim, Fault, StageIndex, Task, TensorSpec};
 use stageline_core::{DirectOutput, DirectRun};
 use stageline_model::LayerRange;
 use stageline_wire::Status;
@@ -39,10 +39,23 @@ pub struct Overview {
 pub struct Here {
     /// Its place.
     pub stage: StageIndex,
-    /// Elements of a row that it takes.
-    pub columns: u32,
+    /// What crosses in front of it.
+    pub takes: Border,
     /// How rows leave it for the next one; empty at the last.
     pub hop: &'static str,
+}
+
+impl Here {
+    /// Elements of a row that it takes, where that is one tensor of two dimensions; otherwise 0.
+    pub fn columns(&self) -> u32 {
+        match self.takes.tensors() {
+            [TensorSpec { dims, .. }] => match dims[..] {
+                [Dim::Rows, Dim::Is(columns)] => columns,
+                _ => 0,
+            },
+            _ => 0,
+        }
+    }
 }
 
 /// See the module.

@@ -1,12 +1,13 @@
 //! The executor that runs every model on the CPU or a CUDA device, and is what others are held against.
 
+use crate::given::{elements, given, set};
 use crate::kv_room::Wish;
 use crate::memory_left::MemoryLeft;
-use crate::part::{StagePart, packed, token, vector};
+use crate::part::{StagePart, token, vector};
 use crate::setup::{DeviceChoice, Setup};
 use crate::{Executor, Ready};
-use candle_core::{Device, Storage, Tensor};
-use stageline_base::{Fault, HostTensor};
+use candle_core::{Device, Tensor};
+use stageline_base::{Border, Fault, Tensors};
 use stageline_core::{Emission, Member, Microbatch, Output};
 use stageline_model::{KvShape, LayerRange, Made, ModelSpec, StageModel, TensorSource};
 use stageline_ops::Ops;
@@ -17,6 +18,9 @@ pub struct CandleExecutor {
     model: Box<dyn StageModel>,
     spec: ModelSpec,
     range: LayerRange,
+    /// What crosses in front of them, and behind them: at the last stage, the answer.
+    takes: Border,
+    gives: Border,
     device: Device,
     setup: Setup,
 }
@@ -37,12 +41,14 @@ impl CandleExecutor {
         let kv = KvShape { blocks, ..setup.kv };
         let load = || spec.load(source, range.clone(), kv, (ops, &device));
         let model = setup.work(load)?;
-        Ok(Self { model, spec: spec.clone(), range, device, setup })
+        let takes = spec.border(range.start);
+        let gives = if range.end == spec.layers() { spec.answer() } else { spec.border(range.end) };
+        Ok(Self { model, spec: spec.clone(), range, takes, gives, device, setup })
     }
 
     fn part(&self) -> StagePart<'_> {
         let kv = self.model.kv().unwrap_or(self.setup.kv);
-        StagePart { spec: &self.spec, range: &self.range, kv, max_rows: self.setup.max_rows }
+        StagePart { spec: &self.spec, range: &self.range, takes: &self.takes, kv, max_rows: self.setup.max_rows }
     }
 
     /// The KV blocks that there is room for, beside the weights and what warming up has shown to be needed.
@@ -56,43 +62,40 @@ impl CandleExecutor {
         wish.granted(&left)
     }
 
-    fn run_here(&self, batch: &Microbatch, inputs: &[HostTensor]) -> Result<Output, Fault> {
+    fn run_here(&self, batch: &Microbatch, inputs: &[Tensors]) -> Result<Output, Fault> {
+        self.part().check(batch, inputs)?;
         let rows = batch.rows();
-        let input = self.input(batch, inputs)?;
+        let given = given(&self.takes, inputs, &self.device)?;
         let step = self.model.step(&batch.members, &self.device)?;
         let failed = |e| Fault::device(format!("layers {:?} failed at {rows} rows: {e}", self.range));
-        match self.model.run(&input, &step).map_err(failed)? {
-            Made::Activations(x) => activations(&x).map_err(failed),
+        match self.model.run(&given, &step).map_err(failed)? {
+            Made::Rows(tensors) => {
+                let tensors = tensors.iter().map(|x| elements(x, batch.members.len()));
+                tensors.collect::<candle_core::Result<_>>().map(Output::Rows).map_err(failed)
+            }
+            Made::Sets(sets) => self.sets(batch, &sets),
             Made::Logits(logits) => emissions(batch, logits, failed, token),
             Made::Vectors(vectors) => emissions(batch, vectors, failed, |member, numbers| vector(member, numbers)),
         }
     }
 
-    /// The members' inputs, one below the other, on the device.
-    fn input(&self, batch: &Microbatch, inputs: &[HostTensor]) -> Result<Tensor, Fault> {
-        self.part().check(batch, inputs)?;
-        let rows = batch.rows();
-        let words = inputs.iter().flat_map(HostTensor::words);
-        let tensor = if self.part().is_first() {
-            let mut ids = Vec::with_capacity(rows);
-            ids.extend(words);
-            Tensor::from_vec(ids, rows, &self.device)
-        } else {
-            let width = self.spec.hidden();
-            let mut numbers = Vec::with_capacity(rows * width);
-            for input in inputs {
-                numbers.extend(input.words().map(f32::from_bits));
-            }
-            Tensor::from_vec(numbers, (rows, width), &self.device)
-        };
-        tensor.map_err(|e| Fault::device(format!("cannot place {rows} rows on the device: {e}")))
+    /// The members' sets, on their way to the next stage, or as answers.
+    fn sets(&self, batch: &Microbatch, made: &[Vec<Tensor>]) -> Result<Output, Fault> {
+        if made.len() != batch.members.len() {
+            return Err(Fault::internal(format!("{} sets were made for {} members", made.len(), batch.members.len())));
+        }
+        let sets = batch.members.iter().zip(made).map(|(member, made)| set(&self.gives, member.rows, made));
+        if self.range.end < self.spec.layers() {
+            return sets.collect::<Result<_, _>>().map(Output::Sets);
+        }
+        sets.map(|set| set.map(|set| Some(Emission::Tensors(set)))).collect::<Result<_, _>>().map(Output::Emissions)
     }
 }
 
 impl Executor for CandleExecutor {
     fn warm_up(&mut self) -> Result<Ready, Fault> {
         for rows in [1, self.part().most_rows()] {
-            let (batch, input) = self.part().warm_up_batch(rows);
+            let (batch, input) = self.part().warm_up_batch(rows)?;
             self.run(&batch, &[input])?;
         }
         Ok(Ready { kv_blocks: self.part().kv.blocks as u32, refused_recordings: 0 })
@@ -107,7 +110,7 @@ impl Executor for CandleExecutor {
         Ok(Ready { kv_blocks: blocks as u32, ..ready })
     }
 
-    fn run(&mut self, batch: &Microbatch, inputs: &[HostTensor]) -> Result<Output, Fault> {
+    fn run(&mut self, batch: &Microbatch, inputs: &[Tensors]) -> Result<Output, Fault> {
         self.setup.work(|| self.run_here(batch, inputs))
     }
 
@@ -115,16 +118,6 @@ impl Executor for CandleExecutor {
         // What fails a batch alone was said by the call that failed; a device that is lost says so to every later call.
         self.device.synchronize().is_err()
     }
-}
-
-/// The activations as they travel.
-fn activations(x: &Tensor) -> Result<Output, candle_core::Error> {
-    let rows = x.dim(0)?;
-    let (storage, layout) = x.storage_and_layout();
-    Ok(Output::Activations(match (&*storage, layout.contiguous_offsets()) {
-        (Storage::Cpu(storage), Some((start, end))) => packed(&storage.as_slice::<f32>()?[start..end], rows),
-        _ => packed(&x.flatten_all()?.to_vec1::<f32>()?, rows),
-    }))
 }
 
 /// What `make` makes of each emitting member's row of `rows`, in the members' order.

@@ -1,6 +1,6 @@
 //! What a device thread drives.
 
-use stageline_base::{Fault, HostTensor};
+use stageline_base::{Fault, Tensors};
 use stageline_core::{Microbatch, Output};
 
 /// What an executor came to when it was warmed up.
@@ -40,7 +40,7 @@ pub trait Executor: Send {
     ///
     /// # Errors
     /// As [`Executor::run`], which must then not be called for this batch.
-    fn start(&mut self, _batch: &Microbatch, _inputs: &[HostTensor]) -> Result<(), Fault> {
+    fn start(&mut self, _batch: &Microbatch, _inputs: &[Tensors]) -> Result<(), Fault> {
         Ok(())
     }
 
@@ -49,12 +49,11 @@ pub trait Executor: Send {
         true
     }
 
-    /// Runs `batch` on `inputs`, one tensor a member: token ids `[rows, 1]` at stage 0, activations `[rows, hidden]`
-    /// after it. A batch that was started is waited for.
+    /// Runs `batch` on `inputs`: for each member what crosses in front of the stage. A batch that was started is waited for.
     ///
     /// # Errors
     /// `DeviceFailed` if the batch failed; the KV of its rows is then undefined, everything else is as before.
-    fn run(&mut self, batch: &Microbatch, inputs: &[HostTensor]) -> Result<Output, Fault>;
+    fn run(&mut self, batch: &Microbatch, inputs: &[Tensors]) -> Result<Output, Fault>;
 
     /// Whether nothing will run on this device any more, after a batch that failed: its process must be started again.
     fn is_lost(&self) -> bool {

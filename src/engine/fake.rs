@@ -5,12 +5,19 @@
 
 use crate::{Executor, Ready};
 use bytes::{BufMut, BytesMut};
-use stageline_base::{Fault, HostTensor, TokenId};
+use stageline_base::{Border, Fault, HostTensor, Tensors, TokenId};
+use stageline_core::batch::trailer_room;
 use stageline_core::{Emission, Microbatch, Output};
 use std::time::{Duration, Instant};
 
 /// Numbers in an activation row: the two halves of a 64-bit value, as f32 bits.
 pub const HIDDEN: usize = 2;
+
+/// What crosses in front of each of `stages` stages, and an encoder's answer behind them.
+pub fn borders(stages: usize) -> Vec<Border> {
+    let between = (1..stages).map(|_| Border::hidden(HIDDEN));
+    std::iter::once(Border::tokens()).chain(between).chain([Border::vector(HIDDEN)]).collect()
+}
 
 /// What a [`FakeExecutor`] is made with.
 #[derive(Clone, Debug)]
@@ -52,13 +59,19 @@ impl Executor for FakeExecutor {
         Ok(Ready { kv_blocks: self.setup.kv_blocks, refused_recordings: 0 })
     }
 
-    fn run(&mut self, batch: &Microbatch, inputs: &[HostTensor]) -> Result<Output, Fault> {
+    fn run(&mut self, batch: &Microbatch, inputs: &[Tensors]) -> Result<Output, Fault> {
         let rows = batch.rows();
         spend(self.setup.batch_cost + self.setup.row_cost * rows as u32);
-        let mut activations = BytesMut::with_capacity(rows * HIDDEN * 4 + rows * 64 + 4096);
+        let mut activations = BytesMut::with_capacity(rows * HIDDEN * 4 + trailer_room(batch.members.len()));
         let mut emissions = Vec::with_capacity(batch.members.len());
         for (member, input) in batch.members.iter().zip(inputs) {
-            if self.setup.poison.is_some_and(|poison| input.shape[1] == 1 && input.words().any(|id| id == poison)) {
+            let input =
+                input.first().map(|named| &named.tensor).ok_or_else(|| Fault::internal("an input of nothing"))?;
+            if self
+                .setup
+                .poison
+                .is_some_and(|poison| input.shape().ends_with(&[1]) && input.words().any(|id| id == poison))
+            {
                 return Err(Fault::device("the fake device fails at this token"));
             }
             let encoding = !member.opening.work.cached;
@@ -84,12 +97,12 @@ impl Executor for FakeExecutor {
             }
             emissions.push(member.emit.then(|| emission(before, self.setup.vocab, encoding)));
         }
-        Ok(if self.setup.last { Output::Emissions(emissions) } else { Output::Activations(activations) })
+        Ok(if self.setup.last { Output::Emissions(emissions) } else { Output::Rows(vec![activations]) })
     }
 }
 
 fn rows_of(input: &HostTensor) -> impl Iterator<Item = u64> + '_ {
-    let columns = input.shape[1];
+    let columns = input.shape().last().copied().unwrap_or_default();
     let mut words = input.words();
     std::iter::from_fn(move || {
         let low = u64::from(words.next()?);
@@ -106,7 +119,7 @@ fn link(before: u64, x: u64, stage: u16) -> u64 {
 
 fn emission(last: u64, vocab: u32, encoding: bool) -> Emission {
     if encoding {
-        Emission::Vector(vec![(last >> 40) as f32, (last & 0xff_ffff) as f32])
+        Emission::Tensors(Tensors::vector(&[(last >> 40) as f32, (last & 0xff_ffff) as f32]))
     } else {
         Emission::Token { id: (last % u64::from(vocab)) as u32, observed: None }
     }
@@ -125,7 +138,7 @@ pub fn expected(prompt: &[TokenId], stages: u16, vocab: u32, tokens: usize) -> V
 /// The vector that a pipeline of `stages` fake executors makes of `prompt`.
 pub fn expected_vector(prompt: &[TokenId], stages: u16) -> Vec<f32> {
     match emission(chain(prompt, stages), 1, true) {
-        Emission::Vector(values) => values,
+        Emission::Tensors(answer) => answer.first().and_then(|named| named.tensor.to_f32()).unwrap_or_default(),
         Emission::Token { .. } => Vec::new(),
     }
 }

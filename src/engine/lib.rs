@@ -4,6 +4,7 @@ pub mod candle;
 pub mod choice;
 pub mod executor;
 pub mod fake;
+mod given;
 pub mod kv_room;
 pub mod memory_left;
 pub mod part;

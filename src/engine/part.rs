@@ -2,15 +2,12 @@
 //! of logits.
 
 use bytes::BytesMut;
-use stageline_base::{Fault, HostDType, HostTensor, ReplicaId, SequenceId};
+use stageline_base::{Border, Fault, ReplicaId, SequenceId, Tensors};
+use stageline_core::batch::trailer_room;
 use stageline_core::{BatchId, Emission, Member, Microbatch, Opening, Sampling, Ticket, Work};
 use stageline_model::{KvShape, LayerRange, ModelSpec};
 use stageline_ops::{observe, sample};
 use std::sync::Arc;
-
-/// Spare room behind activations, for a hop's trailer: so much a row, and so much a batch.
-const TRAILER_ROW_BYTES: usize = 64;
-const TRAILER_BYTES: usize = 4096;
 
 /// The part of a model that a stage runs, and its limits.
 #[derive(Clone, Copy, Debug)]
@@ -19,6 +16,8 @@ pub struct StagePart<'a> {
     pub spec: &'a ModelSpec,
     /// The stage's layers.
     pub range: &'a LayerRange,
+    /// What crosses in front of them.
+    pub takes: &'a Border,
     /// Its KV cache.
     pub kv: KvShape,
     /// Most rows of a batch.
@@ -26,16 +25,6 @@ pub struct StagePart<'a> {
 }
 
 impl StagePart<'_> {
-    /// Whether token ids come in.
-    pub fn is_first(&self) -> bool {
-        self.range.start == 0
-    }
-
-    /// Whether tokens or vectors go out.
-    pub fn is_last(&self) -> bool {
-        self.range.end == self.spec.layers()
-    }
-
     /// Most rows that a batch of one sequence can have here.
     pub fn most_rows(&self) -> usize {
         let room = if self.spec.task().cached { self.kv.blocks * self.kv.block_size } else { usize::MAX };
@@ -47,13 +36,12 @@ impl StagePart<'_> {
     /// # Errors
     /// `InvalidRequest` if a client asked for what the model does not do or has not; `Internal` if a stage sent what does
     /// not fit.
-    pub fn check(&self, batch: &Microbatch, inputs: &[HostTensor]) -> Result<(), Fault> {
+    pub fn check(&self, batch: &Microbatch, inputs: &[Tensors]) -> Result<(), Fault> {
         let rows = batch.rows();
         if rows == 0 || rows > self.max_rows {
             let message = format!("a batch of {rows} rows came, but this stage runs 1 to {}", self.max_rows);
             return Err(Fault::internal(message));
         }
-        let (dtype, width) = if self.is_first() { (HostDType::U32, 1) } else { (HostDType::F32, self.spec.hidden()) };
         if inputs.len() != batch.members.len() {
             return Err(Fault::internal(format!("{} inputs for {} members", inputs.len(), batch.members.len())));
         }
@@ -62,15 +50,13 @@ impl StagePart<'_> {
                 let message = format!("sequence {} asks for what this kind of model does not do", member.sequence);
                 return Err(Fault::invalid(message));
             }
-            let shape = [member.rows as usize, width];
-            if input.dtype != dtype || input.shape != shape || input.bytes.len() != shape[0] * width * 4 {
-                let message = format!("an input of {:?} {:?} came for {dtype:?} {shape:?}", input.dtype, input.shape);
+            if !self.takes.admits(member.rows.into(), input) {
+                let message = format!("what came for {} rows is not {}", member.rows, self.takes);
                 return Err(Fault::internal(message));
             }
             let vocab = self.spec.vocab();
-            if self.is_first()
-                && let Some(id) = input.words().find(|id| *id as usize >= vocab)
-            {
+            let mut ids = input.iter().filter(|_| self.takes.is_tokens()).flat_map(|ids| ids.tensor.words());
+            if let Some(id) = ids.find(|id| *id as usize >= vocab) {
                 return Err(Fault::invalid(format!("the model of {vocab} tokens has no token {id}")));
             }
         }
@@ -78,13 +64,12 @@ impl StagePart<'_> {
     }
 
     /// A batch of one sequence of `rows` rows in the first blocks, to run before any sequence lives there.
-    pub fn warm_up_batch(&self, rows: usize) -> (Microbatch, HostTensor) {
-        let input = if self.is_first() {
-            HostTensor::tokens(&vec![0; rows])
-        } else {
-            let shape = [rows, self.spec.hidden()];
-            HostTensor { dtype: HostDType::F32, shape, bytes: vec![0; shape[0] * shape[1] * 4].into() }
-        };
+    ///
+    /// # Errors
+    /// `InvalidRequest` if more may cross in front of the stage than can be addressed.
+    pub fn warm_up_batch(&self, rows: usize) -> Result<(Microbatch, Tensors), Fault> {
+        let too_large = || Fault::invalid(format!("{rows} rows of {} are too large for this machine", self.takes));
+        let input = self.takes.zeros(rows).ok_or_else(too_large)?;
         let work = Work::of(self.spec.task(), Sampling::GREEDY);
         let blocks = if work.cached { rows.div_ceil(self.kv.block_size) } else { 0 };
         let sequence = SequenceId { boot: 0, counter: 0 };
@@ -110,13 +95,13 @@ impl StagePart<'_> {
             blocks: (0..blocks as u32).collect(),
             history: None,
         };
-        (Microbatch { id: BatchId(0), members: vec![member] }, input)
+        Ok((Microbatch { id: BatchId(0), members: vec![member] }, input))
     }
 }
 
-/// The activations of `rows` rows as they travel, with room behind them for a hop's trailer.
-pub fn packed(numbers: &[f32], rows: usize) -> BytesMut {
-    let mut bytes = BytesMut::with_capacity(numbers.len() * 4 + rows * TRAILER_ROW_BYTES + TRAILER_BYTES);
+/// Numbers as they travel, with room behind them for the trailer of a frame of `members` members.
+pub fn packed(numbers: &[f32], members: usize) -> BytesMut {
+    let mut bytes = BytesMut::with_capacity(numbers.len() * 4 + trailer_room(members));
     bytes.resize(numbers.len() * 4, 0);
     for (bytes, number) in bytes.as_chunks_mut::<4>().0.iter_mut().zip(numbers) {
         *bytes = number.to_le_bytes();
@@ -144,7 +129,7 @@ pub fn token(member: &Member, logits: &mut [f32]) -> Result<Emission, Fault> {
 /// `DeviceFailed` if it is not of numbers.
 pub fn vector(member: &Member, numbers: &[f32]) -> Result<Emission, Fault> {
     match numbers.iter().all(|number| number.is_finite()) {
-        true => Ok(Emission::Vector(numbers.to_vec())),
+        true => Ok(Emission::Tensors(Tensors::vector(numbers))),
         false => Err(no_number(member)),
     }
 }

@@ -1,7 +1,7 @@
 //! The thread that owns a device. Everything else reaches it through its queue, one microbatch ahead a stage.
 
 use crate::{Executor, Ready};
-use stageline_base::{Fault, HostTensor};
+use stageline_base::{Fault, Tensors};
 use stageline_core::machine::DEVICE_DEPTH;
 use stageline_core::{BatchId, Microbatch, Output};
 use std::collections::VecDeque;
@@ -39,7 +39,7 @@ pub struct Ran {
 struct Job {
     slot: usize,
     batch: Microbatch,
-    inputs: Vec<HostTensor>,
+    inputs: Vec<Tensors>,
 }
 
 /// Time that a device has worked, in all and for each of its stages.
@@ -279,7 +279,7 @@ impl DeviceHandle {
     ///
     /// # Errors
     /// The device thread is gone, or was handed more than that.
-    pub fn run(&self, batch: Microbatch, inputs: Vec<HostTensor>) -> Result<(), Fault> {
+    pub fn run(&self, batch: Microbatch, inputs: Vec<Tensors>) -> Result<(), Fault> {
         self.jobs.try_send(Job { slot: self.slot, batch, inputs }).map_err(|error| match error {
             TrySendError::Full(_) => Fault::internal("more microbatches than the device's queue holds"),
             TrySendError::Disconnected(_) => Fault::device("the device thread is gone"),
@@ -314,7 +314,7 @@ mod tests {
             Ok(Ready { kv_blocks: 1, refused_recordings: 0 })
         }
 
-        fn run(&mut self, _: &Microbatch, _: &[HostTensor]) -> Result<Output, Fault> {
+        fn run(&mut self, _: &Microbatch, _: &[Tensors]) -> Result<Output, Fault> {
             self.0 += 1;
             Err(Fault::device("out of order"))
         }
@@ -335,7 +335,7 @@ mod tests {
             Ok(Ready { kv_blocks: 1, refused_recordings: 0 })
         }
 
-        fn start(&mut self, batch: &Microbatch, _: &[HostTensor]) -> Result<(), Fault> {
+        fn start(&mut self, batch: &Microbatch, _: &[Tensors]) -> Result<(), Fault> {
             self.begun.push(batch.id.0);
             if batch.id.0 == 2 { Err(Fault::device("not begun")) } else { Ok(()) }
         }
@@ -344,7 +344,7 @@ mod tests {
             self.begun.len() > 1
         }
 
-        fn run(&mut self, batch: &Microbatch, _: &[HostTensor]) -> Result<Output, Fault> {
+        fn run(&mut self, batch: &Microbatch, _: &[Tensors]) -> Result<Output, Fault> {
             assert_eq!(self.begun[..2], [1, 2], "batch 2 is begun while batch 1 runs");
             assert_ne!(batch.id, BatchId(2), "what could not be begun is not run");
             Ok(Output::Emissions(Vec::new()))

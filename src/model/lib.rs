@@ -21,6 +21,6 @@ pub use families::llama::LlamaSpec;
 pub use kv_cache::{KvCache, KvShape};
 pub use load::{RawTensor, TensorSource};
 pub use spec::ModelSpec;
-pub use stage_model::{Made, StageModel};
+pub use stage_model::{Given, Made, StageModel};
 pub use step::{Step, held_blocks};
 pub use tensors::{LinearNeed, Part, TensorNames, TensorNeed};

@@ -8,7 +8,7 @@ use stageline_ops::Span;
 use std::ops::Range;
 
 /// One run of a stage's layers.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Step {
     /// Position of each row.
     pub positions: Vec<u32>,

@@ -5,7 +5,7 @@ use crate::broker::{BROKER_PATIENCE, Broker, unreachable};
 use crate::options::Options;
 use crate::pump::{DoorParts, Drain, Pump, PumpParts};
 use stageline_base::hex;
-use stageline_base::{Fault, FaultClass, ReplicaId, StageIndex, Task, Tick};
+use stageline_base::{Border, Fault, FaultClass, ReplicaId, StageIndex, Task, Tick};
 use stageline_core::direct::{DirectMachine, DirectSetup};
 use stageline_core::machine::{FIRST_EPOCHS, StageMachine, StageSetup};
 use stageline_core::requests::DoorSetup;
@@ -40,8 +40,8 @@ pub struct Pipeline {
     pub stages: StageIndex,
     /// Tokens of the model.
     pub vocab: u32,
-    /// Width of an activation row.
-    pub hidden: usize,
+    /// What crosses in front of each stage, and the answer behind the last.
+    pub borders: Vec<Border>,
     /// What its model does.
     pub task: Task,
     /// How it is served.
@@ -49,6 +49,12 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
+    /// What crosses in front of `stage`, and what crosses behind it.
+    fn borders(&self, stage: StageIndex) -> (Border, Border) {
+        let at = |index: usize| self.borders.get(index).cloned().unwrap_or_else(Border::tokens);
+        (at(stage.into()), at(usize::from(stage) + 1))
+    }
+
     /// The pipeline as it is seen before any of it runs.
     pub(crate) fn overview(&self) -> Overview {
         let (manifest, cut) = (hex(&self.digest), self.cut.clone());
@@ -162,7 +168,7 @@ pub async fn on_nats(
     let doorbell = new_doorbell()?;
     let view = leases.watch();
     let replicas = view.replicas();
-    let window_bytes = pipeline.options.stage(&me, (stage, pipeline.stages), pipeline.hidden).window.bytes;
+    let window_bytes = pipeline.options.stage(&me, (stage, pipeline.stages), pipeline.borders(stage)).window.bytes;
     let counts = metrics.hops(stage);
     let site = HopSite { me: peer, window_bytes, replicas: replicas.clone(), doorbell: &doorbell, metrics: counts };
     let (hops, mailbox) = Hops::open(net, site, hop_settings).await.map_err(unreachable)?;
@@ -286,7 +292,8 @@ impl<'a> Assembly<'a> {
             let clock = (self.started, me.boot());
             self.reception = Some(Arc::new(Reception::new(terms, text.clone(), desk_end, readiness, clock)));
             let now = Tick(self.started.elapsed().as_micros() as u64);
-            let wanted = options.door(&me, wiring.broker.clone());
+            let ends = (self.pipeline.borders(0).0, self.pipeline.borders(self.pipeline.stages - 1).1);
+            let wanted = options.door(&me, ends, wiring.broker.clone());
             let desk = Desk::new(now, DoorSetup { vocab: self.pipeline.vocab, ..wanted }, text);
             DoorParts { desk, submissions }
         });
@@ -294,7 +301,7 @@ impl<'a> Assembly<'a> {
         if let Some(stage) = self.metrics.stage(stage) {
             stage.refused_recordings.inc_by(ready.refused_recordings.into());
         }
-        let wanted = options.stage(&me, (stage, self.pipeline.stages), self.pipeline.hidden);
+        let wanted = options.stage(&me, (stage, self.pipeline.stages), self.pipeline.borders(stage));
         let (vocab, direct) = (self.pipeline.vocab, new_replica());
         let setup = StageSetup { kv_blocks: ready.kv_blocks, vocab, direct: Some(direct.clone()), ..wanted };
         let (calls, direct_calls) = mpsc::channel(SUBMISSIONS);
@@ -306,8 +313,7 @@ impl<'a> Assembly<'a> {
             max_rows: options.max_model_len,
         });
         let hop = if stage + 1 == self.pipeline.stages { "" } else { self.hop.as_str() };
-        let columns = (setup.row_bytes_in / 4) as u32;
-        self.entries.push(Entry { here: Here { stage, columns, hop }, calls });
+        self.entries.push(Entry { here: Here { stage, takes: setup.takes.clone(), hop }, calls });
         self.replicas.get_or_insert_with(|| wiring.replicas.clone());
         self.held.get_or_insert_with(|| wiring.lease.held());
         let machine = StageMachine::new(setup);
@@ -321,7 +327,6 @@ impl<'a> Assembly<'a> {
             door,
             direct: (direct, direct_calls),
             metrics: self.metrics.clone(),
-            hidden: self.pipeline.hidden,
             started: self.started,
             drain: if self.pumps.is_empty() { self.drain.clone() } else { self.followers.clone() },
         });

@@ -2,7 +2,7 @@
 
 use crate::executor::load_executor;
 use sha2::{Digest, Sha256};
-use stageline_base::{Fault, StageIndex};
+use stageline_base::{Border, Fault, StageIndex};
 use stageline_door::stages::StageFacts;
 use stageline_engine::{Loader, Runner, Setup};
 use stageline_model::split::{PlanOrder, pipeline_name, plan_only};
@@ -105,6 +105,12 @@ impl Blueprint {
             stages: facts,
             source: Source::Model(Arc::new(checkpoint)),
         })
+    }
+
+    /// What crosses in front of each stage, and the answer behind the last.
+    pub fn borders(&self) -> Vec<Border> {
+        let fronts = self.stages.iter().map(|stage| self.spec.border(stage.layers.start));
+        fronts.chain([self.spec.answer()]).collect()
     }
 
     /// What loads the executor of `stage`. `progress` is told how many bytes have been read so far.

@@ -6,7 +6,7 @@ use crate::broker::Broker;
 use crate::options::Options;
 use stageline_base::{Fault, StageIndex};
 use stageline_door::text::TextModel;
-use stageline_engine::fake::{FakeExecutor, FakeSetup, HIDDEN};
+use stageline_engine::fake::{FakeExecutor, FakeSetup, borders};
 use stageline_engine::{DeviceChoice, Executor, Loader, Runner, Setup};
 use stageline_metrics::Metrics;
 use stageline_model::KvShape;
@@ -82,9 +82,9 @@ impl Host {
             cut: blueprint.stages.clone(),
             vocab: blueprint.spec.vocab() as u32,
             stages,
-            hidden: match hardware.runner {
-                Runner::Candle | Runner::Engine(_) => blueprint.spec.hidden(),
-                Runner::Fake => HIDDEN,
+            borders: match hardware.runner {
+                Runner::Candle | Runner::Engine(_) => blueprint.borders(),
+                Runner::Fake => borders(count),
             },
             task: blueprint.spec.task(),
             options,

@@ -1,6 +1,6 @@
 //! How a pipeline is served, as far as the stages' machines are concerned.
 
-use stageline_base::{ReplicaId, StageIndex, Task};
+use stageline_base::{Border, ReplicaId, StageIndex, Task};
 use stageline_core::Planted;
 use stageline_core::link::Room;
 use stageline_core::machine::StageSetup;
@@ -11,6 +11,9 @@ use std::time::Duration;
 /// A sequence that gets no row for this long is dropped: far above any deadline's replay, so it only ever frees what a
 /// lost Close left behind.
 const IDLE_LIMIT: Duration = Duration::from_secs(600);
+
+/// Bytes that requests whose tensors stay together may take at a receiver, from each sender.
+const SETS_BYTES: u64 = 64 << 20;
 
 /// How often a door looks for the replicas on its requests' paths. A dead one is passed by within twice this, and what was on its
 /// way through it is opened elsewhere.
@@ -56,10 +59,14 @@ impl Options {
         (self.max_batch_tokens.max(longest) + self.max_num_seqs) as usize
     }
 
-    /// The stage's machine's, if it has all the KV blocks that it wants, whatever the model's vocabulary. `hidden` is the width of an activation row.
-    pub fn stage(&self, me: &ReplicaId, (stage, stages): (StageIndex, StageIndex), hidden: usize) -> StageSetup {
-        let row_bytes = hidden as u64 * 4;
-        let row_bytes_in = if stage == 0 { 4 } else { row_bytes };
+    /// The stage's machine's, if it has all the KV blocks that it wants, whatever the model's vocabulary. The borders are those in
+    /// front of it and behind it.
+    pub fn stage(
+        &self,
+        me: &ReplicaId,
+        (stage, stages): (StageIndex, StageIndex),
+        (takes, gives): (Border, Border),
+    ) -> StageSetup {
         // A whole encoder sequence, or two microbatches of prefill (one runs, one is on its way), beside the rows that
         // decode keeps for itself.
         let rows = u64::from(self.max_num_seqs) * 2 + u64::from((self.max_batch_tokens * 2).max(self.max_model_len));
@@ -75,9 +82,9 @@ impl Options {
             max_batch_delay: self.max_batch_delay,
             vocab: u32::MAX,
             direct: None,
-            window: Room::of(rows, row_bytes_in),
-            row_bytes_in,
-            row_bytes_out: row_bytes,
+            window: Room { rows, bytes: self.window_bytes(rows, &takes) },
+            takes,
+            gives,
             lease: LEASE,
             // No door keeps a sequence beyond its deadline.
             idle_limit: (self.max_deadline + LEASE * 2).min(IDLE_LIMIT),
@@ -85,9 +92,19 @@ impl Options {
         }
     }
 
+    /// Bytes that a sender may have queued where `takes` is crossed, beside so many rows.
+    fn window_bytes(&self, rows: u64, takes: &Border) -> u64 {
+        if takes.is_by_rows() {
+            return takes.most_bytes(rows);
+        }
+        // As many requests, each as large as it may be, as this memory holds: two at least, one that runs and one on its way.
+        let most = takes.most_bytes(self.max_model_len.into()).max(1);
+        most.saturating_mul((SETS_BYTES / most).clamp(2, self.max_num_seqs.max(2).into()))
+    }
+
     /// The door's machine's, whatever the model's vocabulary; without a `broker` all stages share its process, so that none can
     /// go without it.
-    pub fn door(&self, me: &ReplicaId, broker: Option<String>) -> DoorSetup {
+    pub fn door(&self, me: &ReplicaId, (takes, gives): (Border, Border), broker: Option<String>) -> DoorSetup {
         DoorSetup {
             me: me.clone(),
             boot: me.boot(),
@@ -101,7 +118,8 @@ impl Options {
             microbatches_away: self.microbatches_away,
             lease: LEASE,
             vocab: u32::MAX,
-            row_bytes: 4,
+            takes,
+            gives,
             planted: Planted::None,
         }
     }

@@ -5,13 +5,13 @@ mod direct;
 mod figures;
 mod mail;
 
-use bytes::BytesMut;
+use batches::Gave;
 use direct::Direct;
 pub use direct::DirectCall;
 use figures::Told;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
-use stageline_base::{Fault, HostTensor, ReplicaId, SequenceId, StageIndex, Tick};
+use stageline_base::{Fault, ReplicaId, SequenceId, StageIndex, Tensors, Tick};
 use stageline_core::direct::DirectMachine;
 use stageline_core::machine::{Action, Event, StageMachine};
 use stageline_core::message::{Body, FrameContent, LinkMail};
@@ -62,8 +62,6 @@ pub struct PumpParts {
     pub direct: (DirectMachine, mpsc::Receiver<DirectCall>),
     /// Where it counts.
     pub metrics: Arc<Metrics>,
-    /// Numbers in a row that leaves for the next stage.
-    pub hidden: usize,
     /// What ticks are counted from.
     pub started: Instant,
     /// Told to finish.
@@ -96,15 +94,15 @@ pub struct Pump {
     metrics: Arc<Metrics>,
     /// What the metrics have been told so far.
     told: Told,
-    hidden: usize,
     started: Instant,
     drain: Drain,
     /// What has arrived, and when.
-    parked: HashMap<Ticket, (HostTensor, Tick)>,
+    parked: HashMap<Ticket, (Tensors, Tick)>,
     tickets: u64,
     /// Rows of each microbatch on the device.
     on_device: HashMap<BatchId, u64>,
-    output: Option<(BatchId, BytesMut)>,
+    /// What the newest batch gave, until its frames are made.
+    output: Option<(BatchId, Gave)>,
     /// From this replica to itself: between the door and stage 0.
     local: VecDeque<Body>,
     actions: Vec<Action>,
@@ -138,7 +136,6 @@ impl Pump {
             clients: FuturesUnordered::new(),
             metrics: parts.metrics,
             told: Told::default(),
-            hidden: parts.hidden,
             started: parts.started,
             drain: parts.drain,
             parked: HashMap::new(),
@@ -357,8 +354,8 @@ impl Pump {
         match action {
             Action::Run(batch) => self.hand_over(batch),
             Action::Send { stage, to, body } => self.send(stage, to, body),
-            Action::Forward { to, epoch, number, segments, batch, ranges } => {
-                if let Some(payload) = self.cut(batch, &segments, &ranges) {
+            Action::Forward { to, epoch, number, segments, batch, members } => {
+                if let Some(payload) = self.cut(batch, &members) {
                     let content = FrameContent::Rows { segments, payload };
                     self.send(self.me.stage + 1, to, Body::Link(LinkMail::Frame { epoch, number, content }));
                 }

@@ -1,11 +1,12 @@
 //! Protobuf messages to values, every field checked.
 
-use super::{
-    MAX_CLOSES, MAX_COLUMNS, MAX_FAULT_BYTES, MAX_KNOWN_TOKENS, MAX_REPORTS, MAX_SEGMENTS, MAX_VECTOR, WireError, pb,
-};
+use super::{MAX_CLOSES, MAX_FAULT_BYTES, MAX_KNOWN_TOKENS, MAX_REPORTS, MAX_SEGMENTS, WireError, pb};
 use bytes::Bytes;
+use stageline_base::border::{MAX_TENSORS, is_name};
 use stageline_base::limits::{MAX_CALL_ID_BYTES, MAX_STAGES, MAX_TOP_LOGITS};
-use stageline_base::{Attempt, Course, Fault, FaultClass, HostDType, HostTensor, ReplicaId, SequenceId, StageIndex};
+use stageline_base::{
+    Attempt, Course, Element, Fault, FaultClass, HostTensor, ReplicaId, SequenceId, Shape, StageIndex, Tensors,
+};
 use stageline_core::message::Cause;
 use stageline_core::{
     Body, Emission, Feedback, FrameContent, LinkMail, LinkReply, Observed, Opening, Report, Sampling, Segment, Work,
@@ -28,11 +29,8 @@ fn at_most(len: usize, limit: usize, what: &'static str) -> Checked<()> {
 pub(super) fn body(body: Option<pb::header::Body>, payload: Bytes) -> Checked<Body> {
     use pb::header::Body as Wire;
     let body = body.ok_or(WireError::Illegal("the header has no body"))?;
-    if let Wire::Frame(frame) = body {
-        return Ok(Body::Link(link_frame(frame, payload)?));
-    }
-    check(payload.is_empty(), "a payload comes with a message that takes none")?;
-    Ok(match body {
+    let mut payload = Payload(payload);
+    let body = match body {
         Wire::Hello(pb::Hello { epoch }) => {
             check(epoch > 0, "an epoch is 0")?;
             Body::Link(LinkMail::Hello { epoch })
@@ -41,7 +39,7 @@ pub(super) fn body(body: Option<pb::header::Body>, payload: Bytes) -> Checked<Bo
             check(epoch > 0, "an epoch is 0")?;
             Body::Link(LinkMail::Probe { epoch, sent })
         }
-        Wire::Frame(_) => return Err(WireError::Illegal("a frame is in a frame")),
+        Wire::Frame(frame) => Body::Link(link_frame(frame, &mut payload)?),
         Wire::Welcome(pb::Welcome { epoch, before, got, credit_rows, credit_bytes }) => {
             Body::Reply(LinkReply::Welcome { epoch, before, got, credit_rows, credit_bytes })
         }
@@ -50,7 +48,7 @@ pub(super) fn body(body: Option<pb::header::Body>, payload: Bytes) -> Checked<Bo
         }
         Wire::Feedback(feedback) => {
             at_most(feedback.reports.len(), MAX_REPORTS, "the list of reports")?;
-            let reports = feedback.reports.into_iter().map(report).collect::<Checked<_>>()?;
+            let reports = feedback.reports.into_iter().map(|one| report(one, &mut payload)).collect::<Checked<_>>()?;
             Body::Feedback(Feedback { stage: stage(feedback.stage)?, number: feedback.number, reports })
         }
         Wire::FeedbackAck(number) => Body::FeedbackAck { number },
@@ -61,40 +59,58 @@ pub(super) fn body(body: Option<pb::header::Body>, payload: Bytes) -> Checked<Bo
         }
         Wire::CloseAck(number) => Body::CloseAck { number },
         Wire::Ping(pb::Ping {}) => Body::Ping,
-    })
+    };
+    check(payload.0.is_empty(), "the payload is longer than what is said of it")?;
+    Ok(body)
 }
 
-fn link_frame(frame: pb::Frame, payload: Bytes) -> Checked<LinkMail> {
+/// What is left of a parcel's payload: its tensors are cut off its front one after the other.
+struct Payload(Bytes);
+
+impl Payload {
+    fn tensors(&mut self, heads: Vec<pb::TensorHead>) -> Checked<Tensors> {
+        at_most(heads.len(), MAX_TENSORS, "the list of tensors")?;
+        heads.into_iter().map(|head| Ok((head.name.as_str().into(), self.tensor(&head)?))).collect()
+    }
+
+    fn tensor(&mut self, head: &pb::TensorHead) -> Checked<HostTensor> {
+        check(is_name(&head.name), "a tensor's name is malformed")?;
+        let element =
+            Element::of_number(head.element).ok_or(WireError::Illegal("a tensor's element type is unknown"))?;
+        let extents = head.shape.iter().map(|extent| usize::try_from(*extent).ok()).collect::<Option<Vec<_>>>();
+        let shape = extents.and_then(|extents| Shape::new(&extents));
+        let shape = shape.ok_or(WireError::Illegal("a tensor has too many dimensions, or too large ones"))?;
+        let bytes = shape.elements().and_then(|elements| elements.checked_mul(element.bytes()));
+        let bytes = bytes.filter(|bytes| *bytes <= self.0.len());
+        let tensor = bytes.and_then(|bytes| HostTensor::new(element, shape, self.0.split_to(bytes)));
+        tensor.ok_or(WireError::Illegal("the payload is shorter than what is said of it"))
+    }
+}
+
+fn link_frame(frame: pb::Frame, payload: &mut Payload) -> Checked<LinkMail> {
     use pb::frame::Content;
     let pb::Frame { epoch, number, content } = frame;
     check(epoch > 0, "an epoch is 0")?;
     check(number > 0, "a frame's number is 0")?;
     let content = match content.ok_or(WireError::Illegal("a frame carries nothing"))? {
         Content::Rows(message) => rows(message, payload)?,
-        content => {
-            check(payload.is_empty(), "a payload comes with a message that takes none")?;
-            match content {
-                Content::Open(message) => FrameContent::Open(Arc::new(open(message)?)),
-                Content::Close(close) => {
-                    let (sequence, attempt) = sequence(Some(close))?;
-                    FrameContent::Close { sequence, attempt }
-                }
-                Content::Rows(_) => return Err(WireError::Illegal("rows are in rows")),
-            }
+        Content::Open(message) => FrameContent::Open(Arc::new(open(message)?)),
+        Content::Close(close) => {
+            let (sequence, attempt) = sequence(Some(close))?;
+            FrameContent::Close { sequence, attempt }
         }
     };
     Ok(LinkMail::Frame { epoch, number, content })
 }
 
-fn rows(message: pb::Rows, payload: Bytes) -> Checked<FrameContent> {
-    let pb::Rows { element, columns, doors, door, boot, counter, attempt, start, count, emit } = message;
+fn rows(message: pb::Rows, payload: &mut Payload) -> Checked<FrameContent> {
+    let pb::Rows { tensors, doors, door, boot, counter, attempt, start, count, emit } = message;
     let segments = door.len();
     at_most(segments, MAX_SEGMENTS, "the list of segments")?;
     check(segments > 0, "a parcel of rows has no segment")?;
     let lengths = [boot.len(), counter.len(), attempt.len(), start.len(), count.len(), emit.len()];
     check(lengths.iter().all(|len| *len == segments), "the segments' lists are of different lengths")?;
     let doors = doors.iter().map(|id| replica(id)).collect::<Checked<Vec<_>>>()?;
-    let mut rows = 0u64;
     let mut list = Vec::with_capacity(segments);
     for i in 0..segments {
         check(count[i] > 0, "a segment has no rows")?;
@@ -102,26 +118,9 @@ fn rows(message: pb::Rows, payload: Bytes) -> Checked<FrameContent> {
         check(counter[i] > 0, "a sequence's counter is 0")?;
         let door = doors.get(door[i] as usize).ok_or(WireError::Illegal("a segment's door is not listed"))?.clone();
         let sequence = SequenceId { boot: boot[i], counter: counter[i] };
-        rows += u64::from(count[i]);
         list.push(Segment { sequence, attempt: attempt[i], door, start: start[i], rows: count[i], emit: emit[i] });
     }
-    Ok(FrameContent::Rows { segments: list, payload: tensor(element, rows, columns, payload)? })
-}
-
-fn tensor(element: i32, rows: u64, columns: u32, bytes: Bytes) -> Checked<HostTensor> {
-    let columns = columns as usize;
-    at_most(columns, MAX_COLUMNS, "a row")?;
-    let dtype = match pb::rows::Element::try_from(element) {
-        Ok(pb::rows::Element::F32) => HostDType::F32,
-        Ok(pb::rows::Element::U32) => HostDType::U32,
-        _ => return Err(WireError::Illegal("the payload's element type is unknown")),
-    };
-    check(columns > 0, "a row has no columns")?;
-    check(dtype == HostDType::F32 || columns == 1, "token ids come in more than one column")?;
-    // At most 2^16 segments of 2^32 rows of 2^16 columns of 2^2 bytes: 2^66 could overflow, so it is checked.
-    let want = rows.checked_mul(columns as u64 * 4);
-    check(want == Some(bytes.len() as u64), "the payload's length is not that of its rows")?;
-    Ok(HostTensor { dtype, shape: [rows as usize, columns], bytes })
+    Ok(FrameContent::Rows { segments: list, payload: payload.tensors(tensors)? })
 }
 
 fn replica(text: &str) -> Checked<ReplicaId> {
@@ -140,7 +139,7 @@ fn open(message: pb::Opening) -> Checked<Opening> {
     at_most(message.call_id.len(), MAX_CALL_ID_BYTES, "a call id")?;
     at_most(message.known.len(), MAX_KNOWN_TOKENS, "the list of known ids")?;
     check(!message.path.is_empty(), "an Open has no path")?;
-    check(!message.known.is_empty(), "an Open has no known ids")?;
+    check(message.capacity_tokens > 0, "an Open reserves nothing")?;
     check(message.capacity_tokens as usize >= message.known.len(), "an Open reserves less than its known ids")?;
     let course = match message.course() {
         pb::opening::Course::Once => Course::Once,
@@ -170,7 +169,7 @@ fn sampling_of(message: pb::Sampling) -> Checked<Sampling> {
     Ok(Sampling { temperature, top_k, top_p, repetition_penalty, seed, top_logits })
 }
 
-fn report(message: pb::Report) -> Checked<Report> {
+fn report(message: pb::Report, payload: &mut Payload) -> Checked<Report> {
     use pb::report::What;
     let (sequence, attempt) = sequence(message.sequence)?;
     Ok(match message.what.ok_or(WireError::Illegal("a report says nothing"))? {
@@ -180,9 +179,9 @@ fn report(message: pb::Report) -> Checked<Report> {
             let observed = observed.map(observed_of).transpose()?;
             Report::Emitted { sequence, attempt, position, emission: Emission::Token { id, observed } }
         }
-        What::Vector(pb::Vector { position, values }) => {
-            at_most(values.len(), MAX_VECTOR, "a vector")?;
-            Report::Emitted { sequence, attempt, position, emission: Emission::Vector(values) }
+        What::Answer(pb::Answer { position, tensors }) => {
+            let emission = Emission::Tensors(payload.tensors(tensors)?);
+            Report::Emitted { sequence, attempt, position, emission }
         }
         What::Failed(failed) => {
             let cause = match failed.cause() {

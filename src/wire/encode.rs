@@ -3,7 +3,7 @@
 use super::{MAX_FAULT_BYTES, pb};
 use bytes::Bytes;
 use stageline_base::limits::MAX_CALL_ID_BYTES;
-use stageline_base::{Attempt, Course, Fault, FaultClass, HostDType, HostTensor, ReplicaId, SequenceId};
+use stageline_base::{Attempt, Course, Fault, FaultClass, NamedTensor, ReplicaId, SequenceId, Tensors};
 use stageline_core::message::Cause;
 use stageline_core::{
     Body, Emission, Feedback, FrameContent, LinkMail, LinkReply, Mail, Observed, Opening, Report, Sampling, Segment,
@@ -11,25 +11,26 @@ use stageline_core::{
 };
 use std::collections::HashMap;
 
-/// The header of `mail`, and its payload (empty unless it carries rows).
-pub(super) fn header(mail: Mail) -> (pb::Header, Bytes) {
+/// The header of `mail`, and its payload in parts: the bytes of each of its tensors.
+pub(super) fn header(mail: Mail) -> (pb::Header, Vec<Bytes>) {
     use pb::header::Body as Wire;
-    let (body, payload) = match mail.body {
-        Body::Link(LinkMail::Hello { epoch }) => (Wire::Hello(pb::Hello { epoch }), Bytes::new()),
-        Body::Link(LinkMail::Probe { epoch, sent }) => (Wire::Probe(pb::Probe { epoch, sent }), Bytes::new()),
+    let mut payload = Vec::new();
+    let body = match mail.body {
+        Body::Link(LinkMail::Hello { epoch }) => Wire::Hello(pb::Hello { epoch }),
+        Body::Link(LinkMail::Probe { epoch, sent }) => Wire::Probe(pb::Probe { epoch, sent }),
         Body::Link(LinkMail::Frame { epoch, number, content }) => {
-            let (content, payload) = frame_content(content);
-            (Wire::Frame(pb::Frame { epoch, number, content: Some(content) }), payload)
+            let content = Some(frame_content(content, &mut payload));
+            Wire::Frame(pb::Frame { epoch, number, content })
         }
-        Body::Reply(reply) => (link_reply(reply), Bytes::new()),
-        Body::Feedback(feedback) => (Wire::Feedback(feedback_message(feedback)), Bytes::new()),
-        Body::FeedbackAck { number } => (Wire::FeedbackAck(number), Bytes::new()),
+        Body::Reply(reply) => link_reply(reply),
+        Body::Feedback(feedback) => Wire::Feedback(feedback_message(feedback, &mut payload)),
+        Body::FeedbackAck { number } => Wire::FeedbackAck(number),
         Body::CloseNow { number, closes } => {
             let closes = closes.into_iter().map(|(sequence, attempt)| of(sequence, attempt)).collect();
-            (Wire::CloseNow(pb::CloseNow { number, closes }), Bytes::new())
+            Wire::CloseNow(pb::CloseNow { number, closes })
         }
-        Body::CloseAck { number } => (Wire::CloseAck(number), Bytes::new()),
-        Body::Ping => (Wire::Ping(pb::Ping {}), Bytes::new()),
+        Body::CloseAck { number } => Wire::CloseAck(number),
+        Body::Ping => Wire::Ping(pb::Ping {}),
     };
     (pb::Header { from: mail.from.as_str().to_owned(), from_stage: mail.stage.into(), body: Some(body) }, payload)
 }
@@ -38,25 +39,30 @@ fn of(sequence: SequenceId, attempt: Attempt) -> pb::SequenceAttempt {
     pb::SequenceAttempt { boot: sequence.boot, counter: sequence.counter, attempt }
 }
 
-fn frame_content(content: FrameContent) -> (pb::frame::Content, Bytes) {
+fn frame_content(content: FrameContent, payload: &mut Vec<Bytes>) -> pb::frame::Content {
     match content {
-        FrameContent::Open(opening) => (pb::frame::Content::Open(open(&opening)), Bytes::new()),
-        FrameContent::Rows { segments, payload } => {
-            let HostTensor { dtype, shape: [_, columns], bytes } = payload;
-            let mut rows = rows(&segments);
-            rows.set_element(match dtype {
-                HostDType::F32 => pb::rows::Element::F32,
-                HostDType::U32 => pb::rows::Element::U32,
-            });
-            rows.columns = u32::try_from(columns).unwrap_or(u32::MAX);
-            (pb::frame::Content::Rows(rows), bytes)
+        FrameContent::Open(opening) => pb::frame::Content::Open(open(&opening)),
+        FrameContent::Rows { segments, payload: rows } => {
+            let tensors = heads(rows, payload);
+            pb::frame::Content::Rows(pb::Rows { tensors, ..segment_lists(&segments) })
         }
-        FrameContent::Close { sequence, attempt } => (pb::frame::Content::Close(of(sequence, attempt)), Bytes::new()),
+        FrameContent::Close { sequence, attempt } => pb::frame::Content::Close(of(sequence, attempt)),
     }
 }
 
-/// Everything of `segments` but the payload's shape.
-fn rows(segments: &[Segment]) -> pb::Rows {
+/// What says of `tensors` all but their bytes, which go to the payload.
+fn heads(tensors: Tensors, payload: &mut Vec<Bytes>) -> Vec<pb::TensorHead> {
+    let head = |NamedTensor { name, tensor }: NamedTensor| {
+        let shape = tensor.shape().iter().map(|extent| *extent as u64).collect();
+        let element = tensor.element().number();
+        payload.push(tensor.into_bytes());
+        pb::TensorHead { name: name.as_ref().into(), element, shape }
+    };
+    tensors.into_iter().map(head).collect()
+}
+
+/// The lists that say of each segment what it is.
+fn segment_lists(segments: &[Segment]) -> pb::Rows {
     let mut places: HashMap<&ReplicaId, u32> = HashMap::new();
     let count = segments.len();
     let mut rows = pb::Rows {
@@ -130,12 +136,12 @@ fn link_reply(reply: LinkReply) -> pb::header::Body {
     }
 }
 
-fn feedback_message(feedback: Feedback) -> pb::Feedback {
-    let reports = feedback.reports.into_iter().map(report).collect();
+fn feedback_message(feedback: Feedback, payload: &mut Vec<Bytes>) -> pb::Feedback {
+    let reports = feedback.reports.into_iter().map(|one| report(one, payload)).collect();
     pb::Feedback { number: feedback.number, reports, stage: feedback.stage.into() }
 }
 
-fn report(report: Report) -> pb::Report {
+fn report(report: Report, payload: &mut Vec<Bytes>) -> pb::Report {
     use pb::report::What;
     let (sequence, attempt, what) = match report {
         Report::Opened { sequence, attempt } => (sequence, attempt, What::Opened(pb::Opened {})),
@@ -145,7 +151,7 @@ fn report(report: Report) -> pb::Report {
                 Emission::Token { id, observed } => {
                     What::Token(pb::Token { position, id, observed: observed.map(observed_message) })
                 }
-                Emission::Vector(values) => What::Vector(pb::Vector { position, values }),
+                Emission::Tensors(tensors) => What::Answer(pb::Answer { position, tensors: heads(tensors, payload) }),
             };
             (sequence, attempt, what)
         }

@@ -18,10 +18,10 @@ use stageline_proto::hop as pb;
 pub use error::WireError;
 pub use fragment::{Assembler, Fragment, FragmentError, Pieces};
 pub use limits::*;
-pub use parcel::{Encoded, MAGIC, TRAILER_BYTES, decode, decode_parts, encode, encode_parts, room_for};
+pub use parcel::{Encoded, MAGIC, TRAILER_BYTES, decode, decode_parts, encode, encode_parts};
 pub use scan::entries;
 pub use status::{Phase, Status};
 pub use subject::{Place, Plane, Subjects, ask_subject, lease_key};
 
 /// Version of everything in this module. Replicas of different versions do not talk to each other.
-pub const WIRE_VERSION: u32 = 3;
+pub const WIRE_VERSION: u32 = 4;

@@ -6,8 +6,6 @@ pub const MAX_PARCEL_BYTES: usize = 256 << 20;
 pub const MAX_HEADER_BYTES: usize = 8 << 20;
 /// Most segments of a Rows parcel.
 pub const MAX_SEGMENTS: usize = 1 << 16;
-/// Widest activation row.
-pub const MAX_COLUMNS: usize = 1 << 16;
 /// Most ids that an Opening may know.
 pub const MAX_KNOWN_TOKENS: usize = 1 << 20;
 /// Most reports of a Feedback.
@@ -16,7 +14,5 @@ pub const MAX_REPORTS: usize = 1 << 16;
 pub const MAX_CLOSES: usize = 1 << 16;
 /// Longest text of a fault, in bytes; a longer one is cut by its sender.
 pub const MAX_FAULT_BYTES: usize = 1024;
-/// Longest vector that an encoder answers with.
-pub const MAX_VECTOR: usize = 1 << 16;
 /// Largest lease record, in bytes.
 pub const MAX_STATUS_BYTES: usize = 4096;

@@ -20,28 +20,21 @@ pub struct Encoded {
     pub copied_bytes: usize,
 }
 
-/// Room that a buffer of activations needs behind them, so that a Rows parcel of `segments` segments can be finished in
-/// place.
-pub const fn room_for(segments: usize) -> usize {
-    // A segment takes at most 4 + 8 + 10 + 5 + 5 + 5 + 1 bytes, and its door, if it is the only one of that door, 82.
-    256 + segments * 120
-}
-
-/// Turns `mail` into a parcel. A payload that nobody else holds, and whose buffer has room behind it
-/// ([`room_for`]), is not copied.
+/// Turns `mail` into a parcel. A single tensor that nobody else holds, and whose buffer has room behind it
+/// ([`stageline_core::batch::trailer_room`]), is not copied.
 pub fn encode(mail: Mail) -> Encoded {
     let (header, payload) = to_wire::header(mail);
     let header_bytes = header.encoded_len();
-    let payload_bytes = payload.len();
+    let payload_bytes: usize = payload.iter().map(Bytes::len).sum();
     let (mut buffer, copied_bytes) = make_room(payload, header_bytes + TRAILER_BYTES);
     put_header(&header, header_bytes, &mut buffer);
     debug_assert_eq!(buffer.len(), payload_bytes + header_bytes + TRAILER_BYTES);
     Encoded { bytes: buffer.freeze(), copied_bytes }
 }
 
-/// `mail` as a payload, where it lies, and the header and trailer that follow it: for a transport that copies the payload
-/// anyway.
-pub fn encode_parts(mail: Mail) -> (Bytes, Vec<u8>) {
+/// `mail` as its payload's parts, where they lie, and the header and trailer that follow them: for a transport that copies the
+/// payload anyway.
+pub fn encode_parts(mail: Mail) -> (Vec<Bytes>, Vec<u8>) {
     let (header, payload) = to_wire::header(mail);
     let header_bytes = header.encoded_len();
     let mut rest = Vec::with_capacity(header_bytes + TRAILER_BYTES);
@@ -56,16 +49,23 @@ fn put_header(header: &pb::Header, header_bytes: usize, bytes: &mut impl BufMut)
     bytes.put_u32_le(MAGIC);
 }
 
-/// The payload's own buffer if it is ours alone and has room, otherwise a copy; and how many bytes were copied.
-fn make_room(payload: Bytes, room: usize) -> (BytesMut, usize) {
-    let shared = match payload.try_into_mut() {
-        Ok(own) if own.capacity() - own.len() >= room => return (own, 0),
-        Ok(full) => full.freeze(),
-        Err(shared) => shared,
-    };
-    let mut copy = BytesMut::with_capacity(shared.len() + room);
-    copy.extend_from_slice(&shared);
-    (copy, shared.len())
+/// The payload's own buffer if it is one, ours alone, and has room, otherwise a copy; and how many bytes were copied.
+fn make_room(mut payload: Vec<Bytes>, room: usize) -> (BytesMut, usize) {
+    if payload.len() == 1
+        && let Some(only) = payload.pop()
+    {
+        match only.try_into_mut() {
+            Ok(own) if own.capacity() - own.len() >= room => return (own, 0),
+            Ok(full) => payload.push(full.freeze()),
+            Err(shared) => payload.push(shared),
+        }
+    }
+    let bytes = payload.iter().map(Bytes::len).sum();
+    let mut copy = BytesMut::with_capacity(bytes + room);
+    for part in &payload {
+        copy.extend_from_slice(part);
+    }
+    (copy, bytes)
 }
 
 /// Turns a parcel back into mail. The payload shares the parcel's bytes.

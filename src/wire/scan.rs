@@ -13,10 +13,13 @@ struct Entries {
 }
 
 /// Every repeated message or string of `Header`. Lists of numbers are not here: theirs cost at most 8 bytes a byte.
-const ENTRIES: [Entries; 4] = [
+const ENTRIES: [Entries; 6] = [
     // A replica's id is at least 17 bytes.
     Entries { path: &[4, 3, 3], min_bytes: 19 }, // frame.open.path
     Entries { path: &[4, 4, 3], min_bytes: 19 }, // frame.rows.doors
+    // A tensor's name is at least 1 byte, and its element type is said.
+    Entries { path: &[4, 4, 1], min_bytes: 7 },    // frame.rows.tensors
+    Entries { path: &[7, 2, 5, 2], min_bytes: 7 }, // feedback.reports.answer.tensors
     // A report or a close names a sequence, whose counter is at least 1.
     Entries { path: &[7, 2], min_bytes: 8 }, // feedback.reports
     Entries { path: &[9, 2], min_bytes: 4 }, // close_now.closes

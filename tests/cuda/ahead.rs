@@ -4,7 +4,7 @@ use crate::pipeline::{KV, blocks_of, member};
 use crate::random::Random;
 use crate::toy::{HIDDEN, on_engine, toy};
 use bytes::Bytes;
-use stageline_base::HostTensor;
+use stageline_base::Tensors;
 use stageline_base::prng::Prng;
 use stageline_core::{BatchId, Member, Microbatch};
 use stageline_engine::{Executor, Numbers, Setup};
@@ -25,13 +25,13 @@ pub fn stage() -> Box<dyn Executor> {
 }
 
 /// `rows` rows of random activations.
-pub fn rows(random: &mut Prng, rows: u32) -> HostTensor {
+pub fn rows(random: &mut Prng, rows: u32) -> Tensors {
     let numbers = (0..rows as usize * HIDDEN).flat_map(|_| (random.below(2000) as f32 / 1000.0 - 1.0).to_le_bytes());
-    HostTensor::activations(rows as usize, HIDDEN, numbers.collect::<Bytes>()).expect("whole rows")
+    Tensors::hidden(rows as usize, numbers.collect::<Bytes>()).expect("whole rows")
 }
 
 /// Steps of all kinds and sizes over [`SEQS`] sequences, each of which goes on where it stopped.
-fn steps() -> Vec<(Microbatch, Vec<HostTensor>)> {
+fn steps() -> Vec<(Microbatch, Vec<Tensors>)> {
     let mut random = Prng::new(11);
     let mut at = [0u32; SEQS];
     let mut step = |number: usize| {
@@ -48,20 +48,20 @@ fn steps() -> Vec<(Microbatch, Vec<HostTensor>)> {
                 rows(&mut random, count),
             )
         };
-        let (members, inputs): (Vec<Member>, Vec<HostTensor>) = (0..count).map(&mut one).unzip();
+        let (members, inputs): (Vec<Member>, Vec<Tensors>) = (0..count).map(&mut one).unzip();
         (Microbatch { id: BatchId(number as u64), members }, inputs)
     };
     (0..STEPS).map(&mut step).collect()
 }
 
 /// What each step gives, the next one begun only when it has run.
-pub fn alone(stage: &mut dyn Executor, steps: &[(Microbatch, Vec<HostTensor>)]) -> Vec<String> {
-    let one = |(batch, inputs): &(Microbatch, Vec<HostTensor>)| stage.run(batch, inputs).expect("the step runs");
+pub fn alone(stage: &mut dyn Executor, steps: &[(Microbatch, Vec<Tensors>)]) -> Vec<String> {
+    let one = |(batch, inputs): &(Microbatch, Vec<Tensors>)| stage.run(batch, inputs).expect("the step runs");
     steps.iter().map(one).map(|output| format!("{output:?}")).collect()
 }
 
 /// What each step gives, the next one begun before it has run.
-pub fn ahead(stage: &mut dyn Executor, steps: &[(Microbatch, Vec<HostTensor>)]) -> Vec<String> {
+pub fn ahead(stage: &mut dyn Executor, steps: &[(Microbatch, Vec<Tensors>)]) -> Vec<String> {
     let mut ahead = Vec::new();
     for (number, (batch, inputs)) in steps.iter().enumerate() {
         if number == 0 {

@@ -5,7 +5,7 @@ use crate::emulator::{counts, fail_next, fail_no_more, reset};
 use crate::pipeline::{KV, blocks_of, member};
 use crate::random::Random;
 use crate::toy::{HIDDEN, on_engine, toy};
-use stageline_base::{FaultClass, HostTensor, Task};
+use stageline_base::{FaultClass, Task, Tensors};
 use stageline_core::{BatchId, Member, Microbatch};
 use stageline_engine::{Executor, Numbers, Runner, Setup};
 use stageline_model::{KvShape, ModelSpec};
@@ -29,7 +29,7 @@ fn loaded() -> Box<dyn Executor> {
 }
 
 /// `rows` sequences at their first position: they see what this very step writes, and nothing that is left of others.
-fn decode(rows: usize) -> (Microbatch, Vec<HostTensor>) {
+fn decode(rows: usize) -> (Microbatch, Vec<Tensors>) {
     let member = |i: usize| {
         let plain = member(i, 0..1, true, blocks_of(i, rows));
         let mut opening = (*plain.opening).clone();
@@ -37,7 +37,7 @@ fn decode(rows: usize) -> (Microbatch, Vec<HostTensor>) {
         Member { opening: opening.into(), ..plain }
     };
     let members: Vec<Member> = (0..rows).map(member).collect();
-    let row = || HostTensor::activations(1, HIDDEN, vec![0x3c; HIDDEN * 4].into()).expect("a row");
+    let row = || Tensors::hidden(1, vec![0x3c; HIDDEN * 4].into()).expect("a row");
     (Microbatch { id: BatchId(0), members }, (0..rows).map(|_| row()).collect())
 }
 

@@ -4,7 +4,7 @@ use crate::emulator::is_emulated;
 use crate::files::{Weights, smollm2};
 use crate::pipeline::{Pipeline, Variant, best, shown, told};
 use crate::real_models::{SMOLLM2, golden_cases, ids};
-use stageline_base::{HostTensor, Task};
+use stageline_base::{Task, Tensors};
 use stageline_core::{BatchId, Member, Microbatch, Opening, Sampling, Work};
 use stageline_engine::{DeviceChoice, Numbers, Runner};
 use stageline_ops::sample;
@@ -98,7 +98,7 @@ fn tokens_are_drawn_on_the_device_as_the_cpu_would_draw_them() {
         };
         let rows = text.len().min(AT_ONCE);
         let batch = Microbatch { id: BatchId(0), members: (0..rows).map(drawn).collect() };
-        let inputs: Vec<HostTensor> = text[..rows].iter().map(|id| HostTensor::tokens(&[*id])).collect();
+        let inputs: Vec<Tensors> = text[..rows].iter().map(|id| Tensors::tokens(&[*id])).collect();
         let mut greedy = 0;
         for (i, emission) in engine.run(&batch, &inputs).expect("the batch runs").into_iter().enumerate() {
             let (id, mut row) = told(emission, VOCAB);

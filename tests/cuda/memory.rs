@@ -4,7 +4,7 @@
 use crate::pipeline::member;
 use crate::random::Random;
 use crate::toy::{HEAD_DIM, HIDDEN, KV_HEADS, on_engine, toy};
-use stageline_base::{FaultClass, HostTensor};
+use stageline_base::{FaultClass, Tensors};
 use stageline_core::{BatchId, Microbatch};
 use stageline_engine::{Executor, Numbers, Setup};
 use stageline_model::KvShape;
@@ -35,8 +35,8 @@ fn free_bytes() -> usize {
 }
 
 /// A row of a sequence whose only block is `block`.
-fn row_in(block: u32) -> (Microbatch, Vec<HostTensor>) {
-    let input = HostTensor::activations(1, HIDDEN, vec![0x3c; HIDDEN * 4].into()).expect("a row");
+fn row_in(block: u32) -> (Microbatch, Vec<Tensors>) {
+    let input = Tensors::hidden(1, vec![0x3c; HIDDEN * 4].into()).expect("a row");
     (Microbatch { id: BatchId(0), members: vec![member(0, 0..1, true, vec![block])] }, vec![input])
 }
 

@@ -2,7 +2,7 @@
 
 use crate::ahead::{SEQS, rows, stage};
 use crate::pipeline::member;
-use stageline_base::HostTensor;
+use stageline_base::Tensors;
 use stageline_base::prng::Prng;
 use stageline_core::{BatchId, Member, Microbatch};
 
@@ -20,7 +20,7 @@ fn padding_rows_leave_the_cache_as_it_is() {
     let mut stage = stage();
     let mut random = Prng::new(3);
     let (prompt, next) = (rows(&mut random, PROMPT), rows(&mut random, 1));
-    let others: Vec<HostTensor> = (0..ROWS).map(|_| rows(&mut random, 1)).collect();
+    let others: Vec<Tensors> = (0..ROWS).map(|_| rows(&mut random, 1)).collect();
     // The first block, where a row without a place would write if it took 0 for one.
     let of_first = |range| batch(vec![member(0, range, false, vec![0])]);
     let many = batch((1..=ROWS).map(|i| member(i, 0..1, false, vec![i as u32])).collect());

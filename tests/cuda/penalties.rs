@@ -5,7 +5,7 @@ use crate::pipeline::{KV, blocks_of, member};
 use crate::random::Random;
 use crate::toy::{HIDDEN, VOCAB, on_engine, toy};
 use stageline_base::prng::Prng;
-use stageline_base::{Fault, FaultClass, HostTensor, Task};
+use stageline_base::{Fault, FaultClass, Task, Tensors};
 use stageline_core::{BatchId, Emission, Member, Microbatch, Output, Sampling, Work};
 use stageline_engine::{DeviceChoice, Executor, Numbers, Runner, Setup};
 use stageline_model::{RawTensor, TensorSource};
@@ -38,11 +38,11 @@ fn batch(history: impl Fn(usize) -> Vec<u32>, top_logits: u32) -> Microbatch {
     Microbatch { id: BatchId(0), members: (0..ROWS).map(member).collect() }
 }
 
-fn inputs() -> Vec<HostTensor> {
+fn inputs() -> Vec<Tensors> {
     let mut random = Prng::new(9);
     let mut row = || {
         let numbers = (0..HIDDEN).flat_map(|_| (random.below(2000) as f32 / 1000.0 - 1.0).to_le_bytes());
-        HostTensor::activations(1, HIDDEN, numbers.collect::<bytes::Bytes>()).expect("a row")
+        Tensors::hidden(1, numbers.collect::<bytes::Bytes>()).expect("a row")
     };
     (0..ROWS).map(|_| row()).collect()
 }

@@ -4,7 +4,7 @@
 use crate::ahead::{SEQS, ahead, alone, rows, stage};
 use crate::emulator::{fail_no_more, skip};
 use crate::pipeline::{blocks_of, member};
-use stageline_base::HostTensor;
+use stageline_base::Tensors;
 use stageline_base::prng::Prng;
 use stageline_core::{BatchId, Microbatch};
 use std::ffi::CStr;
@@ -12,7 +12,7 @@ use std::ffi::CStr;
 const STEPS: usize = 24;
 
 /// A row of each sequence a step. All steps are of one shape: what is left of one is a step, too, only another.
-fn steps() -> Vec<(Microbatch, Vec<HostTensor>)> {
+fn steps() -> Vec<(Microbatch, Vec<Tensors>)> {
     let mut random = Prng::new(7);
     let mut step = |at: usize| {
         let members = (0..SEQS).map(|i| member(i, at..at + 1, true, blocks_of(i, SEQS))).collect();

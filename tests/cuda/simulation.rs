@@ -7,7 +7,8 @@ use crate::toy::{HIDDEN, VOCAB, on_engine, toy};
 use crate::world::model::Model;
 use crate::world::processes::Shape;
 use crate::world::{Story, World};
-use stageline_base::{HostTensor, StageIndex, Task, TokenId};
+use stageline_base::prng::Prng;
+use stageline_base::{Border, StageIndex, Task, Tensors, TokenId};
 use stageline_core::Planted;
 use stageline_core::{BatchId, Emission, Member, Microbatch, Opening, Output, Sampling, Work};
 use stageline_engine::{DeviceChoice, Executor, Numbers, Runner, Setup};
@@ -70,7 +71,7 @@ impl OnEngine {
             Member { opening: Arc::new(opening), ..plain }
         };
         let batch = Microbatch { id: BatchId(0), members: (0..text.len()).map(row).collect() };
-        let inputs: Vec<HostTensor> = text.iter().map(|id| HostTensor::tokens(&[*id])).collect();
+        let inputs: Vec<Tensors> = text.iter().map(|id| Tensors::tokens(&[*id])).collect();
         let output = self.exact.borrow_mut().run(&batch, &inputs).expect("the batch runs");
         let Output::Emissions(emissions) = output else { panic!("the whole model gives tokens") };
         let observed = |emission| match emission {
@@ -86,16 +87,17 @@ impl Model for OnEngine {
         VOCAB as u32
     }
 
-    fn hidden(&self) -> usize {
-        HIDDEN
-    }
-
     fn most_stages(&self) -> StageIndex {
         LAYERS as StageIndex
     }
 
-    fn encodes(&self) -> bool {
-        false
+    fn task(&self, _: &mut Prng) -> Task {
+        Task::GENERATE
+    }
+
+    fn borders(&self, stages: StageIndex) -> Vec<Border> {
+        let between = (1..stages).map(|_| Border::hidden(HIDDEN));
+        std::iter::once(Border::tokens()).chain(between).chain([Border::vector(HIDDEN)]).collect()
     }
 
     fn executor(&self, stage: StageIndex, stages: StageIndex, shape: Shape) -> Box<dyn Executor> {
@@ -126,7 +128,7 @@ impl Model for OnEngine {
         Ok(())
     }
 
-    fn is_vector(&self, _: &[TokenId], _: &[f32], _: StageIndex) -> bool {
+    fn is_answer(&self, _: &[TokenId], _: &Tensors, _: StageIndex) -> bool {
         false
     }
 }

@@ -194,28 +194,52 @@ async fn rows_are_run_on_any_stage() {
     let door = Door::open(Setup { stage: 3, ..Setup::default() }).await;
     let mut client = door.client().await;
     let data: Vec<u8> = [1.0f32, 2.0, 3.0, 4.0].iter().flat_map(|x| x.to_le_bytes()).collect();
-    let tensor = pb::Tensor { element: Element::F32.into(), rows: 2, columns: 2, data: data.clone().into() };
-    let run = pb::RunRequest { input: Some(tensor.clone()), top_logits: 1, stage: None };
+    let tensor = pb::Tensor {
+        element: Element::F32.into(),
+        rows: 2,
+        columns: 2,
+        data: data.clone().into(),
+        name: "hidden".into(),
+        shape: vec![2, 2],
+    };
+    let run = pb::RunRequest { inputs: vec![tensor.clone()], top_logits: 1, stage: None };
     let reply = client.run(run.clone()).await.unwrap().into_inner();
     let top = pb::TopLogits { digest: 7, ids: vec![1], logits: vec![0.5] };
-    assert_eq!(reply, pb::RunReply { output: Some(tensor.clone()), top: Some(top) });
+    assert_eq!(reply, pb::RunReply { outputs: vec![tensor.clone()], top: Some(top) });
+    // Of two dimensions, as they were said before there was a shape.
+    let old = pb::Tensor { shape: Vec::new(), ..tensor.clone() };
+    let again = client.run(pb::RunRequest { inputs: vec![old.clone()], ..run.clone() }).await.unwrap().into_inner();
+    assert_eq!(again, reply);
+    let nan = pb::Tensor {
+        element: Element::Bf16.into(),
+        rows: 2,
+        columns: 1,
+        data: vec![0, 0, 0xc0, 0x7f].into(),
+        ..old.clone()
+    };
     for (change, code) in [
-        (pb::RunRequest { input: None, ..run.clone() }, Code::InvalidArgument),
+        (pb::RunRequest { inputs: Vec::new(), ..run.clone() }, Code::InvalidArgument),
         (pb::RunRequest { top_logits: 21, ..run.clone() }, Code::InvalidArgument),
         (pb::RunRequest { stage: Some(70_000), ..run.clone() }, Code::InvalidArgument),
         (pb::RunRequest { stage: Some(1), ..run.clone() }, Code::FailedPrecondition),
-        (
-            pb::RunRequest { input: Some(pb::Tensor { rows: 3, ..tensor.clone() }), ..run.clone() },
-            Code::InvalidArgument,
-        ),
+        (pb::RunRequest { inputs: vec![pb::Tensor { rows: 3, ..old.clone() }], ..run.clone() }, Code::InvalidArgument),
         (
             pb::RunRequest {
-                input: Some(pb::Tensor { rows: u32::MAX, columns: u32::MAX, ..tensor.clone() }),
+                inputs: vec![pb::Tensor { rows: u32::MAX, columns: u32::MAX, ..old.clone() }],
                 ..run.clone()
             },
             Code::InvalidArgument,
         ),
-        (pb::RunRequest { input: Some(pb::Tensor { element: 9, ..tensor }), ..run }, Code::InvalidArgument),
+        (
+            pb::RunRequest { inputs: vec![pb::Tensor { shape: vec![u64::MAX, 4], ..tensor.clone() }], ..run.clone() },
+            Code::InvalidArgument,
+        ),
+        (
+            pb::RunRequest { inputs: vec![pb::Tensor { shape: vec![1; 9], ..tensor.clone() }], ..run.clone() },
+            Code::InvalidArgument,
+        ),
+        (pb::RunRequest { inputs: vec![nan], ..run.clone() }, Code::InvalidArgument),
+        (pb::RunRequest { inputs: vec![pb::Tensor { element: 9, ..tensor }], ..run }, Code::InvalidArgument),
     ] {
         assert_eq!(client.run(change).await.unwrap_err().code(), code);
     }

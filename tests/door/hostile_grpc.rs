@@ -45,8 +45,9 @@ fn right() -> Vec<(&'static str, Vec<u8>)> {
         top_logits: 4,
         ..Default::default()
     };
-    let tensor = pb::Tensor { element: 1, rows: 2, columns: 3, data: vec![1; 24].into() };
-    let run = pb::RunRequest { input: Some(tensor), top_logits: 3, stage: Some(0) };
+    let (name, shape) = ("hidden".into(), vec![2, 3]);
+    let tensor = pb::Tensor { element: 1, rows: 2, columns: 3, data: vec![1; 24].into(), name, shape };
+    let run = pb::RunRequest { inputs: vec![tensor], top_logits: 3, stage: Some(0) };
     vec![
         ("Generate", generate(Input::Prompt("Once upon a time, é".into())).encode_to_vec()),
         ("Generate", generate(Input::Chat(chat)).encode_to_vec()),

@@ -175,21 +175,22 @@ impl Inference for Service {
     }
 
     async fn run(&self, request: tonic::Request<pb::RunRequest>) -> Result<Response<pb::RunReply>, Status> {
-        let input = request.into_inner().input.ok_or_else(|| Status::invalid_argument("no input"))?;
+        let inputs = request.into_inner().inputs;
+        let [input] = &inputs[..] else { return Err(Status::invalid_argument("not one input")) };
         let (element, columns) = match self.stage {
             0 => (pb::tensor::Element::U32, 1),
             _ => (pb::tensor::Element::F32, 4),
         };
-        let whole = input.data.len() == (input.rows * columns * 4) as usize;
-        if input.element != element as i32 || input.columns != columns || !whole {
-            return Err(Status::invalid_argument(format!("{} x {} is not expected", input.rows, input.columns)));
+        let whole = input.data.len() as u64 == input.shape[0] * columns * 4;
+        if input.element != element as i32 || input.shape[1..] != [columns] || !whole {
+            return Err(Status::invalid_argument(format!("{:?} is not expected", input.shape)));
         }
-        Ok(Response::new(pb::RunReply { output: Some(input), top: None }))
+        Ok(Response::new(pb::RunReply { outputs: inputs, top: None }))
     }
 
     async fn status(&self, _: tonic::Request<pb::StatusRequest>) -> Result<Response<pb::StatusReply>, Status> {
-        let here =
-            vec![pb::LocalStage { stage: self.stage, columns: [1, 4, 5][self.stage as usize], ..Default::default() }];
+        let takes = ["tokens u32 [rows, 1]", "hidden f32 [rows, 4]", "hidden f32 [rows, 5]"][self.stage as usize];
+        let here = vec![pb::LocalStage { stage: self.stage, takes: vec![takes.into()], ..Default::default() }];
         Ok(Response::new(pb::StatusReply { here, ..Default::default() }))
     }
 }

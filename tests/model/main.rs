@@ -17,7 +17,7 @@ use files::{Weights, minilm, smollm2};
 use pipeline::{Answer, Job, KV, Pipeline, Variant, blocks_of, member};
 use real_models::{MINILM, SMOLLM2, full_matrix as full, golden_cases, ids};
 use serde_json::Value;
-use stageline_base::{Fault, FaultClass, HostTensor};
+use stageline_base::{Fault, FaultClass, Tensors};
 use stageline_core::{BatchId, Microbatch};
 use stageline_engine::{CandleExecutor, DeviceChoice, Executor, Setup};
 use stageline_model::{LayerRange, ModelSpec, TensorSource};
@@ -152,14 +152,14 @@ fn a_batch_that_does_not_fit_is_a_fault_and_harms_no_other() {
     let weights = Weights::of(SMOLLM2);
     let mut pipeline = Pipeline::load(&weights, &smollm2(), Variant::plain(30));
     let want = pipeline.generate(&golden_jobs(4), usize::MAX);
-    let good = HostTensor::tokens(&[1]);
+    let good = Tensors::tokens(&[1]);
     let batches = [
-        (member(0, 0..1, true, blocks_of(0, 1)), HostTensor::tokens(&[49152]), FaultClass::InvalidRequest),
+        (member(0, 0..1, true, blocks_of(0, 1)), Tensors::tokens(&[49152]), FaultClass::InvalidRequest),
         (member(0, 0..1, true, vec![KV.blocks as u32]), good.clone(), FaultClass::Internal),
         (member(0, 16..17, true, vec![0]), good.clone(), FaultClass::Internal),
         (member(0, 8192..8193, true, (0..200).cycle().take(600).collect()), good.clone(), FaultClass::Internal),
         (member(0, 0..2, true, blocks_of(0, 1)), good.clone(), FaultClass::Internal),
-        (member(0, 0..0, true, blocks_of(0, 1)), HostTensor::tokens(&[]), FaultClass::Internal),
+        (member(0, 0..0, true, blocks_of(0, 1)), Tensors::tokens(&[]), FaultClass::Internal),
     ];
     for (i, (member, input, class)) in batches.into_iter().enumerate() {
         let batch = Microbatch { id: BatchId(0), members: vec![member] };

@@ -1,7 +1,7 @@
 //! Stages driven one after the other, without a server: what a batch of sequences comes to.
 
 use bytes::Bytes;
-use stageline_base::{Fault, HostTensor, ReplicaId, SequenceId, Task};
+use stageline_base::{Fault, ReplicaId, SequenceId, Task, Tensors};
 use stageline_core::{BatchId, Emission, Member, Microbatch, Observed, Opening, Output, Sampling, Ticket, Work};
 use stageline_engine::{DeviceChoice, Executor, Runner, Setup};
 use stageline_model::{KvShape, ModelSpec, TensorSource};
@@ -85,18 +85,20 @@ impl Pipeline {
     }
 
     /// Runs `batch` through all stages.
-    pub fn run(&mut self, batch: &Microbatch, tokens: &[HostTensor]) -> Result<Vec<Option<Emission>>, Fault> {
+    pub fn run(&mut self, batch: &Microbatch, tokens: &[Tensors]) -> Result<Vec<Option<Emission>>, Fault> {
         let mut inputs = tokens.to_vec();
         for stage in &mut self.0 {
             match stage.run(batch, &inputs)? {
                 Output::Emissions(emissions) => return Ok(emissions),
-                Output::Activations(bytes) => {
+                Output::Sets(_) => panic!("rows of a text do not stay together"),
+                Output::Rows(tensors) => {
+                    let [bytes] = &tensors[..] else { panic!("{} tensors", tensors.len()) };
                     // At an odd address, since nothing promises alignment.
                     let mut moved = vec![0u8];
-                    moved.extend_from_slice(&bytes);
+                    moved.extend_from_slice(bytes);
                     let bytes = Bytes::from(moved).slice(1..);
                     let rows = batch.rows();
-                    let all = HostTensor::activations(rows, bytes.len() / 4 / rows, bytes).expect("whole rows");
+                    let all = Tensors::hidden(rows, bytes).expect("whole rows");
                     let mut first = 0;
                     let cut = batch.members.iter().map(|member| {
                         first += member.rows as usize;
@@ -124,7 +126,7 @@ impl Pipeline {
                 let all: Vec<u32> = jobs[i].prompt.iter().chain(&answers[i].ids).copied().collect();
                 let end = all.len().min(fed[i].saturating_add(chunk));
                 members.push(member(i, fed[i]..end, end == all.len(), blocks_of(i, jobs.len())));
-                inputs.push(HostTensor::tokens(&all[fed[i]..end]));
+                inputs.push(Tensors::tokens(&all[fed[i]..end]));
                 fed[i] = end;
             }
             let batch = Microbatch { id: BatchId(0), members };
@@ -149,8 +151,8 @@ impl Pipeline {
             } else {
                 (at..text.len().min(at + AT_ONCE)).map(|i| shown(0, i..i + 1, vocab)).collect()
             };
-            let of = |m: &Member| HostTensor::tokens(&text[m.start as usize..(m.start + m.rows) as usize]);
-            let inputs: Vec<HostTensor> = members.iter().map(of).collect();
+            let of = |m: &Member| Tensors::tokens(&text[m.start as usize..(m.start + m.rows) as usize]);
+            let inputs: Vec<Tensors> = members.iter().map(of).collect();
             at += members.iter().map(|m| m.rows as usize).sum::<usize>();
             let emissions = self.run(&Microbatch { id: BatchId(0), members }, &inputs).expect("the batch runs");
             for emission in emissions {
@@ -169,10 +171,10 @@ impl Pipeline {
             ..member(i, 0..ids.len(), true, Vec::new())
         };
         let batch = Microbatch { id: BatchId(0), members: sequences.iter().enumerate().map(one).collect() };
-        let inputs: Vec<_> = sequences.iter().map(|ids| HostTensor::tokens(ids)).collect();
+        let inputs: Vec<_> = sequences.iter().map(|ids| Tensors::tokens(ids)).collect();
         let emissions = self.run(&batch, &inputs).expect("the batch runs");
         let vector = |emission| match emission {
-            Some(Emission::Vector(vector)) => vector,
+            Some(Emission::Tensors(answer)) => answer[0].tensor.to_f32().expect("numbers"),
             other => panic!("{other:?} is no vector"),
         };
         emissions.into_iter().map(vector).collect()

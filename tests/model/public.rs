@@ -34,13 +34,13 @@ fn facts(spec: &ModelSpec) -> String {
 
 /// What was read of an encoder. What its family alone knows is in its own words.
 fn encoder(spec: &ModelSpec) -> String {
-    let (hidden, layers, vocab, positions) = (spec.hidden(), spec.layers(), spec.vocab(), spec.max_positions());
+    let (layers, vocab, positions) = (spec.layers(), spec.vocab(), spec.max_positions());
     let words = format!("{spec:?}");
     let own = |name: &str| {
         let value = words.split_once(&format!(" {name}: ")).expect("a field of it").1;
         value.split([',', ' ']).next().unwrap_or_default()
     };
-    let (heads, eps) = (own("heads"), own("norm_eps").parse::<f32>().expect("a number"));
+    let (hidden, heads, eps) = (own("hidden"), own("heads"), own("norm_eps").parse::<f32>().expect("a number"));
     let length = if own("length_one") == "true" { "" } else { ", as it is" };
     format!("encoder {hidden}x{layers}, heads {heads}, vocab {vocab}, positions {positions}, eps {eps:e}{length}")
 }

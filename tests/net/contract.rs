@@ -218,8 +218,9 @@ async fn through(max_payload: usize, sizes: &[usize]) {
             else {
                 panic!("no rows")
             };
-            assert_eq!((number, payload.bytes.len()), (n, *size));
-            let right = payload.bytes.iter().enumerate().all(|(i, byte)| *byte == (i as u64).wrapping_mul(n) as u8);
+            let bytes = payload[0].tensor.bytes();
+            assert_eq!((number, bytes.len()), (n, *size));
+            let right = bytes.iter().enumerate().all(|(i, byte)| *byte == (i as u64).wrapping_mul(n) as u8);
             assert!(right, "the bytes of frame {n} arrived as they were");
         }
         for n in (1..).take(sizes.len()) {

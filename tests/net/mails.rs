@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use proptest::collection::vec;
 use proptest::prelude::*;
-use stageline_base::{Fault, FaultClass, HostDType, HostTensor, ReplicaId, SequenceId, Task};
+use stageline_base::{Element, Fault, FaultClass, HostTensor, ReplicaId, SequenceId, Shape, Task, Tensors};
 use stageline_core::message::Cause;
 use stageline_core::*;
 use std::sync::Arc;
@@ -38,8 +38,8 @@ fn opening() -> impl Strategy<Value = Opening> {
         vec(replica(), 1..6),
         "\\PC{0,30}",
         work(),
-        vec(any::<u32>(), 1..40),
-        0u32..99,
+        vec(any::<u32>(), 0..40),
+        1u32..99,
     )
         .prop_map(|(sequence, attempt, door, path, call_id, work, known, more)| {
             let capacity_tokens = known.len() as u32 + more;
@@ -52,13 +52,22 @@ fn segment() -> impl Strategy<Value = Segment> {
         .prop_map(|(sequence, attempt, door, start, rows, emit)| Segment { sequence, attempt, door, start, rows, emit })
 }
 
-fn rows() -> impl Strategy<Value = FrameContent> {
-    (vec(segment(), 1..8), 1usize..9, any::<bool>(), any::<u8>()).prop_map(|(segments, columns, ids, first)| {
-        let rows: usize = segments.iter().map(|segment| segment.rows as usize).sum();
-        let (dtype, columns) = if ids { (HostDType::U32, 1) } else { (HostDType::F32, columns) };
-        let bytes: Bytes = (0..rows * columns * 4).map(|i| first.wrapping_add(i as u8)).collect();
-        FrameContent::Rows { segments, payload: HostTensor { dtype, shape: [rows, columns], bytes } }
+fn tensor() -> impl Strategy<Value = HostTensor> {
+    (0..Element::ALL.len(), vec(0usize..5, 0..5), any::<u8>()).prop_map(|(element, extents, first)| {
+        let (element, shape) = (Element::ALL[element], Shape::new(&extents).unwrap());
+        let bytes: Bytes =
+            (0..shape.elements().unwrap() * element.bytes()).map(|i| first.wrapping_add(i as u8)).collect();
+        HostTensor::new(element, shape, bytes).unwrap()
     })
+}
+
+fn tensors() -> impl Strategy<Value = Tensors> {
+    vec(("[A-Za-z0-9_.-]{1,20}", tensor()), 0..4)
+        .prop_map(|tensors| tensors.into_iter().map(|(name, tensor)| (name.into(), tensor)).collect())
+}
+
+fn rows() -> impl Strategy<Value = FrameContent> {
+    (vec(segment(), 1..8), tensors()).prop_map(|(segments, payload)| FrameContent::Rows { segments, payload })
 }
 
 fn link() -> impl Strategy<Value = LinkMail> {
@@ -85,7 +94,7 @@ fn emission() -> impl Strategy<Value = Emission> {
     let observed = observed.prop_map(|(digest, top)| Observed { digest, top });
     prop_oneof![
         (any::<u32>(), proptest::option::of(observed)).prop_map(|(id, observed)| Emission::Token { id, observed }),
-        vec(any::<f32>(), 0..50).prop_map(Emission::Vector),
+        tensors().prop_map(Emission::Tensors),
     ]
 }
 
@@ -137,7 +146,7 @@ pub fn frame(from: &ReplicaId, number: u64, bytes: usize) -> Mail {
         emit: true,
     };
     let payload: Vec<u8> = (0..bytes).map(|i| (i as u64).wrapping_mul(number) as u8).collect();
-    let payload = HostTensor { dtype: HostDType::F32, shape: [bytes / 4, 1], bytes: payload.into() };
+    let payload = Tensors::hidden(bytes / 4, payload.into()).unwrap();
     let content = FrameContent::Rows { segments: vec![segment], payload };
     Mail { from: from.clone(), stage: 0, body: Body::Link(LinkMail::Frame { epoch: 1, number, content }) }
 }

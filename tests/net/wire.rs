@@ -6,9 +6,10 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, TestRunner};
 use stageline_base::prng::Prng;
-use stageline_base::{HostTensor, ReplicaId, SequenceId};
+use stageline_base::{Element, HostTensor, ReplicaId, SequenceId, Tensors};
+use stageline_core::batch::trailer_room;
 use stageline_core::{Body, FrameContent, LinkMail, Mail, Segment};
-use stageline_wire::{MAGIC, WireError, decode, encode, room_for};
+use stageline_wire::{MAGIC, WireError, decode, encode};
 
 proptest! {
     #![proptest_config(Config { cases: 4000, ..Config::default() })]
@@ -97,6 +98,38 @@ fn headers_made_to_be_dear_are_not() {
     }
 }
 
+#[test]
+fn a_list_of_as_many_tensors_as_fit_is_not_dear() {
+    // Names of one byte, without dimensions: of all legal tensors these say the least for what they cost.
+    let empty = || HostTensor::new(Element::U8, [0], Bytes::new()).unwrap();
+    for tensors in [1, 10, 64, 65, 1000] {
+        let payload = (0..tensors).map(|_| ("a".into(), empty())).collect();
+        let parcel = encode(rows_of(payload, 1)).bytes;
+        let len = parcel.len();
+        let (result, allocated) = allocations::during(|| decode(parcel));
+        assert_eq!(result.is_ok(), tensors <= 64, "{tensors} tensors");
+        assert!(allocated <= bound(len), "{tensors} tensors of {len} bytes cost {allocated}");
+    }
+}
+
+#[test]
+fn a_payload_is_as_long_as_its_tensors() {
+    let tensors: Tensors = [Element::I64, Element::Bool, Element::Bf16]
+        .map(|element| (element.as_str().into(), HostTensor::zeros(element, [3, 2]).unwrap()))
+        .into_iter()
+        .collect();
+    let whole = encode(rows_of(tensors.clone(), 1)).bytes;
+    let Body::Link(LinkMail::Frame { content: FrameContent::Rows { payload, .. }, .. }) =
+        decode(whole.clone()).unwrap().body
+    else {
+        panic!()
+    };
+    assert_eq!(payload, tensors);
+    for changed in [whole.slice(1..), [&[0], &whole[..]].concat().into()] {
+        assert!(matches!(decode(changed), Err(WireError::Illegal(_))));
+    }
+}
+
 fn field_key(field: u8) -> u8 {
     field << 3 | 2
 }
@@ -122,7 +155,7 @@ fn a_parcel_that_is_none_says_so() {
     assert!(matches!(decode(long.into()), Err(WireError::Short { .. })));
 }
 
-fn rows_of(payload: HostTensor, segments: u32) -> Mail {
+fn rows_of(payload: Tensors, segments: u32) -> Mail {
     let from = ReplicaId::new("pod", 1);
     let segments = (0..segments).map(|i| Segment {
         sequence: SequenceId { boot: u64::MAX, counter: u64::MAX },
@@ -137,16 +170,16 @@ fn rows_of(payload: HostTensor, segments: u32) -> Mail {
 }
 
 fn mail(rows: usize) -> Mail {
-    rows_of(HostTensor::activations(rows, 8, vec![0; rows * 32].into()).unwrap(), rows as u32)
+    rows_of(Tensors::hidden(rows, vec![0; rows * 32].into()).unwrap(), rows as u32)
 }
 
 #[test]
 fn a_payload_with_room_behind_it_is_not_copied_at_either_end() {
     for rows in [1usize, 7, 300] {
-        let mut buffer = BytesMut::with_capacity(rows * 32 + room_for(rows));
+        let mut buffer = BytesMut::with_capacity(rows * 32 + trailer_room(rows));
         buffer.resize(rows * 32, 3);
         let at = buffer.as_ptr();
-        let mail = rows_of(HostTensor::activations(rows, 8, buffer.freeze()).unwrap(), rows as u32);
+        let mail = rows_of(Tensors::hidden(rows, buffer.freeze()).unwrap(), rows as u32);
         let encoded = encode(mail);
         assert_eq!(encoded.copied_bytes, 0, "{rows} rows");
         assert_eq!(encoded.bytes.as_ptr(), at);
@@ -154,14 +187,14 @@ fn a_payload_with_room_behind_it_is_not_copied_at_either_end() {
         let Body::Link(LinkMail::Frame { content: FrameContent::Rows { payload, .. }, .. }) = read.body else {
             panic!()
         };
-        assert_eq!(payload.bytes.as_ptr(), at);
+        assert_eq!(payload[0].tensor.bytes().as_ptr(), at);
     }
 }
 
 #[test]
 fn a_payload_that_others_hold_is_copied_and_counted() {
     let shared: Bytes = vec![1u8; 64].into();
-    let encoded = encode(rows_of(HostTensor::activations(2, 8, shared.clone()).unwrap(), 2));
+    let encoded = encode(rows_of(Tensors::hidden(2, shared.clone()).unwrap(), 2));
     assert_eq!(encoded.copied_bytes, 64);
     assert_eq!(shared, vec![1u8; 64], "what others hold is left alone");
     assert_eq!(encode(mail(2)).copied_bytes, 64, "a buffer without room is copied, too");

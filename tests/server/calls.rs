@@ -47,7 +47,8 @@ async fn tokens(
 
 fn rows(ids: &[u32]) -> pb::Tensor {
     let data: Vec<u8> = ids.iter().flat_map(|id| id.to_le_bytes()).collect();
-    pb::Tensor { element: Element::U32.into(), rows: ids.len() as u32, columns: 1, data: data.into() }
+    let shape = vec![ids.len() as u64, 1];
+    pb::Tensor { element: Element::U32.into(), shape, data: data.into(), ..Default::default() }
 }
 
 #[tokio::test]
@@ -64,14 +65,16 @@ async fn the_references_tokens_come_and_stages_called_one_by_one_give_the_same_b
         let got: Vec<u32> = answer.iter().map(|token| token.id).collect();
         let want = ids(&case["greedy_ids"]);
         assert_eq!(got, want[..want.len().min(16)]);
-        let mut tensor = rows(&prompt);
+        let mut tensors = vec![rows(&prompt)];
         let mut top = None;
         for client in &mut stages {
-            let run = pb::RunRequest { input: Some(tensor), top_logits: 5, stage: None };
+            let run = pb::RunRequest { inputs: tensors, top_logits: 5, stage: None };
             let reply = client.run(run).await.expect("the stage runs the rows").into_inner();
-            (tensor, top) = (reply.output.expect("an output"), reply.top);
+            (tensors, top) = (reply.outputs, reply.top);
         }
-        assert_eq!((tensor.rows, tensor.columns, tensor.data.to_vec()), (1, 1, answer[0].id.to_le_bytes().to_vec()));
+        let [token] = &tensors[..] else { panic!("{} outputs", tensors.len()) };
+        assert_eq!((token.name.as_str(), &token.shape[..]), ("tokens", &[1, 1][..]));
+        assert_eq!((token.rows, token.columns, token.data.to_vec()), (1, 1, answer[0].id.to_le_bytes().to_vec()));
         assert_eq!(top, answer[0].top, "the logits of rows that were run stage by stage have other bits");
     }
     cluster.hold(&[0, 1, 2], 0).await;
@@ -93,20 +96,22 @@ async fn a_stage_takes_only_rows_that_fit_it() {
     let (mut first, mut second) = (client(&cluster, 0).await, client(&cluster, 1).await);
     let zeros = |rows: u32, columns: u32| {
         let data = vec![0; rows as usize * columns as usize * 4].into();
-        pb::Tensor { element: Element::F32.into(), rows, columns, data }
+        // As two dimensions were said before there was a shape.
+        pb::Tensor { element: Element::F32.into(), rows, columns, data, ..Default::default() }
     };
-    let run = |input| pb::RunRequest { input: Some(input), top_logits: 0, stage: None };
+    let run = |input| pb::RunRequest { inputs: vec![input], top_logits: 0, stage: None };
     for tensor in [zeros(2, 576), zeros(0, 1), rows(&[0, 49_152]), rows(&vec![0; 257])] {
         let status = first.run(run(tensor)).await.expect_err("stage 0 takes up to 256 known tokens");
         assert_eq!(status.code(), Code::InvalidArgument, "{status}");
     }
-    for tensor in [rows(&[1, 2]), zeros(2, 575), zeros(257, 576)] {
+    let misnamed = pb::Tensor { name: "tokens".into(), ..zeros(2, 576) };
+    for tensor in [rows(&[1, 2]), zeros(2, 575), zeros(257, 576), misnamed] {
         let status = second.run(run(tensor)).await.expect_err("stage 1 takes up to 256 rows of 576 numbers");
         assert_eq!(status.code(), Code::InvalidArgument, "{status}");
     }
     // More rows than a microbatch takes.
-    let output = second.run(run(zeros(256, 576))).await.expect("a long run").into_inner().output.expect("rows");
-    assert_eq!((output.rows, output.columns), (256, 576));
+    let output = second.run(run(zeros(256, 576))).await.expect("a long run").into_inner().outputs.remove(0);
+    assert_eq!((output.name.as_str(), &output.shape[..]), ("hidden", &[256, 576][..]));
     let elsewhere = pb::RunRequest { stage: Some(2), ..run(rows(&[1])) };
     assert_eq!(first.run(elsewhere).await.expect_err("not served here").code(), Code::FailedPrecondition);
     cluster.hold(&[0, 1, 2], 0).await;

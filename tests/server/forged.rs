@@ -10,7 +10,7 @@ use async_nats::jetstream::{self, kv::Operation};
 use async_nats::{Client, ConnectOptions, Event};
 use futures::StreamExt;
 use serde_json::json;
-use stageline_base::{HostTensor, ReplicaId, SequenceId, StageIndex, Task};
+use stageline_base::{ReplicaId, SequenceId, StageIndex, Task, Tensors};
 use stageline_core::message::{Body, Feedback, FrameContent, LinkMail, Report, Segment};
 use stageline_core::{Emission, Mail, Opening, Sampling, Work};
 use stageline_wire::{Plane, Status, Subjects, encode};
@@ -105,7 +105,7 @@ impl Forger {
 fn rows(sequence: SequenceId, door: &ReplicaId, start: u32) -> FrameContent {
     let segments = vec![Segment { sequence, attempt: 1, door: door.clone(), start, rows: 1, emit: true }];
     let hidden = stageline_engine::fake::HIDDEN;
-    let payload = HostTensor::activations(1, hidden, vec![7; hidden * 4].into()).expect("a row");
+    let payload = Tensors::hidden(1, vec![7; hidden * 4].into()).expect("a row");
     FrameContent::Rows { segments, payload }
 }
 

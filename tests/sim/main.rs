@@ -8,6 +8,7 @@ use stageline_core::Planted;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use world::model::HashChain;
+use world::pictures::Pictures;
 use world::{Report, Story, World};
 
 /// Seeds that CI runs. `STAGELINE_SIM_SEEDS=from..to` runs others.
@@ -57,6 +58,22 @@ fn without_faults_nothing_is_replayed() {
     for seed in 0..20 {
         let report = run(seed, Planted::None, Story::Calm);
         assert!(report.violations.is_empty(), "seed {seed}: {:?}", report.violations);
+    }
+}
+
+/// Some of the defects, where requests are tensors that stay together.
+#[test]
+fn tensors_that_stay_together_arrive_once_and_rightly() {
+    let wrong = |planted, seeds: std::ops::Range<u64>| -> Vec<String> {
+        let one = |seed| (seed, World::new(seed, planted, Story::Faults, Rc::new(Pictures)).run().violations);
+        let wrong = seeds.map(one).filter(|(_, violations)| !violations.is_empty());
+        wrong.map(|(seed, violations)| format!("seed {seed}: {}", violations.join("; "))).collect()
+    };
+    let seeds = seeds();
+    let found = wrong(Planted::None, seeds.start..seeds.start + (seeds.end - seeds.start) / 4);
+    assert!(found.is_empty(), "{} seeds are wrong:\n{}", found.len(), found[..found.len().min(10)].join("\n"));
+    for planted in [Planted::KeepCredit, Planted::ForgetTombstone, Planted::SwallowFailure, Planted::ForgetFeedback] {
+        assert!(!wrong(planted, 0..PLANTED_SEEDS).is_empty(), "{planted:?} was not noticed");
     }
 }
 

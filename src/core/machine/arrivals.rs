@@ -8,7 +8,7 @@ use crate::out_link::{OutLink, item};
 use crate::planted::Planted;
 use crate::refusal::Refusal;
 use crate::{Opening, Ticket};
-use stageline_base::{Attempt, Fault, FaultClass, HostDType, HostTensor, ReplicaId, SequenceId, Tick};
+use stageline_base::{Attempt, Fault, FaultClass, ReplicaId, SequenceId, Tensors, Tick};
 use std::sync::Arc;
 
 impl StageMachine {
@@ -21,7 +21,9 @@ impl StageMachine {
         out: &mut Vec<Action>,
     ) {
         let payload = match &mail {
-            LinkMail::Frame { content: FrameContent::Rows { payload, .. }, .. } => Some(self.room_of(payload)),
+            LinkMail::Frame { content: FrameContent::Rows { segments, payload }, .. } => {
+                Some(self.room_of(segments, payload))
+            }
             _ => None,
         };
         if !self.hears(&from, &mail) {
@@ -49,12 +51,13 @@ impl StageMachine {
         }
     }
 
-    /// What a payload takes of the window; one of the wrong width or type takes more than there is, and so breaks the link.
-    fn room_of(&self, payload: &HostTensor) -> Room {
-        let room = Room { rows: payload.rows() as u64, bytes: payload.bytes.len() as u64 };
-        let width_is_right = room.rows.checked_mul(self.setup.row_bytes_in) == Some(room.bytes);
-        let dtype = if self.setup.stage == 0 { HostDType::U32 } else { HostDType::F32 };
-        if width_is_right && payload.dtype == dtype { room } else { Room { rows: u64::MAX, bytes: u64::MAX } }
+    /// What a payload takes of the window; one that is not what crosses here takes more than there is, and so breaks the link.
+    fn room_of(&self, segments: &[Segment], payload: &Tensors) -> Room {
+        let takes = &self.setup.takes;
+        let rows = rows_of(segments);
+        let alone = segments.len() == 1 || takes.is_by_rows();
+        let admitted = alone && takes.admits(rows, payload);
+        if admitted { Room::of(rows, takes) } else { Room { rows: u64::MAX, bytes: u64::MAX } }
     }
 
     fn take(&mut self, now: Tick, from: ReplicaId, content: FrameContent, ticket: Ticket, out: &mut Vec<Action>) {
@@ -72,7 +75,7 @@ impl StageMachine {
                 self.close(now, sequence, attempt, out);
             }
             FrameContent::Rows { segments, payload } => {
-                self.tickets.insert(ticket, payload.rows() as u32);
+                self.tickets.insert(ticket, rows_of(&segments) as u32);
                 let mut ticket_row = 0;
                 for segment in segments {
                     let held = self.sequences.get(&segment.sequence);
@@ -102,12 +105,13 @@ impl StageMachine {
         }
     }
 
-    /// Whether the rows are what the model can embed. Only stage 0 is given ids.
-    fn knows_ids(&self, payload: &HostTensor, from: u32, rows: u32) -> bool {
-        if self.setup.stage > 0 || self.setup.planted == Planted::TakeAnyId {
+    /// Whether the rows are what the model can embed, where they are ids.
+    fn knows_ids(&self, payload: &Tensors, from: u32, rows: u32) -> bool {
+        if !self.setup.takes.is_tokens() || self.setup.planted == Planted::TakeAnyId {
             return true;
         }
-        payload.slice_rows(from as usize, rows as usize).words().all(|id| id < self.setup.vocab)
+        let mut ids = payload.iter().flat_map(|ids| ids.tensor.words().skip(from as usize).take(rows as usize));
+        ids.all(|id| id < self.setup.vocab)
     }
 
     /// Whether the segment's rows are the ones that come next; tells the door if they cannot.
@@ -288,7 +292,7 @@ impl StageMachine {
         }
         rows.credited = true;
         if let Some(link) = self.upstream.get_mut(&rows.from) {
-            link.give_back(Room::of(rows.rows, self.setup.row_bytes_in));
+            link.give_back(Room::of(rows.rows, &self.setup.takes));
             self.unsaid.insert(rows.from.clone());
         }
     }
@@ -303,4 +307,9 @@ impl StageMachine {
             }
         }
     }
+}
+
+/// Rows of all segments together.
+fn rows_of(segments: &[Segment]) -> u64 {
+    segments.iter().map(|segment| u64::from(segment.rows)).sum()
 }

@@ -11,12 +11,12 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Rows of a batch that go to one replica.
+/// What of a batch goes to one replica in one frame.
 #[derive(Default)]
 struct Outgoing {
     segments: Vec<Segment>,
     items: Vec<Item>,
-    ranges: Vec<Range<u32>>,
+    members: Vec<(usize, Range<u32>)>,
     rows: u64,
 }
 
@@ -76,7 +76,7 @@ impl StageMachine {
             let path = &held.opening.path;
             path.get(usize::from(self.setup.stage) + 1)
         });
-        let room = Room::of(rows.rows, self.setup.row_bytes_out);
+        let room = Room::of(rows.rows, &self.setup.gives);
         next.is_none_or(|next| self.downstream.get(next).is_some_and(|link| link.credit().holds(room)))
     }
 
@@ -85,7 +85,8 @@ impl StageMachine {
         let last = setup.stage + 1 == setup.stages;
         let bounds = Bounds { decode_rows, batch_tokens: setup.max_batch_tokens };
         // Decode must never wait behind prefill for credit: prefill leaves this much of every link's.
-        let kept = Room::of(setup.max_num_seqs, setup.row_bytes_out);
+        let decodes = setup.gives.is_by_rows();
+        let kept = if decodes { Room::of(setup.max_num_seqs, &setup.gives) } else { Room::default() };
         let mut taken: BTreeMap<ReplicaId, Room> = BTreeMap::new();
         queue.form(bounds, |rows, want| {
             let Some(held) = sequences.get(&rows.sequence) else { return 0 };
@@ -102,8 +103,8 @@ impl StageMachine {
             if !rows.decode {
                 credit = credit.less(kept);
             }
-            let granted = credit.grants(want.into(), setup.row_bytes_out, rows.whole);
-            *spoken_for = spoken_for.plus(Room::of(granted, setup.row_bytes_out));
+            let granted = credit.grants(want.into(), &setup.gives, rows.whole);
+            *spoken_for = spoken_for.plus(Room::of(granted, &setup.gives));
             granted as u32
         })
     }
@@ -122,7 +123,7 @@ impl StageMachine {
             held.busy += 1;
             if !last {
                 let next = &held.opening.path[usize::from(self.setup.stage) + 1];
-                let room = Room::of(rows.rows, self.setup.row_bytes_out);
+                let room = Room::of(rows.rows, &self.setup.gives);
                 let sum = reserved.entry(next.clone()).or_default();
                 *sum = sum.plus(room);
             }
@@ -174,9 +175,11 @@ impl StageMachine {
     fn ran_well(&mut self, now: Tick, running: Running, emissions: Vec<Option<Emission>>, out: &mut Vec<Action>) {
         self.counts.batches += 1;
         let mut emissions = emissions.into_iter();
-        let mut outgoing: BTreeMap<ReplicaId, Outgoing> = BTreeMap::new();
+        // By receiver, and where a request's tensors stay together by member too: a frame each.
+        let mut outgoing: BTreeMap<(ReplicaId, usize), Outgoing> = BTreeMap::new();
+        let together = self.setup.gives.is_by_rows();
         let mut row = 0;
-        for (member, from) in running.members.into_iter().zip(running.from) {
+        for (index, (member, from)) in running.members.into_iter().zip(running.from).enumerate() {
             let emission = emissions.next().flatten();
             let range = row..row + member.rows;
             row = range.end;
@@ -204,9 +207,9 @@ impl StageMachine {
                 let report = Report::Emitted { sequence, attempt, position, emission };
                 self.report(&member.opening.door, report);
             } else if let Some(next) = member.opening.path.get(stage + 1) {
-                let outgoing = outgoing.entry(next.clone()).or_default();
+                let outgoing = outgoing.entry((next.clone(), if together { 0 } else { index })).or_default();
                 outgoing.rows += u64::from(member.rows);
-                outgoing.ranges.push(range);
+                outgoing.members.push((index, range));
                 outgoing.items.push(Item {
                     sequence: member.sequence,
                     attempt: member.attempt,
@@ -224,19 +227,19 @@ impl StageMachine {
             }
             self.settle_ticket(member.ticket, member.rows, out);
         }
-        for (to, outgoing) in outgoing {
+        for ((to, _), outgoing) in outgoing {
             self.forward(now, running.batch, to, outgoing, out);
         }
     }
 
     fn forward(&mut self, now: Tick, batch: BatchId, to: ReplicaId, outgoing: Outgoing, out: &mut Vec<Action>) {
-        let room = Room::of(outgoing.rows, self.setup.row_bytes_out);
+        let room = Room::of(outgoing.rows, &self.setup.gives);
         let numbered =
             self.downstream.get_mut(&to).and_then(|link| link.number_rows(now, outgoing.items.clone(), room));
         match numbered {
             Some((epoch, number)) => {
-                let Outgoing { segments, ranges, .. } = outgoing;
-                out.push(Action::Forward { to, epoch, number, segments, batch, ranges });
+                let Outgoing { segments, members, .. } = outgoing;
+                out.push(Action::Forward { to, epoch, number, segments, batch, members });
             }
             // The link's epoch ended while the batch ran, and with it the credit that was set aside.
             None => self.report_lost(outgoing.items),

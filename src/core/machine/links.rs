@@ -5,7 +5,10 @@ use crate::link::{Item, ItemKind, SenderNews};
 use crate::message::{Body, Cause, Feedback, Report};
 use crate::out_link::OutLink;
 use crate::planted::Planted;
-use stageline_base::{Attempt, Fault, FaultClass, ReplicaId, SequenceId, StageIndex, Tick};
+use stageline_base::{Attempt, Fault, FaultClass, ReplicaId, SequenceId, StageIndex, Tensors, Tick};
+
+/// Most bytes of tensors that feedback brings at once, unless a single answer is larger: far below what a parcel may be.
+const FEEDBACK_BYTES: u64 = 16 << 20;
 
 impl StageMachine {
     /// Lets `act` work on the link to `peer` and carries out what comes of it.
@@ -173,7 +176,7 @@ impl StageMachine {
 
     /// Sends this event's reports and the state of the links that have changed.
     pub(super) fn say(&mut self, now: Tick, out: &mut Vec<Action>) {
-        for (door, reports) in std::mem::take(&mut self.reports) {
+        for (door, reports) in std::mem::take(&mut self.reports).into_iter().flat_map(in_parcels) {
             for report in &reports {
                 if let Report::Failed { fault, .. } | Report::Refused { fault, .. } = report {
                     self.counts.faults[fault.class as usize] += 1;
@@ -194,4 +197,22 @@ impl StageMachine {
             }
         }
     }
+}
+
+/// What a door is to be told, in messages none of which brings more than [`FEEDBACK_BYTES`] of tensors, or one answer.
+fn in_parcels((door, reports): (ReplicaId, Vec<Report>)) -> impl Iterator<Item = (ReplicaId, Vec<Report>)> {
+    let mut parcels: Vec<Vec<Report>> = Vec::new();
+    let mut left = 0;
+    for report in reports {
+        let bytes = report.tensors().map_or(0, Tensors::bytes);
+        match parcels.last_mut() {
+            Some(parcel) if bytes <= left => parcel.push(report),
+            _ => {
+                left = FEEDBACK_BYTES;
+                parcels.push(vec![report]);
+            }
+        }
+        left = left.saturating_sub(bytes);
+    }
+    parcels.into_iter().map(move |parcel| (door.clone(), parcel))
 }

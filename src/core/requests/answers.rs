@@ -93,6 +93,7 @@ impl DoorMachine {
                 let live = self.live.get_mut(&sequence);
                 let current = live.filter(|live| {
                     live.attempt == attempt
+                        && live.progress.may_come(&emission, &self.setup.gives)
                         && (live.progress.is_next(position) || self.setup.planted == Planted::AcceptAnyPosition)
                 });
                 let Some(live) = current else {
@@ -109,8 +110,8 @@ impl DoorMachine {
                     self.pace.waited(now, live);
                 }
                 match live.progress.emitted(emission) {
-                    Came::Answer(values) => {
-                        out.push(DoorAction::Vector { sequence, values });
+                    Came::Answer(tensors) => {
+                        out.push(DoorAction::Answer { sequence, tensors });
                         self.end(now, sequence, Ok(FinishReason::Stop), out);
                     }
                     Came::Token(id, observed) => {

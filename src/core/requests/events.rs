@@ -2,9 +2,9 @@
 
 use crate::message::{Body, Feedback, LinkReply};
 use crate::planted::Planted;
-use crate::progress::FinishReason;
+use crate::progress::{FinishReason, Input};
 use crate::{Observed, Work};
-use stageline_base::{Fault, Position, ReplicaId, SequenceId, StageIndex, Tick, TokenId};
+use stageline_base::{Border, Fault, Position, ReplicaId, SequenceId, StageIndex, Tensors, Tick, TokenId};
 use std::time::Duration;
 
 /// What a door is made with.
@@ -34,8 +34,10 @@ pub struct DoorSetup {
     pub lease: Duration,
     /// Tokens of the model: ids are below this.
     pub vocab: u32,
-    /// Bytes of a token row on the link to stage 0.
-    pub row_bytes: u64,
+    /// What requests bring: what crosses in front of stage 0.
+    pub takes: Border,
+    /// What an answer is, where it is tensors.
+    pub gives: Border,
     /// A defect planted by a test.
     pub planted: Planted,
 }
@@ -47,8 +49,8 @@ pub struct NewRequest {
     pub call_id: String,
     /// What to do; the seed is drawn already.
     pub work: Work,
-    /// The prompt, at least one token.
-    pub prompt: Vec<TokenId>,
+    /// What it brings.
+    pub input: Input,
     /// What another door has generated already: the answer goes on behind it, as after a replay.
     pub generated: Vec<TokenId>,
     /// Most tokens to generate, `generated` included: more than those.
@@ -142,12 +144,12 @@ pub enum DoorAction {
         /// What was asked to be seen of its logits.
         observed: Option<Observed>,
     },
-    /// An encoder's vector.
-    Vector {
+    /// An answer that is tensors, all of it.
+    Answer {
         /// Whose.
         sequence: SequenceId,
-        /// The numbers.
-        values: Vec<f32>,
+        /// The tensors.
+        tensors: Tensors,
     },
     /// The request has ended; nothing more comes of it.
     Ended {

@@ -59,7 +59,7 @@ impl DoorMachine {
         if begun.clone().count() + self.waiting.len() < FEW {
             return place;
         }
-        let rows = |of: &Live| of.progress.known().len();
+        let rows = |of: &Live| of.progress.rows();
         let (waiting, begun): (usize, usize) = (waiting.map(rows).sum(), begun.map(rows).sum());
         let after_place = place.unwrap_or_default().saturating_add(self.pace.first(waiting));
         Some(after_place.max(self.pace.first(begun + waiting))).filter(|starts| !starts.is_zero())
@@ -91,7 +91,7 @@ impl DoorMachine {
 
     /// A sequence is opened now: the rows that have to run until its first token, its own included.
     pub(super) fn rows_until_first(&self, live: &Live) -> usize {
-        self.begun().map(|other| other.progress.known().len()).sum::<usize>() + live.progress.known().len()
+        self.begun().map(|other| other.progress.rows()).sum::<usize>() + live.progress.rows()
     }
 
     /// Those that have been opened and have no token of that attempt yet.

@@ -3,7 +3,8 @@
 use super::{DoorAction, DoorMachine, Phase};
 use crate::link::{Item, ItemKind, Room};
 use crate::message::{Body, FrameContent, LinkMail, Segment};
-use stageline_base::{HostTensor, SequenceId, Tick};
+use crate::progress::{Sent, SentRows};
+use stageline_base::{SequenceId, Tensors, Tick};
 
 impl DoorMachine {
     /// Sends what is due and has credit: each group that leaves as one frame, then prompts.
@@ -26,23 +27,45 @@ impl DoorMachine {
                 self.unsent.pop_front();
                 continue;
             }
-            let Some((start, sent, last)) = live.progress.send(credit, self.setup.row_bytes) else { break };
-            ids.extend_from_slice(sent);
-            let rows = sent.len() as u32;
-            credit = credit.less(Room::of(rows, self.setup.row_bytes));
+            let Some(Sent { start, rows, last, what }) = live.progress.send(credit, &self.setup.takes) else { break };
+            credit = credit.less(Room::of(rows, &self.setup.takes));
             let door = self.setup.me.clone();
-            items.push(Item { sequence, attempt, door: door.clone(), kind: ItemKind::Rows(start) });
-            segments.push(Segment { sequence, attempt, door, start, rows, emit: last });
+            let item = Item { sequence, attempt, door: door.clone(), kind: ItemKind::Rows(start) };
+            let segment = Segment { sequence, attempt, door, start, rows, emit: last };
             if last {
                 self.unsent.pop_front();
             }
+            match what {
+                SentRows::Tokens(sent) => {
+                    ids.extend_from_slice(sent);
+                    items.push(item);
+                    segments.push(segment);
+                }
+                // They may be of different extents, so each request's go in a frame of their own.
+                SentRows::Tensors(tensors) => {
+                    let tensors = tensors.clone();
+                    self.send_frame(now, vec![item], vec![segment], tensors, out);
+                }
+            }
         }
-        if segments.is_empty() {
-            return;
+        if !segments.is_empty() {
+            let tokens = Tensors::tokens(&ids);
+            self.send_frame(now, items, segments, tokens, out);
         }
-        let room = Room::of(ids.len() as u64, self.setup.row_bytes);
-        if let Some((epoch, number)) = self.link.number_rows(now, items, room) {
-            let content = FrameContent::Rows { segments, payload: HostTensor::tokens(&ids) };
+    }
+
+    /// Sends rows, if the link has credit for them.
+    fn send_frame(
+        &mut self,
+        now: Tick,
+        items: Vec<Item>,
+        segments: Vec<Segment>,
+        payload: Tensors,
+        out: &mut Vec<DoorAction>,
+    ) {
+        let rows: u64 = segments.iter().map(|segment| u64::from(segment.rows)).sum();
+        if let Some((epoch, number)) = self.link.number_rows(now, items, Room::of(rows, &self.setup.takes)) {
+            let content = FrameContent::Rows { segments, payload };
             let body = Body::Link(LinkMail::Frame { epoch, number, content });
             out.push(DoorAction::Send { stage: 0, to: self.setup.me.clone(), body });
         }

@@ -3,8 +3,8 @@
 use super::*;
 use crate::message::{Cause, Feedback, FrameContent, LinkMail, LinkReply, Report};
 use crate::planted::Planted;
-use crate::{Emission, Opening, Sampling, Work};
-use stageline_base::Task;
+use crate::{Emission, Input, Opening, Sampling, Work};
+use stageline_base::{Border, Task};
 use std::sync::Arc;
 
 /// A door with one place, whose stages answer as the test says.
@@ -46,7 +46,8 @@ impl Counter {
             microbatches: 1,
             microbatches_away: 1,
             lease: Duration::from_secs(3),
-            row_bytes: 4,
+            takes: Border::tokens(),
+            gives: Border::vector(1),
             vocab: 100,
             planted: Planted::None,
         };
@@ -106,7 +107,7 @@ impl Counter {
         let request = NewRequest {
             call_id: String::new(),
             work: Work::of(Task::GENERATE, Sampling::GREEDY),
-            prompt: vec![1],
+            input: Input::Tokens(vec![1]),
             generated: Vec::new(),
             max_tokens,
             deadline: now + Duration::from_secs(60),

@@ -12,7 +12,7 @@ use super::weights::Compute;
 use super::weights::Weights;
 use super::work::Most;
 use half::{bf16, f16};
-use stageline_base::{Fault, HostTensor};
+use stageline_base::{Border, Fault, Tensors};
 use stageline_core::machine::DEVICE_DEPTH;
 use stageline_core::{BatchId, Emission, Member, Microbatch, Output};
 use stageline_engine::part::{StagePart, no_number, packed, penalised, sampling, token};
@@ -95,7 +95,7 @@ impl<T: Compute> Executor for OnOneThread<T> {
         self.here().warm_up()
     }
 
-    fn start(&mut self, batch: &Microbatch, inputs: &[HostTensor]) -> Result<(), Fault> {
+    fn start(&mut self, batch: &Microbatch, inputs: &[Tensors]) -> Result<(), Fault> {
         self.here().start(batch, inputs)
     }
 
@@ -103,7 +103,7 @@ impl<T: Compute> Executor for OnOneThread<T> {
         self.here().is_done()
     }
 
-    fn run(&mut self, batch: &Microbatch, inputs: &[HostTensor]) -> Result<Output, Fault> {
+    fn run(&mut self, batch: &Microbatch, inputs: &[Tensors]) -> Result<Output, Fault> {
         self.here().run(batch, inputs)
     }
 
@@ -119,6 +119,9 @@ struct CudaExecutor<T: Compute> {
     decoder: Decoder<T>,
     spec: ModelSpec,
     range: LayerRange,
+    /// What crosses in front of them.
+    takes: Border,
+    hidden: usize,
     setup: Setup,
     /// Positions that a sequence may have.
     longest: usize,
@@ -172,16 +175,23 @@ impl<T: Compute> CudaExecutor<T> {
         let (free_bytes, all_bytes) = gpu.memory()?;
         tracing::info!(?range, weights_bytes, free_bytes, all_bytes, "the stage's weights are on the device");
         let (spec, setup, started) = (spec.clone(), setup.clone(), VecDeque::new());
-        Ok(Self { graphs, decoder, spec, range, setup, longest: positions, buffers, started, gpu })
+        let (takes, hidden) = (spec.border(range.start), llama.hidden);
+        Ok(Self { graphs, decoder, spec, range, takes, hidden, setup, longest: positions, buffers, started, gpu })
     }
 
     fn part(&self) -> StagePart<'_> {
-        StagePart { spec: &self.spec, range: &self.range, kv: self.decoder.kv(), max_rows: self.setup.max_rows }
+        StagePart {
+            spec: &self.spec,
+            range: &self.range,
+            takes: &self.takes,
+            kv: self.decoder.kv(),
+            max_rows: self.setup.max_rows,
+        }
     }
 
     fn warm_up(&mut self) -> Result<Ready, Fault> {
         for rows in [1, self.part().most_rows().min(self.longest)] {
-            let (batch, input) = self.part().warm_up_batch(rows);
+            let (batch, input) = self.part().warm_up_batch(rows)?;
             self.run(&batch, &[input])?;
         }
         if is_fitted(&self.setup) {
@@ -206,13 +216,7 @@ impl<T: Compute> CudaExecutor<T> {
     }
 
     /// Queues the way of a step's words to their place.
-    fn send(
-        &mut self,
-        buffers: usize,
-        batch: &Microbatch,
-        inputs: &[HostTensor],
-        shape: &StepShape,
-    ) -> Result<(), Fault> {
+    fn send(&mut self, buffers: usize, batch: &Microbatch, inputs: &[Tensors], shape: &StepShape) -> Result<(), Fault> {
         let (words, limits) = (self.decoder.words(), (self.decoder.kv(), self.longest));
         if shape.words() > words.len() {
             return Err(Fault::internal(format!("{shape:?} is more than this stage was made for")));
@@ -223,7 +227,7 @@ impl<T: Compute> CudaExecutor<T> {
         buffers.send(words.part(0..written).ok_or_else(short)?)
     }
 
-    fn start(&mut self, batch: &Microbatch, inputs: &[HostTensor]) -> Result<(), Fault> {
+    fn start(&mut self, batch: &Microbatch, inputs: &[Tensors]) -> Result<(), Fault> {
         self.part().check(batch, inputs)?;
         let is_free = |place: &usize| self.started.iter().all(|step| step.buffers != *place);
         let Some(buffers) = (0..self.buffers.len()).find(is_free) else {
@@ -244,7 +248,7 @@ impl<T: Compute> CudaExecutor<T> {
     }
 
     /// Queues all of a step, in its `buffers`.
-    fn queue(&mut self, buffers: usize, batch: &Microbatch, inputs: &[HostTensor]) -> Result<Started, Fault> {
+    fn queue(&mut self, buffers: usize, batch: &Microbatch, inputs: &[Tensors]) -> Result<Started, Fault> {
         let kind = (self.graphs.input(), self.decoder.is_last());
         let shape = shape_of(batch, self.setup.kv.block_size, kind, self.graphs.history_ids());
         let bucket = if shape.tiles == 0 { self.graphs.bucket(shape.rows) } else { None };
@@ -264,7 +268,7 @@ impl<T: Compute> CudaExecutor<T> {
         let down = &mut self.buffers[buffers].down;
         match left {
             Left::Activations(x) => {
-                let len = shape.rows * self.spec.hidden();
+                let len = shape.rows * self.hidden;
                 down.download(0, x.part(0..len).ok_or_else(|| short(len))?)?;
             }
             Left::Tokens(tokens, logits) => {
@@ -290,7 +294,7 @@ impl<T: Compute> CudaExecutor<T> {
         self.started.front().is_none_or(|step| self.buffers[step.buffers].is_done())
     }
 
-    fn run(&mut self, batch: &Microbatch, inputs: &[HostTensor]) -> Result<Output, Fault> {
+    fn run(&mut self, batch: &Microbatch, inputs: &[Tensors]) -> Result<Output, Fault> {
         if self.started.is_empty() {
             self.start(batch, inputs)?;
         }
@@ -300,8 +304,8 @@ impl<T: Compute> CudaExecutor<T> {
         if self.decoder.is_last() {
             return Ok(Output::Emissions(self.emissions(batch, &step)?));
         }
-        let numbers = &self.buffers[step.buffers].down.as_slice()[..step.rows * self.spec.hidden()];
-        Ok(Output::Activations(packed(numbers, step.rows)))
+        let numbers = &self.buffers[step.buffers].down.as_slice()[..step.rows * self.hidden];
+        Ok(Output::Rows(vec![packed(numbers, batch.members.len())]))
     }
 
     /// What came down, member by member.

@@ -4,7 +4,7 @@
 use super::kernels::launch::DeviceSlice;
 use super::kernels::prefill_attention::Tile;
 use super::kernels::sample::SampleRow;
-use stageline_base::{Fault, HostTensor};
+use stageline_base::{Fault, Tensors};
 use stageline_core::{Member, Microbatch};
 use stageline_engine::part::{emitted_position, penalised, sampling};
 use stageline_model::{KvShape, held_blocks};
@@ -209,17 +209,18 @@ pub fn write(
     batch: &Microbatch,
     shape: &StepShape,
     (kv, max_positions): (KvShape, usize),
-    inputs: &[HostTensor],
+    inputs: &[Tensors],
     words: &mut [u32],
 ) -> Result<usize, Fault> {
     let places = shape.places();
     let input = if shape.input == StepInput::Ids { places.ids.clone() } else { places.activations.clone() };
-    let given: usize = inputs.iter().map(|input| input.bytes.len() / 4).sum();
-    for (word, number) in words[input.clone()].iter_mut().zip(inputs.iter().flat_map(HostTensor::words)) {
+    let given = inputs.iter().flat_map(|input| input.iter()).flat_map(|named| named.tensor.words());
+    let mut left = words[input].iter_mut();
+    for (number, word) in given.zip(left.by_ref()) {
         *word = number;
     }
     // A graph's rows that nobody filled.
-    words[input.start + given..input.end].fill(0);
+    left.for_each(|word| *word = 0);
     let held = batch.members.iter().map(|member| held_blocks(member, kv, max_positions));
     let held: Vec<&[u32]> = held.collect::<Result<_, Fault>>()?;
     let longest = held.iter().map(|blocks| blocks.len()).max().unwrap_or(0);

@@ -5,18 +5,16 @@ use super::{Failure, Progress, Target};
 use crate::workload::{Ask, Prompt};
 use bytes::{BufMut, BytesMut};
 use futures::future::BoxFuture;
-use stageline_base::Fault;
 use stageline_base::prng::Prng;
-use stageline_proto::inference::{self as pb, tensor::Element};
+use stageline_base::{Border, Element, Fault, TensorSpec};
+use stageline_proto::inference as pb;
 use tonic::Code;
 
 /// One stage's `Run`.
 pub struct StageTarget {
     channels: Channels,
-    /// Which stage it is; 0 takes token ids.
-    stage: u32,
-    /// Elements of a row.
-    width: u32,
+    /// What crosses in front of it.
+    takes: Border,
 }
 
 impl StageTarget {
@@ -38,34 +36,49 @@ impl StageTarget {
             Fault::invalid(format!("{url} does not answer Status ({code:?}: {message}): {advice}"))
         })?;
         let here = status.into_inner().here;
-        let Some(&pb::LocalStage { stage, columns: width, .. }) = here.first() else {
+        let Some(here) = here.first() else {
             return Err(Fault::invalid(format!("{url} serves no stage yet: wait until it is ready")));
         };
-        Ok(Self { channels, stage, width })
+        let takes = Border::parse(&here.takes).filter(Border::is_by_rows);
+        let takes = takes.ok_or_else(|| {
+            let takes = here.takes.join("; ");
+            Fault::invalid(format!("{url} takes {takes}: rows of random numbers are no load for that"))
+        })?;
+        Ok(Self { channels, takes })
     }
 
-    /// As many rows as the prompt has tokens.
-    fn rows(&self, ask: &Ask) -> Result<pb::Tensor, Failure> {
+    /// As many rows as the prompt has tokens: its ids, or random numbers.
+    fn rows(&self, ask: &Ask) -> Result<Vec<pb::Tensor>, Failure> {
         let Prompt::Tokens(ids) = &ask.prompt else {
             return Err(Failure::new("invalid_request", "a stage takes rows, not text: leave the file of prompts out"));
         };
-        let rows = ids.len() as u32;
-        let mut numbers = BytesMut::with_capacity(ids.len() * self.width as usize * 4);
-        if self.stage == 0 {
-            ids.iter().for_each(|id| numbers.put_u32_le(*id));
-            let element = Element::U32.into();
-            return Ok(pb::Tensor { element, rows, columns: 1, data: numbers.freeze() });
-        }
         let mut prng = Prng::new(ask.seed);
-        (0..ids.len() * self.width as usize).for_each(|_| numbers.put_f32_le(2.0 * prng.unit() as f32 - 1.0));
-        Ok(pb::Tensor { element: Element::F32.into(), rows, columns: self.width, data: numbers.freeze() })
+        let tensor = |spec: &TensorSpec| {
+            let (row, _) = spec.row().unwrap_or_default();
+            let shape = row.with_rows(ids.len());
+            let count = shape.elements().unwrap_or(0);
+            let mut data = BytesMut::with_capacity(count * spec.element.bytes());
+            let mut number = || 2.0 * prng.unit() as f32 - 1.0;
+            match spec.element {
+                Element::U32 => ids.iter().for_each(|id| data.put_u32_le(*id)),
+                Element::F32 => (0..count).for_each(|_| data.put_f32_le(number())),
+                // The upper half of a number's bits is the number, less exactly.
+                Element::Bf16 => (0..count).for_each(|_| data.put_u16_le((number().to_bits() >> 16) as u16)),
+                _ => data.resize(count * spec.element.bytes(), 0),
+            }
+            let (element, name) = (spec.element.number(), spec.name.as_ref().into());
+            let shape = shape.iter().map(|extent| *extent as u64).collect();
+            pb::Tensor { element, shape, name, data: data.freeze(), ..Default::default() }
+        };
+        Ok(self.takes.tensors().iter().map(tensor).collect())
     }
 
     async fn ask(&self, ask: &Ask, progress: &mut Progress) -> Result<(), Failure> {
-        let request = pb::RunRequest { input: Some(self.rows(ask)?), top_logits: 0, stage: None };
-        let rows = request.input.as_ref().map_or(0, |input| input.rows);
+        let inputs = self.rows(ask)?;
+        let rows = inputs.first().and_then(|input| input.shape.first()).map_or(0, |rows| *rows as u32);
+        let request = pb::RunRequest { inputs, top_logits: 0, stage: None };
         let answer = self.channels.client().run(within(request, ask)).await.map_err(|status| failure(&status))?;
-        if answer.into_inner().output.is_none() {
+        if answer.into_inner().outputs.is_empty() {
             return Err(Failure::new("not_an_answer", "the stage answered without a tensor"));
         }
         progress.prompt(rows);

@@ -6,14 +6,14 @@ use crate::load::Loader;
 use crate::stage_model::StageModel;
 use crate::tensors::{TensorNames, TensorNeed};
 use serde_json::{Map, Value};
-use stageline_base::{Fault, Task, TokenId};
+use stageline_base::{Border, Fault, Task, TokenId};
 use stageline_ops::Ops;
 use stageline_shard::Files;
 use std::fmt::Debug;
 use std::ops::Range;
 
 /// Layers `start..end` of a model. A range that starts at 0 also embeds; one that ends at the last layer also holds the
-/// head (decoder: final norm and logits; encoder: pooling).
+/// head (decoder: final norm and logits; encoder: pooling; others: whatever makes the answer).
 pub type LayerRange = Range<usize>;
 
 /// A model, as its family knows it: what it does, what it needs, and how it runs. Nothing outside of a family's folder asks which
@@ -25,14 +25,22 @@ pub trait Family: Debug + Send + Sync {
     /// Number of layers.
     fn layers(&self) -> usize;
 
-    /// Width of an activation row, between stages.
-    fn hidden(&self) -> usize;
+    /// What crosses in front of layer `layer`, below [`Family::layers`]; in front of layer 0, what a request brings. All of it is cut
+    /// by rows unless a request is one step.
+    fn border(&self, layer: usize) -> Border;
 
-    /// Longest sequence, in tokens.
+    /// What an answer is, where it is no tokens.
+    fn answer(&self) -> Border {
+        Border::tokens()
+    }
+
+    /// Longest sequence, in rows: tokens, where those are what it takes.
     fn max_positions(&self) -> usize;
 
-    /// Size of the vocabulary.
-    fn vocab(&self) -> usize;
+    /// Size of the vocabulary; none where neither what it takes nor what it gives are tokens.
+    fn vocab(&self) -> usize {
+        0
+    }
 
     /// KV cache of one layer for one token, in bytes; none where the task keeps none.
     fn kv_bytes_per_token(&self) -> u64 {

@@ -1,22 +1,24 @@
 //! Microbatches on their way to the device and back.
 
 use super::Pump;
-use bytes::{Bytes, BytesMut};
-use stageline_base::{Fault, HostTensor};
+use bytes::BytesMut;
+use stageline_base::{Fault, HostTensor, TensorSpec, Tensors};
+use stageline_core::batch::trailer_room;
 use stageline_core::machine::Event;
-use stageline_core::message::Segment;
-use stageline_core::{BatchId, Microbatch, Output};
+use stageline_core::{BatchId, Member, Microbatch, Output};
 use stageline_engine::Ran;
 use std::ops::Range;
 
 impl Pump {
     pub(super) fn hand_over(&mut self, batch: Microbatch) {
         self.on_device.insert(batch.id, batch.rows() as u64);
-        let inputs: Option<Vec<HostTensor>> = batch
-            .members
-            .iter()
-            .map(|m| Some(self.parked.get(&m.ticket)?.0.slice_rows(m.ticket_row as usize, m.rows as usize)))
-            .collect();
+        let by_rows = self.machine.setup().takes.is_by_rows();
+        let rows = |(parked, m): (&Tensors, &Member)| match by_rows {
+            true => parked.slice_rows(m.ticket_row as usize, m.rows as usize),
+            false => parked.clone(),
+        };
+        let inputs: Option<Vec<Tensors>> =
+            batch.members.iter().map(|m| Some(rows((&self.parked.get(&m.ticket)?.0, m)))).collect();
         let now = self.now();
         for (_, arrived) in batch.members.iter().filter_map(|member| self.parked.get(&member.ticket)) {
             self.observe(|stage| stage.stage_queue_seconds.observe(now.since(*arrived).as_secs_f64()));
@@ -37,8 +39,12 @@ impl Pump {
             stage.stage_compute_seconds.observe(ran.took.as_secs_f64());
         }
         let outcome = match ran.outcome {
-            Ok(Output::Activations(rows)) => {
-                self.output = Some((ran.batch, rows));
+            Ok(Output::Rows(rows)) => {
+                self.output = Some((ran.batch, Gave::Rows(rows)));
+                Ok(Vec::new())
+            }
+            Ok(Output::Sets(sets)) => {
+                self.output = Some((ran.batch, Gave::Sets(sets)));
                 Ok(Vec::new())
             }
             Ok(Output::Emissions(emissions)) => Ok(emissions),
@@ -50,22 +56,44 @@ impl Pump {
         self.stage_event(Event::Ran { batch: ran.batch, outcome });
     }
 
-    /// The rows of `ranges` of the batch's output: the output itself where they are all of it.
-    pub(super) fn cut(&mut self, batch: BatchId, segments: &[Segment], ranges: &[Range<u32>]) -> Option<HostTensor> {
-        let (_, output) = self.output.take().filter(|(id, _)| *id == batch)?;
-        let rows: usize = segments.iter().map(|segment| segment.rows as usize).sum();
-        let width = self.hidden * 4;
-        let whole = output.len() == rows * width;
-        let bytes = if whole {
-            output.freeze()
-        } else {
-            let mut part = BytesMut::with_capacity(rows * width + rows * 64 + 4096);
-            for range in ranges {
-                part.extend_from_slice(&output[range.start as usize * width..range.end as usize * width]);
+    /// What the batch gave for these members: the output itself where they are all of it.
+    pub(super) fn cut(&mut self, batch: BatchId, members: &[(usize, Range<u32>)]) -> Option<Tensors> {
+        let (_, mut gave) = self.output.take().filter(|(id, _)| *id == batch)?;
+        let rows = members.iter().map(|(_, range)| range.len()).sum();
+        let cut = match &mut gave {
+            Gave::Sets(sets) => sets.get(members.first()?.0).cloned(),
+            Gave::Rows(tensors) => {
+                let specs = self.machine.setup().gives.tensors().iter();
+                specs
+                    .zip(tensors)
+                    .map(|(spec, all)| Some((spec.name.clone(), cut_rows(spec, all, members, rows)?)))
+                    .collect()
             }
-            self.output = Some((batch, output));
-            Bytes::from(part)
         };
-        HostTensor::activations(rows, self.hidden, bytes)
+        self.output = Some((batch, gave));
+        cut
     }
+}
+
+/// What a batch gave for the next stage.
+pub(super) enum Gave {
+    /// Each tensor, with the rows of all members.
+    Rows(Vec<BytesMut>),
+    /// The tensors of each member.
+    Sets(Vec<Tensors>),
+}
+
+/// The rows of `members` of a tensor, taken out of `all` where they are all of it.
+fn cut_rows(spec: &TensorSpec, all: &mut BytesMut, members: &[(usize, Range<u32>)], rows: usize) -> Option<HostTensor> {
+    let (row, width) = spec.row()?;
+    let bytes = if all.len() == rows * width {
+        std::mem::take(all)
+    } else {
+        let mut part = BytesMut::with_capacity(rows * width + trailer_room(members.len()));
+        for (_, range) in members {
+            part.extend_from_slice(all.get(range.start as usize * width..range.end as usize * width)?);
+        }
+        part
+    };
+    HostTensor::new(spec.element, row.with_rows(rows), bytes.freeze())
 }

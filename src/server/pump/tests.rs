@@ -1,6 +1,6 @@
 use super::*;
 use crate::Options;
-use stageline_base::{FaultClass, ReplicaId, Task};
+use stageline_base::{Border, FaultClass, ReplicaId, Task};
 use stageline_core::direct::DirectSetup;
 use stageline_core::message::{Feedback, Report, Segment};
 use stageline_core::{Mail, Opening, Sampling, Work};
@@ -49,8 +49,12 @@ fn status(me: &Peer) -> Status {
     }
 }
 
+fn borders() -> (Border, Border) {
+    (Border::hidden(1), Border::hidden(HIDDEN))
+}
+
 fn direct_runs(stage: &ReplicaId) -> DirectMachine {
-    let stage = options().stage(stage, (1, 2), HIDDEN);
+    let stage = options().stage(stage, (1, 2), borders());
     let (me, max_rows) = (ReplicaId::new("direct", 1), 16);
     DirectMachine::new(DirectSetup { me, stage, vocab: 100, task: Task::GENERATE, max_rows })
 }
@@ -116,7 +120,7 @@ async fn counts_a_fault() {
     let _door = leases.keep(status(&door));
     let (mail, view) = (net.register(stage.clone()), leases.watch());
     let pump = Pump::new(PumpParts {
-        machine: StageMachine::new(options().stage(&stage.replica, (1, 2), 1)),
+        machine: StageMachine::new(options().stage(&stage.replica, (1, 2), borders())),
         device: device.handle(0).unwrap(),
         mailbox: mail,
         post: Arc::new(net.clone()),
@@ -125,7 +129,6 @@ async fn counts_a_fault() {
         door: None,
         direct: (direct_runs(&stage.replica), mpsc::channel(1).1),
         metrics: metrics.clone(),
-        hidden: HIDDEN,
         started: Instant::now(),
         drain: drain.clone(),
     });
@@ -149,7 +152,7 @@ async fn counts_a_fault() {
         );
         assert!(matches!(pair.report().await, Report::Opened { .. }));
         let segment = Segment { sequence, attempt, door: door.replica.clone(), start: 0, rows: 1, emit: true };
-        let payload = HostTensor::activations(1, 1, POISON.to_le_bytes().to_vec().into()).unwrap();
+        let payload = Tensors::hidden(1, POISON.to_le_bytes().to_vec().into()).unwrap();
         pair.frame(2, FrameContent::Rows { segments: vec![segment], payload });
         assert!(matches!(pair.report().await, Report::Failed { .. }));
         pair.post(Body::CloseNow { number: 1, closes: vec![(sequence, attempt)] });

@@ -3,6 +3,7 @@
 use super::arena::Arena;
 use super::layout::{self, SLOTS, TAKEN, UNIT};
 use super::{Geometry, RemoteBell, Segment};
+use bytes::Bytes;
 use std::io::{Error, Result};
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
@@ -40,11 +41,12 @@ impl Outlet {
         Ok(Self { ring, bell, arena: Arena::new(geometry.units(), SLOTS), sent: 0 })
     }
 
-    /// Sends a parcel: its payload, and its header and trailer. The one copy of a payload is made here.
-    pub(crate) fn push(&mut self, payload: &[u8], rest: &[u8]) -> std::result::Result<(), PushError> {
-        let units = (payload.len() + rest.len()).div_ceil(UNIT);
+    /// Sends a parcel: its payload's parts, and its header and trailer. The one copy of a payload is made here.
+    pub(crate) fn push(&mut self, payload: &[Bytes], rest: &[u8]) -> std::result::Result<(), PushError> {
+        let payload_len: usize = payload.iter().map(Bytes::len).sum();
+        let units = (payload_len + rest.len()).div_ceil(UNIT);
         let units = u32::try_from(units).map_err(|_| PushError::TooLarge)?;
-        let (Ok(payload_bytes), Ok(rest_bytes)) = (u32::try_from(payload.len()), u32::try_from(rest.len())) else {
+        let (Ok(payload_bytes), Ok(rest_bytes)) = (u32::try_from(payload_len), u32::try_from(rest.len())) else {
             return Err(PushError::TooLarge);
         };
         match self.sent.wrapping_sub(layout::read(&self.ring).load(Acquire)) {
@@ -56,8 +58,11 @@ impl Outlet {
         // What the receiver has let go of is free only when all its reads are done: hence the order.
         self.arena.take_back(|slot| layout::flag(ring, slot).load(Acquire) != TAKEN);
         let (at, slot) = self.arena.take(units).ok_or(PushError::Full)?;
-        ring.copy_in(layout::place_of(at), payload);
-        ring.copy_in(layout::place_of(at) + payload.len(), rest);
+        let mut place = layout::place_of(at);
+        for part in payload.iter().map(Bytes::as_ref).chain([rest]) {
+            ring.copy_in(place, part);
+            place += part.len();
+        }
         layout::flag(ring, slot).store(TAKEN, Relaxed);
         for (word, value) in layout::descriptor(ring, self.sent).into_iter().zip([at, payload_bytes, rest_bytes, slot])
         {

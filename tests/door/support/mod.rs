@@ -118,7 +118,7 @@ impl Stages for Echo {
 
     fn overview(&self) -> Overview {
         let cut = vec![StageFacts { layers: 0..4, parameters: 9, cost: 1.0 }];
-        let here = vec![Here { stage: self.served, columns: 1, hop: "nats" }];
+        let here = vec![Here { stage: self.served, takes: stageline_base::Border::tokens(), hop: "nats" }];
         Overview { manifest: "ab".repeat(32), cut, here, ..Overview::default() }
     }
 }

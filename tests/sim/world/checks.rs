@@ -3,7 +3,7 @@
 use super::clients::Client;
 use super::model::Model;
 use super::{END_TOKEN, World};
-use stageline_base::{FaultClass, ReplicaId, StageIndex, Task, Tick};
+use stageline_base::{FaultClass, ReplicaId, StageIndex, Tick};
 use stageline_core::Member;
 use stageline_core::link::Room;
 use stageline_core::message::{Body, FrameContent, LinkMail};
@@ -106,9 +106,9 @@ fn check_client(client: &Client, (stages, hurried): (StageIndex, bool), model: &
         return Err(format!("tokens after the end: {:?}", client.tokens));
     }
     match outcome {
-        Ok(_) if client.work.is_of(Task::EMBED) => {
-            let right = client.vector.as_ref().is_some_and(|vector| model.is_vector(&client.prompt, vector, stages));
-            if right { Ok(()) } else { Err("wrong vector".into()) }
+        Ok(_) if client.work.is_whole() => {
+            let right = client.answer.as_ref().is_some_and(|answer| model.is_answer(&client.prompt, answer, stages));
+            if right { Ok(()) } else { Err("wrong answer".into()) }
         }
         Ok(reason) => {
             let right_reason = if end.is_some() { FinishReason::Stop } else { FinishReason::Length };

@@ -3,7 +3,7 @@
 use super::model::POISON;
 use super::processes::{Process, Shape};
 use super::{END_TOKEN, Happening, Story, World};
-use stageline_base::{Fault, FaultClass, ReplicaId, SequenceId, Task, Tick, TokenId};
+use stageline_base::{Fault, FaultClass, ReplicaId, SequenceId, Task, Tensors, Tick, TokenId};
 use stageline_core::requests::{DoorAction, DoorEvent, FinishReason, Judged, NewRequest};
 use stageline_core::{Sampling, Work};
 use std::time::Duration;
@@ -20,7 +20,7 @@ pub struct Client {
     pub tokens: Vec<TokenId>,
     /// Of these, the ones that it brought to its door.
     pub brought: usize,
-    pub vector: Option<Vec<f32>>,
+    pub answer: Option<Tensors>,
     pub outcomes: Vec<Result<FinishReason, Fault>>,
     pub device_failures: u32,
     /// A token of it has been forged.
@@ -36,7 +36,7 @@ impl Client {
 }
 
 impl World {
-    pub fn make_clients(&mut self, embeds: bool, shape: Shape) {
+    pub fn make_clients(&mut self, task: Task, shape: Shape) {
         let vocab = u64::from(self.model.vocab());
         let most = shape.kv_blocks * shape.block_size;
         for index in 0..4 + self.random.below(16) as usize {
@@ -47,12 +47,10 @@ impl World {
             if poisoned {
                 prompt[0] = POISON;
             }
-            let work = if embeds {
+            let work = Work::of(task, Sampling::GREEDY);
+            if work.is_whole() {
                 self.mark("embedded");
-                Work::of(Task::EMBED, Sampling::GREEDY)
-            } else {
-                Work::of(Task::GENERATE, Sampling::GREEDY)
-            };
+            }
             let short = faults && self.random.chance(80);
             let deadline = if short { self.random.below(2000) } else { 200_000 };
             self.clients.push(Client {
@@ -66,7 +64,7 @@ impl World {
                 sequence: None,
                 tokens: Vec::new(),
                 brought: 0,
-                vector: None,
+                answer: None,
                 outcomes: Vec::new(),
                 device_failures: 0,
                 forged: false,
@@ -87,7 +85,7 @@ impl World {
         let request = NewRequest {
             call_id: format!("client-{index}"),
             work: client.work,
-            prompt: client.prompt.clone(),
+            input: self.model.input(&client.prompt),
             generated: client.tokens.clone(),
             max_tokens: client.max_tokens,
             deadline: self.now + client.deadline,
@@ -139,7 +137,7 @@ impl World {
                         judged.push(about);
                     }
                 }
-                DoorAction::Vector { sequence, values } => self.client(sequence, |c| c.vector = Some(values)),
+                DoorAction::Answer { sequence, tensors } => self.client(sequence, |c| c.answer = Some(tensors)),
                 DoorAction::Ended { sequence, outcome } => {
                     let class = outcome.as_ref().err().map(|fault| fault.class);
                     self.client(sequence, |c| c.outcomes.push(outcome));

@@ -2,8 +2,7 @@
 //! names of others, of the kinds that must do no lasting harm.
 
 use super::{Happening, World};
-use bytes::Bytes;
-use stageline_base::{HostTensor, ReplicaId, SequenceId, StageIndex, Tick, TokenId};
+use stageline_base::{ReplicaId, SequenceId, StageIndex, Tick, TokenId};
 use stageline_core::machine::Event;
 use stageline_core::message::{Body, Feedback, FrameContent, LinkMail, Report, Segment};
 use stageline_core::{Emission, Opening};
@@ -116,9 +115,8 @@ impl World {
     }
 
     fn rows(&self, segments: Vec<Segment>) -> FrameContent {
-        let (rows, hidden) = (segments.len(), self.model.hidden());
-        let payload = HostTensor::activations(rows, hidden, Bytes::from(vec![0; rows * hidden * 4]));
-        FrameContent::Rows { segments, payload: payload.expect("rows of that width") }
+        let payload = self.borders[1].zeros(segments.len()).expect("rows of what crosses");
+        FrameContent::Rows { segments, payload }
     }
 }
 

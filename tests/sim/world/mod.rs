@@ -6,13 +6,15 @@ mod forger;
 mod lives;
 pub mod model;
 mod network;
+#[allow(dead_code, reason = "tests/cuda simulates a decoder alone")]
+pub mod pictures;
 pub mod processes;
 
 use clients::Client;
 use model::Model;
 use processes::{Door, Process, Shape};
 use stageline_base::prng::Prng;
-use stageline_base::{ReplicaId, SequenceId, StageIndex, Tick, TokenId};
+use stageline_base::{Border, ReplicaId, SequenceId, StageIndex, Tick, TokenId};
 use stageline_core::Planted;
 use stageline_core::machine::Event;
 use stageline_core::message::Body;
@@ -147,6 +149,8 @@ pub struct World {
     queue: BinaryHeap<Reverse<(Tick, u64)>>,
     happenings: HashMap<u64, Happening>,
     stages: StageIndex,
+    /// What crosses in front of each stage, and the answer.
+    borders: Vec<Border>,
     /// All that ever were, dead ones too.
     processes: Vec<Process>,
     /// Live by lease, by stage; the newest first.
@@ -169,7 +173,8 @@ impl World {
     pub fn new(seed: u64, planted: Planted, story: Story, model: Rc<dyn Model>) -> Self {
         let mut random = Prng::new(seed);
         let stages = 1 + random.below(model.most_stages().into()) as StageIndex;
-        let embeds = random.chance(150) && model.encodes();
+        let task = model.task(&mut random);
+        let borders = model.borders(stages);
         let microbatches = 1 + random.below(3) as u32;
         let hurried = story == Story::Faults && random.chance(200);
         let patience = |long: u64, short: u64| Duration::from_millis(if hurried { short } else { long });
@@ -186,7 +191,8 @@ impl World {
             microbatches_away: 1 + random.below(microbatches.into()) as u32,
             lease: LEASE,
             vocab: model.vocab(),
-            row_bytes: 4,
+            takes: borders[0].clone(),
+            gives: borders[usize::from(stages)].clone(),
             planted,
         };
         let max_num_seqs = doors.max_num_seqs;
@@ -208,6 +214,7 @@ impl World {
             queue: BinaryHeap::new(),
             happenings: HashMap::new(),
             stages,
+            borders,
             processes: Vec::new(),
             leases: vec![Vec::new(); usize::from(stages)],
             shape,
@@ -229,7 +236,7 @@ impl World {
                 world.start(stage);
             }
         }
-        world.make_clients(embeds, shape);
+        world.make_clients(task, shape);
         if story == Story::Faults {
             world.plan_outages();
             if world.random.chance(500) {

@@ -1,9 +1,11 @@
 //! What the stages of a world compute.
 
 use super::processes::Shape;
-use stageline_base::{StageIndex, TokenId};
+use stageline_base::prng::Prng;
+use stageline_base::{Border, StageIndex, Task, Tensors, TokenId};
+use stageline_core::Input;
 use stageline_engine::Executor;
-use stageline_engine::fake::{FakeExecutor, FakeSetup, HIDDEN, expected, expected_vector};
+use stageline_engine::fake::{FakeExecutor, FakeSetup, borders, expected, expected_vector};
 use std::time::Duration;
 
 /// A token that no model has: a batch with it fails.
@@ -14,14 +16,19 @@ pub trait Model {
     /// Tokens are `0..vocab`.
     fn vocab(&self) -> u32;
 
-    /// Width of an activation row.
-    fn hidden(&self) -> usize;
-
     /// Most stages that it can be cut into.
     fn most_stages(&self) -> StageIndex;
 
-    /// Whether it can encode.
-    fn encodes(&self) -> bool;
+    /// What it does in a world.
+    fn task(&self, random: &mut Prng) -> Task;
+
+    /// What crosses in front of each stage, and the answer behind them.
+    fn borders(&self, stages: StageIndex) -> Vec<Border>;
+
+    /// What a client with this prompt brings.
+    fn input(&self, prompt: &[TokenId]) -> Input {
+        Input::Tokens(prompt.to_vec())
+    }
 
     /// Loads `stage` of `stages`.
     fn executor(&self, stage: StageIndex, stages: StageIndex, shape: Shape) -> Box<dyn Executor>;
@@ -29,8 +36,8 @@ pub trait Model {
     /// Says what is wrong with `tokens` as the beginning of an answer to `prompt`.
     fn check_tokens(&self, prompt: &[TokenId], tokens: &[TokenId], stages: StageIndex) -> Result<(), String>;
 
-    /// Whether `vector` is what `prompt` is encoded to.
-    fn is_vector(&self, prompt: &[TokenId], vector: &[f32], stages: StageIndex) -> bool;
+    /// Whether `answer` is the one to `prompt`, where that is tensors.
+    fn is_answer(&self, prompt: &[TokenId], answer: &Tensors, stages: StageIndex) -> bool;
 }
 
 /// The hash chain of the fake executor.
@@ -43,16 +50,16 @@ impl Model for HashChain {
         VOCAB
     }
 
-    fn hidden(&self) -> usize {
-        HIDDEN
-    }
-
     fn most_stages(&self) -> StageIndex {
         4
     }
 
-    fn encodes(&self) -> bool {
-        true
+    fn task(&self, random: &mut Prng) -> Task {
+        if random.chance(150) { Task::EMBED } else { Task::GENERATE }
+    }
+
+    fn borders(&self, stages: StageIndex) -> Vec<Border> {
+        borders(stages.into())
     }
 
     fn executor(&self, stage: StageIndex, stages: StageIndex, shape: Shape) -> Box<dyn Executor> {
@@ -73,7 +80,7 @@ impl Model for HashChain {
         if right == tokens { Ok(()) } else { Err(format!("wrong tokens {tokens:?}, right are {right:?}")) }
     }
 
-    fn is_vector(&self, prompt: &[TokenId], vector: &[f32], stages: StageIndex) -> bool {
-        vector == expected_vector(prompt, stages)
+    fn is_answer(&self, prompt: &[TokenId], answer: &Tensors, stages: StageIndex) -> bool {
+        *answer == Tensors::vector(&expected_vector(prompt, stages))
     }
 }

@@ -2,8 +2,7 @@
 
 use super::model::POISON;
 use super::{Happening, LEASE, World};
-use bytes::{Bytes, BytesMut};
-use stageline_base::{Fault, HostTensor, ReplicaId, StageIndex, Tick};
+use stageline_base::{Border, Fault, ReplicaId, StageIndex, Tensors, Tick};
 use stageline_core::link::Room;
 use stageline_core::machine::{Action, Event, FIRST_EPOCHS, StageMachine, StageSetup};
 use stageline_core::message::{Body, Feedback, FrameContent, LinkMail, Report};
@@ -11,6 +10,7 @@ use stageline_core::requests::{Candidate, DoorMachine, DoorSetup};
 use stageline_core::{BatchId, Microbatch, Output, Ticket};
 use stageline_engine::Executor;
 use std::collections::{BTreeSet, HashMap};
+use std::ops::Range;
 use std::time::Duration;
 
 pub struct Process {
@@ -28,10 +28,10 @@ pub struct Process {
     pub cut_at_news: Option<Duration>,
     pub machine: StageMachine,
     pub executor: Box<dyn Executor>,
-    pub parked: HashMap<Ticket, HostTensor>,
+    pub parked: HashMap<Ticket, Tensors>,
     /// On the device, in order; the first one runs.
     pub device: Vec<OnDevice>,
-    pub output: Option<BytesMut>,
+    pub output: Option<Output>,
     pub next_ticket: u64,
     pub wake_at: Option<Tick>,
     /// What its lease states of its links' epochs.
@@ -58,10 +58,28 @@ impl Process {
     }
 }
 
+impl Process {
+    /// What the newest batch gave for these members.
+    fn cut(&self, members: &[(usize, Range<u32>)]) -> Option<Tensors> {
+        let rows: usize = members.iter().map(|(_, range)| range.len()).sum();
+        match self.output.as_ref()? {
+            Output::Sets(sets) => sets.get(members.first()?.0).cloned(),
+            Output::Rows(tensors) => {
+                let (spec, all) = (&self.machine.setup().gives.tensors()[0], &tensors[0]);
+                let (_, width) = spec.row()?;
+                let part = |(_, range): &(usize, Range<u32>)| range.start as usize * width..range.end as usize * width;
+                let bytes: Vec<u8> = members.iter().flat_map(|member| all[part(member)].iter().copied()).collect();
+                Tensors::hidden(rows, bytes.into())
+            }
+            Output::Emissions(_) => None,
+        }
+    }
+}
+
 /// A microbatch that was handed to a device.
 pub struct OnDevice {
     pub batch: Microbatch,
-    inputs: Vec<HostTensor>,
+    inputs: Vec<Tensors>,
     /// Whether it could be handed over; an error of its own if the world wants it to fail.
     started: Result<(), Fault>,
     injected: bool,
@@ -80,9 +98,10 @@ pub struct Shape {
 
 impl Shape {
     /// Room for the longest encoder sequence beside what decode keeps.
-    pub fn window(self, hidden: usize) -> Room {
+    pub fn window(self, takes: &Border) -> Room {
         let rows = u64::from(self.max_num_seqs) + 48 + u64::from(self.max_batch_tokens);
-        Room { rows, bytes: rows * (hidden * 4) as u64 }
+        // Of what stays together, three requests.
+        Room { rows, bytes: if takes.is_by_rows() { takes.most_bytes(rows) } else { 3 * takes.most_bytes(1) } }
     }
 }
 
@@ -92,8 +111,7 @@ impl World {
         let shape = self.shape;
         self.boots += 1;
         let replica = ReplicaId::new(&format!("s{stage}"), self.boots);
-        let hidden = self.model.hidden();
-        let width = (hidden * 4) as u64;
+        let [takes, gives] = [0, 1].map(|next| self.borders[usize::from(stage) + next].clone());
         let setup = StageSetup {
             me: replica.clone(),
             stage,
@@ -106,9 +124,9 @@ impl World {
             max_batch_delay: shape.delay,
             vocab: POISON + 1,
             direct: None,
-            window: shape.window(hidden),
-            row_bytes_in: if stage == 0 { 4 } else { width },
-            row_bytes_out: width,
+            window: shape.window(&takes),
+            takes,
+            gives,
             lease: LEASE,
             idle_limit: Duration::from_secs(30),
             planted: self.planted,
@@ -177,7 +195,6 @@ impl World {
     }
 
     pub fn act(&mut self, index: usize, action: Action) {
-        let hidden = self.model.hidden();
         let process = &mut self.processes[index];
         let me = process.replica.clone();
         match action {
@@ -190,22 +207,13 @@ impl World {
                 }
                 self.send(me, to, body);
             }
-            Action::Forward { to, epoch, number, segments, ranges, .. } => {
-                let output = process.output.as_ref().map(|bytes| Bytes::copy_from_slice(bytes)).unwrap_or_default();
-                let mut rows = BytesMut::new();
-                for range in &ranges {
-                    let width = hidden * 4;
-                    rows.extend_from_slice(&output[range.start as usize * width..range.end as usize * width]);
+            Action::Forward { to, epoch, number, segments, members, .. } => match process.cut(&members) {
+                Some(payload) => {
+                    let content = FrameContent::Rows { segments, payload };
+                    self.send(me, to, Body::Link(LinkMail::Frame { epoch, number, content }));
                 }
-                let count: usize = segments.iter().map(|s| s.rows as usize).sum();
-                match HostTensor::activations(count, hidden, rows.freeze()) {
-                    Some(payload) => {
-                        let content = FrameContent::Rows { segments, payload };
-                        self.send(me, to, Body::Link(LinkMail::Frame { epoch, number, content }));
-                    }
-                    None => self.violations.push("a frame's segments and ranges differ".into()),
-                }
-            }
+                None => self.violations.push("a frame of what the batch did not give".into()),
+            },
             Action::Settled(_) => process.output = None,
             Action::Acknowledged(_) => {}
             Action::Release(ticket) => {
@@ -220,10 +228,14 @@ impl World {
     fn hand_over(&mut self, index: usize, batch: Microbatch) {
         let injected = self.faults_now() && self.random.chance(15);
         let process = &mut self.processes[index];
-        let inputs: Option<Vec<HostTensor>> = batch
+        let inputs: Option<Vec<Tensors>> = batch
             .members
             .iter()
-            .map(|m| process.parked.get(&m.ticket).map(|t| t.slice_rows(m.ticket_row as usize, m.rows as usize)))
+            .map(|m| {
+                let parked = process.parked.get(&m.ticket)?;
+                let cut = || parked.slice_rows(m.ticket_row as usize, m.rows as usize);
+                Some(if process.machine.setup().takes.is_by_rows() { cut() } else { parked.clone() })
+            })
             .collect();
         let Some(inputs) = inputs else {
             self.violations.push("a batch names a payload that was released".into());
@@ -253,8 +265,8 @@ impl World {
         let OnDevice { batch: work, inputs, started, injected } = process.device.remove(0);
         assert_eq!(work.id, batch, "the device runs batches in order");
         let outcome = match started.and_then(|()| process.executor.run(&work, &inputs)) {
-            Ok(Output::Activations(bytes)) => {
-                process.output = Some(bytes);
+            Ok(output @ (Output::Rows(_) | Output::Sets(_))) => {
+                process.output = Some(output);
                 Ok(Vec::new())
             }
             Ok(Output::Emissions(emissions)) => Ok(emissions),

@@ -4,8 +4,9 @@ use super::pb;
 use crate::conversation::ROLES;
 use crate::{ChatMessage, Conversation, Input, Request};
 use stageline_base::limits::MAX_TOP_LOGITS;
-use stageline_base::{Fault, HostDType, HostTensor};
+use stageline_base::{Element, Fault, HostTensor, NamedTensor, Shape, Tensors};
 use stageline_core::{DirectRun, Observed};
+use std::sync::Arc;
 
 /// What a Generate asks for.
 ///
@@ -70,42 +71,69 @@ pub(super) fn embed(asked: pb::EmbedRequest, call_id: &str) -> Result<Request, F
 /// # Errors
 /// `InvalidRequest` for a tensor whose bytes do not fit its shape, or a number out of its range.
 pub(super) fn run(asked: pb::RunRequest, call_id: &str) -> Result<DirectRun, Fault> {
-    let tensor = asked.input.ok_or_else(|| Fault::invalid("there is no `input`: send the rows to be run"))?;
-    let dtype = match tensor.element() {
-        pb::tensor::Element::F32 => HostDType::F32,
-        pb::tensor::Element::U32 => HostDType::U32,
-        pb::tensor::Element::Unknown => return Err(Fault::invalid("`element` of `input` must be F32 or U32")),
-    };
-    let (rows, columns, bytes) = (tensor.rows as usize, tensor.columns as usize, tensor.data.len());
-    if rows.checked_mul(columns).and_then(|elements| elements.checked_mul(4)) != Some(bytes) {
-        let words = format!("`data` of `input` must hold rows * columns * 4 bytes, not {bytes} for {rows} x {columns}");
-        return Err(Fault::invalid(words));
+    if asked.inputs.is_empty() {
+        return Err(Fault::invalid("there are no `inputs`: send the rows to be run"));
     }
     if asked.top_logits > MAX_TOP_LOGITS {
         let words = format!("`top_logits` may be at most {MAX_TOP_LOGITS}, not {}", asked.top_logits);
         return Err(Fault::invalid(words));
     }
-    let input = HostTensor { dtype, shape: [rows, columns], bytes: tensor.data };
-    all_numbers(&input).map_err(|at| Fault::invalid(format!("`data` of `input` holds no number at element {at}")))?;
+    let input: Tensors = asked.inputs.into_iter().map(host_tensor).collect::<Result<_, _>>()?;
+    all_numbers(&input).map_err(|at| Fault::invalid(format!("`data` of `inputs` holds no number at element {at}")))?;
     Ok(DirectRun { call_id: call_id.to_owned(), input, top_logits: asked.top_logits })
 }
 
-/// Whether every element is a number, which NaN and infinities are not; where the first is that is none, if not.
-pub(super) fn all_numbers(tensor: &HostTensor) -> Result<(), usize> {
-    let (elements, _) = tensor.bytes.as_chunks::<4>();
-    let is_none = |bytes: &[u8; 4]| !f32::from_le_bytes(*bytes).is_finite();
-    let none = elements.iter().position(is_none).filter(|_| tensor.dtype == HostDType::F32);
-    none.map_or(Ok(()), Err)
+fn host_tensor(tensor: pb::Tensor) -> Result<(Arc<str>, HostTensor), Fault> {
+    let element = Element::of_number(tensor.element);
+    let element =
+        element.ok_or_else(|| Fault::invalid("`element` of `inputs` must be F32, U32 or another of the list"))?;
+    let old = [u64::from(tensor.rows), u64::from(tensor.columns)];
+    let extents = if tensor.shape.is_empty() && old != [0, 0] { &old[..] } else { &tensor.shape };
+    let extents: Option<Vec<usize>> = extents.iter().map(|extent| usize::try_from(*extent).ok()).collect();
+    let shape = extents.and_then(|extents| Shape::new(&extents));
+    let bytes = tensor.data.len();
+    let host = shape.and_then(|shape| HostTensor::new(element, shape, tensor.data));
+    let words = || {
+        format!(
+            "`data` of `inputs` must hold all elements of its shape, of {} bytes each, not {bytes}",
+            element.bytes()
+        )
+    };
+    Ok((tensor.name.into(), host.ok_or_else(|| Fault::invalid(words()))?))
 }
 
-/// A tensor as a message.
-pub(super) fn tensor(tensor: HostTensor) -> pb::Tensor {
-    let element = match tensor.dtype {
-        HostDType::F32 => pb::tensor::Element::F32,
-        HostDType::U32 => pb::tensor::Element::U32,
+/// Whether every element is a number, which NaN and infinities are not; where the first is that is none, if not.
+pub(super) fn all_numbers(tensors: &Tensors) -> Result<(), usize> {
+    tensors.iter().try_for_each(|named| first_that_is_none(&named.tensor).map_or(Ok(()), Err))
+}
+
+fn first_that_is_none(tensor: &HostTensor) -> Option<usize> {
+    // All bits of the exponent are set in what is no number.
+    let halves = |exponent: u16| {
+        let is_none = move |bytes: &[u8; 2]| u16::from_le_bytes(*bytes) & exponent == exponent;
+        tensor.bytes().as_chunks().0.iter().position(is_none)
     };
-    let [rows, columns] = tensor.shape.map(|n| n as u32);
-    pb::Tensor { element: element.into(), rows, columns, data: tensor.bytes }
+    match tensor.element() {
+        Element::F32 => tensor.words().position(|bits| !f32::from_bits(bits).is_finite()),
+        Element::F16 => halves(0x7c00),
+        Element::Bf16 => halves(0x7f80),
+        _ => None,
+    }
+}
+
+/// Tensors as messages.
+pub(super) fn tensors(tensors: Tensors) -> Vec<pb::Tensor> {
+    let one = |NamedTensor { name, tensor }: NamedTensor| {
+        let shape: Vec<u64> = tensor.shape().iter().map(|extent| *extent as u64).collect();
+        let (rows, columns) = match shape[..] {
+            [rows, columns] => (rows as u32, columns as u32),
+            [columns] => (1, columns as u32),
+            _ => (0, 0),
+        };
+        let element = tensor.element().number();
+        pb::Tensor { element, rows, columns, data: tensor.into_bytes(), name: name.as_ref().into(), shape }
+    };
+    tensors.into_iter().map(one).collect()
 }
 
 /// Logits as a message.

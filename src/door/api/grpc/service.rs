@@ -102,7 +102,8 @@ impl Service {
         let outcome = outcome.map_err(|_| late())??;
         requests::all_numbers(&outcome.output)
             .map_err(|_| Fault::invalid("the rows overflow in this stage's layers"))?;
-        Ok(pb::RunReply { output: Some(requests::tensor(outcome.output)), top: outcome.observed.map(requests::top) })
+        let (outputs, top) = (requests::tensors(outcome.output), outcome.observed.map(requests::top));
+        Ok(pb::RunReply { outputs, top })
     }
 
     fn status_now(&self) -> pb::StatusReply {
@@ -119,7 +120,8 @@ impl Service {
             let figures = state.metrics.stage(here.stage)?;
             Some(pb::LocalStage {
                 stage: u32::from(here.stage),
-                columns: here.columns,
+                columns: here.columns(),
+                takes: here.takes.lines(),
                 queued_rows: figures.queued_rows.get(),
                 live_sequences: figures.live_sequences.get(),
                 kv_blocks_total: figures.kv_blocks.get(),

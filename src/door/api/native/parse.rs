@@ -22,7 +22,7 @@ pub(super) struct Parsed {
 fn inputs(task: Task) -> &'static str {
     match task.gives {
         Gives::Tokens => "`prompt`, `messages` or `tokens`",
-        Gives::Vector => "`input` or `tokens`",
+        Gives::Vector | Gives::Tensors => "`input` or `tokens`",
     }
 }
 
@@ -87,7 +87,7 @@ fn plain(text: &str, task: Task) -> Fields {
     let text = Some(text.to_string());
     match task.gives {
         Gives::Tokens => Fields { prompt: text, ..Fields::default() },
-        Gives::Vector => Fields { input: text, ..Fields::default() },
+        Gives::Vector | Gives::Tensors => Fields { input: text, ..Fields::default() },
     }
 }
 
@@ -103,7 +103,7 @@ fn check_names(fields: &Fields, body: &str, task: Task) -> Result<(), Fault> {
     let stray = |name: &str, null: bool| !null && !EMBED_FIELDS.contains(&name);
     let stray = match task.gives {
         Gives::Tokens => fields.input.as_ref().map(|_| "input".to_string()),
-        Gives::Vector => json::first_name(body.as_bytes(), stray),
+        Gives::Vector | Gives::Tensors => json::first_name(body.as_bytes(), stray),
     };
     let Some(name) = stray else { return Ok(()) };
     Err(Fault::invalid(format!("this pipeline {}, so there is no `{name}`: send one of {}", task.verb(), inputs(task))))

@@ -3,7 +3,7 @@
 use super::BertSpec;
 use crate::families::LayerRange;
 use crate::load::Loader;
-use crate::stage_model::{Made, StageModel};
+use crate::stage_model::{Given, Made, StageModel};
 use crate::step::Step;
 use crate::tensors::LinearNeed;
 use candle_core::{DType, Device, Result as CandleResult, Tensor};
@@ -67,7 +67,7 @@ impl BertStage {
     /// The activations `[rows, hidden]` behind the layers.
     fn forward(&self, input: &Tensor, step: &Step) -> CandleResult<Tensor> {
         let mut x = match &self.embedding {
-            Some(embedding) => self.embed(embedding, input, step)?,
+            Some(embedding) => self.embed(embedding, &input.flatten_all()?, step)?,
             None => input.clone(),
         };
         for layer in &self.layers {
@@ -112,9 +112,9 @@ impl StageModel for BertStage {
         Step::encode(members, self.spec.max_positions, device)
     }
 
-    fn run(&self, input: &Tensor, step: &Step) -> CandleResult<Made> {
-        let x = self.forward(input, step)?;
-        if self.last { self.vectors(&x, step).map(Made::Vectors) } else { Ok(Made::Activations(x)) }
+    fn run(&self, given: &Given, step: &Step) -> CandleResult<Made> {
+        let x = self.forward(given.rows()?, step)?;
+        if self.last { self.vectors(&x, step).map(Made::Vectors) } else { Ok(Made::Rows(vec![x])) }
     }
 }
 

@@ -13,7 +13,7 @@ use crate::tensors::{TensorNames, TensorNeed};
 pub use config::BertSpec;
 use layers::BertStage;
 use serde_json::{Map, Value};
-use stageline_base::{Fault, Task};
+use stageline_base::{Border, Fault, Task};
 use stageline_ops::Ops;
 use stageline_shard::Files;
 use std::sync::Arc;
@@ -34,8 +34,12 @@ impl Family for BertSpec {
         self.layers
     }
 
-    fn hidden(&self) -> usize {
-        self.hidden
+    fn border(&self, layer: usize) -> Border {
+        if layer == 0 { Border::tokens() } else { Border::hidden(self.hidden) }
+    }
+
+    fn answer(&self) -> Border {
+        Border::vector(self.hidden)
     }
 
     fn max_positions(&self) -> usize {

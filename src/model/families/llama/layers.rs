@@ -5,7 +5,7 @@ use super::tensors::{EMBEDDING, HEAD, NORM};
 use crate::families::LayerRange;
 use crate::kv_cache::{KvCache, KvShape};
 use crate::load::Loader;
-use crate::stage_model::{Made, StageModel};
+use crate::stage_model::{Given, Made, StageModel};
 use crate::step::Step;
 use candle_core::{Device, Result as CandleResult, Tensor};
 use stageline_base::Fault;
@@ -99,7 +99,7 @@ impl LlamaStage {
     /// The activations `[rows, hidden]` behind the layers. Writes the rows' keys and values into the cache.
     fn forward(&self, input: &Tensor, step: &Step) -> CandleResult<Tensor> {
         let mut x = match &self.embedding {
-            Some(table) => self.ops.embed(table, input)?,
+            Some(table) => self.ops.embed(table, &input.flatten_all()?)?,
             None => input.clone(),
         };
         let rotation = self.frequencies.rotation(&step.positions, x.device())?;
@@ -175,11 +175,11 @@ impl StageModel for LlamaStage {
         Step::decode(members, self.cache.shape, self.spec.max_positions, device)
     }
 
-    fn run(&self, input: &Tensor, step: &Step) -> CandleResult<Made> {
-        let x = self.forward(input, step)?;
+    fn run(&self, given: &Given, step: &Step) -> CandleResult<Made> {
+        let x = self.forward(given.rows()?, step)?;
         match &self.head {
             Some(head) => self.logits(head, &x, step).map(Made::Logits),
-            None => Ok(Made::Activations(x)),
+            None => Ok(Made::Rows(vec![x])),
         }
     }
 }

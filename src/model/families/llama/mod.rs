@@ -15,7 +15,7 @@ use crate::tensors::{TensorNames, TensorNeed};
 use layers::LlamaStage;
 use relatives::Relative;
 pub use spec::{LlamaSpec, RopeScaling, Sliding};
-use stageline_base::{Fault, Task, TokenId};
+use stageline_base::{Border, Fault, Task, TokenId};
 use stageline_ops::Ops;
 use std::sync::Arc;
 pub use tensors::{EMBEDDING, HEAD, LlamaLayerNeeds, NORM};
@@ -53,8 +53,8 @@ impl Family for LlamaSpec {
         self.layers
     }
 
-    fn hidden(&self) -> usize {
-        self.hidden
+    fn border(&self, layer: usize) -> Border {
+        if layer == 0 { Border::tokens() } else { Border::hidden(self.hidden) }
     }
 
     fn max_positions(&self) -> usize {

@@ -37,7 +37,7 @@ fn frame(n: u64, rows: usize) -> Mail {
         rows: rows as u32,
         emit: true,
     };
-    let content = FrameContent::Rows { segments: vec![segment], payload: stageline_base::HostTensor::tokens(&ids) };
+    let content = FrameContent::Rows { segments: vec![segment], payload: stageline_base::Tensors::tokens(&ids) };
     Mail { from: me(), stage: 0, body: Body::Link(LinkMail::Frame { epoch: 1, number: n, content }) }
 }
 
@@ -103,7 +103,7 @@ fn mail_of_another_sender_or_plane_is_left_out() {
     for mail in [other, order, frame(2, 1)] {
         push(&mut outlet, mail).unwrap();
     }
-    outlet.push(b"", b"no parcel at all").unwrap();
+    outlet.push(&[], b"no parcel at all").unwrap();
     let mail = inlet.next().unwrap().unwrap();
     assert_eq!(format!("{mail:?}"), format!("{:?}", frame(2, 1)));
     assert!(inlet.next().unwrap().is_none());
