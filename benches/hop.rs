@@ -12,7 +12,7 @@ mod raw;
 
 use bytes::BytesMut;
 use nats::NatsServer;
-use stageline_base::{ReplicaId, SequenceId, Tensors};
+use stageline_base::{Element, ReplicaId, SequenceId, Tensors};
 use stageline_core::batch::trailer_room;
 use stageline_core::{Body, FrameContent, LinkMail, Mail, Segment};
 use stageline_metrics::HopMetrics;
@@ -202,6 +202,7 @@ fn record(stage: u16, hop: Option<&str>) -> Status {
         max_model_len: 1,
         live_sequences: 0,
         link_epochs: 1024,
+        wire_dtype: Element::F32,
         join: None,
         hop: hop.map(str::to_owned),
     }

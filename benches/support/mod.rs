@@ -4,7 +4,7 @@
 #[allow(dead_code, reason = "the tests also hold answers against the reference's")]
 mod real_models;
 
-use stageline_base::{Fault, Task};
+use stageline_base::{Element, Fault, Task};
 use stageline_door::{AnswerEvent, Input, Intake, Request};
 use stageline_engine::{DeviceChoice, Runner, Setup};
 use stageline_model::KvShape;
@@ -78,6 +78,7 @@ pub fn options() -> Options {
         stage_timeout: Duration::from_secs(3600),
         default_max_tokens: 256,
         max_deadline: Duration::from_secs(3600),
+        wire_dtype: Element::F32,
     }
 }
 

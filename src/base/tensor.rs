@@ -9,9 +9,10 @@ use std::sync::Arc;
 pub const MAX_RANK: usize = 8;
 
 /// Type of a tensor's elements, each little endian.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Element {
     /// IEEE single precision.
+    #[default]
     F32,
     /// IEEE half precision.
     F16,
@@ -236,6 +237,16 @@ impl Tensors {
     /// One tensor.
     pub fn one(name: impl Into<Arc<str>>, tensor: HostTensor) -> Self {
         Self(vec![NamedTensor { name: name.into(), tensor }])
+    }
+
+    /// None yet, with room for so many.
+    pub fn with_capacity(tensors: usize) -> Self {
+        Self(Vec::with_capacity(tensors))
+    }
+
+    /// Adds one behind the others.
+    pub fn push(&mut self, name: Arc<str>, tensor: HostTensor) {
+        self.0.push(NamedTensor { name, tensor });
     }
 
     /// Bytes of all of them.

@@ -189,6 +189,7 @@ fn arguments(orders: &Orders, stage: usize) -> Vec<std::ffi::OsString> {
             add(flag, &number.to_string());
         }
     }
+    add("--wire-dtype", &batching.wire_dtype.to_string());
     add("--max-batch-delay-us", &batching.max_batch_delay.as_micros().to_string());
     add("--log-format", &if orders.logging.format == LogFormat::Json { "json" } else { "text" });
     add("--log-level", &orders.logging.level);

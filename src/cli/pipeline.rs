@@ -70,6 +70,7 @@ fn host(
         stage_timeout: door.map_or(ONE_SHOT, |door| door.stage_timeout),
         default_max_tokens: DEFAULT_MAX_TOKENS,
         max_deadline: door.and_then(|door| door.exec_timeout).unwrap_or(ONE_SHOT),
+        wire_dtype: batching.wire_dtype,
     };
     let cores = || std::thread::available_parallelism().map_or(1, usize::from);
     let hardware = Hardware {

@@ -7,6 +7,7 @@ use crate::config::problem::Problems;
 use crate::config::raw::{Reader, Written};
 use crate::config::settings as s;
 use crate::config::verbs;
+use stageline_base::Element;
 use stageline_base::limits::{
     MAX_STAGES, MAX_STOP_BYTES, MAX_STOP_STRINGS, MAX_TEMPERATURE, MAX_TOP_LOGITS, PENALTIES,
 };
@@ -241,6 +242,7 @@ pub(super) fn batching(r: &mut Reader) -> BatchingConfig {
         microbatches: r.optional(&s::MICROBATCHES, parse::count(1..=1024)),
         microbatches_away: r.optional(&s::MICROBATCHES_AWAY, parse::count(1..=1024)),
         max_queue: r.value(&s::MAX_QUEUE, parse::count(1..=MANY)),
+        wire_dtype: r.value(&s::WIRE_DTYPE, parse::word(&[("f32", Element::F32), ("bf16", Element::Bf16)])),
     };
     // What does not hang on the model can be said before the model is read.
     if let (Some(len), true) = (config.max_model_len, r.problems.0.is_empty())

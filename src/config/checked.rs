@@ -1,6 +1,6 @@
 //! The settings as the program uses them: every value read, every rule between them checked.
 
-use stageline_base::StageIndex;
+use stageline_base::{Element, StageIndex};
 use stageline_engine::{ExecutorKind, Numbers};
 use stageline_plan::Balance;
 use stageline_transport::{HopKind, HopSettings};
@@ -159,6 +159,8 @@ pub struct BatchingConfig {
     pub microbatches_away: Option<u32>,
     /// Most requests that wait at the door.
     pub max_queue: u32,
+    /// What numbers that cross between stages are: f32 or bf16.
+    pub wire_dtype: Element,
 }
 
 /// What [`BatchingConfig`] comes to for one model.

@@ -84,6 +84,12 @@ pub const MICROBATCHES: Setting =
     Setting::value("microbatches", "N", "Decode batches under way at once (default: one for each device on the path)");
 pub const MICROBATCHES_AWAY: Setting =
     Setting::value("microbatches_away", "N", "Of these, how many at once, for measuring what overlap gains").hidden();
+pub const WIRE_DTYPE: Setting = Setting::value(
+    "wire_dtype",
+    "f32|bf16",
+    "Numbers that cross between stages: bf16 halves what every hop carries, and rounds; all stages of a pipeline need the same",
+)
+.or("f32");
 pub const MAX_QUEUE: Setting =
     Setting::value("max_queue", "N", "Most requests that wait at the door; more are refused with 429").or("1024");
 
@@ -320,6 +326,7 @@ pub const BATCHING: Group = Group {
         MICROBATCHES,
         MICROBATCHES_AWAY,
         MAX_QUEUE,
+        WIRE_DTYPE,
     ],
 };
 pub const DOOR: Group = Group {

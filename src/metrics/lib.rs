@@ -80,6 +80,8 @@ registered! {
         link_lost: Counter;
         /// Steps the device's driver would not record.
         refused_recordings: Counter;
+        /// What numbers that cross between stages are.
+        stage_wire_dtype: Fact = Fact::of("dtype");
         /// Rows of each batch that ran.
         batch_rows: Histogram = Histogram::new(ROWS);
         /// From rows' arrival at a stage to their batch's start, each sequence of each batch.

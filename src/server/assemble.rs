@@ -5,6 +5,7 @@ use crate::broker::{BROKER_PATIENCE, Broker, unreachable};
 use crate::options::Options;
 use crate::pump::{DoorParts, Drain, Pump, PumpParts};
 use stageline_base::hex;
+use stageline_base::limits::MAX_SET_BYTES;
 use stageline_base::{Border, Fault, FaultClass, ReplicaId, StageIndex, Task, Tick};
 use stageline_core::direct::{DirectMachine, DirectSetup};
 use stageline_core::machine::{FIRST_EPOCHS, StageMachine, StageSetup};
@@ -53,6 +54,22 @@ impl Pipeline {
     fn borders(&self, stage: StageIndex) -> (Border, Border) {
         let at = |index: usize| self.borders.get(index).cloned().unwrap_or_else(Border::tokens);
         (at(stage.into()), at(usize::from(stage) + 1))
+    }
+
+    /// Whether what a request brings, or what crosses for it, may travel at all.
+    ///
+    /// # Errors
+    /// `InvalidRequest` that says what is too large.
+    pub(crate) fn check_sizes(&self) -> Result<(), Fault> {
+        let rows = self.options.max_model_len.into();
+        let large = |border: &&Border| !border.is_by_rows() && border.most_bytes(rows) > MAX_SET_BYTES;
+        match self.borders.iter().find(large) {
+            None => Ok(()),
+            Some(border) => Err(Fault::invalid(format!(
+                "{border} may be {} bytes for one request, and at most {MAX_SET_BYTES} may travel together",
+                border.most_bytes(rows)
+            ))),
+        }
     }
 
     /// The pipeline as it is seen before any of it runs.
@@ -260,6 +277,7 @@ impl<'a> Assembly<'a> {
             max_model_len: options.max_model_len,
             live_sequences: 0,
             link_epochs: FIRST_EPOCHS,
+            wire_dtype: options.wire_dtype,
             join: None,
             hop: None,
         }
@@ -299,6 +317,7 @@ impl<'a> Assembly<'a> {
         });
         let ready = device.ready();
         if let Some(stage) = self.metrics.stage(stage) {
+            stage.stage_wire_dtype.is(options.wire_dtype.as_str());
             stage.refused_recordings.inc_by(ready.refused_recordings.into());
         }
         let wanted = options.stage(&me, (stage, self.pipeline.stages), self.pipeline.borders(stage));

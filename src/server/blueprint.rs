@@ -2,7 +2,7 @@
 
 use crate::executor::load_executor;
 use sha2::{Digest, Sha256};
-use stageline_base::{Border, Fault, StageIndex};
+use stageline_base::{Border, Element, Fault, StageIndex};
 use stageline_door::stages::StageFacts;
 use stageline_engine::{Loader, Runner, Setup};
 use stageline_model::split::{PlanOrder, pipeline_name, plan_only};
@@ -107,10 +107,13 @@ impl Blueprint {
         })
     }
 
-    /// What crosses in front of each stage, and the answer behind the last.
-    pub fn borders(&self) -> Vec<Border> {
-        let fronts = self.stages.iter().map(|stage| self.spec.border(stage.layers.start));
-        fronts.chain([self.spec.answer()]).collect()
+    /// What crosses in front of each stage, numbers between two of them as `wire_dtype`, and the answer behind the last.
+    pub fn borders(&self, wire_dtype: Element) -> Vec<Border> {
+        let front = |stage: &StageFacts| match self.spec.border(stage.layers.start) {
+            border if stage.layers.start > 0 && wire_dtype == Element::Bf16 => border.narrowed(),
+            border => border,
+        };
+        self.stages.iter().map(front).chain([self.spec.answer()]).collect()
     }
 
     /// What loads the executor of `stage`. `progress` is told how many bytes have been read so far.

@@ -43,7 +43,9 @@ pub async fn reach(
     let BrokerAccess { urls, credentials, user } = access;
     let inbox_prefix = format!("{INBOX_PREFIX}.s{stage}");
     let metrics = metrics.broker.clone();
-    let settings = NatsSettings { credentials, user, inbox_prefix, metrics, ..NatsSettings::new(urls, subjects) };
+    let wire_dtype = pipeline.options.wire_dtype;
+    let settings =
+        NatsSettings { credentials, user, inbox_prefix, wire_dtype, metrics, ..NatsSettings::new(urls, subjects) };
     let net = NatsNet::connect_within(settings, BROKER_PATIENCE).await.map_err(unreachable)?;
     let leases = NatsLeases::open(&net).await.map_err(unreachable)?;
     Ok(Broker { net, leases })

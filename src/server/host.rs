@@ -4,10 +4,10 @@ use crate::assemble::{Pipeline, Serving, embedded, on_nats};
 use crate::blueprint::Blueprint;
 use crate::broker::Broker;
 use crate::options::Options;
-use stageline_base::{Fault, StageIndex};
+use stageline_base::{Element, Fault, StageIndex};
 use stageline_door::text::TextModel;
 use stageline_engine::fake::{FakeExecutor, FakeSetup, borders};
-use stageline_engine::{DeviceChoice, Executor, Loader, Runner, Setup};
+use stageline_engine::{DeviceChoice, Executor, Loader, Narrowing, Runner, Setup};
 use stageline_metrics::Metrics;
 use stageline_model::KvShape;
 use stageline_ops::Threads;
@@ -83,12 +83,13 @@ impl Host {
             vocab: blueprint.spec.vocab() as u32,
             stages,
             borders: match hardware.runner {
-                Runner::Candle | Runner::Engine(_) => blueprint.borders(),
+                Runner::Candle | Runner::Engine(_) => blueprint.borders(options.wire_dtype),
                 Runner::Fake => borders(count),
             },
             task: blueprint.spec.task(),
             options,
         };
+        pipeline.check_sizes()?;
         let metrics = Arc::new(Metrics::new(pipeline.name.clone(), here.clone()));
         Ok(Self { blueprint, pipeline, metrics, hardware, here })
     }
@@ -178,6 +179,11 @@ impl Host {
             to_come,
             share: self.share(stage),
         };
-        self.blueprint.loader(stage, setup, progress)
+        let load = self.blueprint.loader(stage, setup, progress);
+        if options.wire_dtype == Element::F32 {
+            return load;
+        }
+        let narrow = (stage > 0, stage + 1 < self.pipeline.stages);
+        Box::new(move || Ok(Box::new(Narrowing::of(load()?, narrow)) as Box<dyn Executor>))
     }
 }

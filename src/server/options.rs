@@ -1,6 +1,6 @@
 //! How a pipeline is served, as far as the stages' machines are concerned.
 
-use stageline_base::{Border, ReplicaId, StageIndex, Task};
+use stageline_base::{Border, Element, ReplicaId, StageIndex, Task};
 use stageline_core::Planted;
 use stageline_core::link::Room;
 use stageline_core::machine::StageSetup;
@@ -50,6 +50,8 @@ pub struct Options {
     pub default_max_tokens: u32,
     /// Longest deadline.
     pub max_deadline: Duration,
+    /// What numbers that cross between stages are: f32 or bf16.
+    pub wire_dtype: Element,
 }
 
 impl Options {

@@ -5,7 +5,7 @@ use super::lease::{LEASE, peer};
 use super::nats::Broker;
 use super::roster::Roster;
 use async_nats::jetstream::kv::{Entry, Operation};
-use stageline_base::Tick;
+use stageline_base::{Element, Tick};
 use stageline_metrics::BrokerMetrics;
 use stageline_wire::{Status, Subjects, lease_key};
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,20 +19,21 @@ const MOST_DIGESTS: usize = 64;
 /// The entries read so far.
 pub(super) struct Register {
     subjects: Subjects,
+    wire_dtype: Element,
     metrics: BrokerMetrics,
     roster: Roster,
     /// Whose key is whose, for markers carry no record.
     keys: BTreeMap<String, Peer>,
     /// Other digests under the pipeline's name, and when each was seen last.
     others: BTreeMap<String, Tick>,
-    /// Those that the log has named.
+    /// Those, and replicas of another wire_dtype, that the log has named.
     named: BTreeSet<String>,
 }
 
 impl Register {
-    pub(super) fn new(subjects: Subjects, metrics: BrokerMetrics) -> Self {
+    pub(super) fn new(subjects: Subjects, wire_dtype: Element, metrics: BrokerMetrics) -> Self {
         let (keys, others, named) = Default::default();
-        Self { subjects, metrics, roster: Roster::default(), keys, others, named }
+        Self { subjects, wire_dtype, metrics, roster: Roster::default(), keys, others, named }
     }
 
     /// Takes one entry of the bucket in. A record counts only under the key of who it says it is: that is where a user's
@@ -44,11 +45,12 @@ impl Register {
                     self.metrics.lease_records_refused.inc();
                     tracing::debug!(key = entry.key, "a lease record is under a key that is not its own");
                 }
-                Ok(status) if status.manifest == self.subjects.digest() => {
+                Ok(status) if status.manifest != self.subjects.digest() => self.note_other(now, status.manifest),
+                Ok(status) if status.wire_dtype != self.wire_dtype => self.refuse_type(&status),
+                Ok(status) => {
                     self.keys.insert(entry.key, peer(&status));
                     self.roster.renewed(now, status);
                 }
-                Ok(status) => self.note_other(now, status.manifest),
                 Err(error) => {
                     self.metrics.lease_records_refused.inc();
                     tracing::debug!(%error, "a lease record is refused");
@@ -72,6 +74,21 @@ impl Register {
         }
         if self.others.len() < MOST_DIGESTS || self.others.contains_key(&digest) {
             self.others.insert(digest, now);
+        }
+    }
+
+    /// A replica sends and takes numbers of another type: it can be no part of a path with this one.
+    fn refuse_type(&mut self, status: &Status) {
+        self.metrics.lease_records_refused.inc();
+        if self.named.len() < MOST_DIGESTS && self.named.insert(status.replica.as_str().to_owned()) {
+            tracing::error!(
+                stage = status.stage,
+                replica = %status.replica,
+                "this replica takes and sends {} between stages, and this process {}: it counts as missing; start all stages \
+                 with the same --wire-dtype",
+                status.wire_dtype,
+                self.wire_dtype
+            );
         }
     }
 

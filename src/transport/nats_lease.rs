@@ -68,7 +68,7 @@ impl NatsLeases {
         let (entries, news) = mpsc::channel(64);
         let stop = CancellationToken::new();
         tokio::spawn(stop.clone().run_until_cancelled_owned(self.clone().listen(entries)));
-        let register = Register::new(self.net.subjects().clone(), self.net.metrics().clone());
+        let register = Register::new(self.net.subjects().clone(), self.net.wire_dtype(), self.net.metrics().clone());
         let judge = judge(register, self.net.broker(), news, replicas);
         tokio::spawn(stop.clone().run_until_cancelled_owned(judge));
         LeaseView::new(view, stop.drop_guard())

@@ -83,7 +83,7 @@ impl Roster {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use stageline_base::ReplicaId;
+    use stageline_base::{Element, ReplicaId};
     use stageline_wire::{Phase, WIRE_VERSION};
 
     fn status(boot: u64) -> Status {
@@ -100,6 +100,7 @@ mod tests {
             max_model_len: 64,
             live_sequences: 0,
             link_epochs: 1024,
+            wire_dtype: Element::F32,
             join: None,
             hop: None,
         }

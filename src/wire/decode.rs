@@ -70,7 +70,12 @@ struct Payload(Bytes);
 impl Payload {
     fn tensors(&mut self, heads: Vec<pb::TensorHead>) -> Checked<Tensors> {
         at_most(heads.len(), MAX_TENSORS, "the list of tensors")?;
-        heads.into_iter().map(|head| Ok((head.name.as_str().into(), self.tensor(&head)?))).collect()
+        let mut tensors = Tensors::with_capacity(heads.len());
+        for head in heads {
+            let tensor = self.tensor(&head)?;
+            tensors.push(head.name.into(), tensor);
+        }
+        Ok(tensors)
     }
 
     fn tensor(&mut self, head: &pb::TensorHead) -> Checked<HostTensor> {

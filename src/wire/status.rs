@@ -4,7 +4,7 @@ use super::subject::is_digest;
 use super::{MAX_STATUS_BYTES, WIRE_VERSION, WireError};
 use serde::{Deserialize, Serialize};
 use stageline_base::limits::MAX_STAGES;
-use stageline_base::{ReplicaId, StageIndex};
+use stageline_base::{Element, ReplicaId, StageIndex};
 
 /// How far a replica is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,6 +46,9 @@ pub struct Status {
     pub live_sequences: u32,
     /// The epochs of its links are at most this; it is raised before they are.
     pub link_epochs: u32,
+    /// What numbers that cross between its stage and the next ones are: f32 or bf16.
+    #[serde(with = "element")]
+    pub wire_dtype: Element,
     /// SHA-256 of what it shows where it joins a hop port, 64 lower-case hexadecimal digits, if it joins any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub join: Option<String>,
@@ -99,6 +102,21 @@ mod replica {
     }
 }
 
+/// An element type as a JSON string.
+mod element {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+    use stageline_base::Element;
+
+    pub fn serialize<S: Serializer>(element: &Element, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(element.as_str())
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Element, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Element::parse(&text).ok_or_else(|| D::Error::custom("not an element type"))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -117,6 +135,7 @@ mod tests {
             max_model_len: 2048,
             live_sequences: 3,
             link_epochs: 1024,
+            wire_dtype: Element::Bf16,
             join: Some("cd".repeat(32)),
             hop: Some("10.0.0.1:7000".into()),
         }
@@ -138,6 +157,7 @@ mod tests {
             ("pod-", "p.d-"),
             ("abab", "ABAB"),
             ("ready", "asleep"),
+            ("bf16", "fp16"),
             ("{", "["),
         ];
         for (from, to) in changes {

@@ -4,6 +4,7 @@ use crate::contract::{DIGEST, connect, peer, subjects};
 use crate::nats::NatsServer;
 use crate::soon;
 use async_nats::jetstream;
+use stageline_base::Element;
 use stageline_transport::{LeaseBoard, LeaseEvent, LeaseKeeper, LeaseView, NatsLeases, NatsNet, NatsSettings, Peer};
 use stageline_wire::{Phase, Status, WIRE_VERSION};
 use std::time::Duration;
@@ -23,6 +24,7 @@ pub fn status(peer: &Peer) -> Status {
         max_model_len: 64,
         live_sequences: 0,
         link_epochs: 1024,
+        wire_dtype: Element::F32,
         join: None,
         hop: None,
     }
@@ -144,7 +146,7 @@ async fn a_lease_outlives_whatever_happens_to_its_key() {
 }
 
 #[tokio::test]
-async fn replicas_of_another_manifest_or_version_are_not_seen() {
+async fn replicas_of_another_manifest_version_or_wire_dtype_are_not_seen() {
     let server = NatsServer::start().await;
     let net = connect(&server).await;
     let leases = NatsLeases::open(&net).await.unwrap();
@@ -152,9 +154,11 @@ async fn replicas_of_another_manifest_or_version_are_not_seen() {
     let (stranger, ours) = (peer(1, 1), peer(1, 2));
     let other = Status { manifest: "ff".repeat(32), ..status(&stranger) };
     let later = Status { wire_version: WIRE_VERSION + 1, ..status(&peer(1, 3)) };
+    let rounded = Status { wire_dtype: Element::Bf16, ..status(&peer(1, 4)) };
     let _first = leases.keep(other).await.unwrap();
     let _second = leases.keep(later).await.unwrap();
-    let _third = leases.keep(status(&ours)).await.unwrap();
+    let _third = leases.keep(rounded).await.unwrap();
+    let _fourth = leases.keep(status(&ours)).await.unwrap();
     assert_eq!(event(&mut view).await, LeaseEvent::Appeared(status(&ours)));
 }
 

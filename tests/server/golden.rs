@@ -6,6 +6,7 @@
 
 use crate::real_models::{MINILM, SMOLLM2, full_matrix, golden_cases, ids};
 use crate::served::{Answered, Hops, Served, USUAL_CHUNK, Variant};
+use stageline_base::Element;
 use stageline_door::{Input, Request};
 use stageline_ops::Isa;
 use std::time::Instant;
@@ -106,6 +107,33 @@ async fn assert_variant(variant: Variant, alone: usize, in_company: usize) {
     served.end().await;
     // Read by people who run the full matrix.
     println!("{variant}: same bits, {alone} tokens alone, {in_company} in company ({:.1?})", begun.elapsed());
+}
+
+#[tokio::test]
+async fn with_bf16_between_stages_the_bits_hang_on_nothing_else() {
+    let of = |hops, chunk| Variant { chunk, wire_dtype: Element::Bf16, ..Variant::of(3, hops) };
+    let answers = async |variant, requests| {
+        let served = Served::start(SMOLLM2, variant).await;
+        let answers = served.answers(requests).await;
+        served.end().await;
+        answers
+    };
+    let same = answers(of(Hops::Memory, USUAL_CHUNK), requests_in_company(SHORT)).await;
+    let mixed = answers(of(Hops::Mixed, 7), requests_in_company(SHORT)).await;
+    assert!(mixed == same, "other bits over other hops");
+    let exact = reference().await;
+    for (rounded, exact) in same.iter().zip(exact) {
+        let (digests, top) = (rounded.observed[0].digest, &rounded.observed[0].top);
+        assert_ne!(digests, exact.observed[0].digest, "nothing was rounded");
+        let near = |(id, logit): &(u32, f32)| {
+            exact.observed[0]
+                .top
+                .iter()
+                .find(|(other, _)| other == id)
+                .is_none_or(|(_, other)| (logit - other).abs() < 0.5)
+        };
+        assert!(top.iter().all(near), "{top:?} is far from {:?}", exact.observed[0].top);
+    }
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use crate::looking::found;
 use crate::nats::NatsServer;
 use crate::patience::soon;
 use crate::real_models::model_dir;
-use stageline_base::StageIndex;
+use stageline_base::{Element, StageIndex};
 use stageline_core::Observed;
 use stageline_door::reception::Reception;
 use stageline_door::{AnswerEvent, Intake, Request};
@@ -64,11 +64,14 @@ pub struct Variant {
     pub chunk: u32,
     pub threads: usize,
     pub isa: Isa,
+    /// What numbers that cross between stages are.
+    pub wire_dtype: Element,
 }
 
 impl Variant {
     pub fn of(stages: usize, hops: Hops) -> Self {
-        Self { stages, hops, chunk: USUAL_CHUNK, threads: 2, isa: Isa::available()[0] }
+        let (chunk, isa, wire_dtype) = (USUAL_CHUNK, Isa::available()[0], Element::F32);
+        Self { stages, hops, chunk, threads: 2, isa, wire_dtype }
     }
 
     /// Decode microbatches, as the program sets them: one a device.
@@ -81,7 +84,11 @@ impl fmt::Display for Variant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let hops = format!("{:?}", self.hops).to_lowercase();
         let (stages, chunk, threads, isa) = (self.stages, self.chunk, self.threads, self.isa.name());
-        write!(f, "stages {stages:2}, {hops:6}, max_batch_tokens {chunk:3}, threads {threads}, {isa}")
+        write!(
+            f,
+            "stages {stages:2}, {hops:6}, max_batch_tokens {chunk:3}, threads {threads}, {isa}, {}",
+            self.wire_dtype
+        )
     }
 }
 
@@ -247,5 +254,6 @@ fn options(variant: Variant) -> Options {
         stage_timeout: Duration::from_secs(60),
         default_max_tokens: 64,
         max_deadline: Duration::from_secs(3600),
+        wire_dtype: variant.wire_dtype,
     }
 }

@@ -1,6 +1,6 @@
 use super::*;
 use crate::Options;
-use stageline_base::{Border, FaultClass, ReplicaId, Task};
+use stageline_base::{Border, Element, FaultClass, ReplicaId, Task};
 use stageline_core::direct::DirectSetup;
 use stageline_core::message::{Feedback, Report, Segment};
 use stageline_core::{Mail, Opening, Sampling, Work};
@@ -27,6 +27,7 @@ fn options() -> Options {
         stage_timeout: Duration::from_secs(30),
         default_max_tokens: 1,
         max_deadline: Duration::from_secs(60),
+        wire_dtype: Element::F32,
     }
 }
 
@@ -44,6 +45,7 @@ fn status(me: &Peer) -> Status {
         max_model_len: 16,
         live_sequences: 0,
         link_epochs: 1024,
+        wire_dtype: Element::F32,
         join: None,
         hop: None,
     }

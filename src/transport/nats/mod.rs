@@ -16,6 +16,7 @@ mod write;
 use super::{Mailbox, Peer, Plane, Post, PostError, Slots, TransportError};
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, ServerAddr};
 use routes::Routes;
+use stageline_base::Element;
 use stageline_core::Mail;
 use stageline_metrics::BrokerMetrics;
 use stageline_wire::{Assembler, MAX_HEADER_BYTES, Subjects};
@@ -62,6 +63,8 @@ pub struct NatsSettings {
     pub subjects: Subjects,
     /// Largest payload that is sent or taken, in bytes: the activations of the largest batch.
     pub max_payload_bytes: usize,
+    /// What numbers that cross between stages are. A replica whose lease record says another type is none of this pipeline.
+    pub wire_dtype: Element,
     /// Where the connection counts.
     pub metrics: BrokerMetrics,
 }
@@ -79,6 +82,7 @@ impl NatsSettings {
             inbox_prefix: INBOX_PREFIX.to_owned(),
             subjects,
             max_payload_bytes: Self::DEFAULT_PAYLOAD_BYTES,
+            wire_dtype: Element::F32,
             metrics: BrokerMetrics::default(),
         }
     }
@@ -258,6 +262,11 @@ impl NatsNet {
     /// The library's client, for what is no hop.
     pub fn client(&self) -> &Client {
         &self.shared.client
+    }
+
+    /// What numbers that cross between stages are.
+    pub(crate) fn wire_dtype(&self) -> Element {
+        self.shared.settings.wire_dtype
     }
 
     /// The pipeline's subjects.
