@@ -13,7 +13,7 @@ use futures::StreamExt;
 use http_body_util::StreamBody;
 use stageline_door::http::serve;
 use stageline_door::{Intake, Readiness};
-use stageline_door::{Limits, SiteSetup, router};
+use stageline_door::{Limits, Site, SiteSetup, router};
 use stageline_metrics::Metrics;
 use stageline_proto::inference::{self as pb, generate_request::Input, inference_client::InferenceClient};
 use std::convert::Infallible;
@@ -75,7 +75,7 @@ fn main() {
 async fn open(serving: &stageline_server::Serving) -> SocketAddr {
     let limits = Limits::default();
     let metrics = Arc::new(Metrics::new("bench", 0..2));
-    let state = SiteSetup {
+    let site = Site::new(SiteSetup {
         intake: serving.reception.clone().map(|reception| reception as Arc<dyn Intake>),
         readiness: Arc::new(|| Readiness::Ready),
         metrics: metrics.clone(),
@@ -83,10 +83,10 @@ async fn open(serving: &stageline_server::Serving) -> SocketAddr {
         pipeline: "bench".into(),
         stage: 0,
         stages: serving.access.clone(),
-    };
+    });
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
-    tokio::spawn(serve(listener, router(state), limits, metrics, std::future::pending()));
+    tokio::spawn(serve(listener, router(site), limits, metrics, std::future::pending()));
     address
 }
 

@@ -1,7 +1,7 @@
 //! The APIs of a stage, put together for its ports.
 
 use crate::api::{grpc, native};
-use crate::site::{Port, Site, SiteSetup};
+use crate::site::{Port, Site};
 use axum::Router;
 use axum::extract::Request;
 use axum::http::{HeaderName, HeaderValue, header};
@@ -11,15 +11,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 /// The HTTP and gRPC services of a stage.
-pub fn router(setup: SiteSetup) -> Router {
-    routes(Arc::new(Site::new(setup)), Port::Whole)
+pub fn router(site: Arc<Site>) -> Router {
+    routes(site, Port::Whole)
 }
 
 /// The same on two ports: one for clients (prompts, health and readiness), one for operators (everything else, health and
 /// readiness too).
-pub fn routers_apart(setup: SiteSetup) -> (Router, Router) {
-    let shared = Arc::new(Site::new(setup));
-    (routes(Arc::clone(&shared), Port::Clients), routes(shared, Port::Admin))
+pub fn routers_apart(site: Arc<Site>) -> (Router, Router) {
+    (routes(Arc::clone(&site), Port::Clients), routes(site, Port::Admin))
 }
 
 fn routes(site: Arc<Site>, port: Port) -> Router {

@@ -1,7 +1,7 @@
 //! What the doors of a stage share, whatever they speak: where requests go, who has room, how long things may take.
 
 use crate::bodies::Bodies;
-use crate::call::CallIds;
+use crate::call_ids::CallIds;
 use crate::stages::Stages;
 use crate::workroom::Workroom;
 use crate::{Intake, Readiness};
@@ -58,6 +58,14 @@ impl Default for Limits {
     }
 }
 
+impl Limits {
+    /// The most time that a request may take whose client has such `patience`: nobody is served for longer than the longest
+    /// deadline, whatever a client waits for.
+    pub(crate) fn longest(&self, patience: Option<Duration>) -> Duration {
+        patience.unwrap_or(self.max_deadline).min(self.max_deadline)
+    }
+}
+
 /// Says whether this stage takes work now.
 pub type ReadinessSource = Arc<dyn Fn() -> Readiness + Send + Sync>;
 
@@ -83,8 +91,8 @@ pub struct SiteSetup {
 /// What all bodies may take of memory together, in bytes, where each of them may take far less.
 const BODIES_BYTES: usize = 64 << 20;
 
-/// The setup with what its requests share.
-pub(crate) struct Site {
+/// What all doors of a stage, whatever they speak, have in common: its setup, and what requests share.
+pub struct Site {
     pub(crate) setup: SiteSetup,
     /// One permit a request, if there is a limit.
     room: Option<Arc<Semaphore>>,
@@ -106,10 +114,11 @@ pub(crate) enum Port {
 }
 
 impl Site {
-    pub(crate) fn new(setup: SiteSetup) -> Self {
+    /// A site without requests.
+    pub fn new(setup: SiteSetup) -> Arc<Self> {
         let room = setup.limits.max_inflight.map(|most| Arc::new(Semaphore::new(most as usize)));
         let bodies = Bodies::new(BODIES_BYTES.max(setup.limits.max_body_bytes.saturating_mul(4)));
-        Self { setup, room, call_ids: CallIds::new(), bodies, workroom: Workroom::new() }
+        Arc::new(Self { setup, room, call_ids: CallIds::new(), bodies, workroom: Workroom::new() })
     }
 
     /// Where requests go.

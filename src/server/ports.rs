@@ -1,11 +1,11 @@
 //! Where a stage answers HTTP and gRPC: one address, or one for clients and one for operators.
 
-use axum::Router;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use stageline_base::Fault;
 use stageline_door::http::{self, SPARE_CONNECTIONS};
-use stageline_door::{Limits, SiteSetup, router, routers_apart};
+use stageline_door::{Limits, Site, SiteSetup, router, routers_apart};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -25,8 +25,8 @@ pub struct Ports {
 
 /// Addresses that are being served. Dropped, they cut all connections.
 pub struct Served {
-    /// What answers clients.
-    pub router: Router,
+    /// What its doors have in common.
+    pub site: Arc<Site>,
     closing: CancellationToken,
     serving: JoinSet<()>,
 }
@@ -64,14 +64,15 @@ impl Ports {
     }
 
     /// Answers at all addresses from now on.
-    pub fn serve(self, state: SiteSetup) -> Served {
+    pub fn serve(self, setup: SiteSetup) -> Served {
         let closing = CancellationToken::new();
         let mut serving = JoinSet::new();
-        let metrics = state.metrics.clone();
-        let router = match self.admin {
-            None => router(state),
+        let metrics = setup.metrics.clone();
+        let site = Site::new(setup);
+        let clients = match self.admin {
+            None => router(site.clone()),
             Some(listener) => {
-                let (clients, admin) = routers_apart(state);
+                let (clients, admin) = routers_apart(site.clone());
                 let limits = Limits { max_connections: ADMIN_CONNECTIONS, ..self.limits.clone() };
                 let shutdown = closing.clone().cancelled_owned();
                 serving.spawn(http::serve(listener, admin, limits, metrics.clone(), shutdown));
@@ -79,8 +80,8 @@ impl Ports {
             }
         };
         let shutdown = closing.clone().cancelled_owned();
-        serving.spawn(http::serve(self.clients, router.clone(), self.limits, metrics, shutdown));
-        Served { router, closing, serving }
+        serving.spawn(http::serve(self.clients, clients, self.limits, metrics, shutdown));
+        Served { site, closing, serving }
     }
 }
 

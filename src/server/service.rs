@@ -117,7 +117,7 @@ fn answer_nats(serving: &Serving, answering: &Served, closing: &CancellationToke
     let net = serving.net.clone()?;
     let subjects = [net.subjects().ask(), net.subjects().ask_digest()];
     let doors = subjects.map(|subject| {
-        let door = NatsDoor::new(net.client().clone(), net.errors(), answering.router.clone());
+        let door = NatsDoor::new(net.client().clone(), net.errors(), answering.site.clone());
         door.serve(subject, closing.clone())
     });
     Some(tokio::spawn(futures::future::join_all(doors)))

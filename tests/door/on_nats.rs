@@ -3,7 +3,10 @@
 use crate::nats::NatsServer;
 use crate::patience::soon;
 use crate::support::{Door, Script, Setup, logged};
-use async_nats::{Client, HeaderMap, Message};
+use async_nats::{Client, HeaderMap, HeaderName, HeaderValue, Message};
+use futures::StreamExt;
+use serde_json::{Value, json};
+use stageline_base::{Fault, FaultClass};
 use stageline_door::api::nats::NatsDoor;
 use stageline_door::{AnswerEvent, FinishReason};
 use stageline_transport::{NatsNet, NatsSettings, connect_client};
@@ -44,7 +47,7 @@ impl Site {
         let done = AnswerEvent::Finished { reason: FinishReason::Stop, text: "ok".into() };
         let door = Door::open(Setup { script: Script::Answer(vec![done]), ..Setup::default() }).await;
         let stop = CancellationToken::new();
-        let on_nats = NatsDoor::new(net.client().clone(), net.errors(), door.router.clone());
+        let on_nats = NatsDoor::new(net.client().clone(), net.errors(), door.site.clone());
         tokio::spawn(on_nats.serve(SUBJECT.into(), stop.clone()));
         Self { broker, door, net, client, stop }
     }
@@ -93,6 +96,61 @@ async fn what_a_head_says_of_a_payload_counts_as_over_http() {
         let said = reply.headers.as_ref().and_then(|headers| headers.get("Stageline-Status")).unwrap();
         assert_eq!(said.as_str(), status, "{lines:?}: {}", String::from_utf8_lossy(&reply.payload));
     }
+}
+
+fn line((name, value): (&str, &str)) -> (HeaderName, HeaderValue) {
+    (name.parse().unwrap(), value.into())
+}
+
+/// The one header of a reply, and its payload.
+fn said(reply: &Message) -> (String, String, Value) {
+    let headers: Vec<_> = reply.headers.iter().flat_map(|headers| headers.iter()).collect();
+    let [(name, values)] = headers[..] else { panic!("{headers:?}") };
+    (name.to_string(), values[0].as_str().into(), serde_json::from_slice(&reply.payload).unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_is_one_reply_or_a_reply_an_event() {
+    let (_folder, conf) = folder(ALLOWED);
+    let site = Site::open(&conf).await;
+    site.answers().await;
+    let token = AnswerEvent::Token { id: 7, text: "a\ndata: b\n\n".into(), observed: None };
+    let done = AnswerEvent::Finished { reason: FinishReason::Length, text: "!".into() };
+    let headers = |accept: &str| HeaderMap::from_iter([("X-Call-Id", "c"), ("Accept", accept)].map(line));
+    let body = br#"{"prompt": "x"}"#;
+    site.door.script(Script::Answer(vec![token.clone(), done]));
+    let whole = json!({
+        "text": "a\ndata: b\n\n!", "token_ids": [7], "finish_reason": "length", "prompt_tokens": 5, "call_id": "c",
+    });
+    let reply = soon("a reply", site.ask(headers("*/*"), body)).await.unwrap();
+    assert_eq!(said(&reply), ("Stageline-Status".into(), "200".into(), whole));
+    let ask = async || {
+        let inbox = site.client.new_inbox();
+        let mut replies = site.client.subscribe(inbox.clone()).await.unwrap();
+        let headers = headers("text/event-stream");
+        site.client.publish_with_reply_and_headers(SUBJECT, inbox, headers, body[..].into()).await.unwrap();
+        let mut events = Vec::new();
+        while events.last().is_none_or(|(_, name, _)| name == "token") {
+            events.push(said(&soon("an event", replies.next()).await.unwrap()));
+        }
+        events
+    };
+    let event = |name: &str, data: Value| ("Stageline-Event".to_string(), name.to_string(), data);
+    let first = event("token", json!({"text": "a\ndata: b\n\n", "token_id": 7}));
+    let last = json!({"text": "!", "finish_reason": "length", "prompt_tokens": 5, "answer_tokens": 1, "call_id": "c"});
+    assert_eq!(ask().await, [first.clone(), event("done", last)]);
+    let fault = Fault::new(FaultClass::DeviceFailed, "out of memory");
+    site.door.script(Script::Answer(vec![token, AnswerEvent::Failed(fault.clone())]));
+    let events = ask().await;
+    assert_eq!((&events[0], events[1].1.as_str()), (&first, "error"));
+    assert_eq!(events[1].2["error"]["call_id"], "c");
+    // What fails before its first piece has a status.
+    site.door.script(Script::Answer(vec![AnswerEvent::Failed(fault)]));
+    let reply = soon("a reply", site.ask(headers("text/event-stream"), body)).await.unwrap();
+    let (name, status, error) = said(&reply);
+    assert_eq!((name.as_str(), status.as_str()), ("Stageline-Status", "500"));
+    assert_eq!(error["error"]["message"], "out of memory");
+    assert_eq!(site.door.metrics.door.ends(Some(FaultClass::DeviceFailed)), 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

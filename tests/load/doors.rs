@@ -8,7 +8,7 @@ use stageline_core::{DirectOutput, DirectRun};
 use stageline_door::http::serve;
 use stageline_door::stages::{Overview, Stages};
 use stageline_door::{Answer, AnswerEvent, Input, Intake, Readiness, Request};
-use stageline_door::{Limits, SiteSetup, router, routers_apart};
+use stageline_door::{Limits, Site, SiteSetup, router, routers_apart};
 use stageline_metrics::Metrics;
 use stageline_proto::inference as pb;
 use stageline_proto::inference::inference_server::{Inference, InferenceServer};
@@ -101,8 +101,8 @@ impl Stages for Small {
     }
 }
 
-fn state(intake: Arc<dyn Intake>, stages: Arc<dyn Stages>) -> SiteSetup {
-    SiteSetup {
+fn site(intake: Arc<dyn Intake>, stages: Arc<dyn Stages>) -> Arc<Site> {
+    Site::new(SiteSetup {
         intake: Some(intake),
         readiness: Arc::new(|| Readiness::Ready),
         metrics: Arc::new(Metrics::new("p", 0..1)),
@@ -110,7 +110,7 @@ fn state(intake: Arc<dyn Intake>, stages: Arc<dyn Stages>) -> SiteSetup {
         pipeline: "p".into(),
         stage: 0,
         stages,
-    }
+    })
 }
 
 /// Serves `router`; gives its address.
@@ -124,17 +124,17 @@ async fn served(router: axum::Router) -> String {
 
 /// A function door; gives its URL.
 pub async fn http() -> String {
-    format!("http://{}", served(router(state(Arc::new(Pipeline), Arc::new(Pipeline)))).await)
+    format!("http://{}", served(router(site(Arc::new(Pipeline), Arc::new(Pipeline)))).await)
 }
 
 /// A door of a model of so many tokens; gives its address.
 pub async fn small(vocab: u32) -> String {
-    served(router(state(Arc::new(Small(vocab)), Arc::new(Small(vocab))))).await
+    served(router(site(Arc::new(Small(vocab)), Arc::new(Small(vocab))))).await
 }
 
 /// The same with an address of its own for operators, the second.
 pub async fn small_apart(vocab: u32) -> (String, String) {
-    let (clients, admin) = routers_apart(state(Arc::new(Small(vocab)), Arc::new(Small(vocab))));
+    let (clients, admin) = routers_apart(site(Arc::new(Small(vocab)), Arc::new(Small(vocab))));
     (served(clients).await, served(admin).await)
 }
 

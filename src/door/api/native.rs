@@ -12,8 +12,11 @@ mod messages;
 mod parse;
 #[cfg(test)]
 mod reference;
-mod reply;
+mod replies;
 mod text;
+
+pub(in crate::api) use answer::Reply;
+pub(in crate::api) use ask::reply;
 
 use crate::Readiness;
 use crate::http::body;

@@ -3,18 +3,20 @@
 //! Requests go to [`Subjects::ask`](stageline_wire::Subjects::ask), which all doors of a pipeline's name share as one queue group:
 //! NATS picks a door; or to [`Subjects::ask_digest`](stageline_wire::Subjects::ask_digest), where only doors of that digest are.
 //! The message's headers are those of HTTP (`Content-Type`, without which the payload is JSON; `Content-Encoding`, `Accept`,
-//! `X-Call-Id`, `X-Timeout`), and so is its payload; the HTTP router answers it. A reply carries `Stageline-Status`, HTTP's
-//! status; one of a stream carries `Stageline-Event`, the event's name (`token`, `done` or `error`; `done` and `error` are the
-//! last), and the event's data as payload.
+//! `X-Call-Id`, `X-Timeout`), and so are its payload and what it is answered (`api/native`). A reply carries `Stageline-Status`,
+//! HTTP's status; one of a stream carries `Stageline-Event`, the event's name (`token`, `done` or `error`; `done` and `error` are
+//! the last), and the event's data as payload.
 //!
 //! Nobody tells a door that a requester has gone: what bounds such a request, and the sending of its answer, is its deadline.
 
-use crate::http::refusal::fault_body;
+use super::native::{self, Reply};
+use crate::call::Call;
+use crate::http::refusal::Refusal;
 use crate::http::visit::attended;
-use async_nats::{Client, HeaderMap, Message, Subscriber};
-use axum::Router;
+use crate::site::Site;
+use async_nats::{Client, HeaderMap, Message, Subject, Subscriber};
 use axum::body::{Body, Bytes};
-use axum::http::{self, header};
+use axum::http::{self, HeaderName, HeaderValue, header};
 use futures::StreamExt;
 use stageline_base::{Fault, FaultClass};
 use stageline_transport::INBOX_PREFIX;
@@ -23,9 +25,8 @@ use std::time::Duration;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{Semaphore, broadcast};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
-use tower::ServiceExt;
 use tracing::{debug, error, warn};
 
 /// Requests that a door serves at once from NATS; more are refused with 429.
@@ -37,12 +38,22 @@ const AGAIN: Duration = Duration::from_secs(2);
 /// The queue group of a pipeline's doors.
 const GROUP: &str = "door";
 /// Headers of a message that are the HTTP request's.
-const HEADERS: [&str; 5] = ["content-type", "content-encoding", "accept", "x-call-id", "x-timeout"];
+const HEADERS: [HeaderName; 5] = [
+    header::CONTENT_TYPE,
+    header::CONTENT_ENCODING,
+    header::ACCEPT,
+    HeaderName::from_static("x-call-id"),
+    HeaderName::from_static("x-timeout"),
+];
+/// The header of a reply that is all of an answer: its status.
+const STATUS: &str = "Stageline-Status";
+/// The header of a reply that is a part of an answer: its event.
+const EVENT: &str = "Stageline-Event";
 
 /// A door on NATS: what it answers by, and what it is answering.
 pub struct NatsDoor {
     client: Client,
-    router: Router,
+    site: Arc<Site>,
     /// What the broker says is wrong.
     errors: broadcast::Receiver<String>,
     room: Arc<Semaphore>,
@@ -50,9 +61,9 @@ pub struct NatsDoor {
 }
 
 impl NatsDoor {
-    /// A door that answers by `router`, and whose broker reports `errors`.
-    pub fn new(client: Client, errors: broadcast::Receiver<String>, router: Router) -> Self {
-        Self { client, router, errors, room: Arc::new(Semaphore::new(MOST_AT_ONCE)), serving: JoinSet::new() }
+    /// A door of `site`, whose broker reports `errors`.
+    pub fn new(client: Client, errors: broadcast::Receiver<String>, site: Arc<Site>) -> Self {
+        Self { client, site, errors, room: Arc::new(Semaphore::new(MOST_AT_ONCE)), serving: JoinSet::new() }
     }
 
     /// Answers what comes to `subject` until `stop`, then finishes what it serves. A subscription that the broker does not take, or
@@ -97,9 +108,9 @@ impl NatsDoor {
                         let _ = timeout(REFUSAL_TIMEOUT, refuse(&self.client, message)).await;
                         continue;
                     };
-                    let (client, router) = (self.client.clone(), self.router.clone());
+                    let (client, site) = (self.client.clone(), Arc::clone(&self.site));
                     self.serving.spawn(async move {
-                        let answering = answer(&client, router, message);
+                        let answering = answer(&client, &site, message);
                         if attended(answering, Arc::default(), CancellationToken::new()).await.is_err() {
                             debug!("an answer could not be sent to NATS in time");
                         }
@@ -140,54 +151,50 @@ async fn refuse(client: &Client, message: Message) {
     let Some(reply) = message.reply else { return };
     let fault =
         Fault::new(FaultClass::Overloaded, format!("there is no room: {MOST_AT_ONCE} requests are being served"));
-    send(client, &reply, ("Stageline-Status", "429"), fault_body(&fault).into()).await;
+    send_refusal(client, &reply, &fault.into()).await;
 }
 
-async fn answer(client: &Client, router: Router, message: Message) {
-    let Some(reply) = message.reply.clone() else {
+async fn answer(client: &Client, site: &Arc<Site>, message: Message) {
+    let Some(to) = message.reply.clone() else {
         warn!("a request from NATS names no subject for its answer: it is dropped");
         return;
     };
     // What only this program's own users may write to, a requester must not have a door write to.
-    if ["$", "stageline.", INBOX_PREFIX].iter().any(|ours| reply.starts_with(ours)) {
-        warn!(subject = %reply, "a request from NATS wants its answer where no client listens: it is dropped");
+    if ["$", "stageline.", INBOX_PREFIX].iter().any(|ours| to.starts_with(ours)) {
+        warn!(subject = %to, "a request from NATS wants its answer where no client listens: it is dropped");
         return;
     }
-    let mut request = http::Request::post("/");
-    for name in HEADERS {
-        for value in values_of(&message, name) {
-            request = request.header(name, value);
-        }
-    }
-    if values_of(&message, "content-type").next().is_none() {
-        request = request.header(header::CONTENT_TYPE, "application/json");
-    }
-    let request = match request.body(Body::from(message.payload)) {
-        Ok(request) => request,
-        Err(_) => {
-            let fault = Fault::invalid("a header holds what HTTP's may not");
-            return send(client, &reply, ("Stageline-Status", "400"), fault_body(&fault).into()).await;
-        }
+    let headers = match head(&message) {
+        Ok(headers) => headers,
+        Err(fault) => return send_refusal(client, &to, &fault.into()).await,
     };
-    // Routing cannot fail.
-    let Ok(response) = router.oneshot(request).await;
-    let streams = response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == "text/event-stream");
-    let status = response.status().as_u16().to_string();
-    let mut body = response.into_body().into_data_stream();
-    if !streams {
-        let mut whole = Vec::new();
-        while let Some(Ok(chunk)) = body.next().await {
-            whole.extend_from_slice(&chunk);
+    let call = Call::new(site, &headers, Instant::now());
+    match native::reply(site, call, &headers, Body::from(message.payload)).await {
+        Ok(Reply::Whole(json)) => send(client, &to, (STATUS, "200"), json.into()).await,
+        Ok(Reply::Events(mut events)) => {
+            while let Some(event) = events.next().await {
+                send(client, &to, (EVENT, event.name.unwrap_or("token")), event.data.into()).await;
+            }
         }
-        return send(client, &reply, ("Stageline-Status", &status), whole.into()).await;
+        Err(refusal) => send_refusal(client, &to, &refusal).await,
     }
-    // The door sends each event as one piece.
-    while let Some(Ok(event)) = body.next().await {
-        let text = String::from_utf8_lossy(&event);
-        let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name));
-        let (name, data) = (field("event: ").unwrap_or("token"), field("data: ").unwrap_or_default());
-        send(client, &reply, ("Stageline-Event", name), data.to_owned().into()).await;
+}
+
+/// What the message's headers say, as HTTP says it.
+///
+/// # Errors
+/// `InvalidRequest` for a value that no header of HTTP has.
+fn head(message: &Message) -> Result<http::HeaderMap, Fault> {
+    let mut head = http::HeaderMap::new();
+    for name in HEADERS {
+        for value in values_of(message, name.as_str()) {
+            let value =
+                HeaderValue::from_str(value).map_err(|_| Fault::invalid("a header holds what HTTP's may not"))?;
+            head.append(name.clone(), value);
+        }
     }
+    head.entry(header::CONTENT_TYPE).or_insert(HeaderValue::from_static("application/json"));
+    Ok(head)
 }
 
 /// The values of a header, each as often as it was sent.
@@ -198,8 +205,12 @@ fn values_of<'m>(message: &'m Message, name: &str) -> impl Iterator<Item = &'m s
     named.flat_map(|(_, values)| values.iter().map(|value| value.as_str()))
 }
 
+async fn send_refusal(client: &Client, to: &Subject, refusal: &Refusal) {
+    send(client, to, (STATUS, refusal.status().as_str()), refusal.body().into()).await;
+}
+
 /// Sends one reply; one that the broker would not carry becomes the words that say so.
-async fn send(client: &Client, to: &async_nats::Subject, (name, value): (&str, &str), payload: Bytes) {
+async fn send(client: &Client, to: &Subject, (name, value): (&str, &str), payload: Bytes) {
     let most = client.max_payload();
     let mut headers = HeaderMap::new();
     let too_large = payload.len() + 256 > most;
@@ -207,9 +218,8 @@ async fn send(client: &Client, to: &async_nats::Subject, (name, value): (&str, &
         false => (name, value, payload),
         true => {
             let words = format!("the answer has {} bytes and the broker takes {most}: ask for a stream", payload.len());
-            let fault = Fault::new(FaultClass::TooLarge, words);
-            let value = if name == "Stageline-Event" { "error" } else { "413" };
-            (name, value, fault_body(&fault).into())
+            let refusal = Refusal::from(Fault::new(FaultClass::TooLarge, words));
+            (name, if name == EVENT { "error" } else { "413" }, refusal.body().into())
         }
     };
     headers.insert(name, value);

@@ -17,7 +17,7 @@ pub(crate) struct Refusal {
     pub fault: Fault,
     status: StatusCode,
     /// For the request that is refused, if it got so far as to have one.
-    pub call_id: Option<String>,
+    call_id: Option<String>,
     /// The connection is closed after it: the rest of the request is not read.
     closes: bool,
 }
@@ -39,6 +39,21 @@ impl Refusal {
     pub(crate) fn slow(message: impl Into<String>) -> Self {
         let fault = Fault::new(FaultClass::DeadlineExceeded, message);
         Self { status: StatusCode::REQUEST_TIMEOUT, closes: true, ..fault.into() }
+    }
+
+    /// The same, of the request with this id.
+    pub(crate) fn of_call(self, id: String) -> Self {
+        Self { call_id: Some(id), ..self }
+    }
+
+    /// The status of HTTP that tells it.
+    pub(crate) fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// What says it, as JSON.
+    pub(crate) fn body(&self) -> String {
+        written(&ErrorBody::of(&self.fault, self.call_id.as_deref()))
     }
 
     /// The same, after which the connection closes.
@@ -117,9 +132,8 @@ fn what_to_do(class: FaultClass) -> &'static str {
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        let body = written(&ErrorBody::of(&self.fault, self.call_id.as_deref()));
         let json = HeaderValue::from_static("application/json");
-        let mut response = (self.status, [(header::CONTENT_TYPE, json)], body).into_response();
+        let mut response = (self.status, [(header::CONTENT_TYPE, json)], self.body()).into_response();
         let headers = response.headers_mut();
         if matches!(self.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(again_in(&self.fault)));
@@ -137,9 +151,4 @@ impl IntoResponse for Refusal {
         }
         response
     }
-}
-
-/// The JSON body that tells `fault`, outside a request.
-pub(crate) fn fault_body(fault: &Fault) -> String {
-    written(&ErrorBody::of(fault, None))
 }

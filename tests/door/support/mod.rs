@@ -6,7 +6,6 @@ mod log;
 pub use client::{Connection, Reply, exchange};
 pub use log::logged;
 
-use axum::Router;
 use futures::future::BoxFuture;
 use stageline_base::{Fault, FaultClass, StageIndex, Task};
 use stageline_core::{DirectOutput, DirectRun, Observed};
@@ -14,7 +13,7 @@ use stageline_door::http::serve;
 use stageline_door::stages::StageFacts;
 use stageline_door::stages::{Here, Overview, Stages};
 use stageline_door::{Answer, AnswerEvent, Intake, Readiness, Request};
-use stageline_door::{Limits, SiteSetup, router, routers_apart};
+use stageline_door::{Limits, Site, SiteSetup, router, routers_apart};
 use stageline_metrics::Metrics;
 use stageline_proto::inference::inference_client::InferenceClient;
 use std::net::SocketAddr;
@@ -144,8 +143,8 @@ impl Default for Setup {
 pub struct Door {
     pub address: SocketAddr,
     pub admin: Option<SocketAddr>,
-    /// What answers its clients.
-    pub router: Router,
+    /// What its doors have in common.
+    pub site: Arc<Site>,
     pub metrics: Arc<Metrics>,
     pub readiness: Arc<Mutex<Readiness>>,
     pub serving: JoinHandle<()>,
@@ -163,7 +162,7 @@ impl Door {
         let metrics = Arc::new(Metrics::new("tiny", 0..1));
         let readiness = Arc::new(Mutex::new(Readiness::Ready));
         let asked = Arc::clone(&readiness);
-        let state = SiteSetup {
+        let site = Site::new(SiteSetup {
             intake: (setup.stage == 0).then(|| Arc::clone(&pipeline) as Arc<dyn Intake>),
             readiness: Arc::new(move || asked.lock().unwrap().clone()),
             metrics: Arc::clone(&metrics),
@@ -171,7 +170,7 @@ impl Door {
             pipeline: "tiny".to_string(),
             stage: setup.stage,
             stages: Arc::new(Echo { served: setup.stage }),
-        };
+        });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
@@ -181,10 +180,10 @@ impl Door {
                 std::future::pending::<()>().await;
             }
         };
-        let (router, operators) = match setup.apart {
-            false => (router(state), None),
+        let (clients, operators) = match setup.apart {
+            false => (router(site.clone()), None),
             true => {
-                let (clients, operators) = routers_apart(state);
+                let (clients, operators) = routers_apart(site.clone());
                 (clients, Some(operators))
             }
         };
@@ -197,8 +196,8 @@ impl Door {
             }
             None => None,
         };
-        let serving = tokio::spawn(serve(listener, router.clone(), setup.limits, metrics.clone(), shutdown));
-        Self { address, admin, router, metrics, readiness, serving, pipeline, served, stop: Some(stop) }
+        let serving = tokio::spawn(serve(listener, clients, setup.limits, metrics.clone(), shutdown));
+        Self { address, admin, site, metrics, readiness, serving, pipeline, served, stop: Some(stop) }
     }
 
     /// What the pipeline does with the requests from now on.

@@ -53,10 +53,7 @@ pub(super) async fn gathered(State(site): State<Arc<Site>>, request: Request, ne
             drop(arrived.share);
             answered
         }
-        Err(fault) => {
-            let call = Call::new(site.call_ids.of(&head.headers), Arc::clone(&site.setup.metrics));
-            refused(&fault, call).into_http()
-        }
+        Err(fault) => refused(&fault, Call::new(&site, &head.headers, came)).into_http(),
     }
 }
 
@@ -90,7 +87,7 @@ async fn arrived(
     (came, generates): (Instant, bool),
 ) -> Result<Arrived, Fault> {
     let limits = &site.setup.limits;
-    let deadline = came + deadline::of(headers)?.unwrap_or(limits.max_deadline).min(limits.max_deadline);
+    let deadline = came + limits.longest(deadline::of(headers)?);
     let most = limits.max_body_bytes;
     let arrived = body::read(site, headers, body, deadline, |bytes| not_too_large(bytes, most)).await;
     let arrived = arrived.map_err(|refusal| refusal.fault)?;

@@ -12,7 +12,7 @@ use std::sync::Arc;
 ///
 /// # Errors
 /// `InvalidRequest`, naming the field.
-pub(super) fn generate(asked: pb::GenerateRequest, call_id: &str) -> Result<Request, Fault> {
+pub(super) fn generate(asked: pb::GenerateRequest) -> Result<Request, Fault> {
     use pb::generate_request::Input as Asked;
     let input = match asked.input {
         Some(Asked::Prompt(text)) => Input::Text(text),
@@ -36,7 +36,8 @@ pub(super) fn generate(asked: pb::GenerateRequest, call_id: &str) -> Result<Requ
         stop: asked.stop,
         top_logits: asked.top_logits,
         manifest: named(asked.manifest),
-        ..Request::new(call_id, input)
+        // The call knows its id.
+        ..Request::new("", input)
     })
 }
 
@@ -56,14 +57,14 @@ fn message(pb::ChatMessage { role, content }: pb::ChatMessage) -> Result<ChatMes
 ///
 /// # Errors
 /// `InvalidRequest` if it asks for nothing.
-pub(super) fn embed(asked: pb::EmbedRequest, call_id: &str) -> Result<Request, Fault> {
+pub(super) fn embed(asked: pb::EmbedRequest) -> Result<Request, Fault> {
     use pb::embed_request::Input as Asked;
     let input = match asked.input {
         Some(Asked::Text(text)) => Input::Text(text),
         Some(Asked::Tokens(tokens)) => Input::Tokens(tokens.ids),
         None => return Err(Fault::invalid("there is nothing to embed: send one of `text` or `tokens`")),
     };
-    Ok(Request { manifest: named(asked.manifest), ..Request::new(call_id, input) })
+    Ok(Request { manifest: named(asked.manifest), ..Request::new("", input) })
 }
 
 /// What a Run asks for.

@@ -2,12 +2,12 @@
 
 use super::body::Came;
 use super::{deadline, pb, requests, status};
-use crate::call::{CALL_ID, Call};
-use crate::http::visit::Visit;
+use crate::call::{Answering, Call};
+use crate::call_ids::CALL_ID;
 use crate::site::{Port, Site};
 use crate::{Answer, AnswerEvent, FinishReason};
-use futures::StreamExt;
 use futures::stream::{self, BoxStream};
+use futures::{Stream, StreamExt};
 use stageline_base::{Fault, FaultClass, Gives, StageIndex};
 use stageline_wire::Phase;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Extensions, Request, Response, Status};
-use tracing::{Instrument, warn};
+use tracing::Instrument;
 
 /// See the module.
 pub(super) struct Service {
@@ -26,7 +26,17 @@ pub(super) struct Service {
 /// What a call brings beside its message.
 struct Arrived {
     call: Call,
-    deadline: Result<Duration, Fault>,
+    /// How long it may take, from its head on.
+    time: Result<Duration, Fault>,
+}
+
+impl Arrived {
+    /// Gives the call its place, until its answer is delivered or its time is over; what is left of that.
+    fn takes_place(&self) -> Result<Duration, Fault> {
+        let time = self.time.clone()?;
+        self.call.takes_place(self.call.after(time))?;
+        self.call.left(time)
+    }
 }
 
 impl Service {
@@ -47,58 +57,43 @@ impl Service {
         }
     }
 
-    /// Gives the call its place, until its answer is delivered or its deadline.
-    fn takes_place(&self, deadline: Duration) -> Result<(), Fault> {
-        Visit::current().stays(Instant::now() + deadline, self.site.place()?)
-    }
-
     fn arrived<T>(&self, request: Request<T>) -> (Arrived, T) {
         let (metadata, extensions, message): (MetadataMap, Extensions, T) = request.into_parts();
         let headers = metadata.into_headers();
+        let came = extensions.get::<Came>().map_or_else(Instant::now, |came| came.0);
         let limits = &self.site.setup.limits;
-        let spent = extensions.get::<Came>().map_or(Duration::ZERO, |came| came.0.elapsed());
-        let late = || Fault::new(FaultClass::DeadlineExceeded, "the deadline passed before the request was read");
-        let time = deadline::of(&headers).and_then(|time| {
-            // A longer timeout only says how long the client would wait.
-            let time = time.map_or(limits.default_deadline, |time| time.min(limits.max_deadline));
-            time.checked_sub(spent).filter(|left| !left.is_zero()).ok_or_else(late)
-        });
-        let call_id = self.site.call_ids.of(&headers);
-        let call = Call::new(call_id, Arc::clone(&self.site.setup.metrics));
-        (Arrived { call, deadline: time }, message)
+        // A longer timeout only says how long the client would wait.
+        let time = deadline::of(&headers);
+        let time = time.map(|time| time.map_or(limits.default_deadline, |time| limits.longest(Some(time))));
+        (Arrived { call: Call::new(&self.site, &headers, came), time }, message)
     }
 
     /// Hands a request in, if it may come in here and is one for a model that `gives` such answers.
     async fn submit(
         &self,
-        Arrived { call, deadline }: &mut Arrived,
+        arrived: &mut Arrived,
         gives: Gives,
         request: Result<crate::Request, Fault>,
     ) -> Result<Answer, Fault> {
         let intake = self.site.intake()?;
-        let deadline = deadline.clone()?;
-        self.takes_place(deadline)?;
+        let left = arrived.takes_place()?;
         let task = intake.task();
         if task.gives != gives {
             let call = if task.generates() { "Generate" } else { "Embed" };
             return Err(Fault::invalid(format!("this pipeline {}: call {call}", task.verb())));
         }
-        let request = crate::Request { deadline: Some(deadline), ..request? };
-        let answer = intake.submit(request).await?;
-        call.admitted(answer.prompt_tokens);
-        Ok(answer)
+        arrived.call.submit(intake, crate::Request { deadline: Some(left), ..request? }).await
     }
 
     async fn run_rows(&self, arrived: &mut Arrived, asked: pb::RunRequest) -> Result<pb::RunReply, Fault> {
-        let time = arrived.deadline.clone()?;
-        self.takes_place(time)?;
+        let left = arrived.takes_place()?;
         let stage = match asked.stage {
             Some(stage) => Some(StageIndex::try_from(stage).map_err(|_| Fault::invalid("`stage` is none"))?),
             None => None,
         };
         let run = requests::run(asked, &arrived.call.id)?;
         let late = || Fault::new(FaultClass::DeadlineExceeded, "the rows were not run in time");
-        let outcome = tokio::time::timeout(time, self.site.setup.stages.run(stage, run)).await;
+        let outcome = tokio::time::timeout(left, self.site.setup.stages.run(stage, run)).await;
         let outcome = outcome.map_err(|_| late())??;
         requests::all_numbers(&outcome.output)
             .map_err(|_| Fault::invalid("the rows overflow in this stage's layers"))?;
@@ -174,10 +169,14 @@ fn ended<T>(outcome: Result<T, Fault>, mut call: Call) -> Result<Response<T>, St
 
 /// Ends `call` with `fault`; the status that tells its client.
 pub(super) fn refused(fault: &Fault, mut call: Call) -> Status {
-    call.ends(Some(fault.class));
-    call.span.in_scope(|| warn!(%fault, "call refused"));
+    call.refused(fault);
+    told(fault, &call.id)
+}
+
+/// The status that tells `fault`, and the id of its call.
+fn told(fault: &Fault, id: &str) -> Status {
     let mut status = status::of(fault);
-    name(status.metadata_mut(), &call.id);
+    name(status.metadata_mut(), id);
     status
 }
 
@@ -196,69 +195,53 @@ fn name(metadata: &mut MetadataMap, id: &str) {
 }
 
 /// The vector of an encoder's answer.
-async fn vector(mut answer: Answer) -> Result<pb::EmbedReply, Fault> {
+async fn vector(mut answering: Answering) -> Result<pb::EmbedReply, Fault> {
     let mut vector = Vec::new();
-    loop {
-        match answer.next().await {
+    while let Some(event) = answering.next().await {
+        match event {
             AnswerEvent::Vector(values) => vector = values,
-            AnswerEvent::Token { .. } => {}
-            AnswerEvent::Finished { .. } => {
-                return Ok(pb::EmbedReply { vector, prompt_tokens: answer.prompt_tokens });
-            }
+            AnswerEvent::Token { .. } | AnswerEvent::Finished { .. } => {}
             AnswerEvent::Failed(fault) => return Err(fault),
         }
     }
+    Ok(pb::EmbedReply { vector, prompt_tokens: answering.prompt_tokens() })
 }
 
-/// An answer on its way. Dropped when the client goes away, and the answer with it.
-struct Pieces {
-    answer: Answer,
-    call: Call,
-    started: bool,
-    tokens: u32,
-    ended: bool,
+/// What a piece of an answer, before which there were `tokens`, is on the wire; a decoder has no vectors.
+fn event(piece: AnswerEvent, tokens: &mut u32) -> Option<Result<pb::generate_event::Event, Status>> {
+    use pb::generate_event::Event;
+    Some(Ok(match piece {
+        AnswerEvent::Token { id, text, observed } => {
+            let (index, top) = (*tokens, observed.map(requests::top));
+            *tokens += 1;
+            Event::Token(pb::GeneratedToken { index, id, text, top })
+        }
+        AnswerEvent::Vector(_) => return None,
+        AnswerEvent::Finished { reason, text } => {
+            let reason = match reason {
+                FinishReason::Stop => pb::finished::Reason::Stop,
+                FinishReason::Length => pb::finished::Reason::Length,
+            };
+            Event::Finished(pb::Finished { reason: reason.into(), text, completion_tokens: *tokens })
+        }
+        AnswerEvent::Failed(fault) => return Some(Err(status::of(&fault))),
+    }))
 }
 
-impl Pieces {
-    async fn next(&mut self) -> Option<Result<pb::GenerateEvent, Status>> {
-        use pb::generate_event::Event;
-        if self.ended {
-            return None;
-        }
-        let event = |event| Some(Ok(pb::GenerateEvent { event: Some(event) }));
-        if !self.started {
-            self.started = true;
-            return event(Event::Started(pb::Started { prompt_tokens: self.answer.prompt_tokens }));
-        }
+/// The events of an answer. Dropped when the client goes away, and the answer with them.
+fn events(answering: Answering) -> impl Stream<Item = Result<pb::GenerateEvent, Status>> {
+    let started = pb::Started { prompt_tokens: answering.prompt_tokens() };
+    let started = Ok(pb::generate_event::Event::Started(started));
+    let pieces = stream::unfold((answering, 0), |(mut answering, mut tokens)| async move {
         loop {
-            match self.answer.next().await {
-                AnswerEvent::Token { id, text, observed } => {
-                    self.call.token();
-                    let (index, top) = (self.tokens, observed.map(requests::top));
-                    self.tokens += 1;
-                    return event(Event::Token(pb::GeneratedToken { index, id, text, top }));
-                }
-                // A decoder has none.
-                AnswerEvent::Vector(_) => {}
-                AnswerEvent::Finished { reason, text } => {
-                    let reason = match reason {
-                        FinishReason::Stop => pb::finished::Reason::Stop,
-                        FinishReason::Length => pb::finished::Reason::Length,
-                    };
-                    self.ended = true;
-                    self.call.ends(None);
-                    let (reason, completion_tokens) = (reason.into(), self.tokens);
-                    return event(Event::Finished(pb::Finished { reason, text, completion_tokens }));
-                }
-                AnswerEvent::Failed(fault) => {
-                    self.call.span.in_scope(|| warn!(%fault, "answer broken off"));
-                    self.ended = true;
-                    self.call.ends(Some(fault.class));
-                    return Some(Err(status::of(&fault)));
-                }
+            let piece = answering.next().await?;
+            if let Some(event) = event(piece, &mut tokens) {
+                return Some((event, (answering, tokens)));
             }
         }
-    }
+    });
+    let events = stream::iter([started]).chain(pieces);
+    events.map(|event| event.map(|event| pb::GenerateEvent { event: Some(event) }))
 }
 
 #[tonic::async_trait]
@@ -269,17 +252,11 @@ impl pb::inference_server::Inference for Service {
         self.not_at(Port::Clients)?;
         let (mut arrived, asked) = self.arrived(request);
         let span = arrived.call.span.clone();
-        let asked = requests::generate(asked, &arrived.call.id);
-        match self.submit(&mut arrived, Gives::Tokens, asked).instrument(span).await {
-            Err(fault) => ended(Err(fault), arrived.call),
+        match self.submit(&mut arrived, Gives::Tokens, requests::generate(asked)).instrument(span).await {
+            Err(fault) => Err(refused(&fault, arrived.call)),
             Ok(answer) => {
                 let id = arrived.call.id.clone();
-                let pieces = Pieces { answer, call: arrived.call, started: false, tokens: 0, ended: false };
-                let events = stream::unfold(pieces, |mut pieces| async {
-                    let event = pieces.next().await?;
-                    Some((event, pieces))
-                });
-                Ok(named(events.boxed(), &id))
+                Ok(named(events(Answering::new(answer, arrived.call)).boxed(), &id))
             }
         }
     }
@@ -287,11 +264,17 @@ impl pb::inference_server::Inference for Service {
     async fn embed(&self, request: Request<pb::EmbedRequest>) -> Result<Response<pb::EmbedReply>, Status> {
         self.not_at(Port::Clients)?;
         let (mut arrived, asked) = self.arrived(request);
-        let span = arrived.call.span.clone();
-        let asked = requests::embed(asked, &arrived.call.id);
-        let answering = async { vector(self.submit(&mut arrived, Gives::Vector, asked).await?).await };
-        let outcome = answering.instrument(span).await;
-        ended(outcome, arrived.call)
+        let (id, span) = (arrived.call.id.clone(), arrived.call.span.clone());
+        let answering = async {
+            match self.submit(&mut arrived, Gives::Vector, requests::embed(asked)).await {
+                Err(fault) => Err(refused(&fault, arrived.call)),
+                Ok(answer) => {
+                    let outcome = vector(Answering::new(answer, arrived.call)).await;
+                    outcome.map(|reply| named(reply, &id)).map_err(|fault| told(&fault, &id))
+                }
+            }
+        };
+        answering.instrument(span).await
     }
 
     async fn run(&self, request: Request<pb::RunRequest>) -> Result<Response<pb::RunReply>, Status> {

@@ -62,7 +62,7 @@ pub(super) fn parse(headers: &HeaderMap, body: &[u8], task: Task, limits: &Limit
         deadline: Some(deadline),
         top_logits: fields.top_logits.unwrap_or(0),
         manifest: fields.manifest,
-        // The caller knows the call id.
+        // The call knows its id.
         ..Request::new("", input)
     };
     Ok(Parsed { request, stream })

@@ -2,7 +2,7 @@
 //! against them. `STAGELINE_WRITE_DOCS=1 cargo test -p stageline-door --lib reference` writes both anew.
 
 use super::fields::Fields;
-use super::reply::{DoneEvent, Embedding, Logit, Logits, TokenEvent, VectorEvent, Whole};
+use super::replies::{DoneEvent, Embedding, Logit, Logits, TokenEvent, VectorEvent, Whole};
 use crate::http::json::{must_be, names, settings};
 use crate::http::refusal::ErrorBody;
 use crate::site::Limits;
