@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 use support::{Layers, PROMPT, quantile};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tonic::body::Body;
 use tonic::codegen::Service;
@@ -77,7 +78,7 @@ async fn open(serving: &stageline_server::Serving) -> SocketAddr {
     let metrics = Arc::new(Metrics::new("bench", 0..2));
     let site = Site::new(SiteSetup {
         intake: serving.reception.clone().map(|reception| reception as Arc<dyn Intake>),
-        readiness: Arc::new(|| Readiness::Ready),
+        readiness: watch::Sender::new(Readiness::Ready).subscribe(),
         metrics: metrics.clone(),
         limits: limits.clone(),
         pipeline: "bench".into(),

@@ -21,4 +21,4 @@ mod workroom;
 pub use conversation::{ChatMessage, Content, Conversation};
 pub use request::{Answer, AnswerEvent, FinishReason, Input, Intake, Readiness, Request};
 pub use router::{router, routers_apart};
-pub use site::{Limits, ReadinessSource, Site, SiteSetup};
+pub use site::{Limits, Site, SiteSetup};

@@ -125,10 +125,6 @@ impl Intake for Reception {
         Box::pin(self.submit_checked(request))
     }
 
-    fn readiness(&self) -> Readiness {
-        self.readiness.borrow().clone()
-    }
-
     fn task(&self) -> Task {
         self.terms.task
     }

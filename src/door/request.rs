@@ -129,9 +129,6 @@ pub trait Intake: Send + Sync {
     /// Whatever refuses it before any work is done: see [`stageline_base::FaultClass`].
     fn submit(&self, request: Request) -> BoxFuture<'_, Result<Answer, Fault>>;
 
-    /// Whether it takes requests now.
-    fn readiness(&self) -> Readiness;
-
     /// What the model does with requests.
     fn task(&self) -> Task;
 }

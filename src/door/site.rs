@@ -9,7 +9,7 @@ use stageline_base::{Fault, FaultClass, StageIndex};
 use stageline_metrics::Metrics;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 /// What one client, and all together, may take.
 #[derive(Clone, Debug)]
@@ -66,16 +66,13 @@ impl Limits {
     }
 }
 
-/// Says whether this stage takes work now.
-pub type ReadinessSource = Arc<dyn Fn() -> Readiness + Send + Sync>;
-
 /// What the doors of a stage need.
 #[derive(Clone)]
 pub struct SiteSetup {
     /// Where requests go; `None` on every stage but the first.
     pub intake: Option<Arc<dyn Intake>>,
-    /// What `/_/ready` asks.
-    pub readiness: ReadinessSource,
+    /// Whether this stage takes work: what `/_/ready` and gRPC's health tell.
+    pub readiness: watch::Receiver<Readiness>,
     /// What `/metrics` shows, and where requests are counted.
     pub metrics: Arc<Metrics>,
     /// The limits.

@@ -5,8 +5,9 @@ use stageline_base::{Fault, FaultClass, StageIndex, Task};
 use stageline_core::{DirectOutput, DirectRun};
 use stageline_door::stages::{Overview, Stages};
 use stageline_door::{Answer, Intake, Readiness, Request};
+use std::convert::Infallible;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
@@ -15,7 +16,7 @@ pub struct Lobby {
     /// The pipeline, before any of it runs.
     closed: Overview,
     door: watch::Sender<Door>,
-    readiness: Mutex<Readiness>,
+    readiness: watch::Sender<Readiness>,
     waiting: AtomicUsize,
     /// How many may wait, and how long.
     most: (usize, Duration),
@@ -24,8 +25,7 @@ pub struct Lobby {
 #[derive(Clone)]
 enum Door {
     Loading,
-    /// With whether the replica's lease is renewed.
-    Open(Option<Arc<dyn Intake>>, Arc<dyn Stages>, watch::Receiver<bool>),
+    Open(Option<Arc<dyn Intake>>, Arc<dyn Stages>),
     /// It will never open.
     Failed(Fault),
 }
@@ -45,32 +45,49 @@ impl Lobby {
         Self {
             closed,
             door: watch::Sender::new(Door::Loading),
-            readiness: Mutex::new(Readiness::NotReady("loading: try again in some seconds".into())),
+            readiness: watch::Sender::new(Readiness::NotReady("loading: try again in some seconds".into())),
             waiting: AtomicUsize::new(0),
             most,
         }
     }
 
-    /// Lets those who wait in, to `reception` if the stage has one. While its lease is not `held` it is not ready for whoever asks,
-    /// and takes requests all the same: they wait for the broker.
-    pub fn open(&self, reception: Option<Arc<dyn Intake>>, stages: Arc<dyn Stages>, held: watch::Receiver<bool>) {
-        self.set(Readiness::Ready);
-        self.door.send_replace(Door::Open(reception, stages, held));
+    /// Whether the stage takes work, for whoever asks.
+    pub fn readiness(&self) -> watch::Receiver<Readiness> {
+        self.readiness.subscribe()
+    }
+
+    /// Lets those who wait in, to `reception` if the stage has one.
+    pub fn open(&self, reception: Option<Arc<dyn Intake>>, stages: Arc<dyn Stages>) {
+        self.readiness.send_replace(Readiness::Ready);
+        self.door.send_replace(Door::Open(reception, stages));
+    }
+
+    /// While its lease is not `held` the open stage is not ready for whoever asks, and takes requests all the same: they wait for the
+    /// broker. Never resolves.
+    pub async fn follow(&self, mut held: watch::Receiver<bool>) -> Infallible {
+        loop {
+            self.readiness.send_replace(match *held.borrow_and_update() {
+                true => Readiness::Ready,
+                false => {
+                    Readiness::NotReady("the broker does not answer, or does not renew this replica's lease".into())
+                }
+            });
+            if held.changed().await.is_err() {
+                // The pump has ended, and the lease with it.
+                std::future::pending::<()>().await;
+            }
+        }
     }
 
     /// Not ready any more for whoever asks; requests that come all the same are still taken.
     pub fn close(&self) {
-        self.set(Readiness::NotReady("this replica is shutting down".into()));
+        self.readiness.send_replace(Readiness::NotReady("this replica is shutting down".into()));
     }
 
     /// Sends those who wait away: the stage does not start.
     pub fn fail(&self, why: &str) {
-        self.set(Readiness::NotReady(why.into()));
+        self.readiness.send_replace(Readiness::NotReady(why.into()));
         self.door.send_replace(Door::Failed(Fault::new(FaultClass::Unavailable, why)));
-    }
-
-    fn set(&self, readiness: Readiness) {
-        *self.readiness.lock().unwrap_or_else(PoisonError::into_inner) = readiness;
     }
 
     fn place(&self) -> Result<Place<'_>, Fault> {
@@ -93,7 +110,7 @@ impl Lobby {
             request.deadline = request.deadline.map(|deadline| deadline.saturating_sub(came.elapsed()));
         }
         match &*door.borrow() {
-            Door::Open(Some(reception), ..) => Ok(reception.clone()),
+            Door::Open(Some(reception), _) => Ok(reception.clone()),
             Door::Failed(fault) => Err(fault.clone()),
             _ => Err(still_loading()),
         }
@@ -108,16 +125,6 @@ impl Intake for Lobby {
         })
     }
 
-    fn readiness(&self) -> Readiness {
-        let readiness = self.readiness.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        match (readiness, &*self.door.borrow()) {
-            (Readiness::Ready, Door::Open(.., held)) if !*held.borrow() => {
-                Readiness::NotReady("the broker does not answer, or does not renew this replica's lease".into())
-            }
-            (readiness, _) => readiness,
-        }
-    }
-
     fn task(&self) -> Task {
         self.closed.task
     }
@@ -128,7 +135,7 @@ impl Stages for Lobby {
         let door = self.door.borrow().clone();
         Box::pin(async move {
             match door {
-                Door::Open(_, access, _) => access.run(stage, run).await,
+                Door::Open(_, access) => access.run(stage, run).await,
                 _ => Err(still_loading()),
             }
         })
@@ -136,7 +143,7 @@ impl Stages for Lobby {
 
     fn overview(&self) -> Overview {
         match &*self.door.borrow() {
-            Door::Open(_, access, _) => access.overview(),
+            Door::Open(_, access) => access.overview(),
             _ => self.closed.clone(),
         }
     }
@@ -157,10 +164,6 @@ mod tests {
     impl Intake for Here {
         fn submit(&self, request: Request) -> BoxFuture<'_, Result<Answer, Fault>> {
             Box::pin(std::future::ready(Err(Fault::invalid(format!("got {}", request.call_id)))))
-        }
-
-        fn readiness(&self) -> Readiness {
-            Readiness::Ready
         }
 
         fn task(&self) -> Task {
@@ -193,7 +196,7 @@ mod tests {
         assert!(futures::poll!(&mut first).is_pending());
         let second = lobby.submit(request()).await.unwrap_err();
         assert_eq!(second.class, FaultClass::Overloaded, "{second}");
-        lobby.open(Some(Arc::new(Here)), Arc::new(Here), watch::channel(true).1);
+        lobby.open(Some(Arc::new(Here)), Arc::new(Here));
         assert_eq!(first.await.unwrap_err().message, "got it");
         assert_eq!(
             lobby.submit(request()).await.unwrap_err().message,
@@ -206,13 +209,19 @@ mod tests {
     async fn without_its_lease_it_is_not_ready_and_takes_requests_all_the_same() {
         let lobby = lobby(1, Duration::from_secs(60));
         let (lease, held) = watch::channel(true);
-        lobby.open(Some(Arc::new(Here)), Arc::new(Here), held);
-        assert_eq!(lobby.readiness(), Readiness::Ready);
+        let readiness = lobby.readiness();
+        assert!(matches!(&*readiness.borrow(), Readiness::NotReady(why) if why.contains("loading")));
+        lobby.open(Some(Arc::new(Here)), Arc::new(Here));
+        let mut following = std::pin::pin!(lobby.follow(held));
+        assert!(futures::poll!(&mut following).is_pending());
+        assert_eq!(*readiness.borrow(), Readiness::Ready);
         lease.send_replace(false);
-        assert!(matches!(lobby.readiness(), Readiness::NotReady(why) if why.contains("broker")));
+        assert!(futures::poll!(&mut following).is_pending());
+        assert!(matches!(&*readiness.borrow(), Readiness::NotReady(why) if why.contains("broker")));
         assert_eq!(lobby.submit(request()).await.unwrap_err().message, "got it");
         lease.send_replace(true);
-        assert_eq!(lobby.readiness(), Readiness::Ready);
+        assert!(futures::poll!(&mut following).is_pending());
+        assert_eq!(*readiness.borrow(), Readiness::Ready);
     }
 
     #[tokio::test(start_paused = true)]

@@ -56,12 +56,14 @@ pub async fn serve(
         }
     };
     let reception = serving.reception.clone().map(|reception| reception as Arc<dyn Intake>);
-    lobby.open(reception, serving.access.clone(), serving.held.clone());
+    lobby.open(reception, serving.access.clone());
+    let held = serving.held.clone();
     tracing::info!(stage, %address, pipeline = host.pipeline.name, "ready");
     let closing_nats = CancellationToken::new();
     let on_nats = if stage == 0 { answer_nats(&serving, &answering, &closing_nats) } else { None };
     tokio::select! {
         () = &mut stop => {}
+        never = lobby.follow(held) => match never {},
         done = serving.ended() => {
             done?;
             return Err(Fault::internal("the pump has ended unasked"));
@@ -100,10 +102,9 @@ pub async fn serve(
 }
 
 fn site((host, stage): (&Host, StageIndex), lobby: &Arc<Lobby>, ports: &Ports) -> SiteSetup {
-    let readiness = lobby.clone();
     SiteSetup {
         intake: (stage == 0).then(|| lobby.clone() as Arc<dyn Intake>),
-        readiness: Arc::new(move || readiness.readiness()),
+        readiness: lobby.readiness(),
         metrics: host.metrics.clone(),
         limits: ports.limits().clone(),
         pipeline: host.pipeline.name.clone(),

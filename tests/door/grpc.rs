@@ -262,9 +262,14 @@ async fn health_follows_readiness() {
     assert_eq!(unknown.next().await.unwrap().unwrap().status(), ServingStatus::ServiceUnknown);
     let mut watched = health.watch(ask("")).await.unwrap().into_inner();
     assert_eq!(watched.next().await.unwrap().unwrap().status(), ServingStatus::Serving);
-    *door.readiness.lock().unwrap() = Readiness::NotReady("draining".into());
+    door.readiness.send_replace(Readiness::NotReady("draining".into()));
     assert_eq!(watched.next().await.unwrap().unwrap().status(), ServingStatus::NotServing);
     assert_eq!(health.check(ask("")).await.unwrap().into_inner().status(), ServingStatus::NotServing);
+    // Another reason is nothing new.
+    door.readiness.send_replace(Readiness::NotReady("loading".into()));
+    assert_eq!(health.check(ask("")).await.unwrap().into_inner().status(), ServingStatus::NotServing);
+    door.readiness.send_replace(Readiness::Ready);
+    assert_eq!(watched.next().await.unwrap().unwrap().status(), ServingStatus::Serving);
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use stageline_door::{AnswerEvent, FinishReason, Readiness};
 #[tokio::test]
 async fn health_is_ok_while_alive_whatever_readiness_says() {
     let door = Door::open(Setup::default()).await;
-    *door.readiness.lock().unwrap() = Readiness::NotReady("loading weights".into());
+    door.readiness.send_replace(Readiness::NotReady("loading weights".into()));
     let reply = door.get("/_/health").await;
     assert_eq!((reply.status, reply.body.as_str()), (200, "OK"));
     assert_eq!(reply.header("content-type"), Some("text/plain; charset=utf-8"));
@@ -17,7 +17,7 @@ async fn health_is_ok_while_alive_whatever_readiness_says() {
 async fn readiness_says_why_not() {
     let door = Door::open(Setup::default()).await;
     assert_eq!(door.get("/_/ready").await.status, 200);
-    *door.readiness.lock().unwrap() = Readiness::NotReady("stage 2 is missing".into());
+    door.readiness.send_replace(Readiness::NotReady("stage 2 is missing".into()));
     let reply = door.get("/_/ready").await;
     assert_eq!((reply.status, reply.header("retry-after")), (503, Some("1")));
     assert_eq!(reply.error(), ("unavailable".into(), "stage 2 is missing".into()));
@@ -27,7 +27,7 @@ async fn readiness_says_why_not() {
 async fn a_draining_door_still_serves() {
     let done = AnswerEvent::Finished { reason: FinishReason::Stop, text: "bye".into() };
     let door = Door::open(Setup { script: Script::Answer(vec![done]), ..Setup::default() }).await;
-    *door.readiness.lock().unwrap() = Readiness::NotReady("draining".into());
+    door.readiness.send_replace(Readiness::NotReady("draining".into()));
     assert_eq!(door.get("/_/ready").await.status, 503);
     assert_eq!(door.post(r#"{"prompt": "x"}"#).await.json()["text"], "bye");
 }

@@ -151,7 +151,7 @@ async fn a_door_answers_as_the_reference_says_and_no_otherwise() {
     for path in ["/_/health", "/_/ready", "/metrics"] {
         reference.hold(path, &door.get(path).await);
     }
-    *door.readiness.lock().unwrap() = Readiness::NotReady("loading".into());
+    door.readiness.send_replace(Readiness::NotReady("loading".into()));
     reference.hold("/_/ready", &door.get("/_/ready").await);
     let responses = reference.operation("/")["responses"].as_object().unwrap();
     let headers = responses.iter().flat_map(|(status, said)| {

@@ -14,7 +14,7 @@ use stageline_proto::inference as pb;
 use stageline_proto::inference::inference_server::{Inference, InferenceServer};
 use std::sync::Arc;
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Response, Status};
 
@@ -48,10 +48,6 @@ impl Intake for Pipeline {
         })
     }
 
-    fn readiness(&self) -> Readiness {
-        Readiness::Ready
-    }
-
     fn task(&self) -> Task {
         Task::GENERATE
     }
@@ -82,10 +78,6 @@ impl Intake for Small {
         Pipeline.submit(request)
     }
 
-    fn readiness(&self) -> Readiness {
-        Readiness::Ready
-    }
-
     fn task(&self) -> Task {
         Task::GENERATE
     }
@@ -104,7 +96,7 @@ impl Stages for Small {
 fn site(intake: Arc<dyn Intake>, stages: Arc<dyn Stages>) -> Arc<Site> {
     Site::new(SiteSetup {
         intake: Some(intake),
-        readiness: Arc::new(|| Readiness::Ready),
+        readiness: watch::Sender::new(Readiness::Ready).subscribe(),
         metrics: Arc::new(Metrics::new("p", 0..1)),
         limits: Limits::default(),
         pipeline: "p".into(),

@@ -29,7 +29,7 @@ pub(crate) fn routes(site: Arc<Site>, port: Port) -> Router {
     let inference = InferenceServer::new(service::Service::new(Arc::clone(&site), port))
         .max_decoding_message_size(MAX_ANSWER_BYTES)
         .max_encoding_message_size(MAX_ANSWER_BYTES);
-    let health = HealthServer::new(health::Health::new(Arc::clone(&site)));
+    let health = HealthServer::new(health::Health::new(site.setup.readiness.clone()));
     let mut routes = Routes::new(inference).add_service(health);
     let reflection = || {
         Reflection::configure()

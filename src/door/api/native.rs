@@ -52,7 +52,8 @@ async fn health() -> Response {
 }
 
 async fn ready(State(site): State<Arc<Site>>) -> Response {
-    match (site.setup.readiness)() {
+    let readiness = site.setup.readiness.borrow().clone();
+    match readiness {
         Readiness::NotReady(reason) => Refusal::from(Fault::new(FaultClass::Unavailable, reason)).into_response(),
         Readiness::Ready if site.setup.limits.unready_when_full && site.is_full() => {
             Refusal::from(site.full()).into_response()

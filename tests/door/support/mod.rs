@@ -19,7 +19,7 @@ use stageline_proto::inference::inference_client::InferenceClient;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tonic::transport::{Channel, Endpoint};
 
@@ -90,10 +90,6 @@ impl Intake for Pipeline {
         })
     }
 
-    fn readiness(&self) -> Readiness {
-        Readiness::Ready
-    }
-
     fn task(&self) -> Task {
         self.task
     }
@@ -146,7 +142,7 @@ pub struct Door {
     /// What its doors have in common.
     pub site: Arc<Site>,
     pub metrics: Arc<Metrics>,
-    pub readiness: Arc<Mutex<Readiness>>,
+    pub readiness: watch::Sender<Readiness>,
     pub serving: JoinHandle<()>,
     pipeline: Arc<Pipeline>,
     served: mpsc::Receiver<Served>,
@@ -160,11 +156,10 @@ impl Door {
         let (to_test, served) = mpsc::channel(16);
         let pipeline = Arc::new(Pipeline { script: Mutex::new(setup.script), task: setup.task, served: to_test });
         let metrics = Arc::new(Metrics::new("tiny", 0..1));
-        let readiness = Arc::new(Mutex::new(Readiness::Ready));
-        let asked = Arc::clone(&readiness);
+        let readiness = watch::Sender::new(Readiness::Ready);
         let site = Site::new(SiteSetup {
             intake: (setup.stage == 0).then(|| Arc::clone(&pipeline) as Arc<dyn Intake>),
-            readiness: Arc::new(move || asked.lock().unwrap().clone()),
+            readiness: readiness.subscribe(),
             metrics: Arc::clone(&metrics),
             limits: setup.limits.clone(),
             pipeline: "tiny".to_string(),

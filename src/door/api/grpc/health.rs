@@ -1,36 +1,39 @@
 //! grpc.health.v1: whether the stage takes work now.
+//!
+//! Not by the reporter of tonic-health: that ends the watch of a service that it does not know, where the protocol says that the
+//! service may come later.
 
 use crate::Readiness;
-use crate::site::Site;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
-use std::sync::Arc;
-use std::time::Duration;
+use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse, health_server};
 
-/// How often a watched readiness is looked at.
-const LOOK: Duration = Duration::from_millis(500);
 /// The services whose health can be asked for; "" is the whole server.
 const SERVICES: [&str; 2] = ["", "stageline.v1.Inference"];
 
 /// See the module.
 pub(super) struct Health {
-    site: Arc<Site>,
+    readiness: watch::Receiver<Readiness>,
 }
 
 impl Health {
-    pub(super) fn new(site: Arc<Site>) -> Self {
-        Self { site }
+    pub(super) fn new(readiness: watch::Receiver<Readiness>) -> Self {
+        Self { readiness }
     }
 }
 
-fn now(site: &Site) -> ServingStatus {
-    match (site.setup.readiness)() {
+fn status_of(readiness: &Readiness) -> ServingStatus {
+    match readiness {
         Readiness::Ready => ServingStatus::Serving,
         Readiness::NotReady(_) => ServingStatus::NotServing,
     }
+}
+
+fn says(status: ServingStatus) -> HealthCheckResponse {
+    HealthCheckResponse { status: status.into() }
 }
 
 #[tonic::async_trait]
@@ -39,7 +42,7 @@ impl health_server::Health for Health {
         if !SERVICES.contains(&request.get_ref().service.as_str()) {
             return Err(Status::not_found("there is no such service: ask for \"\" or \"stageline.v1.Inference\""));
         }
-        Ok(Response::new(HealthCheckResponse { status: now(&self.site).into() }))
+        Ok(Response::new(says(status_of(&self.readiness.borrow()))))
     }
 
     type WatchStream = BoxStream<'static, Result<HealthCheckResponse, Status>>;
@@ -47,17 +50,17 @@ impl health_server::Health for Health {
     /// The status now, and again whenever it is another one.
     async fn watch(&self, request: Request<HealthCheckRequest>) -> Result<Response<Self::WatchStream>, Status> {
         if !SERVICES.contains(&request.get_ref().service.as_str()) {
-            // As the protocol says: the service may come later.
-            let unknown = HealthCheckResponse { status: ServingStatus::ServiceUnknown.into() };
-            return Ok(Response::new(stream::iter([Ok(unknown)]).chain(stream::pending()).boxed()));
+            let unknown = stream::iter([Ok(says(ServingStatus::ServiceUnknown))]);
+            return Ok(Response::new(unknown.chain(stream::pending()).boxed()));
         }
-        let changes = stream::unfold((Arc::clone(&self.site), None), |(site, told)| async move {
+        let changes = stream::unfold((self.readiness.clone(), None), |(mut readiness, told)| async move {
             loop {
-                let status = now(&site);
+                let status = status_of(&readiness.borrow_and_update());
+                // Another reason for the same status is nothing new.
                 if told != Some(status) {
-                    return Some((Ok(HealthCheckResponse { status: status.into() }), (site, Some(status))));
+                    return Some((Ok(says(status)), (readiness, Some(status))));
                 }
-                tokio::time::sleep(LOOK).await;
+                readiness.changed().await.ok()?;
             }
         });
         Ok(Response::new(changes.boxed()))
