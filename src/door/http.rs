@@ -5,7 +5,6 @@ mod delivery;
 mod framing;
 pub(crate) mod json;
 pub(crate) mod kinds;
-mod opening;
 pub(crate) mod refusal;
 mod roster;
 mod serve;

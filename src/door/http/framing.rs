@@ -1,7 +1,10 @@
-//! What the bytes of an HTTP/1 connection announce, told before they have arrived: that a head begins, and a chunk that is larger
-//! than any body may be. The server's own reader tells neither.
+//! What the bytes of a connection announce, told before they have arrived: of HTTP/1 that a head begins, and a chunk that is larger
+//! than any body may be; or that it speaks HTTP/2, where nothing more is watched. The server's own reader tells none of it.
 //!
 //! This only watches. Where it and the reader disagree on what a message is, the reader refuses the message and closes.
+
+/// How an HTTP/2 connection without TLS begins (RFC 9113, section 3.4). No message of HTTP/1.1 begins so.
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Longest line that is looked at, in bytes; of longer ones only the front is.
 const LINE_BYTES: usize = 256;
@@ -10,6 +13,8 @@ const LINE_BYTES: usize = 256;
 #[derive(Debug)]
 pub(super) struct Framing {
     state: State,
+    /// So many bytes are here, all of them the preface's; none once they are not.
+    preface: Option<usize>,
     /// Largest body, in bytes.
     most: u64,
     /// The line so far, without its end.
@@ -33,6 +38,8 @@ enum State {
     Trailers,
     /// Nothing that the reader takes.
     Lost,
+    /// No messages of HTTP/1.
+    Http2,
 }
 
 /// What the newest bytes announce.
@@ -42,22 +49,28 @@ pub(super) struct Announced {
     pub heads: u64,
     /// The newest message has a chunk that is too large.
     pub too_large: bool,
+    /// It is HTTP/2, and what seemed to be a head was none.
+    pub http2: bool,
 }
 
 impl Framing {
     /// Of a connection on which nothing has arrived; no body may have more than `most` bytes.
     pub(super) fn new(most: usize) -> Self {
-        Self { state: State::Between, most: most as u64, line: Vec::new(), length: 0, chunked: false }
+        Self { state: State::Between, preface: Some(0), most: most as u64, line: Vec::new(), length: 0, chunked: false }
     }
 
     /// Whether more of a message is due.
     pub(super) fn is_unfinished(&self) -> bool {
-        self.state != State::Between
+        !matches!(self.state, State::Between | State::Http2)
     }
 
     /// Follows `bytes`, which have arrived.
     pub(super) fn take(&mut self, mut bytes: &[u8]) -> Announced {
         let mut announced = Announced::default();
+        if self.ends_preface(bytes) {
+            self.state = State::Http2;
+            announced.http2 = true;
+        }
         while let Some(&first) = bytes.first() {
             match self.state {
                 State::Body(left) | State::Chunk(left) => {
@@ -71,11 +84,11 @@ impl Framing {
                         (_, left) => State::Chunk(left),
                     };
                 }
-                State::Lost => break,
+                State::Lost | State::Http2 => break,
                 State::Between if matches!(first, b'\r' | b'\n') => bytes = &bytes[1..],
                 State::Between => {
                     (self.length, self.chunked, self.state) = (0, false, State::Head);
-                    announced = Announced { heads: announced.heads + 1, too_large: false };
+                    announced = Announced { heads: announced.heads + 1, ..Announced::default() };
                 }
                 State::Head | State::ChunkSize | State::ChunkEnd | State::Trailers => {
                     let end = bytes.iter().position(|byte| *byte == b'\n');
@@ -91,6 +104,15 @@ impl Framing {
             }
         }
         announced
+    }
+
+    /// Whether the preface of HTTP/2 is whole with `bytes`.
+    fn ends_preface(&mut self, bytes: &[u8]) -> bool {
+        let Some(missing) = self.preface.map(|here| &PREFACE[here..]) else { return false };
+        let more = missing.len().min(bytes.len());
+        let goes_on = missing[..more] == bytes[..more];
+        self.preface = self.preface.map(|here| here + more).filter(|here| goes_on && *here < PREFACE.len());
+        goes_on && more == missing.len()
     }
 
     /// The state after `line`.
@@ -145,7 +167,8 @@ mod tests {
         let mut framing = Framing::new(1000);
         let sum = pieces.iter().fold(Announced::default(), |sum, piece| {
             let now = framing.take(piece);
-            Announced { heads: sum.heads + now.heads, too_large: sum.too_large | now.too_large }
+            let http2 = sum.http2 | now.http2;
+            Announced { heads: sum.heads + now.heads, too_large: sum.too_large | now.too_large, http2 }
         });
         (sum, framing.is_unfinished())
     }
@@ -163,7 +186,7 @@ mod tests {
             ("1ffffffffffffffff\r\n", false),
         ] {
             let sum = announced(&[head.as_bytes(), chunks.as_bytes()]).0;
-            assert_eq!(sum, Announced { heads: 1, too_large }, "{chunks}");
+            assert_eq!(sum, Announced { heads: 1, too_large, http2: false }, "{chunks}");
         }
     }
 
@@ -178,7 +201,20 @@ mod tests {
                 pieces.push(&MESSAGES[from..cut]);
                 from = cut;
             }
-            prop_assert_eq!(announced(&pieces), (Announced { heads: 3, too_large: false }, false));
+            prop_assert_eq!(announced(&pieces), (Announced { heads: 3, ..Announced::default() }, false));
+        }
+
+        #[test]
+        fn http_2_is_known_by_its_preface_however_it_arrives(cut in 1..PREFACE.len(), wrong in 0..PREFACE.len()) {
+            let (front, back) = PREFACE.split_at(cut);
+            for pieces in [&[front, back, b"\0\0"][..], &[PREFACE, MESSAGES], &[front, &[back, MESSAGES].concat()]] {
+                let (sum, unfinished) = announced(pieces);
+                prop_assert!(sum.http2 && !sum.too_large && !unfinished);
+            }
+            prop_assert!(!announced(&[front]).0.http2);
+            let mut other = *PREFACE;
+            other[wrong] ^= 1;
+            prop_assert!(!announced(&[&other[..cut], &other[cut..], PREFACE]).0.http2);
         }
 
         #[test]

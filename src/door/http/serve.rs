@@ -1,7 +1,6 @@
 //! Accepts connections and serves each, HTTP/1.1 or HTTP/2, within limits, until told to stop.
 
 use super::delivery::Delivery;
-use super::opening::{Protocol, opening};
 use super::roster::{Roster, SPARE, Seat};
 use super::stall::Stalling;
 use super::visit::{Overstayed, Visit, attended};
@@ -12,18 +11,19 @@ use axum::body::Body;
 use axum::http::{Request, Response, Version};
 use hyper::body::Incoming;
 use hyper::rt::Executor;
-use hyper::server::conn::{http1, http2};
-use hyper::service::{HttpService, service_fn};
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
 use stageline_metrics::{Metrics, Shed};
 use std::convert::Infallible;
 use std::io;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::{JoinError, JoinSet};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 use tracing::{debug, error, warn};
@@ -152,55 +152,44 @@ async fn connection(stream: TcpStream, router: Router, common: Arc<Common>, seat
 
 async fn converse(stream: TcpStream, router: Router, common: Arc<Common>, seat: Arc<Seat>) {
     let Common { limits, metrics, stop } = &*common;
-    let opened = tokio::select! {
-        opened = opening(stream, limits.head_timeout) => opened,
-        () = stop.cancelled() => return,
-    };
-    let (protocol, stream) = match opened {
-        Ok(Some(opened)) => opened,
-        Ok(None) => return,
-        Err(_) => {
-            common.shed(Shed::SlowHead);
-            return debug!("a client sent nothing in time: its connection is cut");
-        }
-    };
+    let visit = Visit::new(Arc::clone(&seat));
+    // By then something has come that says which HTTP it is.
+    visit.stays_until(Instant::now() + limits.head_timeout);
     let stream = Stalling::new(stream, limits.write_timeout, Arc::clone(metrics));
-    let ended = match protocol {
-        Protocol::Http1 => {
-            let visit = Visit::new(seat);
-            let stream = Watched::new(stream, Arc::clone(&visit), (limits.max_body_bytes, limits.head_timeout));
-            let mut http = http1::Builder::new();
-            http.timer(TokioTimer::new()).header_read_timeout(limits.idle_timeout).max_buf_size(MAX_BUFFER_BYTES);
-            let serving = http.serve_connection(TokioIo::new(stream), answering(router));
-            let serving = until_stopped(serving, stop, |serving| serving.graceful_shutdown());
-            match attended(serving, visit, stop.clone()).await {
-                Ok(ended) => ended,
-                Err(overstayed) => return common.cut(overstayed),
+    let stream = Watched::new(stream, Arc::clone(&visit), (limits.max_body_bytes, limits.head_timeout));
+    let mut http = auto::Builder::new(Streams { seat, common: Arc::clone(&common) });
+    http.http1().timer(TokioTimer::new()).header_read_timeout(limits.idle_timeout).max_buf_size(MAX_BUFFER_BYTES);
+    http.http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(MAX_HEAD_BYTES)
+        .initial_stream_window_size(WINDOW_BYTES.0)
+        .initial_connection_window_size(WINDOW_BYTES.1)
+        .max_send_buf_size(SEND_BYTES)
+        .keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(KEEP_ALIVE);
+    let mut serving = pin!(http.serve_connection(TokioIo::new(stream), answering(router)));
+    let until_stopped = async {
+        tokio::select! {
+            ended = &mut serving => ended,
+            () = stop.cancelled() => {
+                // The calls in progress end.
+                serving.as_mut().graceful_shutdown();
+                serving.await
             }
         }
-        Protocol::Http2 => {
-            let mut http = http2::Builder::new(Streams { seat, common: Arc::clone(&common) });
-            http.timer(TokioTimer::new())
-                .max_concurrent_streams(MAX_STREAMS)
-                .max_header_list_size(MAX_HEAD_BYTES)
-                .initial_stream_window_size(WINDOW_BYTES.0)
-                .initial_connection_window_size(WINDOW_BYTES.1)
-                .max_send_buf_size(SEND_BYTES)
-                .keep_alive_interval(KEEP_ALIVE)
-                .keep_alive_timeout(KEEP_ALIVE);
-            let serving = http.serve_connection(TokioIo::new(stream), answering(router));
-            until_stopped(serving, stop, |serving| serving.graceful_shutdown()).await
-        }
     };
-    if let Err(error) = ended {
-        debug!(%error, "connection ended");
+    match attended(until_stopped, visit, stop.clone()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => debug!(%error, "connection ended"),
+        Err(overstayed) => common.cut(overstayed),
     }
 }
 
 /// The service of a connection: each answer ends its visit.
 fn answering(
     router: Router,
-) -> impl HttpService<Incoming, ResBody = Delivery, Error = Infallible, Future: Send + 'static> {
+) -> impl Service<Request<Incoming>, Response = Response<Delivery>, Error = Infallible, Future: Send + 'static> {
     service_fn(move |request: Request<Incoming>| {
         let router = router.clone();
         async move {
@@ -229,18 +218,6 @@ impl<F: Future<Output: Send> + Send + 'static> Executor<F> for Streams {
                 common.cut(overstayed);
             }
         });
-    }
-}
-
-/// Serves to the end; told to stop, it lets the calls in progress end by `graceful`.
-async fn until_stopped<C: Future>(serving: C, stop: &CancellationToken, graceful: impl Fn(Pin<&mut C>)) -> C::Output {
-    let mut serving = pin!(serving);
-    tokio::select! {
-        ended = &mut serving => ended,
-        () = stop.cancelled() => {
-            graceful(serving.as_mut());
-            serving.await
-        }
     }
 }
 

@@ -5,7 +5,7 @@
 
 use super::roster::Seat;
 use stageline_base::Fault;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, OwnedSemaphorePermit};
@@ -28,7 +28,7 @@ pub(crate) enum Overstayed {
     Stop,
 }
 
-/// See the module. On HTTP/1, one request after the other of the same connection.
+/// See the module. On HTTP/1, one request after the other of the same connection; on HTTP/2 each stream has its own.
 #[derive(Debug)]
 pub(crate) struct Visit {
     seat: Option<Arc<Seat>>,
@@ -39,6 +39,8 @@ pub(crate) struct Visit {
     begun: AtomicU64,
     /// The announced request that has a chunk larger than any body may be.
     too_large: AtomicU64,
+    /// It is of a connection whose streams have visits of their own.
+    left_to_streams: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -68,6 +70,7 @@ impl Visit {
             announced: AtomicU64::new(0),
             begun: AtomicU64::new(0),
             too_large: AtomicU64::new(0),
+            left_to_streams: AtomicBool::new(false),
         }
     }
 
@@ -123,6 +126,12 @@ impl Visit {
         }
     }
 
+    /// The connection speaks HTTP/2: this visit ends nothing any more.
+    pub(crate) fn leaves_it_to_streams(&self) {
+        self.left_to_streams.store(true, Ordering::Relaxed);
+        self.changed.notify_waiters();
+    }
+
     /// A head is whole.
     pub(crate) fn request_begins(&self) {
         self.begun.fetch_add(1, Ordering::Relaxed);
@@ -156,6 +165,9 @@ impl Visit {
         let mut stopped = None;
         loop {
             let changed = self.changed.notified();
+            if self.left_to_streams.load(Ordering::Relaxed) {
+                return std::future::pending().await;
+            }
             let (until, serving) = {
                 let stay = self.lock();
                 (stay.until, stay.serving)
@@ -216,5 +228,30 @@ pub(crate) async fn attended<F: Future>(
         biased;
         done = HERE.scope(visit, work) => Ok(done),
         overstayed = overstays.overstays(&stop) => Err(overstayed),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_of_streams_outlasts_what_one_of_messages_may_take() {
+        let ended = async |seconds: u64, stopped: bool, left: bool| {
+            let (visit, stop) = (Arc::new(Visit::default()), CancellationToken::new());
+            visit.stays_until(Instant::now() + Duration::from_secs(seconds));
+            if stopped {
+                stop.cancel();
+            }
+            if left {
+                visit.leaves_it_to_streams();
+            }
+            let attending = attended(std::future::pending::<()>(), visit, stop);
+            let ended = tokio::time::timeout(Duration::from_secs(3600), attending).await;
+            ended.ok().map(|ended| ended.unwrap_err())
+        };
+        assert_eq!(ended(1, false, false).await, Some(Overstayed::Head));
+        assert_eq!(ended(5, true, false).await, Some(Overstayed::Stop));
+        assert_eq!((ended(1, false, true).await, ended(5, true, true).await), (None, None));
     }
 }

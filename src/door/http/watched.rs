@@ -1,4 +1,4 @@
-//! An HTTP/1 connection whose bytes are watched on their way in, and which is not closed in its client's face.
+//! A connection whose bytes are watched on their way in as far as it speaks HTTP/1, and which is not closed in its client's face.
 //!
 //! A connection that is closed while its client still sends is reset, and the answer with it. So where a message is unfinished,
 //! what comes after the answer is read for a while and thrown away.
@@ -37,12 +37,15 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
-        let Announced { heads, too_large } = self.framing.take(&buf.filled()[before..]);
+        let Announced { heads, too_large, http2 } = self.framing.take(&buf.filled()[before..]);
         for _ in 0..heads {
             self.visit.head_begins(self.head_timeout);
         }
         if too_large {
             self.visit.chunk_too_large();
+        }
+        if http2 {
+            self.visit.leaves_it_to_streams();
         }
         Poll::Ready(Ok(()))
     }
