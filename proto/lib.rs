@@ -1,5 +1,7 @@
 //! What prost and tonic make of the files in `stageline/v1`, a module for each.
 
+mod sampling;
+
 /// `hop.proto`: what replicas say to each other. Nobody but `stageline-wire` reads or writes it.
 pub mod hop {
     #![allow(missing_docs, clippy::all)]

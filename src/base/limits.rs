@@ -42,7 +42,3 @@ pub const MAX_CHAT_VALUES: usize = 100_000;
 pub const DEFAULT_MAX_TOKENS: u32 = 256;
 /// Digits of a manifest's digest that a request may name: its first so many.
 pub const DIGEST_DIGITS: std::ops::RangeInclusive<usize> = 8..=64;
-/// Highest temperature.
-pub const MAX_TEMPERATURE: f32 = 100.0;
-/// Repetition penalties: beyond these nothing of the model's logits would be left.
-pub const PENALTIES: std::ops::RangeInclusive<f32> = 0.01..=100.0;

@@ -84,15 +84,10 @@ async fn generate(client: &mut Client, prompt: &str, config: &CallConfig) -> any
     let asked = pb::GenerateRequest {
         input: Some(pb::generate_request::Input::Prompt(prompt.to_owned())),
         max_tokens: Some(answer.max_tokens),
-        temperature: Some(answer.temperature),
-        top_k: Some(answer.top_k),
-        top_p: Some(answer.top_p),
-        repetition_penalty: Some(answer.repetition_penalty),
-        seed: answer.seed,
         stop: answer.stop.clone(),
-        top_logits: answer.top_logits,
         ..Default::default()
     };
+    let asked = asked.with_sampling(answer.sampling);
     let mut events = client.generate(timed(asked, config)).await.map_err(as_error)?.into_inner();
     let mut out = std::io::stdout();
     let mut outcome = Outcome::default();
@@ -143,7 +138,7 @@ async fn run_rows(client: &mut Client, rows: &Rows, save: Option<&Path>, config:
         }
         Rows::File(path) => read(path)?,
     };
-    let asked = pb::RunRequest { inputs, top_logits: config.answer.top_logits, stage: None };
+    let asked = pb::RunRequest { inputs, top_logits: config.answer.sampling.or(0).top_logits, stage: None };
     let reply = client.run(timed(asked, config)).await.map_err(as_error)?.into_inner();
     let top = reply.top.map(observed);
     let outputs = reply.outputs;

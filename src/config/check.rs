@@ -7,10 +7,9 @@ use crate::config::problem::Problems;
 use crate::config::raw::{Reader, Written};
 use crate::config::settings as s;
 use crate::config::verbs;
-use stageline_base::Element;
-use stageline_base::limits::{
-    MAX_STAGES, MAX_STOP_BYTES, MAX_STOP_STRINGS, MAX_TEMPERATURE, MAX_TOP_LOGITS, PENALTIES,
-};
+use stageline_base::limits::{MAX_STAGES, MAX_STOP_BYTES, MAX_STOP_STRINGS, MAX_TOP_LOGITS};
+use stageline_base::sampling::{REPETITION_PENALTY, TEMPERATURE, TOP_P};
+use stageline_base::{AskedSampling, Element};
 use stageline_engine::{ExecutorKind, Numbers};
 use stageline_plan::Balance;
 use stageline_transport::{HopKind, HopSettings};
@@ -371,12 +370,14 @@ fn answer(r: &mut Reader) -> AnswerConfig {
     }
     AnswerConfig {
         max_tokens: r.value(&s::MAX_TOKENS, parse::count(1..=MAX_LEN)),
-        temperature: r.value(&s::TEMPERATURE, parse::real(0.0..=MAX_TEMPERATURE)),
-        top_k: r.value(&s::TOP_K, parse::count(0..=u64::from(u32::MAX))),
-        top_p: r.value(&s::TOP_P, parse::real(f32::MIN_POSITIVE..=1.0)),
-        repetition_penalty: r.value(&s::REPETITION_PENALTY, parse::real(PENALTIES)),
-        seed: r.optional(&s::SEED, parse::count(0..=u64::MAX)),
+        sampling: AskedSampling {
+            temperature: Some(r.value(&s::TEMPERATURE, parse::within(TEMPERATURE))),
+            top_k: Some(r.value(&s::TOP_K, parse::count(0..=u64::from(u32::MAX)))),
+            top_p: Some(r.value(&s::TOP_P, parse::within(TOP_P))),
+            repetition_penalty: Some(r.value(&s::REPETITION_PENALTY, parse::within(REPETITION_PENALTY))),
+            seed: r.optional(&s::SEED, parse::count(0..=u64::MAX)),
+            top_logits: Some(r.value(&s::TOP_LOGITS, parse::count(0..=u64::from(MAX_TOP_LOGITS)))),
+        },
         stop,
-        top_logits: r.value(&s::TOP_LOGITS, parse::count(0..=u64::from(MAX_TOP_LOGITS))),
     }
 }

@@ -1,6 +1,6 @@
 //! The settings as the program uses them: every value read, every rule between them checked.
 
-use stageline_base::{Element, StageIndex};
+use stageline_base::{AskedSampling, Element, StageIndex};
 use stageline_engine::{ExecutorKind, Numbers};
 use stageline_plan::Balance;
 use stageline_transport::{HopKind, HopSettings};
@@ -310,20 +310,10 @@ pub enum PromptFile {
 pub struct AnswerConfig {
     /// Most tokens.
     pub max_tokens: u32,
-    /// 0 is greedy.
-    pub temperature: f32,
-    /// 0 is all tokens.
-    pub top_k: u32,
-    /// 1 is all tokens.
-    pub top_p: f32,
-    /// 1 is none.
-    pub repetition_penalty: f32,
-    /// Drawn if absent.
-    pub seed: Option<u64>,
+    /// How their tokens are drawn.
+    pub sampling: AskedSampling,
     /// The answer ends before the first of these.
     pub stop: Vec<String>,
-    /// Logits to report beside each token.
-    pub top_logits: u32,
 }
 
 /// `stageline run`.

@@ -4,7 +4,7 @@ use crate::config::checked::{BatchingConfig, DeviceConfig, SourceConfig};
 use crate::config::raw::Reader;
 use crate::config::settings as s;
 use crate::config::{check, parse};
-use stageline_base::limits::MAX_TEMPERATURE;
+use stageline_base::sampling::TEMPERATURE;
 use stageline_load::sweep::Sweep;
 use stageline_load::{Amount, Arrivals, Lengths, Objective, Scenario, Shape};
 use std::path::PathBuf;
@@ -110,7 +110,7 @@ pub(super) fn load(r: &mut Reader) -> LoadConfig {
             token_ids: r.value(&s::TOKEN_IDS, token_ids),
             prompt_file: prompt_file.as_ref().map(|path| path.display().to_string()),
             output_tokens: lengths(r, &s::OUTPUT_TOKENS),
-            temperature: r.value(&s::TEMPERATURE, parse::real(0.0..=MAX_TEMPERATURE)),
+            temperature: r.value(&s::TEMPERATURE, parse::within(TEMPERATURE)),
             deadline: r.optional(&s::DEADLINE, parse::duration),
             objective: r.optional(&s::OBJECTIVE, |text| Objective::parse(text, parse::duration)).unwrap_or_default(),
             shape,

@@ -1,5 +1,6 @@
 //! From the text of one value to what it means. An error says what is allowed.
 
+use stageline_base::sampling::Bounds;
 use stageline_shard::stranger::no_folder;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::ops::RangeInclusive;
@@ -26,6 +27,14 @@ pub fn real(range: RangeInclusive<f32>) -> impl Fn(&str) -> Parsed<f32> {
     move |text| {
         let number = text.parse::<f32>().ok().filter(|n| range.contains(n));
         number.ok_or_else(|| format!("a number from {} to {} is expected", range.start(), range.end()))
+    }
+}
+
+/// A number of how tokens are drawn.
+pub fn within(bounds: Bounds) -> impl Fn(&str) -> Parsed<f32> {
+    move |text| {
+        let number = text.parse::<f32>().ok().filter(|n| bounds.hold(*n));
+        number.ok_or_else(|| format!("a number {bounds} is expected"))
     }
 }
 

@@ -33,13 +33,8 @@ impl AnswerConfig {
     pub fn request(&self, call_id: impl Into<String>, input: Input) -> Request {
         Request {
             max_tokens: Some(self.max_tokens),
-            temperature: Some(self.temperature),
-            top_k: Some(self.top_k),
-            top_p: Some(self.top_p),
-            repetition_penalty: Some(self.repetition_penalty),
-            seed: self.seed,
+            sampling: self.sampling,
             stop: self.stop.clone(),
-            top_logits: self.top_logits,
             ..Request::new(call_id, input)
         }
     }

@@ -2,7 +2,9 @@
 
 use super::settings as s;
 use super::*;
+use stageline_base::Sampling;
 use stageline_base::limits::DEFAULT_MAX_TOKENS;
+use stageline_base::sampling::{REPETITION_PENALTY, TEMPERATURE, TOP_P};
 use stageline_door::Limits;
 use stageline_load::{Amount, Arrivals, Lengths, Scenario, Shape};
 use stageline_transport::HopKind;
@@ -315,4 +317,17 @@ fn a_default_that_the_door_has_too_is_the_same_there() {
     assert_eq!(door.max_connections_per_peer, limits.max_connections_per_peer);
     assert_eq!((door.exec_timeout, limits.default_deadline), (Some(limits.max_deadline), limits.max_deadline));
     assert_eq!(s::MAX_TOKENS.default.unwrap(), DEFAULT_MAX_TOKENS.to_string());
+    assert_eq!(run(&[], &[], "").unwrap().answer.sampling.or(0), Sampling::GREEDY);
+}
+
+#[test]
+fn how_tokens_are_drawn_has_the_same_bounds_as_at_the_door() {
+    for bounds in [TEMPERATURE, TOP_P, REPETITION_PENALTY] {
+        let given =
+            |value: f32| run(&[(bounds.name, value.to_string().as_str())], &[], "").map_err(|problems| problems.0);
+        assert!(given(bounds.most).is_ok() && given(bounds.default).is_ok(), "{bounds:?}");
+        assert_eq!(given(bounds.least).is_ok(), !bounds.above, "{bounds:?}");
+        let said = given(bounds.most + 1.0).unwrap_err().join("\n");
+        assert!(said.contains(&format!("a number {bounds} is expected")), "{said}");
+    }
 }

@@ -1,6 +1,6 @@
 //! What opens a sequence on every stage of its path.
 
-use stageline_base::{Attempt, Course, Position, ReplicaId, SequenceId, Task, TokenId};
+use stageline_base::{Attempt, Course, Position, ReplicaId, Sampling, SequenceId, Task, TokenId};
 
 /// What the pipeline does with a sequence: of the model's task what stages go by, and what the request asked for.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -33,29 +33,6 @@ impl Work {
     pub fn is_loop(&self) -> bool {
         self.course == Course::Loop
     }
-}
-
-/// How the last stage turns logits into a token.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Sampling {
-    /// 0 is greedy; otherwise the logits are divided by it.
-    pub temperature: f32,
-    /// Only the `top_k` likeliest tokens; 0 is all of them.
-    pub top_k: u32,
-    /// Only the likeliest tokens whose probabilities sum to at least `top_p`; 1 is all of them.
-    pub top_p: f32,
-    /// Divides the positive logits of known tokens and multiplies the negative ones; 1 is none.
-    pub repetition_penalty: f32,
-    /// With the position, it decides the random number drawn.
-    pub seed: u64,
-    /// How many of the largest logits to report beside each token (0: none, and no digest either).
-    pub top_logits: u32,
-}
-
-impl Sampling {
-    /// The likeliest token, always.
-    pub const GREEDY: Sampling =
-        Sampling { temperature: 0.0, top_k: 0, top_p: 1.0, repetition_penalty: 1.0, seed: 0, top_logits: 0 };
 }
 
 /// Opens one attempt of a sequence: it travels the whole path ahead of the first rows and reserves KV blocks.

@@ -1,35 +1,20 @@
 //! The ranges of a request's numbers, whichever way it came. Every refusal names the field, what it may be and what it is.
 
 use crate::Request;
-use stageline_base::limits::{
-    DIGEST_DIGITS, MAX_STOP_BYTES, MAX_STOP_STRINGS, MAX_TEMPERATURE, MAX_TOP_LOGITS, PENALTIES,
-};
+use stageline_base::limits::{DIGEST_DIGITS, MAX_STOP_BYTES, MAX_STOP_STRINGS};
 use stageline_base::{Fault, FaultClass};
-use stageline_core::Sampling;
 
 /// Checks all that can be checked without the model.
 ///
 /// # Errors
 /// `InvalidRequest`, naming the first field that is out of its range.
 pub fn check(request: &Request) -> Result<(), Fault> {
-    let within = |field: &str, value: Option<f32>, may_be: String, holds: fn(f32) -> bool| match value {
-        Some(value) if !holds(value) => Err(Fault::invalid(format!("`{field}` may be {may_be}, not {value}"))),
-        _ => Ok(()),
-    };
-    let hot = format!("from 0 (greedy) to {MAX_TEMPERATURE}");
-    within("temperature", request.temperature, hot, |t| (0.0..=MAX_TEMPERATURE).contains(&t))?;
-    within("top_p", request.top_p, "above 0 and up to 1".into(), |p| p > 0.0 && p <= 1.0)?;
-    let penalty = format!("from {} to {} (1 is no penalty)", PENALTIES.start(), PENALTIES.end());
-    within("repetition_penalty", request.repetition_penalty, penalty, |p| PENALTIES.contains(&p))?;
+    request.sampling.or(0).check()?;
     if request.max_tokens == Some(0) {
         return Err(Fault::invalid("`max_tokens` may be 1 or more, not 0"));
     }
     if request.deadline.is_some_and(|d| d.is_zero()) {
         return Err(Fault::invalid("the deadline may be 1 ms or more, not 0"));
-    }
-    if request.top_logits > MAX_TOP_LOGITS {
-        let asked = request.top_logits;
-        return Err(Fault::invalid(format!("`top_logits` may be at most {MAX_TOP_LOGITS}, not {asked}")));
     }
     if request.stop.len() > MAX_STOP_STRINGS {
         let count = request.stop.len();
@@ -64,22 +49,11 @@ pub fn check_manifest(named: Option<&str>, served: &str) -> Result<(), Fault> {
     Err(Fault::new(FaultClass::Misdirected, words))
 }
 
-/// How `request`, once checked, wants its tokens drawn; `seed` is used if it names none.
-pub fn sampling(request: &Request, seed: u64) -> Sampling {
-    Sampling {
-        temperature: request.temperature.unwrap_or(0.0),
-        top_k: request.top_k.unwrap_or(0),
-        top_p: request.top_p.unwrap_or(1.0),
-        repetition_penalty: request.repetition_penalty.unwrap_or(1.0),
-        seed: request.seed.unwrap_or(seed),
-        top_logits: request.top_logits,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::Input;
+    use stageline_base::Sampling;
     use std::time::Duration;
 
     fn ask(change: impl FnOnce(&mut Request)) -> Result<(), String> {
@@ -90,14 +64,14 @@ mod tests {
 
     #[test]
     fn numbers_in_range_pass() {
-        assert_eq!(sampling(&Request::new("id", Input::Tokens(vec![])), 0), Sampling::GREEDY);
+        assert_eq!(Request::new("id", Input::Tokens(vec![])).sampling.or(0), Sampling::GREEDY);
         let edges = |low: bool| {
             ask(|r| {
-                r.temperature = Some(if low { 0.0 } else { 100.0 });
-                r.top_p = Some(if low { f32::MIN_POSITIVE } else { 1.0 });
-                r.repetition_penalty = Some(if low { 0.01 } else { 100.0 });
+                r.sampling.temperature = Some(if low { 0.0 } else { 100.0 });
+                r.sampling.top_p = Some(if low { f32::MIN_POSITIVE } else { 1.0 });
+                r.sampling.repetition_penalty = Some(if low { 0.01 } else { 100.0 });
                 r.max_tokens = Some(if low { 1 } else { u32::MAX });
-                r.top_logits = if low { 0 } else { 20 };
+                r.sampling.top_logits = Some(if low { 0 } else { 20 });
                 r.stop = vec!["x".repeat(if low { 1 } else { 256 }); if low { 0 } else { 16 }];
             })
         };
@@ -127,21 +101,21 @@ mod tests {
             let message = ask(change).unwrap_err();
             assert!(message.contains(field), "{message}");
         };
-        refused("`temperature`", |r| r.temperature = Some(-0.1));
-        refused("`temperature`", |r| r.temperature = Some(100.1));
-        refused("`temperature`", |r| r.temperature = Some(f32::NAN));
-        refused("`top_p`", |r| r.top_p = Some(0.0));
-        refused("`top_p`", |r| r.top_p = Some(1.01));
-        refused("`top_p`", |r| r.top_p = Some(f32::NAN));
-        refused("`repetition_penalty`", |r| r.repetition_penalty = Some(0.0));
-        refused("`repetition_penalty`", |r| r.repetition_penalty = Some(f32::INFINITY));
-        refused("`repetition_penalty`", |r| r.repetition_penalty = Some(f32::NAN));
-        refused("`repetition_penalty`", |r| r.repetition_penalty = Some(1e-45));
-        refused("`repetition_penalty`", |r| r.repetition_penalty = Some(0.0099));
-        refused("`repetition_penalty`", |r| r.repetition_penalty = Some(100.1));
+        refused("`temperature`", |r| r.sampling.temperature = Some(-0.1));
+        refused("`temperature`", |r| r.sampling.temperature = Some(100.1));
+        refused("`temperature`", |r| r.sampling.temperature = Some(f32::NAN));
+        refused("`top_p`", |r| r.sampling.top_p = Some(0.0));
+        refused("`top_p`", |r| r.sampling.top_p = Some(1.01));
+        refused("`top_p`", |r| r.sampling.top_p = Some(f32::NAN));
+        refused("`repetition_penalty`", |r| r.sampling.repetition_penalty = Some(0.0));
+        refused("`repetition_penalty`", |r| r.sampling.repetition_penalty = Some(f32::INFINITY));
+        refused("`repetition_penalty`", |r| r.sampling.repetition_penalty = Some(f32::NAN));
+        refused("`repetition_penalty`", |r| r.sampling.repetition_penalty = Some(1e-45));
+        refused("`repetition_penalty`", |r| r.sampling.repetition_penalty = Some(0.0099));
+        refused("`repetition_penalty`", |r| r.sampling.repetition_penalty = Some(100.1));
         refused("`max_tokens`", |r| r.max_tokens = Some(0));
         refused("deadline", |r| r.deadline = Some(Duration::ZERO));
-        refused("`top_logits`", |r| r.top_logits = 21);
+        refused("`top_logits`", |r| r.sampling.top_logits = Some(21));
         refused("`stop`", |r| r.stop = vec![String::new()]);
         refused("`stop`", |r| r.stop = vec!["x".repeat(257)]);
         refused("`stop`", |r| r.stop = vec!["x".to_string(); 17]);

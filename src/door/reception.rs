@@ -75,7 +75,7 @@ impl Reception {
                 "the prompt has {length} tokens and the pipeline takes {longest} in all: shorten it"
             )));
         }
-        let work = Work::of(self.terms.task, check::sampling(request, self.draw()));
+        let work = Work::of(self.terms.task, request.sampling.or(self.draw()));
         let max_tokens = match request.max_tokens {
             Some(asked) if asked > room && self.terms.task.generates() => {
                 return Err(Fault::invalid(format!(

@@ -2,7 +2,7 @@
 
 use crate::Conversation;
 use futures::future::BoxFuture;
-use stageline_base::{Fault, Task, TokenId};
+use stageline_base::{AskedSampling, Fault, Task, TokenId};
 use stageline_core::Observed;
 pub use stageline_core::requests::FinishReason;
 use std::time::Duration;
@@ -28,22 +28,12 @@ pub struct Request {
     pub input: Input,
     /// Most tokens to generate, at least 1.
     pub max_tokens: Option<u32>,
-    /// 0 is greedy (the default).
-    pub temperature: Option<f32>,
-    /// 0 is all tokens.
-    pub top_k: Option<u32>,
-    /// 1 is all tokens.
-    pub top_p: Option<f32>,
-    /// 1 is none.
-    pub repetition_penalty: Option<f32>,
-    /// Drawn by the door if absent.
-    pub seed: Option<u64>,
+    /// How its tokens are drawn.
+    pub sampling: AskedSampling,
     /// The answer ends before the first of these strings.
     pub stop: Vec<String>,
     /// The answer must be whole within this time.
     pub deadline: Option<Duration>,
-    /// How many of the largest logits to report beside each token.
-    pub top_logits: u32,
     /// The beginning of the manifest's digest that is to answer.
     pub manifest: Option<String>,
 }
@@ -55,14 +45,9 @@ impl Request {
             call_id: call_id.into(),
             input,
             max_tokens: None,
-            temperature: None,
-            top_k: None,
-            top_p: None,
-            repetition_penalty: None,
-            seed: None,
+            sampling: AskedSampling::default(),
             stop: Vec::new(),
             deadline: None,
-            top_logits: 0,
             manifest: None,
         }
     }

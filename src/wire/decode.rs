@@ -167,11 +167,9 @@ fn open(message: pb::Opening) -> Checked<Opening> {
 
 fn sampling_of(message: pb::Sampling) -> Checked<Sampling> {
     let pb::Sampling { temperature, top_k, top_p, repetition_penalty, seed, top_logits } = message;
-    check(temperature.is_finite() && temperature >= 0.0, "a temperature is not a number of at least 0")?;
-    check(top_p > 0.0 && top_p <= 1.0, "a top_p is not in (0, 1]")?;
-    check(repetition_penalty.is_finite() && repetition_penalty > 0.0, "a repetition_penalty is not above 0")?;
-    check(top_logits <= MAX_TOP_LOGITS, "too many logits are asked for")?;
-    Ok(Sampling { temperature, top_k, top_p, repetition_penalty, seed, top_logits })
+    let sampling = Sampling { temperature, top_k, top_p, repetition_penalty, seed, top_logits };
+    check(sampling.check().is_ok(), "a number of how tokens are drawn is out of its bounds")?;
+    Ok(sampling)
 }
 
 fn report(message: pb::Report, payload: &mut Payload) -> Checked<Report> {

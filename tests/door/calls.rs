@@ -28,8 +28,9 @@ async fn a_request_reaches_the_pipeline_and_its_answer_the_client() {
     let served = door.served().await;
     let r = &served.request;
     assert_eq!((r.call_id.as_str(), &r.input), ("mine", &Input::Text("Hi".into())));
-    assert_eq!((r.max_tokens, r.temperature, r.top_k, r.top_p), (Some(7), Some(0.5), Some(3), Some(0.9)));
-    assert_eq!((r.repetition_penalty, r.seed, r.top_logits), (Some(1.1), Some(9), 1));
+    let drawn = r.sampling;
+    assert_eq!((r.max_tokens, drawn.temperature, drawn.top_k, drawn.top_p), (Some(7), Some(0.5), Some(3), Some(0.9)));
+    assert_eq!((drawn.repetition_penalty, drawn.seed, drawn.top_logits), (Some(1.1), Some(9), Some(1)));
     assert_eq!(r.stop, ["\n"]);
     // Counted from the head, of which some time has passed.
     assert!(r.deadline.is_some_and(|left| !left.is_zero() && left <= Duration::from_millis(1500)), "{:?}", r.deadline);

@@ -6,7 +6,7 @@
 
 use crate::real_models::{MINILM, SMOLLM2, full_matrix, golden_cases, ids};
 use crate::served::{Answered, Hops, Served, USUAL_CHUNK, Variant};
-use stageline_base::Element;
+use stageline_base::{AskedSampling, Element};
 use stageline_door::{Input, Request};
 use stageline_ops::Isa;
 use std::time::Instant;
@@ -21,7 +21,8 @@ const VECTOR_TOLERANCE: f64 = 1e-5;
 
 fn request(prompt: Vec<u32>, tokens: usize) -> Request {
     let max_tokens = Some(tokens as u32);
-    Request { max_tokens, top_logits: 5, ..Request::new("golden", Input::Tokens(prompt)) }
+    let sampling = AskedSampling { top_logits: Some(5), ..AskedSampling::default() };
+    Request { max_tokens, sampling, ..Request::new("golden", Input::Tokens(prompt)) }
 }
 
 fn prompt(request: &Request) -> &[u32] {

@@ -26,8 +26,8 @@ impl EmbeddedTarget {
         request.deadline = ask.deadline;
         if self.intake.task().generates() {
             request.max_tokens = Some(ask.max_tokens);
-            request.temperature = Some(ask.temperature);
-            request.seed = Some(ask.seed);
+            request.sampling.temperature = Some(ask.temperature);
+            request.sampling.seed = Some(ask.seed);
         }
         let mut answer = self.intake.submit(request).await?;
         progress.prompt(answer.prompt_tokens);

@@ -3,7 +3,7 @@
 use super::pb;
 use crate::conversation::ROLES;
 use crate::{ChatMessage, Conversation, Input, Request};
-use stageline_base::limits::MAX_TOP_LOGITS;
+use stageline_base::sampling::check_top_logits;
 use stageline_base::{Element, Fault, HostTensor, NamedTensor, Shape, Tensors};
 use stageline_core::{DirectRun, Observed};
 use std::sync::Arc;
@@ -14,6 +14,7 @@ use std::sync::Arc;
 /// `InvalidRequest`, naming the field.
 pub(super) fn generate(asked: pb::GenerateRequest) -> Result<Request, Fault> {
     use pb::generate_request::Input as Asked;
+    let sampling = asked.sampling();
     let input = match asked.input {
         Some(Asked::Prompt(text)) => Input::Text(text),
         Some(Asked::Tokens(tokens)) => Input::Tokens(tokens.ids),
@@ -28,13 +29,8 @@ pub(super) fn generate(asked: pb::GenerateRequest) -> Result<Request, Fault> {
     };
     Ok(Request {
         max_tokens: asked.max_tokens,
-        temperature: asked.temperature,
-        top_k: asked.top_k,
-        top_p: asked.top_p,
-        repetition_penalty: asked.repetition_penalty,
-        seed: asked.seed,
+        sampling,
         stop: asked.stop,
-        top_logits: asked.top_logits,
         manifest: named(asked.manifest),
         // The call knows its id.
         ..Request::new("", input)
@@ -75,10 +71,7 @@ pub(super) fn run(asked: pb::RunRequest, call_id: &str) -> Result<DirectRun, Fau
     if asked.inputs.is_empty() {
         return Err(Fault::invalid("there are no `inputs`: send the rows to be run"));
     }
-    if asked.top_logits > MAX_TOP_LOGITS {
-        let words = format!("`top_logits` may be at most {MAX_TOP_LOGITS}, not {}", asked.top_logits);
-        return Err(Fault::invalid(words));
-    }
+    check_top_logits(asked.top_logits)?;
     let input: Tensors = asked.inputs.into_iter().map(host_tensor).collect::<Result<_, _>>()?;
     all_numbers(&input).map_err(|at| Fault::invalid(format!("`data` of `inputs` holds no number at element {at}")))?;
     Ok(DirectRun { call_id: call_id.to_owned(), input, top_logits: asked.top_logits })

@@ -6,10 +6,9 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, SeqAccess, Visitor};
 use serde_json::{Value, json};
-use stageline_base::TokenId;
-use stageline_base::limits::{
-    DEFAULT_MAX_TOKENS, DIGEST_DIGITS, MAX_STOP_BYTES, MAX_STOP_STRINGS, MAX_TEMPERATURE, MAX_TOP_LOGITS, PENALTIES,
-};
+use stageline_base::limits::{DEFAULT_MAX_TOKENS, DIGEST_DIGITS, MAX_STOP_BYTES, MAX_STOP_STRINGS, MAX_TOP_LOGITS};
+use stageline_base::sampling::{Bounds, REPETITION_PENALTY, TEMPERATURE, TOP_P};
+use stageline_base::{AskedSampling, TokenId};
 use std::borrow::Cow;
 use std::fmt;
 
@@ -36,16 +35,16 @@ pub(super) struct Fields {
     #[schemars(range(min = 1), extend("default" = DEFAULT_MAX_TOKENS))]
     pub max_tokens: Option<u32>,
     /// How even the chances of tokens are when one is drawn; 0 takes the likeliest, always.
-    #[schemars(range(min = 0, max = decimal(MAX_TEMPERATURE)), extend("default" = 0))]
+    #[schemars(transform = within(TEMPERATURE))]
     pub temperature: Option<f32>,
     /// Draw from so many of the likeliest tokens; 0 for all.
     #[schemars(extend("default" = 0))]
     pub top_k: Option<u32>,
     /// Draw from the likeliest tokens that together have this probability; above 0.
-    #[schemars(range(max = 1), extend("exclusiveMinimum" = 0, "default" = 1))]
+    #[schemars(transform = within(TOP_P))]
     pub top_p: Option<f32>,
     /// Above 1 makes tokens that are there already less likely; 1 is no penalty.
-    #[schemars(range(min = decimal(*PENALTIES.start()), max = decimal(*PENALTIES.end())), extend("default" = 1))]
+    #[schemars(transform = within(REPETITION_PENALTY))]
     pub repetition_penalty: Option<f32>,
     /// Of the draw: the same request with the same seed has the same answer. One is drawn where it is absent.
     pub seed: Option<u64>,
@@ -65,6 +64,30 @@ pub(super) struct Fields {
     #[schemars(title = format!("{} to {} digits, 0-9 and a-f", DIGEST_DIGITS.start(), DIGEST_DIGITS.end()))]
     #[schemars(extend("pattern" = format!("^[0-9a-f]{{{},{}}}$", DIGEST_DIGITS.start(), DIGEST_DIGITS.end())))]
     pub manifest: Option<String>,
+}
+
+impl Fields {
+    /// What it says of how tokens are drawn.
+    pub(super) fn sampling(&self) -> AskedSampling {
+        AskedSampling {
+            temperature: self.temperature,
+            top_k: self.top_k,
+            top_p: self.top_p,
+            repetition_penalty: self.repetition_penalty,
+            seed: self.seed,
+            top_logits: self.top_logits,
+        }
+    }
+}
+
+/// Has a description say the bounds.
+fn within(bounds: Bounds) -> impl Fn(&mut Schema) {
+    move |schema| {
+        let least = if bounds.above { "exclusiveMinimum" } else { "minimum" };
+        for (key, number) in [(least, bounds.least), ("maximum", bounds.most), ("default", bounds.default)] {
+            schema.insert(key.into(), decimal(number));
+        }
+    }
 }
 
 /// That the field `name` is there, and not null.

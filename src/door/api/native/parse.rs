@@ -53,14 +53,9 @@ pub(super) fn parse(headers: &HeaderMap, body: &[u8], task: Task, limits: &Limit
     // What its numbers may be is the reception's to say: it is the same whichever way a request comes.
     let request = Request {
         max_tokens: fields.max_tokens,
-        temperature: fields.temperature,
-        top_k: fields.top_k,
-        top_p: fields.top_p,
-        repetition_penalty: fields.repetition_penalty,
-        seed: fields.seed,
+        sampling: fields.sampling(),
         stop: fields.stop.map(|stop| stop.0).unwrap_or_default(),
         deadline: Some(deadline),
-        top_logits: fields.top_logits.unwrap_or(0),
         manifest: fields.manifest,
         // The call knows its id.
         ..Request::new("", input)

@@ -9,9 +9,9 @@ use crate::site::Limits;
 use schemars::SchemaGenerator;
 use serde_json::{Map, Value, json};
 use stageline_base::limits::{
-    DEFAULT_MAX_TOKENS, DIGEST_DIGITS, MAX_CALL_ID_BYTES, MAX_STOP_BYTES, MAX_STOP_STRINGS, MAX_TEMPERATURE,
-    MAX_TOP_LOGITS, PENALTIES,
+    DEFAULT_MAX_TOKENS, DIGEST_DIGITS, MAX_CALL_ID_BYTES, MAX_STOP_BYTES, MAX_STOP_STRINGS, MAX_TOP_LOGITS,
 };
+use stageline_base::sampling::{REPETITION_PENALTY, TEMPERATURE, TOP_P};
 use stageline_base::{Fault, FaultClass};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -338,7 +338,8 @@ fn the_limits_that_documents_state_are_the_ones_that_are_kept() {
     let seconds = |time: Duration| format!("{} s", time.as_secs());
     let (body, head, write) =
         (seconds(limits.body_timeout), seconds(limits.head_timeout), seconds(limits.write_timeout));
-    let penalties = format!("{} to {}", PENALTIES.start(), PENALTIES.end());
+    let (hot, penalties) = (TEMPERATURE.most, format!("{} to {}", REPETITION_PENALTY.least, REPETITION_PENALTY.most));
+    let share = format!("// In ({}, {}]; {} is all tokens", TOP_P.least, TOP_P.most, TOP_P.default);
     let digits = format!("{} to {}", DIGEST_DIGITS.start(), DIGEST_DIGITS.end());
     let stated = [
         (
@@ -347,7 +348,11 @@ fn the_limits_that_documents_state_are_the_ones_that_are_kept() {
         ),
         ("proto/stageline/v1/inference.proto", format!("the message took longer than {body} ")),
         ("proto/stageline/v1/inference.proto", format!("(at most {MAX_CALL_ID_BYTES} bytes are kept;")),
-        ("proto/stageline/v1/inference.proto", format!("// 0 to {MAX_TEMPERATURE}; 0 is greedy")),
+        ("proto/stageline/v1/inference.proto", format!("// 0 to {hot}; 0 is greedy")),
+        ("proto/stageline/v1/inference.proto", share.clone()),
+        ("proto/stageline/v1/hop.proto", share),
+        ("proto/stageline/v1/hop.proto", format!("// 0 to {hot}; 0 is greedy")),
+        ("proto/stageline/v1/hop.proto", format!("// {penalties}; 1 is none.")),
         ("proto/stageline/v1/inference.proto", format!("// {penalties}; 1 is none, the default")),
         (
             "proto/stageline/v1/inference.proto",
@@ -363,7 +368,7 @@ fn the_limits_that_documents_state_are_the_ones_that_are_kept() {
         ("docs/http.md", format!("at most {} MiB", limits.max_body_bytes >> 20)),
         ("docs/http.md", format!("takes longer than {body}")),
         ("README.md", format!("{DEFAULT_MAX_TOKENS} where it is absent")),
-        ("README.md", format!("0 to {MAX_TEMPERATURE}; 0, the default")),
+        ("README.md", format!("0 to {hot}; 0, the default")),
         ("README.md", format!("a list of at most {MAX_STOP_STRINGS}")),
     ];
     for (document, words) in stated {
