@@ -5,7 +5,7 @@
 #[path = "support/mod.rs"]
 mod support;
 
-use stageline_base::{ReplicaId, SequenceId, Task, Tensors};
+use stageline_base::{ReplicaId, SequenceId, Task, Tensors, Trace};
 use stageline_core::{BatchId, Emission, Member, Microbatch, Opening, Output, Sampling, Ticket, Work};
 use stageline_ops::Threads;
 use stageline_plan::Balance;
@@ -126,6 +126,7 @@ fn plain_loop(threads: &Threads) -> impl FnMut() -> f64 {
         door: ReplicaId::new("door", 1),
         path: Vec::new(),
         call_id: String::new(),
+        trace: Trace::begun(1, 1),
         work: Work::of(Task::GENERATE, Sampling::GREEDY),
         known: Vec::new(),
         capacity_tokens: 0,

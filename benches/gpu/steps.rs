@@ -5,7 +5,7 @@ use crate::device::Device;
 use crate::model::{Model, Noise};
 use crate::plan::Plan;
 use crate::report::{Part, Report};
-use stageline_base::{Fault, ReplicaId, SequenceId, Task, Tensors};
+use stageline_base::{Fault, ReplicaId, SequenceId, Task, Tensors, Trace};
 use stageline_core::{BatchId, Member, Microbatch, Opening, Output, Sampling, Ticket, Work};
 use stageline_cuda::{StepTraffic, step_traffic};
 use stageline_engine::{DeviceChoice, Executor, Numbers, Runner, Setup};
@@ -219,6 +219,7 @@ fn member(sequence: usize, length: usize, rows: Range<usize>) -> Member {
         door: ReplicaId::new("bench", 1),
         path: Vec::new(),
         call_id: String::new(),
+        trace: Trace::begun(1, 1),
         work: Work::of(Task::GENERATE, Sampling::GREEDY),
         known: Vec::new(),
         capacity_tokens: length as u32,

@@ -10,6 +10,7 @@ pub mod sampling;
 pub mod task;
 pub mod tensor;
 pub mod tick;
+pub mod trace;
 
 pub use border::{Border, Dim, TensorSpec};
 pub use fault::{Fault, FaultClass, with_causes};
@@ -19,3 +20,4 @@ pub use sampling::{AskedSampling, Sampling};
 pub use task::{Course, Gives, Takes, Task};
 pub use tensor::{Element, HostTensor, NamedTensor, Shape, Tensors};
 pub use tick::Tick;
+pub use trace::Trace;

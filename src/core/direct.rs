@@ -10,7 +10,7 @@ use crate::message::{Body, Feedback, FrameContent, LinkMail, Report, Segment};
 use crate::out_link::{OutLink, item};
 use crate::planted::Planted;
 use crate::{Emission, Observed, Opening, Sampling, Work};
-use stageline_base::{Fault, FaultClass, ReplicaId, SequenceId, Takes, Task, Tensors, Tick, TokenId};
+use stageline_base::{Fault, FaultClass, ReplicaId, SequenceId, Takes, Task, Tensors, Tick, TokenId, Trace};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -22,6 +22,8 @@ const MAX_RUNS: usize = 4096;
 pub struct DirectRun {
     /// For log lines.
     pub call_id: String,
+    /// For log lines, too.
+    pub trace: Trace,
     /// What crosses in front of the stage, of positions 0, 1, 2 …, in any order; what has no name goes by its place.
     pub input: Tensors,
     /// At the last stage: how many of the largest logits to report.
@@ -119,6 +121,7 @@ impl DirectMachine {
             door: self.setup.me.clone(),
             path,
             call_id: run.call_id,
+            trace: run.trace,
             work,
             capacity_tokens: rows,
             known,

@@ -1,6 +1,6 @@
 //! What opens a sequence on every stage of its path.
 
-use stageline_base::{Attempt, Course, Position, ReplicaId, Sampling, SequenceId, Task, TokenId};
+use stageline_base::{Attempt, Course, Position, ReplicaId, Sampling, SequenceId, Task, TokenId, Trace};
 
 /// What the pipeline does with a sequence: of the model's task what stages go by, and what the request asked for.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -48,6 +48,8 @@ pub struct Opening {
     pub path: Vec<ReplicaId>,
     /// For log lines only.
     pub call_id: String,
+    /// For log lines only, too.
+    pub trace: Trace,
     /// What to do.
     pub work: Work,
     /// All known ids: the prompt, and on a replay the tokens generated before it. None of a request that brings tensors.

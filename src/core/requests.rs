@@ -22,7 +22,7 @@ use crate::planted::Planted;
 use crate::progress::Progress;
 use crate::refusal::Refusals;
 use stageline_base::prng::Prng;
-use stageline_base::{Attempt, Fault, FaultClass, ReplicaId, SequenceId, StageIndex, Tick};
+use stageline_base::{Attempt, Fault, FaultClass, ReplicaId, SequenceId, StageIndex, Tick, Trace};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
@@ -42,6 +42,7 @@ enum Phase {
 #[derive(Debug)]
 struct Live {
     call_id: String,
+    trace: Trace,
     deadline: Tick,
     progress: Progress,
     phase: Phase,
@@ -152,7 +153,7 @@ impl DoorMachine {
         if self.draining {
             return Err(shutting_down());
         }
-        let NewRequest { call_id, work, input, generated, max_tokens, deadline } = request;
+        let NewRequest { call_id, trace, work, input, generated, max_tokens, deadline } = request;
         if work.is_loop() && generated.len() >= max_tokens as usize {
             let words = format!("{} of {max_tokens} tokens are generated: nothing is left to do", generated.len());
             return Err(Fault::invalid(words));
@@ -166,6 +167,7 @@ impl DoorMachine {
         let sequence = SequenceId { boot: self.setup.boot, counter: self.minted };
         let live = Live {
             call_id,
+            trace,
             deadline,
             progress,
             phase: Phase::Waiting,

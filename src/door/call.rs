@@ -5,7 +5,7 @@ use crate::http::visit::Visit;
 use crate::site::Site;
 use crate::{Answer, AnswerEvent, Intake, Request};
 use axum::http::HeaderMap;
-use stageline_base::{Fault, FaultClass};
+use stageline_base::{Fault, FaultClass, Trace};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -14,6 +14,7 @@ use tracing::{Span, info, info_span, warn};
 /// A request while it is served. Dropped before it is ended, it was the client that went away.
 pub(crate) struct Call {
     pub id: String,
+    pub trace: Trace,
     pub span: Span,
     site: Arc<Site>,
     /// When its head came: what all its times count from, as its client counts them.
@@ -28,10 +29,10 @@ pub(crate) struct Call {
 impl Call {
     /// The request whose head, with these `headers`, `came`.
     pub(crate) fn new(site: &Arc<Site>, headers: &HeaderMap, came: Instant) -> Self {
-        let id = site.call_ids.of(headers);
-        let span = info_span!("request", call_id = %id);
+        let (id, trace) = (site.call_ids.of(headers), site.call_ids.trace_of(headers));
+        let span = info_span!("request", call_id = %id, traceparent = %trace);
         site.setup.metrics.door.requests_in_flight.inc();
-        Self { id, span, site: Arc::clone(site), came, prompt_tokens: 0, answer_tokens: 0, end: None }
+        Self { id, trace, span, site: Arc::clone(site), came, prompt_tokens: 0, answer_tokens: 0, end: None }
     }
 
     /// When it has taken `time`.
@@ -63,7 +64,7 @@ impl Call {
     /// # Errors
     /// Whatever refuses it.
     pub(crate) async fn submit(&mut self, intake: &dyn Intake, request: Request) -> Result<Answer, Fault> {
-        let request = Request { call_id: self.id.clone(), ..request };
+        let request = Request { call_id: self.id.clone(), trace: Some(self.trace), ..request };
         let answer = intake.submit(request).await?;
         self.prompt_tokens = answer.prompt_tokens;
         self.site.setup.metrics.door.prompt_tokens.inc_by(u64::from(answer.prompt_tokens));

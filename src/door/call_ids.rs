@@ -1,8 +1,9 @@
-//! The ids of requests: what log lines and clients know them by.
+//! The ids of requests and of their traces: what log lines and clients know them by.
 
 use axum::http::HeaderMap;
 use stageline_base::limits::MAX_CALL_ID_BYTES;
-use stageline_base::prng;
+use stageline_base::trace::TRACEPARENT;
+use stageline_base::{Trace, prng};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -21,13 +22,28 @@ impl CallIds {
         Self { seed: RandomState::new().hash_one("call ids"), made: AtomicU32::new(0) }
     }
 
+    /// The trace that the request says it belongs to, or a new one. What is malformed, or there twice, counts as absent.
+    pub(crate) fn trace_of(&self, headers: &HeaderMap) -> Trace {
+        let mut brought = headers.get_all(TRACEPARENT).iter();
+        let brought = brought.next().filter(|_| brought.next().is_none());
+        brought.and_then(|value| Trace::parse(value.as_bytes())).unwrap_or_else(|| {
+            let [high, low, parent] = self.random();
+            Trace::begun((u128::from(high) << 64) | u128::from(low), parent)
+        })
+    }
+
+    fn random(&self) -> [u64; 3] {
+        let number = self.made.fetch_add(1, Ordering::Relaxed);
+        [0, 1, 2].map(|part| prng::at(self.seed.wrapping_add(part), number))
+    }
+
     /// The id that the request brings, as far as it may be shown in a log line and sent back, or a new one.
     pub(crate) fn of(&self, headers: &HeaderMap) -> String {
         let legal = |byte: &u8| if byte.is_ascii_graphic() { char::from(*byte) } else { '_' };
         let brought = headers.get(CALL_ID).map(|id| id.as_bytes().iter().take(MAX_CALL_ID_BYTES).map(legal).collect());
         brought.filter(|id: &String| !id.is_empty()).unwrap_or_else(|| {
-            let number = self.made.fetch_add(1, Ordering::Relaxed);
-            format!("{:016x}{:016x}", prng::at(self.seed, number), prng::at(!self.seed, number))
+            let [high, low, _] = self.random();
+            format!("{high:016x}{low:016x}")
         })
     }
 }
@@ -50,6 +66,25 @@ mod tests {
         assert_eq!(of(b"a b\tc\xc3\xa9"), "a_b_c__");
         assert_eq!(of(&[b'x'; 1000]).len(), MAX_CALL_ID_BYTES);
         assert_eq!(of(b"").len(), 32);
+    }
+
+    #[test]
+    fn a_trace_is_kept_if_it_is_one_and_the_only_one() {
+        let ids = CallIds::new();
+        let of = |values: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(TRACEPARENT, HeaderValue::from_static(value));
+            }
+            ids.trace_of(&headers).to_string()
+        };
+        let (one, other) = (
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4737-00f067aa0ba902b7-01",
+        );
+        assert_eq!(of(&[one]), one);
+        let begun: HashSet<String> = [&[][..], &["00-x"], &[one, other], &[one, one]].map(of).into_iter().collect();
+        assert!(begun.len() == 4 && begun.iter().all(|trace| trace.ends_with("-00")), "{begun:?}");
     }
 
     #[test]

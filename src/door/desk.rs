@@ -2,7 +2,7 @@
 
 use crate::request::AnswerEvent;
 use crate::text::{TextModel, TextStream};
-use stageline_base::{Fault, SequenceId, StageIndex, Tick};
+use stageline_base::{Fault, SequenceId, StageIndex, Tick, Trace};
 use stageline_core::message::Body;
 use stageline_core::requests::{DoorAction, DoorEvent, DoorMachine, DoorSetup, FinishReason, Judged, NewRequest};
 use std::collections::HashMap;
@@ -26,6 +26,7 @@ struct Writing {
     events: mpsc::Sender<AnswerEvent>,
     text: TextStream,
     call_id: String,
+    trace: Trace,
     begun: Tick,
     prompt_tokens: usize,
     tokens: u64,
@@ -55,6 +56,7 @@ impl Desk {
             events,
             text: self.text.stream(stop),
             call_id: request.call_id.clone(),
+            trace: request.trace,
             begun: now,
             prompt_tokens: request.input.tokens(),
             tokens: 0,
@@ -63,10 +65,13 @@ impl Desk {
         let sequence = outcome.as_ref().ok().copied();
         match (&outcome, sequence) {
             (_, Some(sequence)) => {
-                tracing::debug!(call_id = writing.call_id, %sequence, prompt_tokens = writing.prompt_tokens, "admitted");
+                let Writing { call_id, trace, prompt_tokens, .. } = &writing;
+                tracing::debug!(call_id, traceparent = %trace, %sequence, prompt_tokens, "admitted");
                 self.writing.insert(sequence, writing);
             }
-            (Err(fault), None) => tracing::debug!(call_id = writing.call_id, %fault, "refused"),
+            (Err(fault), None) => {
+                tracing::debug!(call_id = writing.call_id, traceparent = %writing.trace, %fault, "refused")
+            }
             (Ok(_), None) => {}
         }
         if admitted.send(outcome).is_err()
@@ -122,14 +127,15 @@ impl Desk {
     fn end(&mut self, now: Tick, sequence: SequenceId, outcome: Result<FinishReason, Fault>) {
         let Some(mut writing) = self.writing.remove(&sequence) else { return };
         let ms = now.since(writing.begun).as_millis() as u64;
-        let (call_id, tokens) = (writing.call_id, writing.tokens);
+        let (call_id, traceparent, tokens) = (writing.call_id, writing.trace, writing.tokens);
         let last = match outcome {
             Ok(reason) => {
-                tracing::debug!(call_id, %sequence, prompt_tokens = writing.prompt_tokens, tokens, ms, "answered");
+                let prompt_tokens = writing.prompt_tokens;
+                tracing::debug!(call_id, %traceparent, %sequence, prompt_tokens, tokens, ms, "answered");
                 AnswerEvent::Finished { reason, text: writing.text.finish() }
             }
             Err(fault) => {
-                tracing::debug!(call_id, %sequence, tokens, ms, %fault, "failed");
+                tracing::debug!(call_id, %traceparent, %sequence, tokens, ms, %fault, "failed");
                 AnswerEvent::Failed(fault)
             }
         };

@@ -7,7 +7,7 @@ use crate::text::TextModel;
 use crate::workroom::Workroom;
 use futures::future::BoxFuture;
 use stageline_base::prng::Prng;
-use stageline_base::{Fault, FaultClass, Task, Tick, TokenId};
+use stageline_base::{Fault, FaultClass, Task, Tick, TokenId, Trace};
 use stageline_core::Work;
 use stageline_core::requests::NewRequest;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -84,8 +84,12 @@ impl Reception {
             }
             asked => asked.unwrap_or(self.terms.default_max_tokens.min(room)),
         };
-        let (call_id, input) = (request.call_id.clone(), stageline_core::Input::Tokens(prompt));
-        Ok(NewRequest { call_id, work, input, generated: Vec::new(), max_tokens, deadline })
+        let trace = request.trace.unwrap_or_else(|| {
+            let [high, low, parent] = [(); 3].map(|()| self.draw());
+            Trace::begun((u128::from(high) << 64) | u128::from(low), parent)
+        });
+        let (call_id, input, generated) = (request.call_id.clone(), stageline_core::Input::Tokens(prompt), Vec::new());
+        Ok(NewRequest { call_id, trace, work, input, generated, max_tokens, deadline })
     }
 
     /// The prompt's tokens. A long text takes a second or more, in which this thread's other connections would stand still.
@@ -94,7 +98,7 @@ impl Reception {
         self.workroom.done(size(&request.input), move || text.encode(&request.input, most)).await?
     }
 
-    /// A seed for a request that names none.
+    /// A random number: a seed for a request that names none, and so on.
     fn draw(&self) -> u64 {
         self.seeds.lock().unwrap_or_else(PoisonError::into_inner).next_u64()
     }

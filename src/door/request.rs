@@ -2,7 +2,7 @@
 
 use crate::Conversation;
 use futures::future::BoxFuture;
-use stageline_base::{AskedSampling, Fault, Task, TokenId};
+use stageline_base::{AskedSampling, Fault, Task, TokenId, Trace};
 use stageline_core::Observed;
 pub use stageline_core::requests::FinishReason;
 use std::time::Duration;
@@ -24,6 +24,8 @@ pub enum Input {
 pub struct Request {
     /// X-Call-Id, for log lines.
     pub call_id: String,
+    /// The trace that it belongs to, for log lines; one begins where there is none.
+    pub trace: Option<Trace>,
     /// What the model is given.
     pub input: Input,
     /// Most tokens to generate, at least 1.
@@ -43,6 +45,7 @@ impl Request {
     pub fn new(call_id: impl Into<String>, input: Input) -> Self {
         Self {
             call_id: call_id.into(),
+            trace: None,
             input,
             max_tokens: None,
             sampling: AskedSampling::default(),

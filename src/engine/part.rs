@@ -2,7 +2,7 @@
 //! of logits.
 
 use bytes::BytesMut;
-use stageline_base::{Border, Fault, ReplicaId, SequenceId, Tensors};
+use stageline_base::{Border, Fault, ReplicaId, SequenceId, Tensors, Trace};
 use stageline_core::batch::trailer_room;
 use stageline_core::{BatchId, Emission, Member, Microbatch, Opening, Sampling, Ticket, Work};
 use stageline_model::{KvShape, LayerRange, ModelSpec};
@@ -79,6 +79,7 @@ impl StagePart<'_> {
             door: ReplicaId::new("warm-up", 0),
             path: Vec::new(),
             call_id: String::new(),
+            trace: Trace::begun(1, 1),
             work,
             known: Vec::new(),
             capacity_tokens: rows as u32,

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use stageline_base::border::{MAX_TENSORS, is_name};
 use stageline_base::limits::{MAX_CALL_ID_BYTES, MAX_STAGES, MAX_TOP_LOGITS};
 use stageline_base::{
-    Attempt, Course, Element, Fault, FaultClass, HostTensor, ReplicaId, SequenceId, Shape, StageIndex, Tensors,
+    Attempt, Course, Element, Fault, FaultClass, HostTensor, ReplicaId, SequenceId, Shape, StageIndex, Tensors, Trace,
 };
 use stageline_core::message::Cause;
 use stageline_core::{
@@ -159,10 +159,17 @@ fn open(message: pb::Opening) -> Checked<Opening> {
         door: replica(&message.door)?,
         path: message.path.iter().map(|id| replica(id)).collect::<Checked<_>>()?,
         call_id: message.call_id,
+        trace: trace_of(message.trace)?,
         work,
         known: message.known,
         capacity_tokens: message.capacity_tokens,
     })
+}
+
+fn trace_of(message: Option<pb::Trace>) -> Checked<Trace> {
+    let pb::Trace { id_high, id_low, parent, sampled } = message.ok_or(WireError::Illegal("an Open names no trace"))?;
+    let id = (u128::from(id_high) << 64) | u128::from(id_low);
+    Trace::new(id, parent, sampled).ok_or(WireError::Illegal("an id of a trace is 0"))
 }
 
 fn sampling_of(message: pb::Sampling) -> Checked<Sampling> {
@@ -216,4 +223,33 @@ fn fault_of(message: pb::Fault) -> Checked<Fault> {
     let class = usize::try_from(message.class).ok().and_then(|number| FaultClass::ALL.get(number));
     let class = *class.ok_or(WireError::Illegal("a fault's class is unknown"))?;
     Ok(Fault { class, message: message.message, stage: message.stage.map(stage).transpose()?, retry_after: None })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trace_without_ids_is_none() {
+        let trace = |id_high, id_low, parent| trace_of(Some(pb::Trace { id_high, id_low, parent, sampled: true }));
+        assert_eq!(trace(1, 2, 3).unwrap(), Trace::new((1 << 64) + 2, 3, true).unwrap());
+        assert!(trace(1, 0, 3).is_ok() && trace(0, 2, 3).is_ok());
+        for refused in [trace(0, 0, 3), trace(1, 2, 0), trace_of(None)] {
+            assert!(matches!(refused, Err(WireError::Illegal(_))));
+        }
+    }
+
+    #[test]
+    fn numbers_of_a_draw_are_held_to_the_bounds_that_doors_have() {
+        let usual = pb::Sampling { top_p: 1.0, repetition_penalty: 1.0, ..pb::Sampling::default() };
+        assert!(sampling_of(usual).is_ok());
+        for wrong in [
+            pb::Sampling { temperature: f32::NAN, ..usual },
+            pb::Sampling { top_p: 0.0, ..usual },
+            pb::Sampling { repetition_penalty: 1e-30, ..usual },
+            pb::Sampling { top_logits: MAX_TOP_LOGITS + 1, ..usual },
+        ] {
+            assert!(matches!(sampling_of(wrong), Err(WireError::Illegal(_))), "{wrong:?}");
+        }
+    }
 }

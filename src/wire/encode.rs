@@ -3,7 +3,7 @@
 use super::{MAX_FAULT_BYTES, pb};
 use bytes::Bytes;
 use stageline_base::limits::MAX_CALL_ID_BYTES;
-use stageline_base::{Attempt, Course, Fault, FaultClass, NamedTensor, ReplicaId, SequenceId, Tensors};
+use stageline_base::{Attempt, Course, Fault, FaultClass, NamedTensor, ReplicaId, SequenceId, Tensors, Trace};
 use stageline_core::message::Cause;
 use stageline_core::{
     Body, Emission, Feedback, FrameContent, LinkMail, LinkReply, Mail, Observed, Opening, Report, Sampling, Segment,
@@ -112,12 +112,18 @@ fn open(opening: &Opening) -> pb::Opening {
         door: opening.door.as_str().to_owned(),
         path: opening.path.iter().map(|replica| replica.as_str().to_owned()).collect(),
         call_id: cut(&opening.call_id, MAX_CALL_ID_BYTES),
+        trace: Some(trace(opening.trace)),
         sampling: sampling.map(sampling_message),
         course: course.into(),
         cached,
         known: opening.known.clone(),
         capacity_tokens: opening.capacity_tokens,
     }
+}
+
+fn trace(trace: Trace) -> pb::Trace {
+    let (id_high, id_low) = ((trace.id() >> 64) as u64, trace.id() as u64);
+    pb::Trace { id_high, id_low, parent: trace.parent(), sampled: trace.sampled() }
 }
 
 fn sampling_message(sampling: Sampling) -> pb::Sampling {

@@ -179,7 +179,7 @@ async fn a_client_that_goes_away_drops_its_answer() {
 }
 
 #[tokio::test]
-async fn every_log_line_of_a_request_carries_its_id() {
+async fn every_log_line_of_a_request_carries_its_id_and_its_trace() {
     let door = Door::open(Setup::default()).await;
     let fault = Fault::internal("broke");
     let scripts = [
@@ -195,10 +195,10 @@ async fn every_log_line_of_a_request_carries_its_id() {
     }
     // The lines of all tests so far: those of this one are among them.
     let log = logged();
-    let id = format!("request{{call_id=a_b__{}}}", "c".repeat(128 - 5));
+    let id = format!("request{{call_id=a_b__{} traceparent=00-", "c".repeat(128 - 5));
     assert!(log.lines().filter(|line| line.contains(&id)).count() >= 10, "{log}");
     for line in log.lines() {
-        assert!(line.contains("request{call_id="), "{line}");
+        assert!(line.contains("request{call_id=") && line.contains(" traceparent=00-"), "{line}");
     }
 }
 

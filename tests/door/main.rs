@@ -18,3 +18,4 @@ mod shed;
 mod streams;
 mod support;
 mod times;
+mod traces;

@@ -154,6 +154,28 @@ async fn an_answer_is_one_reply_or_a_reply_an_event() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_trace_goes_on_and_no_request_is_refused_for_one() {
+    const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let (_folder, conf) = folder(ALLOWED);
+    let mut site = Site::open(&conf).await;
+    site.answers().await;
+    site.door.script(Script::Hand);
+    for (name, brought, kept) in
+        [("Traceparent", TRACE, true), ("traceparent", "00-\u{e9}\u{1}", false), ("traceparent", "", false)]
+    {
+        let (client, headers) = (site.client.clone(), HeaderMap::from_iter([line((name, brought))]));
+        let asking = tokio::spawn(async move {
+            client.request_with_headers(SUBJECT, headers, b"{\"prompt\": \"x\"}"[..].into()).await
+        });
+        let served = soon("the request", site.door.served()).await;
+        let trace = served.request.trace.unwrap();
+        assert_eq!((trace.to_string() == TRACE, trace.sampled()), (kept, kept), "{brought}: {trace}");
+        served.send(AnswerEvent::Finished { reason: FinishReason::Stop, text: String::new() }).await;
+        assert_eq!(said(&asking.await.unwrap().unwrap()).1, "200");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_subscription_that_the_broker_took_away_is_taken_up_again() {
     let (_folder, conf) = folder("");
     let site = Site::open(&conf).await;

@@ -1,7 +1,7 @@
 //! Stages driven one after the other, without a server: what a batch of sequences comes to.
 
 use bytes::Bytes;
-use stageline_base::{Fault, ReplicaId, SequenceId, Task, Tensors};
+use stageline_base::{Fault, ReplicaId, SequenceId, Task, Tensors, Trace};
 use stageline_core::{BatchId, Emission, Member, Microbatch, Observed, Opening, Output, Sampling, Ticket, Work};
 use stageline_engine::{DeviceChoice, Executor, Runner, Setup};
 use stageline_model::{KvShape, ModelSpec, TensorSource};
@@ -233,6 +233,7 @@ fn opening(i: usize, work: Work) -> Arc<Opening> {
         door: ReplicaId::new("door", 1),
         path: Vec::new(),
         call_id: String::new(),
+        trace: Trace::begun(1, 1),
         work,
         known: Vec::new(),
         capacity_tokens: 0,

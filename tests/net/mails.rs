@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use proptest::collection::vec;
 use proptest::prelude::*;
-use stageline_base::{Element, Fault, FaultClass, HostTensor, ReplicaId, SequenceId, Shape, Task, Tensors};
+use stageline_base::{Element, Fault, FaultClass, HostTensor, ReplicaId, SequenceId, Shape, Task, Tensors, Trace};
 use stageline_core::message::Cause;
 use stageline_core::*;
 use std::sync::Arc;
@@ -30,20 +30,25 @@ fn work() -> impl Strategy<Value = Work> {
     prop_oneof![sampling, Just(Work::of(Task::EMBED, Sampling::GREEDY))]
 }
 
+fn trace() -> impl Strategy<Value = Trace> {
+    (1..=u128::MAX, 1..=u64::MAX, any::<bool>())
+        .prop_map(|(id, parent, sampled)| Trace::new(id, parent, sampled).expect("neither is 0"))
+}
+
 fn opening() -> impl Strategy<Value = Opening> {
     (
         sequence(),
         any::<u32>(),
         replica(),
         vec(replica(), 1..6),
-        "\\PC{0,30}",
+        ("\\PC{0,30}", trace()),
         work(),
         vec(any::<u32>(), 0..40),
         1u32..99,
     )
-        .prop_map(|(sequence, attempt, door, path, call_id, work, known, more)| {
+        .prop_map(|(sequence, attempt, door, path, (call_id, trace), work, known, more)| {
             let capacity_tokens = known.len() as u32 + more;
-            Opening { sequence, attempt, door, path, call_id, work, known, capacity_tokens }
+            Opening { sequence, attempt, door, path, call_id, trace, work, known, capacity_tokens }
         })
 }
 

@@ -10,7 +10,7 @@ use async_nats::jetstream::{self, kv::Operation};
 use async_nats::{Client, ConnectOptions, Event};
 use futures::StreamExt;
 use serde_json::json;
-use stageline_base::{ReplicaId, SequenceId, StageIndex, Task, Tensors};
+use stageline_base::{ReplicaId, SequenceId, StageIndex, Task, Tensors, Trace};
 use stageline_core::message::{Body, Feedback, FrameContent, LinkMail, Report, Segment};
 use stageline_core::{Emission, Mail, Opening, Sampling, Work};
 use stageline_wire::{Plane, Status, Subjects, encode};
@@ -88,6 +88,7 @@ impl Forger {
             door: door.clone(),
             path: vec![door.clone(), self.replica(1).clone(), self.replica(2).clone()],
             call_id: String::new(),
+            trace: Trace::begun(1, 1),
             work: Work::of(Task::GENERATE, Sampling::GREEDY),
             known: vec![1],
             capacity_tokens: 1000,

@@ -67,7 +67,13 @@ impl Place {
 
     /// Sends a request.
     pub async fn send(&self, body: &Value) -> reqwest::Response {
-        let sent = self.client.post(format!("http://{}/", self.address)).json(body).send();
+        self.send_with(&[], body).await
+    }
+
+    /// Sends a request with these headers.
+    pub async fn send_with(&self, headers: &[(&str, &str)], body: &Value) -> reqwest::Response {
+        let request = self.client.post(format!("http://{}/", self.address)).json(body);
+        let sent = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value)).send();
         soon("an answer", sent).await.expect("an answer")
     }
 

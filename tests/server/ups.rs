@@ -21,6 +21,31 @@ async fn not_ready_but_at_work(door: &Place) {
 }
 
 #[tokio::test]
+async fn a_request_is_followed_through_the_log_of_every_stage_by_its_trace() {
+    const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let model = model_dir(SMOLLM2);
+    let up = ["up", model.to_str().expect("a plain path"), "--executor", "fake", "--stages", "3"];
+    let mut program = Program::start(&[&up[..], &["--http", "127.0.0.1:0", "--log-level", "debug"]].concat());
+    let door = Place::new(0, program.ready(0, 1).await);
+    let headers = [("traceparent", TRACE), ("x-call-id", "followed")];
+    let answer = door.send_with(&headers, &json!({"tokens": [1, 2], "max_tokens": 2})).await;
+    assert_eq!(answer.status(), 200, "{:?}", answer.text().await);
+    // The desk's lines name no stage.
+    let lines = [("admitted", None), ("answered", None)].into_iter();
+    for (message, stage) in lines.chain((0..3).map(|stage| ("asked to open a sequence", Some(stage)))) {
+        let said = |lines: &[String]| {
+            let mut lines = lines.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+            let stage = stage.map_or(Value::Null, Value::from);
+            let line = lines.find(|line| line["message"] == message && line["stage"] == stage)?;
+            (line["call_id"] == "followed" && line["traceparent"] == TRACE).then_some(())
+        };
+        program.logged(&format!("{message:?} of {stage:?}"), said).await;
+    }
+    program.terminate();
+    assert_eq!(program.exit().await.code(), Some(0));
+}
+
+#[tokio::test]
 async fn an_answer_is_finished_before_one_process_stops() {
     let case = golden_cases(SMOLLM2).remove(2);
     let want = ids(&case["greedy_ids"]);

@@ -5,7 +5,7 @@ use crate::batcher::{Bounds, Queued};
 use crate::link::{Item, ItemKind, Room};
 use crate::message::{Cause, Report, Segment};
 use crate::planted::Planted;
-use crate::{BatchId, Emission, Member, Microbatch};
+use crate::{BatchId, Emission, Member, Microbatch, Opening};
 use stageline_base::{Fault, ReplicaId, Tick};
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -21,6 +21,18 @@ struct Outgoing {
 }
 
 impl StageMachine {
+    /// What opened the sequences whose rows the device has as `batch`, each once.
+    pub fn openings_of(&self, batch: BatchId) -> Vec<&Opening> {
+        let members = self.running.iter().filter(|running| running.batch == batch).flat_map(|running| &running.members);
+        let mut openings: Vec<&Opening> = Vec::new();
+        for member in members {
+            if !openings.iter().any(|opening| opening.sequence == member.sequence) {
+                openings.push(&member.opening);
+            }
+        }
+        openings
+    }
+
     /// Hands microbatches to the device while it takes them and there is something worth running.
     pub(super) fn run_what_is_due(&mut self, now: Tick, out: &mut Vec<Action>) {
         self.delay_until = None;

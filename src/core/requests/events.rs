@@ -4,7 +4,7 @@ use crate::message::{Body, Feedback, LinkReply};
 use crate::planted::Planted;
 use crate::progress::{FinishReason, Input};
 use crate::{Observed, Work};
-use stageline_base::{Border, Fault, Position, ReplicaId, SequenceId, StageIndex, Tensors, Tick, TokenId};
+use stageline_base::{Border, Fault, Position, ReplicaId, SequenceId, StageIndex, Tensors, Tick, TokenId, Trace};
 use std::time::Duration;
 
 /// What a door is made with.
@@ -47,6 +47,8 @@ pub struct DoorSetup {
 pub struct NewRequest {
     /// For log lines.
     pub call_id: String,
+    /// For log lines, too.
+    pub trace: Trace,
     /// What to do; the seed is drawn already.
     pub work: Work,
     /// What it brings.

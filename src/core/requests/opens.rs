@@ -76,6 +76,7 @@ impl DoorMachine {
             door: self.setup.me.clone(),
             path,
             call_id: live.call_id.clone(),
+            trace: live.trace,
             work: live.progress.work(),
             known: live.progress.known().to_vec(),
             capacity_tokens: live.progress.capacity_tokens(),

@@ -4,7 +4,7 @@ use super::*;
 use crate::message::{Cause, Feedback, FrameContent, LinkMail, LinkReply, Report};
 use crate::planted::Planted;
 use crate::{Emission, Input, Opening, Sampling, Work};
-use stageline_base::{Border, Task};
+use stageline_base::{Border, Task, Trace};
 use std::sync::Arc;
 
 /// A door with one place, whose stages answer as the test says.
@@ -106,6 +106,7 @@ impl Counter {
     fn submit(&mut self, now: Tick, max_tokens: u32) -> Result<SequenceId, Fault> {
         let request = NewRequest {
             call_id: String::new(),
+            trace: Trace::begun(7, 8),
             work: Work::of(Task::GENERATE, Sampling::GREEDY),
             input: Input::Tokens(vec![1]),
             generated: Vec::new(),
@@ -278,6 +279,8 @@ fn who_was_cut_off_for_long_begins_again() {
     counter.on(at(9000), DoorEvent::Held(true));
     counter.on(at(9050), DoorEvent::Time);
     assert_eq!(counter.opened.last().map(|opening| (opening.sequence, opening.attempt)), Some((sequence, 2)));
+    // Every attempt says whose it is.
+    assert!(counter.opened.iter().all(|opening| opening.trace == Trace::begun(7, 8)));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //! Requests go to [`Subjects::ask`](stageline_wire::Subjects::ask), which all doors of a pipeline's name share as one queue group:
 //! NATS picks a door; or to [`Subjects::ask_digest`](stageline_wire::Subjects::ask_digest), where only doors of that digest are.
 //! The message's headers are those of HTTP (`Content-Type`, without which the payload is JSON; `Content-Encoding`, `Accept`,
-//! `X-Call-Id`, `X-Timeout`), and so are its payload and what it is answered (`api/native`). A reply carries `Stageline-Status`,
+//! `X-Call-Id`, `X-Timeout`, `traceparent`), and so are its payload and what it is answered (`api/native`). A reply carries `Stageline-Status`,
 //! HTTP's status; one of a stream carries `Stageline-Event`, the event's name (`token`, `done` or `error`; `done` and `error` are
 //! the last), and the event's data as payload.
 //!
@@ -18,6 +18,7 @@ use async_nats::{Client, HeaderMap, Message, Subject, Subscriber};
 use axum::body::{Body, Bytes};
 use axum::http::{self, HeaderName, HeaderValue, header};
 use futures::StreamExt;
+use stageline_base::trace::TRACEPARENT;
 use stageline_base::{Fault, FaultClass};
 use stageline_transport::INBOX_PREFIX;
 use std::sync::Arc;
@@ -38,12 +39,13 @@ const AGAIN: Duration = Duration::from_secs(2);
 /// The queue group of a pipeline's doors.
 const GROUP: &str = "door";
 /// Headers of a message that are the HTTP request's.
-const HEADERS: [HeaderName; 5] = [
+const HEADERS: [HeaderName; 6] = [
     header::CONTENT_TYPE,
     header::CONTENT_ENCODING,
     header::ACCEPT,
     HeaderName::from_static("x-call-id"),
     HeaderName::from_static("x-timeout"),
+    HeaderName::from_static(TRACEPARENT),
 ];
 /// The header of a reply that is all of an answer: its status.
 const STATUS: &str = "Stageline-Status";
@@ -188,9 +190,12 @@ fn head(message: &Message) -> Result<http::HeaderMap, Fault> {
     let mut head = http::HeaderMap::new();
     for name in HEADERS {
         for value in values_of(message, name.as_str()) {
-            let value =
-                HeaderValue::from_str(value).map_err(|_| Fault::invalid("a header holds what HTTP's may not"))?;
-            head.append(name.clone(), value);
+            match HeaderValue::from_str(value) {
+                Ok(value) => drop(head.append(name.clone(), value)),
+                // Whatever it holds, no request is refused for it.
+                Err(_) if name == TRACEPARENT => {}
+                Err(_) => return Err(Fault::invalid("a header holds what HTTP's may not")),
+            }
         }
     }
     head.entry(header::CONTENT_TYPE).or_insert(HeaderValue::from_static("application/json"));

@@ -5,7 +5,7 @@ use bytes::BytesMut;
 use stageline_base::{Fault, HostTensor, TensorSpec, Tensors};
 use stageline_core::batch::trailer_room;
 use stageline_core::machine::Event;
-use stageline_core::{BatchId, Member, Microbatch, Output};
+use stageline_core::{BatchId, Member, Microbatch, Opening, Output};
 use stageline_engine::Ran;
 use std::ops::Range;
 
@@ -49,7 +49,11 @@ impl Pump {
             }
             Ok(Output::Emissions(emissions)) => Ok(emissions),
             Err(fault) => {
-                tracing::warn!(stage = self.me.stage, batch = ran.batch.0, %fault, "a microbatch failed");
+                let (stage, batch) = (self.me.stage, ran.batch.0);
+                tracing::warn!(stage, batch, %fault, "a microbatch failed");
+                for Opening { call_id, trace, sequence, attempt, .. } in self.machine.openings_of(ran.batch) {
+                    tracing::debug!(stage, batch, call_id, traceparent = %trace, %sequence, attempt, "it had rows of this sequence");
+                }
                 Err(fault)
             }
         };

@@ -5,7 +5,7 @@ use stageline_base::{Fault, ReplicaId, StageIndex};
 use stageline_core::machine::Event;
 use stageline_core::message::{Body, FrameContent, LinkMail};
 use stageline_core::requests::DoorEvent;
-use stageline_core::{Mail, Refusal, Ticket};
+use stageline_core::{Mail, Opening, Refusal, Ticket};
 use stageline_transport::{Arrived, Peer, PostError};
 
 impl Pump {
@@ -40,8 +40,16 @@ impl Pump {
             Body::Link(mail) => {
                 self.tickets += 1;
                 let ticket = Ticket(self.tickets);
-                if let LinkMail::Frame { content: FrameContent::Rows { payload, .. }, .. } = &mail {
-                    self.parked.insert(ticket, (payload.clone(), self.now()));
+                match &mail {
+                    LinkMail::Frame { content: FrameContent::Rows { payload, .. }, .. } => {
+                        self.parked.insert(ticket, (payload.clone(), self.now()));
+                    }
+                    LinkMail::Frame { content: FrameContent::Open(opening), .. } => {
+                        let Opening { call_id, trace, sequence, attempt, .. } = &**opening;
+                        let stage = self.me.stage;
+                        tracing::debug!(stage, call_id, traceparent = %trace, %sequence, attempt, "asked to open a sequence");
+                    }
+                    _ => {}
                 }
                 self.stage_event(Event::Link { from, mail, ticket });
             }

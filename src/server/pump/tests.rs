@@ -1,6 +1,6 @@
 use super::*;
 use crate::Options;
-use stageline_base::{Border, Element, FaultClass, ReplicaId, Task};
+use stageline_base::{Border, Element, FaultClass, ReplicaId, Task, Trace};
 use stageline_core::direct::DirectSetup;
 use stageline_core::message::{Feedback, Report, Segment};
 use stageline_core::{Mail, Opening, Sampling, Work};
@@ -147,6 +147,7 @@ async fn counts_a_fault() {
                 door: door.replica.clone(),
                 path: vec![door.replica.clone(), stage.replica.clone()],
                 call_id: String::new(),
+                trace: Trace::begun(1, 1),
                 work: Work::of(Task::GENERATE, Sampling::GREEDY),
                 known: vec![POISON],
                 capacity_tokens: 2,

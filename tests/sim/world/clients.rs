@@ -3,7 +3,7 @@
 use super::model::POISON;
 use super::processes::{Process, Shape};
 use super::{END_TOKEN, Happening, Story, World};
-use stageline_base::{Fault, FaultClass, ReplicaId, SequenceId, Task, Tensors, Tick, TokenId};
+use stageline_base::{Fault, FaultClass, ReplicaId, SequenceId, Task, Tensors, Tick, TokenId, Trace};
 use stageline_core::requests::{DoorAction, DoorEvent, FinishReason, Judged, NewRequest};
 use stageline_core::{Sampling, Work};
 use std::time::Duration;
@@ -84,6 +84,7 @@ impl World {
         let client = &self.clients[index];
         let request = NewRequest {
             call_id: format!("client-{index}"),
+            trace: Trace::begun(1, 1),
             work: client.work,
             input: self.model.input(&client.prompt),
             generated: client.tokens.clone(),

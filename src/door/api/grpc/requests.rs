@@ -1,6 +1,7 @@
 //! From the calls' messages to a [`Request`], and to rows for a stage.
 
 use super::pb;
+use crate::call::Call;
 use crate::conversation::ROLES;
 use crate::{ChatMessage, Conversation, Input, Request};
 use stageline_base::sampling::check_top_logits;
@@ -67,14 +68,14 @@ pub(super) fn embed(asked: pb::EmbedRequest) -> Result<Request, Fault> {
 ///
 /// # Errors
 /// `InvalidRequest` for a tensor whose bytes do not fit its shape, or a number out of its range.
-pub(super) fn run(asked: pb::RunRequest, call_id: &str) -> Result<DirectRun, Fault> {
+pub(super) fn run(asked: pb::RunRequest, call: &Call) -> Result<DirectRun, Fault> {
     if asked.inputs.is_empty() {
         return Err(Fault::invalid("there are no `inputs`: send the rows to be run"));
     }
     check_top_logits(asked.top_logits)?;
     let input: Tensors = asked.inputs.into_iter().map(host_tensor).collect::<Result<_, _>>()?;
     all_numbers(&input).map_err(|at| Fault::invalid(format!("`data` of `inputs` holds no number at element {at}")))?;
-    Ok(DirectRun { call_id: call_id.to_owned(), input, top_logits: asked.top_logits })
+    Ok(DirectRun { call_id: call.id.clone(), trace: call.trace, input, top_logits: asked.top_logits })
 }
 
 fn host_tensor(tensor: pb::Tensor) -> Result<(Arc<str>, HostTensor), Fault> {

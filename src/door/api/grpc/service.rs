@@ -91,7 +91,7 @@ impl Service {
             Some(stage) => Some(StageIndex::try_from(stage).map_err(|_| Fault::invalid("`stage` is none"))?),
             None => None,
         };
-        let run = requests::run(asked, &arrived.call.id)?;
+        let run = requests::run(asked, &arrived.call)?;
         let late = || Fault::new(FaultClass::DeadlineExceeded, "the rows were not run in time");
         let outcome = tokio::time::timeout(left, self.site.setup.stages.run(stage, run)).await;
         let outcome = outcome.map_err(|_| late())??;

@@ -21,7 +21,7 @@ pub(in crate::api) enum Reply {
     /// All of it, as JSON.
     Whole(String),
     /// In pieces, as they come.
-    Events(Events),
+    Events(Box<Events>),
 }
 
 /// A piece of an answer.
@@ -101,7 +101,7 @@ pub(super) async fn whole(mut answering: Answering) -> Result<Reply, Fault> {
 pub(super) async fn events(mut answering: Answering) -> Result<Reply, Fault> {
     match answering.next().await {
         Some(AnswerEvent::Failed(fault)) => Err(fault),
-        first => Ok(Reply::Events(Events { answering, position: 0, first })),
+        first => Ok(Reply::Events(Box::new(Events { answering, position: 0, first }))),
     }
 }
 

@@ -38,11 +38,15 @@ const STATUSES: [(u16, &str, &str); 13] = [
 ];
 
 /// Headers of a request.
-const ASKED: [(&str, &str); 3] = [
+const ASKED: [(&str, &str); 4] = [
     ("X-Call-Id", "The request's id, for log lines; one is made where it is absent."),
     (
         "X-Timeout",
         "How long the client waits, as Go writes durations: 10s, 1m30s, 500ms. It can shorten the deadline, and not lengthen it.",
+    ),
+    (
+        "traceparent",
+        "The trace that the request belongs to, as W3C's Trace Context writes it, for log lines; one begins where it is absent or malformed.",
     ),
     ("Accept", "`text/event-stream` asks for events, as the field `stream` does."),
 ];
@@ -172,12 +176,14 @@ fn ask(schemas: &mut SchemaGenerator) -> Value {
     });
     let mut responses = refusals(&[400, 404, 408, 413, 415, 421, 429, 500, 501, 503, 504], true);
     responses.insert("200".into(), ok);
+    let reference = |name: &str| json!({ "$ref": format!("#/components/parameters/{name}") });
+    let parameters = ["X-Call-Id", "X-Timeout", "traceparent"].map(reference);
     json!({ "post": {
         "operationId": "ask",
         "summary": "Answer a request, at stage 0",
         "description": "The body is JSON if its Content-Type says so, or if it is an object with one of these fields; all else is the text of \
                         the prompt, whatever its Content-Type. It is UTF-8, whole and plain. `Accept: text/event-stream` asks for events.",
-        "parameters": [{ "$ref": "#/components/parameters/X-Call-Id" }, { "$ref": "#/components/parameters/X-Timeout" }],
+        "parameters": parameters,
         "requestBody": { "required": true, "content": {
             "application/json": { "schema": schemas.subschema_for::<Fields>(), "examples": requests() },
             "text/plain": { "schema": { "type": "string", "minLength": 1 }, "example": "The capital of France is" },
