@@ -157,6 +157,8 @@ pub async fn read_answer(mut answer: Answer, mut piece: impl FnMut(&str)) -> any
                 piece(&text);
             }
             AnswerEvent::Vector(values) => outcome.vector = values,
+            // A text's answer is none of these.
+            AnswerEvent::Tensors(_) => {}
             AnswerEvent::Finished { reason, text } => {
                 outcome.text += &text;
                 piece(&text);

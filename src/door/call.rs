@@ -135,7 +135,7 @@ impl Answering {
         let event = self.answer.next().await;
         match &event {
             AnswerEvent::Token { .. } => self.call.token(),
-            AnswerEvent::Vector(_) => {}
+            AnswerEvent::Vector(_) | AnswerEvent::Tensors(_) => {}
             AnswerEvent::Finished { .. } => self.call.ends(None),
             AnswerEvent::Failed(fault) => {
                 self.call.ends(Some(fault.class));

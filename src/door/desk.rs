@@ -2,7 +2,7 @@
 
 use crate::request::AnswerEvent;
 use crate::text::{TextModel, TextStream};
-use stageline_base::{Fault, SequenceId, StageIndex, Tick, Trace};
+use stageline_base::{Fault, Gives, SequenceId, StageIndex, Tick, Trace};
 use stageline_core::message::Body;
 use stageline_core::requests::{DoorAction, DoorEvent, DoorMachine, DoorSetup, FinishReason, Judged, NewRequest};
 use std::collections::HashMap;
@@ -24,7 +24,8 @@ pub struct Submission {
 /// An answer being written.
 struct Writing {
     events: mpsc::Sender<AnswerEvent>,
-    text: TextStream,
+    /// Of a model that has a text.
+    text: Option<TextStream>,
     call_id: String,
     trace: Trace,
     begun: Tick,
@@ -36,7 +37,9 @@ struct Writing {
 pub struct Desk {
     machine: DoorMachine,
     writing: HashMap<SequenceId, Writing>,
-    text: Arc<TextModel>,
+    /// Where what requests bring is text or tokens.
+    text: Option<Arc<TextModel>>,
+    gives: Gives,
     drained: bool,
 }
 
@@ -44,9 +47,9 @@ pub struct Desk {
 pub type Outgoing = (StageIndex, stageline_base::ReplicaId, Body);
 
 impl Desk {
-    /// A desk without requests.
-    pub fn new(now: Tick, setup: DoorSetup, text: Arc<TextModel>) -> Self {
-        Self { machine: DoorMachine::new(now, setup), writing: HashMap::new(), text, drained: false }
+    /// A desk without requests, of a model whose answers are what `gives` says.
+    pub fn new(now: Tick, setup: DoorSetup, text: Option<Arc<TextModel>>, gives: Gives) -> Self {
+        Self { machine: DoorMachine::new(now, setup), writing: HashMap::new(), text, gives, drained: false }
     }
 
     /// Admits a request, or says why not.
@@ -54,7 +57,7 @@ impl Desk {
         let Submission { request, stop, events, admitted } = submission;
         let writing = Writing {
             events,
-            text: self.text.stream(stop),
+            text: self.text.as_ref().map(|text| text.stream(stop)),
             call_id: request.call_id.clone(),
             trace: request.trace,
             begun: now,
@@ -101,10 +104,11 @@ impl Desk {
             DoorAction::Send { stage, to, body } => out.push((stage, to, body)),
             DoorAction::Token { sequence, position, id, observed } => {
                 let writing = self.writing.get_mut(&sequence)?;
-                let (text, end) = match self.text.eos().contains(&id) {
-                    true => (String::new(), Some(FinishReason::Stop)),
-                    false => {
-                        let piece = writing.text.push(id);
+                let ends = self.text.as_ref().is_some_and(|text| text.eos().contains(&id));
+                let (text, end) = match writing.text.as_mut().filter(|_| !ends) {
+                    None => (String::new(), ends.then_some(FinishReason::Stop)),
+                    Some(text) => {
+                        let piece = text.push(id);
                         (piece.text, piece.stopped.then_some(FinishReason::Stop))
                     }
                 };
@@ -114,9 +118,13 @@ impl Desk {
                 return Some(Judged { sequence, position, end });
             }
             DoorAction::Answer { sequence, tensors } => {
-                let values = tensors.first().and_then(|named| named.tensor.to_f32()).unwrap_or_default();
+                let vector = tensors.first().filter(|_| self.gives == Gives::Vector);
+                let answer = match vector.and_then(|named| named.tensor.to_f32()) {
+                    Some(vector) => AnswerEvent::Vector(vector),
+                    None => AnswerEvent::Tensors(tensors),
+                };
                 let writing = self.writing.get_mut(&sequence)?;
-                let _ = writing.events.try_send(AnswerEvent::Vector(values));
+                let _ = writing.events.try_send(answer);
             }
             DoorAction::Ended { sequence, outcome } => self.end(now, sequence, outcome),
             DoorAction::Drained => self.drained = true,
@@ -132,7 +140,10 @@ impl Desk {
             Ok(reason) => {
                 let prompt_tokens = writing.prompt_tokens;
                 tracing::debug!(call_id, %traceparent, %sequence, prompt_tokens, tokens, ms, "answered");
-                AnswerEvent::Finished { reason, text: writing.text.finish() }
+                AnswerEvent::Finished {
+                    reason,
+                    text: writing.text.as_mut().map(TextStream::finish).unwrap_or_default(),
+                }
             }
             Err(fault) => {
                 tracing::debug!(call_id, %traceparent, %sequence, tokens, ms, %fault, "failed");

@@ -7,9 +7,9 @@ use crate::text::TextModel;
 use crate::workroom::Workroom;
 use futures::future::BoxFuture;
 use stageline_base::prng::Prng;
-use stageline_base::{Fault, FaultClass, Task, Tick, TokenId, Trace};
-use stageline_core::Work;
+use stageline_base::{Border, Fault, FaultClass, Task, Tensors, Tick, TokenId, Trace};
 use stageline_core::requests::NewRequest;
+use stageline_core::{Input as Brought, Work};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -23,8 +23,10 @@ pub struct Terms {
     pub default_max_tokens: u32,
     /// Deadline of a request that names none, and the longest that one may name.
     pub max_deadline: Duration,
-    /// Whether the model encodes.
+    /// What the model does.
     pub task: Task,
+    /// What a request brings: what crosses in front of stage 0.
+    pub takes: Border,
     /// The manifest's digest: 64 lower-case hexadecimal digits.
     pub manifest: String,
 }
@@ -32,7 +34,8 @@ pub struct Terms {
 /// See the module.
 pub struct Reception {
     terms: Terms,
-    text: Arc<TextModel>,
+    /// Where what requests bring is text or tokens.
+    text: Option<Arc<TextModel>>,
     desk: mpsc::Sender<(Submission, oneshot::Receiver<()>)>,
     readiness: watch::Receiver<Readiness>,
     started: Instant,
@@ -46,6 +49,7 @@ fn size(input: &Input) -> usize {
         Input::Text(text) => text.len(),
         Input::Chat(conversation) => conversation.bytes(),
         Input::Tokens(ids) => ids.len() * size_of::<TokenId>(),
+        Input::Tensors(tensors) => tensors.bytes() as usize,
     }
 }
 
@@ -53,7 +57,7 @@ impl Reception {
     /// `started` is what ticks are counted from.
     pub fn new(
         terms: Terms,
-        text: Arc<TextModel>,
+        text: Option<Arc<TextModel>>,
         desk: mpsc::Sender<(Submission, oneshot::Receiver<()>)>,
         readiness: watch::Receiver<Readiness>,
         (started, seed): (Instant, u64),
@@ -66,9 +70,8 @@ impl Reception {
         check::check(request)?;
         check::check_manifest(request.manifest.as_deref(), &self.terms.manifest)?;
         let longest = self.terms.max_model_len;
-        self.text.fits(&request.input, longest as usize)?;
-        let prompt = self.tokenized(request.clone()).await?;
-        let length = u32::try_from(prompt.len()).unwrap_or(u32::MAX);
+        let input = self.input(request).await?;
+        let length = u32::try_from(input.tokens()).unwrap_or(u32::MAX);
         let room = longest.saturating_sub(length);
         if length > longest || (room == 0 && self.terms.task.generates()) {
             return Err(Fault::invalid(format!(
@@ -88,13 +91,41 @@ impl Reception {
             let [high, low, parent] = [(); 3].map(|()| self.draw());
             Trace::begun((u128::from(high) << 64) | u128::from(low), parent)
         });
-        let (call_id, input, generated) = (request.call_id.clone(), stageline_core::Input::Tokens(prompt), Vec::new());
+        let (call_id, generated) = (request.call_id.clone(), Vec::new());
         Ok(NewRequest { call_id, trace, work, input, generated, max_tokens, deadline })
     }
 
+    /// What the request brings, as the first stage takes it.
+    async fn input(&self, request: &Arc<Request>) -> Result<Brought, Fault> {
+        let takes = &self.terms.takes;
+        match (&self.text, &request.input) {
+            (Some(text), Input::Tensors(tensors)) if takes.is_tokens() => {
+                let ids = self.arranged(tensors)?;
+                let ids = ids.iter().flat_map(|ids| ids.tensor.words()).collect();
+                let request = Request { input: Input::Tokens(ids), ..request.as_ref().clone() };
+                self.tokenized(text, Arc::new(request)).await.map(Brought::Tokens)
+            }
+            (Some(text), _) => self.tokenized(text, request.clone()).await.map(Brought::Tokens),
+            (None, Input::Tensors(tensors)) => self.arranged(tensors).map(Brought::Tensors),
+            (None, _) => Err(Fault::invalid(format!("this pipeline takes tensors, not text: {takes} (gRPC, Infer)"))),
+        }
+    }
+
+    /// Tensors in the order in which they cross, if they are what a request may bring.
+    fn arranged(&self, tensors: &Tensors) -> Result<Tensors, Fault> {
+        let (takes, most) = (&self.terms.takes, u64::from(self.terms.max_model_len));
+        let arranged = takes.arranged(tensors.clone()).and_then(|set| Some((takes.rows_of(&set)?, set)));
+        match arranged {
+            Some((rows, set)) if (1..=most).contains(&rows) => Ok(set),
+            Some((rows, _)) => Err(Fault::invalid(format!("`inputs` may have 1 to {most} rows, not {rows}"))),
+            None => Err(Fault::invalid(format!("`inputs` must be {takes}"))),
+        }
+    }
+
     /// The prompt's tokens. A long text takes a second or more, in which this thread's other connections would stand still.
-    async fn tokenized(&self, request: Arc<Request>) -> Result<Vec<TokenId>, Fault> {
-        let (text, most) = (self.text.clone(), self.terms.max_model_len as usize);
+    async fn tokenized(&self, text: &Arc<TextModel>, request: Arc<Request>) -> Result<Vec<TokenId>, Fault> {
+        let (text, most) = (text.clone(), self.terms.max_model_len as usize);
+        text.fits(&request.input, most)?;
         self.workroom.done(size(&request.input), move || text.encode(&request.input, most)).await?
     }
 
@@ -166,30 +197,45 @@ mod tests {
             default_max_tokens: 1,
             max_deadline,
             task: Task::EMBED,
+            takes: Border::tokens(),
             manifest: "0".repeat(64),
         };
-        let reception = Reception::new(terms, text(), desk, readiness, (Instant::now(), 1));
+        let reception = Reception::new(terms, Some(text()), desk, readiness, (Instant::now(), 1));
+        // Both threads have other work, or they could be done before the caller looks.
+        let (goes_on, waits) = std::sync::mpsc::channel::<()>();
+        let waits = Arc::new(Mutex::new(waits));
+        let (began, mut begun) = mpsc::channel(2);
+        let other = || {
+            let (began, waits) = (began.clone(), waits.clone());
+            Box::pin(reception.workroom.done(1, move || {
+                began.blocking_send(()).unwrap();
+                waits.lock().unwrap_or_else(PoisonError::into_inner).recv().unwrap_err();
+            }))
+        };
+        let (mut first, mut second) = (other(), other());
+        assert!(futures::poll!(&mut first).is_pending() && futures::poll!(&mut second).is_pending());
+        begun.recv().await.unwrap();
+        begun.recv().await.unwrap();
         let mut submitting = reception.submit(Request::new("id", Input::Text("a b a".into())));
         assert!(futures::poll!(&mut submitting).is_pending());
         assert!(submissions.try_recv().is_err(), "the caller's task tokenized the text itself");
+        drop(goes_on);
         let desk = async {
             let (submission, _gone) = submissions.recv().await.unwrap();
             submission.admitted.send(Err(Fault::internal("seen"))).unwrap();
             submission.request.input
         };
         let (answer, prompt) = tokio::join!(submitting, desk);
-        assert_eq!(
-            (answer.unwrap_err().message.as_str(), prompt),
-            ("seen", stageline_core::Input::Tokens(vec![0, 1, 0]))
-        );
+        assert_eq!((answer.unwrap_err().message.as_str(), prompt), ("seen", Brought::Tokens(vec![0, 1, 0])));
     }
 
     /// A reception of a model of 8 tokens.
     fn reception(desk: mpsc::Sender<(Submission, oneshot::Receiver<()>)>) -> Reception {
         let (_ready, readiness) = watch::channel(Readiness::Ready);
         let (max_deadline, manifest) = (Duration::from_secs(60), String::new());
-        let terms = Terms { max_model_len: 8, default_max_tokens: 1, max_deadline, task: Task::EMBED, manifest };
-        Reception::new(terms, text(), desk, readiness, (Instant::now(), 1))
+        let (task, takes) = (Task::EMBED, Border::tokens());
+        let terms = Terms { max_model_len: 8, default_max_tokens: 1, max_deadline, task, takes, manifest };
+        Reception::new(terms, Some(text()), desk, readiness, (Instant::now(), 1))
     }
 
     #[tokio::test]

@@ -2,7 +2,7 @@
 
 use crate::Conversation;
 use futures::future::BoxFuture;
-use stageline_base::{AskedSampling, Fault, Task, TokenId, Trace};
+use stageline_base::{AskedSampling, Fault, Task, Tensors, TokenId, Trace};
 use stageline_core::Observed;
 pub use stageline_core::requests::FinishReason;
 use std::time::Duration;
@@ -17,6 +17,8 @@ pub enum Input {
     Chat(Conversation),
     /// Token ids as they are.
     Tokens(Vec<TokenId>),
+    /// Tensors, in any order; what has no name goes by its place.
+    Tensors(Tensors),
 }
 
 /// A request. Fields that are `None` take the model's or the door's default.
@@ -70,6 +72,8 @@ pub enum AnswerEvent {
     },
     /// An encoder's vector.
     Vector(Vec<f32>),
+    /// The tensors that the answer is.
+    Tensors(Tensors),
     /// The end; `text` is what was still held back.
     Finished {
         /// Why.

@@ -117,6 +117,7 @@ impl TextModel {
                 let laid_out = template.render(conversation)?;
                 self.encode_text(&laid_out, most, false).map_err(|failure| self.of_chat(conversation, failure))?
             }
+            Input::Tensors(_) => return Err(Fault::invalid("this pipeline takes text or tokens, not tensors")),
             Input::Tokens(ids) if ids.len() > most => {
                 let count = ids.len();
                 let words = format!("the prompt has {count} tokens and the pipeline takes {most} in all: shorten it");
@@ -194,7 +195,7 @@ impl TextModel {
             Input::Text(text) => self.bound.check(text.len(), most),
             // A template may leave some of a conversation out: it is measured again once it is laid out.
             Input::Chat(conversation) => self.bound.check(conversation.bytes() / MAY_BE_LEFT_OUT, most),
-            Input::Tokens(_) => Ok(()),
+            Input::Tokens(_) | Input::Tensors(_) => Ok(()),
         }
     }
 

@@ -137,7 +137,7 @@ struct Wiring {
 pub async fn embedded(
     pipeline: &Pipeline,
     loaders: Vec<Loader>,
-    text: Arc<TextModel>,
+    text: Option<Arc<TextModel>>,
     metrics: Arc<Metrics>,
 ) -> Result<Serving, Fault> {
     let mut device = Device::start("cpu", loaders).await?;
@@ -158,7 +158,7 @@ pub async fn embedded(
         views.push(replicas.clone());
         let wiring =
             Wiring { mailbox, post: Arc::new(net.clone()), lease, replicas, broker: None, _watch: Box::new(view) };
-        assembly.add((stage, me), handle, wiring, (stage == 0).then(|| text.clone()));
+        assembly.add((stage, me), handle, wiring, text.clone());
     }
     for view in views {
         seen(view, |live| (0..pipeline.stages).all(|stage| live.iter().any(|status| status.stage == stage))).await?;
@@ -291,13 +291,14 @@ impl<'a> Assembly<'a> {
         text: Option<Arc<TextModel>>,
     ) {
         let options = &self.pipeline.options;
-        let door = text.map(|text| {
+        let door = (stage == 0).then(|| {
             let (desk_end, submissions) = mpsc::channel(SUBMISSIONS);
             let terms = Terms {
                 max_model_len: options.max_model_len,
                 default_max_tokens: options.default_max_tokens,
                 max_deadline: options.max_deadline,
                 task: self.pipeline.task,
+                takes: self.pipeline.borders(0).0,
                 manifest: hex(&self.pipeline.digest),
             };
             let (ready_end, readiness) = watch::channel(Readiness::Ready);
@@ -312,7 +313,8 @@ impl<'a> Assembly<'a> {
             let now = Tick(self.started.elapsed().as_micros() as u64);
             let ends = (self.pipeline.borders(0).0, self.pipeline.borders(self.pipeline.stages - 1).1);
             let wanted = options.door(&me, ends, wiring.broker.clone());
-            let desk = Desk::new(now, DoorSetup { vocab: self.pipeline.vocab, ..wanted }, text);
+            let (setup, gives) = (DoorSetup { vocab: self.pipeline.vocab, ..wanted }, self.pipeline.task.gives);
+            let desk = Desk::new(now, setup, text, gives);
             DoorParts { desk, submissions }
         });
         let ready = device.ready();

@@ -4,7 +4,7 @@ use crate::assemble::{Pipeline, Serving, embedded, on_nats};
 use crate::blueprint::Blueprint;
 use crate::broker::Broker;
 use crate::options::Options;
-use stageline_base::{Element, Fault, StageIndex};
+use stageline_base::{Element, Fault, StageIndex, Takes};
 use stageline_door::text::TextModel;
 use stageline_engine::fake::{FakeExecutor, FakeSetup, borders};
 use stageline_engine::{DeviceChoice, Executor, Loader, Narrowing, Runner, Setup};
@@ -117,7 +117,7 @@ impl Host {
         progress: impl Fn(StageIndex) -> Progress,
     ) -> Result<Serving, Fault> {
         let stage = self.here.start;
-        let text = if stage == 0 { Some(self.text()?) } else { None };
+        let text = if stage == 0 { self.text()? } else { None };
         let loader = self.loader((stage, 0), progress(stage));
         let serving = on_nats(&self.pipeline, (stage, loader), (broker, hop), text, self.metrics.clone()).await?;
         self.bound(serving)
@@ -130,14 +130,18 @@ impl Host {
         Ok(serving)
     }
 
-    fn text(&self) -> Result<Arc<TextModel>, Fault> {
+    /// What text becomes tokens by, where the model takes tokens.
+    fn text(&self) -> Result<Option<Arc<TextModel>>, Fault> {
+        if self.pipeline.task.takes != Takes::Tokens {
+            return Ok(None);
+        }
         let begun = Instant::now();
         let text = TextModel::open(&self.blueprint.files, &self.blueprint.spec)?;
         for warning in text.warnings() {
             tracing::warn!("{warning}");
         }
         tracing::info!(ms = begun.elapsed().as_millis() as u64, "tokenizer ready");
-        Ok(Arc::new(text))
+        Ok(Some(Arc::new(text)))
     }
 
     /// Part of the memory that `stage` may take. What a CPU has left looks the same to each stage, since memory is taken when

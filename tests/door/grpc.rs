@@ -2,7 +2,7 @@
 
 use crate::support::{Door, Script, Setup};
 use futures::StreamExt;
-use stageline_base::{Fault, FaultClass, Task};
+use stageline_base::{Course, Element, Fault, FaultClass, Gives, HostTensor, Takes, Task, Tensors};
 use stageline_core::Observed;
 use stageline_door::Limits;
 use stageline_door::{AnswerEvent, ChatMessage, Conversation, FinishReason, Input, Readiness};
@@ -153,10 +153,52 @@ async fn a_call_in_the_wrong_place_is_told_where_to_go() {
     let reply = encoder.client().await.embed(text()).await.unwrap().into_inner();
     assert_eq!(reply, pb::EmbedReply { vector: vec![0.5, -1.0], prompt_tokens: 5 });
     let status = events(&encoder, prompt("x")).await.unwrap_err();
-    assert_eq!((status.code(), status.message()), (Code::InvalidArgument, "this pipeline embeds: call Embed"));
+    assert_eq!((status.code(), status.message()), (Code::InvalidArgument, "this pipeline embeds: call Embed or Infer"));
     let decoder = Door::open(Setup::default()).await;
     let status = decoder.client().await.embed(text()).await.unwrap_err();
     assert_eq!((status.code(), status.message()), (Code::InvalidArgument, "this pipeline generates: call Generate"));
+}
+
+#[tokio::test]
+async fn tensors_are_answered_with_tensors() {
+    use pb::tensor::Element as Of;
+    let tensor = |name: &str, element: Of, shape: &[u64], data: Vec<u8>| {
+        let (element, shape, data) = (element.into(), shape.to_vec(), data.into());
+        let (rows, columns) = if let [rows, columns] = shape[..] { (rows as u32, columns as u32) } else { (0, 0) };
+        pb::Tensor { element, rows, columns, data, name: name.into(), shape }
+    };
+    let answer: Tensors = [
+        ("label".into(), HostTensor::new(Element::I64, [], 7i64.to_le_bytes().to_vec().into()).unwrap()),
+        ("scores".into(), HostTensor::of_f32([2, 1], &[0.5, -1.0]).unwrap()),
+    ]
+    .into_iter()
+    .collect();
+    let task = Task { takes: Takes::Tensors, gives: Gives::Tensors, course: Course::Once, cached: false };
+    let script = Script::Answer(vec![AnswerEvent::Tensors(answer), done("")]);
+    let mut door = Door::open(Setup { task, script, ..Setup::default() }).await;
+    let mut client = door.client().await;
+    let picture = tensor("picture", Of::U8, &[3, 1, 2], (0..6).collect());
+    let asked = pb::InferRequest { inputs: vec![picture], manifest: "ab".repeat(4) };
+    let outputs = client.infer(asked.clone()).await.unwrap().into_inner().outputs;
+    let scores = [0.5f32, -1.0].iter().flat_map(|score| score.to_le_bytes()).collect();
+    let want = [tensor("label", Of::I64, &[], 7i64.to_le_bytes().to_vec()), tensor("scores", Of::F32, &[2, 1], scores)];
+    assert_eq!(outputs, want);
+    let request = door.served().await.request;
+    let Input::Tensors(tensors) = request.input else { panic!("{:?} came", request.input) };
+    let picture = HostTensor::new(Element::U8, [3, 1, 2], (0..6).collect::<Vec<u8>>().into()).unwrap();
+    assert_eq!((tensors.by_name("picture"), request.manifest.as_deref()), (Some(&picture), Some("abababab")));
+
+    let status = events(&door, prompt("x")).await.unwrap_err();
+    assert_eq!((status.code(), status.message()), (Code::InvalidArgument, "this pipeline infers: call Infer"));
+    for broken in [
+        pb::InferRequest { inputs: Vec::new(), ..asked.clone() },
+        pb::InferRequest { inputs: vec![tensor("a", Of::I32, &[3], vec![0; 8])], ..asked },
+    ] {
+        assert_eq!(client.infer(broken).await.unwrap_err().code(), Code::InvalidArgument);
+    }
+    let (class, words) = door.post("a picture of a cat").await.error();
+    assert_eq!(class, "invalid_request");
+    assert!(words.contains("call Infer over gRPC"), "{words}");
 }
 
 #[tokio::test]

@@ -166,6 +166,10 @@ impl Inference for Service {
         Ok(Response::new(pb::EmbedReply { vector: vec![1.0], prompt_tokens: 3 }))
     }
 
+    async fn infer(&self, _: tonic::Request<pb::InferRequest>) -> Result<Response<pb::InferReply>, Status> {
+        Err(Status::unimplemented("no load is measured by it"))
+    }
+
     async fn run(&self, request: tonic::Request<pb::RunRequest>) -> Result<Response<pb::RunReply>, Status> {
         let inputs = request.into_inner().inputs;
         let [input] = &inputs[..] else { return Err(Status::invalid_argument("not one input")) };

@@ -176,6 +176,7 @@ impl Served {
                     answered.observed.extend(observed);
                 }
                 AnswerEvent::Vector(vector) => answered.vector = vector,
+                AnswerEvent::Tensors(tensors) => panic!("{tensors:?} of a text"),
                 AnswerEvent::Finished { .. } => return answered,
                 AnswerEvent::Failed(fault) => panic!("{fault}"),
             }

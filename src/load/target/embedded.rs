@@ -34,7 +34,7 @@ impl EmbeddedTarget {
         while let Some(event) = answer.events.recv().await {
             match event {
                 AnswerEvent::Token { .. } => progress.token(),
-                AnswerEvent::Vector(_) => {}
+                AnswerEvent::Vector(_) | AnswerEvent::Tensors(_) => {}
                 AnswerEvent::Finished { .. } => return Ok(()),
                 AnswerEvent::Failed(fault) => return Err(fault.into()),
             }

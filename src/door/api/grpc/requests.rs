@@ -64,17 +64,32 @@ pub(super) fn embed(asked: pb::EmbedRequest) -> Result<Request, Fault> {
     Ok(Request { manifest: named(asked.manifest), ..Request::new("", input) })
 }
 
+/// What an Infer asks for.
+///
+/// # Errors
+/// As [`run`].
+pub(super) fn infer(asked: pb::InferRequest) -> Result<Request, Fault> {
+    let input = Input::Tensors(inputs(asked.inputs)?);
+    Ok(Request { manifest: named(asked.manifest), ..Request::new("", input) })
+}
+
+/// Tensors that are to be worked on.
+fn inputs(tensors: Vec<pb::Tensor>) -> Result<Tensors, Fault> {
+    if tensors.is_empty() {
+        return Err(Fault::invalid("there are no `inputs`: send the tensors to be run"));
+    }
+    let inputs: Tensors = tensors.into_iter().map(host_tensor).collect::<Result<_, _>>()?;
+    all_numbers(&inputs).map_err(|at| Fault::invalid(format!("`data` of `inputs` holds no number at element {at}")))?;
+    Ok(inputs)
+}
+
 /// What a Run asks for.
 ///
 /// # Errors
 /// `InvalidRequest` for a tensor whose bytes do not fit its shape, or a number out of its range.
 pub(super) fn run(asked: pb::RunRequest, call: &Call) -> Result<DirectRun, Fault> {
-    if asked.inputs.is_empty() {
-        return Err(Fault::invalid("there are no `inputs`: send the rows to be run"));
-    }
     check_top_logits(asked.top_logits)?;
-    let input: Tensors = asked.inputs.into_iter().map(host_tensor).collect::<Result<_, _>>()?;
-    all_numbers(&input).map_err(|at| Fault::invalid(format!("`data` of `inputs` holds no number at element {at}")))?;
+    let input = inputs(asked.inputs)?;
     Ok(DirectRun { call_id: call.id.clone(), trace: call.trace, input, top_logits: asked.top_logits })
 }
 

@@ -8,7 +8,7 @@ use crate::site::{Port, Site};
 use crate::{Answer, AnswerEvent, FinishReason};
 use futures::stream::{self, BoxStream};
 use futures::{Stream, StreamExt};
-use stageline_base::{Fault, FaultClass, Gives, StageIndex};
+use stageline_base::{Fault, FaultClass, Gives, StageIndex, Takes, Task, Tensors};
 use stageline_wire::Phase;
 use std::sync::Arc;
 use std::time::Duration;
@@ -68,21 +68,43 @@ impl Service {
         (Arrived { call: Call::new(&self.site, &headers, came), time }, message)
     }
 
-    /// Hands a request in, if it may come in here and is one for a model that `gives` such answers.
+    /// Hands a request in, if it may come in here and is one for a model that does what `call` is for.
     async fn submit(
         &self,
         arrived: &mut Arrived,
-        gives: Gives,
+        call: &str,
         request: Result<crate::Request, Fault>,
     ) -> Result<Answer, Fault> {
         let intake = self.site.intake()?;
         let left = arrived.takes_place()?;
         let task = intake.task();
-        if task.gives != gives {
-            let call = if task.generates() { "Generate" } else { "Embed" };
-            return Err(Fault::invalid(format!("this pipeline {}: call {call}", task.verb())));
+        let calls = calls(task);
+        if !calls.contains(&call) {
+            return Err(Fault::invalid(format!("this pipeline {}: call {}", task.verb(), calls.join(" or "))));
         }
         arrived.call.submit(intake, crate::Request { deadline: Some(left), ..request? }).await
+    }
+
+    /// Answers a `call` of which there is one reply: `read` of its message, and made by `reply` of its answer.
+    async fn whole<T, R, F: Future<Output = Result<R, Fault>>>(
+        &self,
+        request: Request<T>,
+        (call, read): (&str, impl FnOnce(T) -> Result<crate::Request, Fault>),
+        reply: impl FnOnce(Answering) -> F,
+    ) -> Result<Response<R>, Status> {
+        self.not_at(Port::Clients)?;
+        let (mut arrived, asked) = self.arrived(request);
+        let (id, span) = (arrived.call.id.clone(), arrived.call.span.clone());
+        let answering = async {
+            match self.submit(&mut arrived, call, read(asked)).await {
+                Err(fault) => Err(refused(&fault, arrived.call)),
+                Ok(answer) => {
+                    let outcome = reply(Answering::new(answer, arrived.call)).await;
+                    outcome.map(|reply| named(reply, &id)).map_err(|fault| told(&fault, &id))
+                }
+            }
+        };
+        answering.instrument(span).await
     }
 
     async fn run_rows(&self, arrived: &mut Arrived, asked: pb::RunRequest) -> Result<pb::RunReply, Fault> {
@@ -148,6 +170,15 @@ impl Service {
     }
 }
 
+/// The calls that a model which does `task` answers.
+fn calls(task: Task) -> &'static [&'static str] {
+    match (task.gives, task.takes) {
+        (Gives::Tokens, _) => &["Generate"],
+        (Gives::Vector, Takes::Tokens) => &["Embed", "Infer"],
+        _ => &["Infer"],
+    }
+}
+
 fn phase(phase: Phase) -> &'static str {
     match phase {
         Phase::Loading => "loading",
@@ -200,11 +231,25 @@ async fn vector(mut answering: Answering) -> Result<pb::EmbedReply, Fault> {
     while let Some(event) = answering.next().await {
         match event {
             AnswerEvent::Vector(values) => vector = values,
-            AnswerEvent::Token { .. } | AnswerEvent::Finished { .. } => {}
+            AnswerEvent::Token { .. } | AnswerEvent::Tensors(_) | AnswerEvent::Finished { .. } => {}
             AnswerEvent::Failed(fault) => return Err(fault),
         }
     }
     Ok(pb::EmbedReply { vector, prompt_tokens: answering.prompt_tokens() })
+}
+
+/// The tensors of an answer; a vector is one.
+async fn answered(mut answering: Answering) -> Result<pb::InferReply, Fault> {
+    let mut answer = Tensors::default();
+    while let Some(event) = answering.next().await {
+        match event {
+            AnswerEvent::Vector(values) => answer = Tensors::vector(&values),
+            AnswerEvent::Tensors(tensors) => answer = tensors,
+            AnswerEvent::Token { .. } | AnswerEvent::Finished { .. } => {}
+            AnswerEvent::Failed(fault) => return Err(fault),
+        }
+    }
+    Ok(pb::InferReply { outputs: requests::tensors(answer) })
 }
 
 /// What a piece of an answer, before which there were `tokens`, is on the wire; a decoder has no vectors.
@@ -216,7 +261,7 @@ fn event(piece: AnswerEvent, tokens: &mut u32) -> Option<Result<pb::generate_eve
             *tokens += 1;
             Event::Token(pb::GeneratedToken { index, id, text, top })
         }
-        AnswerEvent::Vector(_) => return None,
+        AnswerEvent::Vector(_) | AnswerEvent::Tensors(_) => return None,
         AnswerEvent::Finished { reason, text } => {
             let reason = match reason {
                 FinishReason::Stop => pb::finished::Reason::Stop,
@@ -252,7 +297,7 @@ impl pb::inference_server::Inference for Service {
         self.not_at(Port::Clients)?;
         let (mut arrived, asked) = self.arrived(request);
         let span = arrived.call.span.clone();
-        match self.submit(&mut arrived, Gives::Tokens, requests::generate(asked)).instrument(span).await {
+        match self.submit(&mut arrived, "Generate", requests::generate(asked)).instrument(span).await {
             Err(fault) => Err(refused(&fault, arrived.call)),
             Ok(answer) => {
                 let id = arrived.call.id.clone();
@@ -262,19 +307,11 @@ impl pb::inference_server::Inference for Service {
     }
 
     async fn embed(&self, request: Request<pb::EmbedRequest>) -> Result<Response<pb::EmbedReply>, Status> {
-        self.not_at(Port::Clients)?;
-        let (mut arrived, asked) = self.arrived(request);
-        let (id, span) = (arrived.call.id.clone(), arrived.call.span.clone());
-        let answering = async {
-            match self.submit(&mut arrived, Gives::Vector, requests::embed(asked)).await {
-                Err(fault) => Err(refused(&fault, arrived.call)),
-                Ok(answer) => {
-                    let outcome = vector(Answering::new(answer, arrived.call)).await;
-                    outcome.map(|reply| named(reply, &id)).map_err(|fault| told(&fault, &id))
-                }
-            }
-        };
-        answering.instrument(span).await
+        self.whole(request, ("Embed", requests::embed), vector).await
+    }
+
+    async fn infer(&self, request: Request<pb::InferRequest>) -> Result<Response<pb::InferReply>, Status> {
+        self.whole(request, ("Infer", requests::infer), answered).await
     }
 
     async fn run(&self, request: Request<pb::RunRequest>) -> Result<Response<pb::RunReply>, Status> {

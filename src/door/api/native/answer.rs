@@ -79,6 +79,8 @@ pub(super) async fn whole(mut answering: Answering) -> Result<Reply, Fault> {
                 logits.extend(observed.as_ref().map(Logits::from));
             }
             AnswerEvent::Vector(vector) => embedding = Some(vector),
+            // No request of this API is answered so.
+            AnswerEvent::Tensors(_) => {}
             AnswerEvent::Finished { reason, text: piece } => {
                 text += &piece;
                 finish_reason = reason.as_str();
@@ -127,6 +129,8 @@ impl Events {
                 self.position += 1;
                 Event { name: None, id: Some(self.position - 1), data: written(&token) }
             }
+            // No request of this API is answered so.
+            AnswerEvent::Tensors(_) => return None,
             AnswerEvent::Vector(embedding) => Event { name: None, id: None, data: written(&VectorEvent { embedding }) },
             AnswerEvent::Finished { reason, text } => {
                 let done = DoneEvent {

@@ -6,7 +6,7 @@ use crate::http::{json, kinds};
 use crate::site::Limits;
 use crate::{Conversation, Input, Request};
 use axum::http::{HeaderMap, HeaderName, header};
-use stageline_base::{Fault, Gives, Task};
+use stageline_base::{Fault, Gives, Takes, Task};
 use std::time::Duration;
 
 const TIMEOUT: HeaderName = HeaderName::from_static("x-timeout");
@@ -32,6 +32,10 @@ fn inputs(task: Task) -> &'static str {
 /// # Errors
 /// `InvalidRequest`, naming the field or header that is wrong and what it may be.
 pub(super) fn parse(headers: &HeaderMap, body: &[u8], task: Task, limits: &Limits) -> Result<Parsed, Fault> {
+    if task.takes == Takes::Tensors || task.gives == Gives::Tensors {
+        let words = "this pipeline answers with tensors, or is asked with them: call Infer over gRPC";
+        return Err(Fault::invalid(words));
+    }
     let body = text::of(body)?;
     let kind = kinds::name(headers);
     let form = kinds::is_form(&kind).then(|| text::unescaped(body)).flatten();
