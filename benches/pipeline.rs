@@ -8,7 +8,7 @@ mod support;
 use stageline_base::{ReplicaId, SequenceId, Task, Tensors, Trace};
 use stageline_core::{BatchId, Emission, Member, Microbatch, Opening, Output, Sampling, Ticket, Work};
 use stageline_ops::Threads;
-use stageline_plan::Balance;
+use stageline_plan::Goal;
 use stageline_server::Blueprint;
 use std::path::Path;
 use std::sync::Arc;
@@ -36,7 +36,7 @@ fn start() {
     support::split(env!("CARGO_BIN_EXE_stageline"), 1, &out);
     let files = std::fs::read_dir(&out).expect("the pipeline").flatten().map(|entry| entry.path());
     let shard = files.max_by_key(|path| path.metadata().map_or(0, |file| file.len())).expect("a shard");
-    let blueprint = Blueprint::open(&out, None, Balance::Cost).expect("the pipeline opens");
+    let blueprint = Blueprint::open(&out, None, Goal::default()).expect("the pipeline opens");
     let threads = threads();
     let (mut ratios, mut warm_ups, mut loops) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..=ROUNDS {

@@ -8,7 +8,7 @@ use crate::steps;
 use serde_json::{Map, json};
 use stageline_base::Fault;
 use stageline_model::TensorSource;
-use stageline_plan::{Balance, Manifest, StageEntry};
+use stageline_plan::{Balance, Goal, Manifest, Mix, StageEntry};
 use stageline_server::Blueprint;
 use stageline_shard::names::shard_name;
 use stageline_shard::write::NewFile;
@@ -55,7 +55,7 @@ fn load(
     what: &str,
     report: &mut Report,
 ) -> Result<(), Fault> {
-    let blueprint = Blueprint::open(folder, None, Balance::Cost)?;
+    let blueprint = Blueprint::open(folder, None, Goal::default())?;
     let blocks = plan.most_rows().div_ceil(steps::BLOCK_SIZE);
     let setup = steps::setup(plan, blocks)?;
     let begun = Instant::now();
@@ -93,8 +93,10 @@ fn write(model: &Model, folder: &Path) -> Result<u64, Fault> {
             file.write(part)?;
         }
     }
+    let units = model.llama.units();
     let stage = StageEntry {
-        layers: [0, model.llama.layers],
+        units: [0, units.len()],
+        border: model.llama.border(0).lines(),
         shard: file.finish()?,
         parameters: model.parameters(),
         cost: 1.0,
@@ -105,6 +107,8 @@ fn write(model: &Model, folder: &Path) -> Result<u64, Fault> {
         config: model.config(),
         dtype: "bf16".into(),
         balance: Balance::Cost.to_string(),
+        mix: Some(Mix::default().to_string()),
+        units: units.into_iter().map(|unit| unit.name).collect(),
         stages: vec![stage],
         tied: Vec::new(),
         files: Vec::new(),

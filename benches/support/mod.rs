@@ -9,7 +9,7 @@ use stageline_door::{AnswerEvent, Input, Intake, Request};
 use stageline_engine::{DeviceChoice, Runner, Setup};
 use stageline_model::KvShape;
 use stageline_ops::{Isa, Threads};
-use stageline_plan::Balance;
+use stageline_plan::Goal;
 use stageline_server::{Blueprint, Hardware, Host, Options, Serving, unwatched};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -42,7 +42,7 @@ pub fn split(stageline: &str, stages: usize, out: &Path) {
 }
 
 pub fn blueprint(stages: usize) -> Blueprint {
-    Blueprint::open(&model(), Some(stages), Balance::Cost).expect("the model opens")
+    Blueprint::open(&model(), Some(stages), Goal::default()).expect("the model opens")
 }
 
 /// The stage's setup on the CPU.

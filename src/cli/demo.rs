@@ -12,7 +12,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::json;
 use stageline_door::stages::StageFacts;
 use stageline_door::{ChatMessage, Conversation, Input, Intake, Request};
-use stageline_plan::Balance;
+use stageline_plan::Goal;
 use stageline_server::Host;
 use stageline_transport::HopKind;
 use std::process::ExitCode;
@@ -37,7 +37,7 @@ const LINE_CHARS: usize = 100;
 /// # Errors
 /// One line that says what is wrong with the pipeline, or the first answer that failed.
 pub async fn demo(config: DemoConfig, logging: LoggingConfig) -> anyhow::Result<ExitCode> {
-    let source = SourceConfig { folder: config.pipeline.clone(), stages: None, balance: Balance::Cost };
+    let source = SourceConfig { folder: config.pipeline.clone(), stages: None, goal: Goal::default() };
     let host = hosted(&source, &config.batching, &config.device, None)?;
     ensure!(host.pipeline.task.generates(), "the demo talks: it needs a decoder, and this model is an encoder");
     let facts = host.blueprint.stages.clone();

@@ -49,22 +49,23 @@ fn as_text(manifest: &Manifest, headers: &[Header], out: &mut dyn Write) -> anyh
     let setting = |key: &str| manifest.config.get(key).map_or("?".into(), |value| value.to_string().replace('"', ""));
     writeln!(
         out,
-        "{}: {} with {} layers of width {}, vocabulary {}, weights in {}; cut into {} by {}; digest {}\n",
+        "{}: {} with {} units of width {}, vocabulary {}, weights in {}; cut into {} by {}{}; digest {}\n",
         manifest.name,
         setting("model_type"),
-        manifest.layers(),
+        manifest.unit_count(),
         setting("hidden_size"),
         setting("vocab_size"),
         manifest.dtype,
         manifest.stages.len(),
         manifest.balance,
+        manifest.mix.as_ref().map(|mix| format!(" for {mix}")).unwrap_or_default(),
         manifest.digest8()
     )?;
-    let mut table = Table::new(["stage", "layers", "parameters", "cost", "tensors", "size", "file"]);
+    let mut table = Table::new(["stage", "units", "parameters", "cost", "tensors", "size", "file"]);
     for (k, (stage, header)) in manifest.stages.iter().zip(headers).enumerate() {
         table.row([
             k.to_string(),
-            format!("{}..{}", stage.layers[0], stage.layers[1]),
+            format!("{}..{}", stage.units[0], stage.units[1]),
             count(stage.parameters),
             percent(stage.cost),
             header.tensors.len().to_string(),
@@ -112,7 +113,8 @@ fn as_json(manifest: &Manifest, headers: &[Header]) -> serde_json::Value {
             })
         });
         json!({
-            "layers": stage.layers,
+            "units": stage.units,
+            "border": stage.border,
             "parameters": stage.parameters,
             "cost": stage.cost,
             "shard": stage.shard,
@@ -124,6 +126,8 @@ fn as_json(manifest: &Manifest, headers: &[Header]) -> serde_json::Value {
         "digest": hex(&manifest.digest()),
         "dtype": manifest.dtype,
         "balance": manifest.balance,
+        "mix": manifest.mix,
+        "units": manifest.units,
         "config": manifest.config,
         "stages": manifest.stages.iter().zip(headers).map(stage).collect::<Vec<_>>(),
         "tied": manifest.tied,

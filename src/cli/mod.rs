@@ -8,6 +8,7 @@ pub mod inspect;
 pub mod load;
 mod load_table;
 mod logging;
+mod measure;
 mod page;
 mod pipeline;
 pub mod run;
@@ -102,10 +103,11 @@ fn split_model(config: SplitConfig) -> anyhow::Result<ExitCode> {
         out: config.out,
         name: config.name,
         stages: config.stages,
-        balance: config.balance,
+        goal: config.goal,
         stage_memory: config.stage_memory,
         max_num_seqs: config.max_num_seqs as usize,
         max_model_len: config.max_model_len.map(|len| len as usize),
+        measure: config.measure,
         json: config.json,
     };
     split::split(&order, &mut std::io::stdout())?;

@@ -8,6 +8,7 @@ use stageline_base::limits::DEFAULT_MAX_TOKENS;
 use stageline_base::{Fault, StageIndex};
 use stageline_door::{Answer, AnswerEvent};
 use stageline_engine::{DeviceChoice, Runner, Wishes, choose};
+use stageline_model::ModelSpec;
 use stageline_ops::{Isa, Threads};
 use stageline_server::host::Progress;
 use stageline_server::{Blueprint, Hardware, Host, Options, Serving};
@@ -23,7 +24,7 @@ pub fn hosted(
     device: &DeviceConfig,
     door: Option<&DoorConfig>,
 ) -> anyhow::Result<Host> {
-    let blueprint = Blueprint::open(&source.folder, source.stages, source.balance).map_err(as_error)?;
+    let blueprint = Blueprint::open(&source.folder, source.stages, source.goal).map_err(as_error)?;
     // In one process all stages share one device: more than one microbatch would gain nothing.
     host(blueprint, (batching, device, door), 1, None)
 }
@@ -41,15 +42,9 @@ fn host(
     devices: u32,
     here: Option<StageIndex>,
 ) -> anyhow::Result<Host> {
-    let runner = choose(Wishes {
-        numbers: device.numbers,
-        executor: device.executor,
-        on_cuda: device.device != DeviceName::Cpu,
-        decoder: blueprint.spec.engine_decoder().is_some(),
-    });
-    let runner = runner.map_err(as_error)?;
+    let hardware = hardware(device, &blueprint.spec)?;
     let limits = batching.for_model(blueprint.spec.max_positions())?;
-    let (least_kv_blocks, kv_blocks) = match (runner, device.device) {
+    let (least_kv_blocks, kv_blocks) = match (hardware.runner, device.device) {
         (Runner::Engine(_), _) | (Runner::Candle, DeviceName::Cpu) => limits.fitting_kv_blocks,
         (Runner::Candle, DeviceName::Cuda(_)) | (Runner::Fake, _) => (limits.kv_blocks, limits.kv_blocks),
     };
@@ -72,19 +67,32 @@ fn host(
         max_deadline: door.and_then(|door| door.exec_timeout).unwrap_or(ONE_SHOT),
         wire_dtype: batching.wire_dtype,
     };
+    tracing::info!(device = %device.device, "{}", hardware.runner);
+    Host::new(blueprint, door.and_then(|door| door.name.clone()), options, hardware, here).map_err(as_error)
+}
+
+/// What is to run the model `spec`, as `device` asks for it.
+///
+/// # Errors
+/// One line that says what there is not.
+pub fn hardware(device: &DeviceConfig, spec: &ModelSpec) -> anyhow::Result<Hardware> {
+    let runner = choose(Wishes {
+        numbers: device.numbers,
+        executor: device.executor,
+        on_cuda: device.device != DeviceName::Cpu,
+        decoder: spec.engine_decoder().is_some(),
+    });
     let cores = || std::thread::available_parallelism().map_or(1, usize::from);
-    let hardware = Hardware {
+    Ok(Hardware {
+        runner: runner.map_err(as_error)?,
         device: match device.device {
             DeviceName::Cpu => DeviceChoice::Cpu(Isa::chosen().map_err(as_error)?),
             DeviceName::Cuda(number) => DeviceChoice::Cuda(number),
         },
-        runner,
         threads: Threads::new(device.threads.unwrap_or_else(cores)).map_err(as_error)?,
         share: device.share,
         timeout: device.timeout,
-    };
-    tracing::info!(device = %device.device, "{runner}");
-    Host::new(blueprint, door.and_then(|door| door.name.clone()), options, hardware, here).map_err(as_error)
+    })
 }
 
 /// Loads every stage into this process and serves them.

@@ -1,12 +1,14 @@
 //! `split`: cuts a model folder into a pipeline folder and says what came of it.
 
+use crate::cli::measure::{Measured, measure};
 use crate::cli::table::{Table, bytes, count, percent};
+use crate::config::DeviceConfig;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use stageline_base::hex;
 use stageline_model::Checkpoint;
 use stageline_model::split::{Plan, PlanOrder, pipeline_name, plan_only, write_pipeline};
-use stageline_plan::{Balance, Cut, CutStage, Manifest};
+use stageline_plan::{Cut, CutStage, Goal, Manifest, Mix, RowCost, Unit};
 use stageline_shard::PipelineFolder;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -23,13 +25,15 @@ pub struct SplitOrder {
     /// Number of stages.
     pub stages: usize,
     /// What is evened out.
-    pub balance: Balance,
+    pub goal: Goal,
     /// Most bytes of weights and KV cache of a stage: none, one number for every stage, or one a stage.
     pub stage_memory: Vec<u64>,
     /// Sequences that the KV cache must hold at once.
     pub max_num_seqs: usize,
     /// Longest of them, in tokens; the model's longest if unset.
     pub max_model_len: Option<usize>,
+    /// The device on which units are measured; if unset, their costs are estimated.
+    pub measure: Option<DeviceConfig>,
     /// One JSON object in place of the table.
     pub json: bool,
 }
@@ -41,12 +45,18 @@ pub struct SplitOrder {
 /// One line that says what is wrong; then nothing that looks whole is left behind.
 pub fn split(order: &SplitOrder, out: &mut dyn Write) -> anyhow::Result<()> {
     let checkpoint = Checkpoint::open(&order.model_dir).map_err(as_error)?;
+    let measured = order.measure.as_ref().map(|device| measure(&checkpoint, order.goal.mix, device)).transpose()?;
+    let (measured, how) = match measured {
+        Some(Measured { costs, how }) => (Some(costs), how),
+        None => (None, "estimated, for a few CPU cores (--measure measures them)".into()),
+    };
     let plan_order = PlanOrder {
         stages: order.stages,
-        balance: order.balance,
+        goal: order.goal,
         stage_memory: order.stage_memory.clone(),
         max_num_seqs: order.max_num_seqs,
         max_model_len: order.max_model_len,
+        measured,
     };
     let mut plan = plan_only(&checkpoint, &plan_order).map_err(as_error)?;
     let name = match &order.name {
@@ -80,7 +90,7 @@ pub fn split(order: &SplitOrder, out: &mut dyn Write) -> anyhow::Result<()> {
             order.out.display()
         ));
     }
-    let report = Report { checkpoint: &checkpoint, plan: &plan, manifest: &manifest, out: &order.out };
+    let report = Report { checkpoint: &checkpoint, plan: &plan, manifest: &manifest, how: &how, out: &order.out };
     if order.json {
         writeln!(out, "{}", report.json())?
     } else {
@@ -99,30 +109,33 @@ struct Report<'a> {
     checkpoint: &'a Checkpoint,
     plan: &'a Plan,
     manifest: &'a Manifest,
+    /// How the units' costs were found.
+    how: &'a str,
     out: &'a Path,
 }
 
 impl Report<'_> {
     fn text(&self, out: &mut dyn Write) -> anyhow::Result<()> {
-        let Self { checkpoint, plan, manifest, .. } = self;
+        let Self { checkpoint, plan, manifest, how, .. } = self;
         let stages = plan.cut.stages.len();
         writeln!(
             out,
-            "{}: {} layers in {}, cut into {stages} by {}; KV cache for {} tokens a stage\n",
+            "{}: {} units in {}, cut into {stages} by {} for {}; KV cache for {} tokens a stage\n",
             manifest.name,
-            checkpoint.spec.layers(),
+            manifest.units.len(),
             manifest.dtype,
-            plan.balance,
+            plan.goal.balance,
+            plan.goal.mix,
             plan.kv_tokens
         )?;
         let mut table = Table::new([
             "stage",
-            "layers",
+            "units",
             "parameters",
             "weights",
             "KV cache",
             "cost",
-            "| even by layers:",
+            "| even by units:",
             "parameters",
             "weights",
             "KV cache",
@@ -134,11 +147,14 @@ impl Report<'_> {
         table.write(out)?;
         writeln!(
             out,
-            "\nslowest stage: {} of the cost, {} at best; even by layers {}",
+            "\nslowest stage: {} of the cost, {} at best; even by units {}",
             percent(plan.cut.bottleneck()),
             percent(1.0 / stages as f64),
             percent(plan.even.bottleneck())
         )?;
+        writeln!(out, "\nmicroseconds of a unit, {how}:\n")?;
+        self.units().write(out)?;
+        writeln!(out)?;
         for tied in &manifest.tied {
             writeln!(out, "tied: {tied} is in the first and the last shard, since it is embedding and head")?;
         }
@@ -157,21 +173,48 @@ impl Report<'_> {
         Ok(())
     }
 
+    /// What the units cost, those that cost the same in one line.
+    fn units(&self) -> Table {
+        let mix = self.plan.goal.mix;
+        let mut table = Table::new([
+            "unit",
+            "prompt row",
+            "decode row",
+            "prompt's end",
+            "100 positions more",
+            &format!("for {mix}"),
+        ]);
+        for alike in self.plan.units.chunk_by(|a, b| a.cost == b.cost) {
+            let name = match alike {
+                [one] => one.name.clone(),
+                [first, .., last] => format!("{} to {}", first.name, last.name),
+                [] => continue,
+            };
+            let cost = alike[0].cost;
+            let positions = format!("{} {}", us(100.0 * cost.prompt.position), us(100.0 * cost.decode.position));
+            let cells = [us(cost.prompt.row), us(cost.decode.row), us(cost.request), positions, us(cost.of(mix))];
+            table.row([name].into_iter().chain(cells));
+        }
+        table
+    }
+
     fn json(&self) -> serde_json::Value {
-        let Self { checkpoint, plan, manifest, out } = self;
+        let Self { checkpoint, plan, manifest, how, out } = self;
         let files: Vec<&str> = manifest.stages.iter().map(|stage| stage.shard.file.as_str()).collect();
         json!({
             "name": manifest.name,
             "out": out.display().to_string(),
             "digest": hex(&manifest.digest()),
-            "layers": checkpoint.spec.layers(),
+            "units": plan.units.iter().map(|unit| unit_json(unit, plan.goal.mix)).collect::<Vec<_>>(),
+            "costs": how,
             "dtype": manifest.dtype,
-            "balance": plan.balance.as_str(),
+            "balance": manifest.balance,
+            "mix": manifest.mix,
             "kv_tokens": plan.kv_tokens,
             "stages": cut_json(&plan.cut),
             "shards": files,
             "bottleneck": plan.cut.bottleneck(),
-            "even_by_layers": { "stages": cut_json(&plan.even), "bottleneck": plan.even.bottleneck() },
+            "even_by_units": { "stages": cut_json(&plan.even), "bottleneck": plan.even.bottleneck() },
             "tied": manifest.tied,
             "left_out": checkpoint.left_out,
             "advice": plan.advice,
@@ -179,10 +222,30 @@ impl Report<'_> {
     }
 }
 
-/// Layers, parameters, weights, KV cache and cost of a stage.
+/// Nanoseconds as microseconds.
+fn us(nanoseconds: f64) -> String {
+    format!("{:.1}", nanoseconds / 1e3)
+}
+
+fn unit_json(unit: &Unit, mix: Mix) -> serde_json::Value {
+    let row = |row: RowCost| json!({ "row": row.row, "position": row.position });
+    json!({
+        "name": unit.name,
+        "border": unit.border.lines(),
+        "parameters": unit.weights.parameters,
+        "ns": {
+            "prompt": row(unit.cost.prompt),
+            "decode": row(unit.cost.decode),
+            "request": unit.cost.request,
+            "mix": unit.cost.of(mix),
+        },
+    })
+}
+
+/// Units, parameters, weights, KV cache and cost of a stage.
 fn cells(stage: &CutStage) -> Vec<String> {
     vec![
-        format!("{}..{}", stage.layers.start, stage.layers.end),
+        format!("{}..{}", stage.units.start, stage.units.end),
         count(stage.parameters),
         bytes(stage.weight_bytes),
         bytes(stage.kv_bytes),
@@ -193,7 +256,7 @@ fn cells(stage: &CutStage) -> Vec<String> {
 fn cut_json(cut: &Cut) -> Vec<serde_json::Value> {
     let stage = |stage: &CutStage| {
         json!({
-            "layers": [stage.layers.start, stage.layers.end],
+            "units": [stage.units.start, stage.units.end],
             "parameters": stage.parameters,
             "weight_bytes": stage.weight_bytes,
             "kv_bytes": stage.kv_bytes,

@@ -35,8 +35,7 @@ async fn in_a_process_each(config: UpConfig, nats: NatsConfig, logging: LoggingC
     let mut stop = std::pin::pin!(until_told_to_stop());
     let (pipeline, _folder) = pipeline_folder(&config)?;
     // Whatever is wrong with it, or with the number of stages asked for, is said before any process starts.
-    let stages =
-        Blueprint::open(&pipeline, config.source.stages, config.source.balance).map_err(as_error)?.stages.len();
+    let stages = Blueprint::open(&pipeline, config.source.stages, config.source.goal).map_err(as_error)?.stages.len();
     let mut http = free_addresses(stages)?;
     match config.door.http.port() {
         // Any free port: known before the stage starts, or nobody could ask it whether it is ready.
@@ -80,10 +79,11 @@ fn pipeline_folder(config: &UpConfig) -> anyhow::Result<(PathBuf, Option<Scratch
         out: scratch.0.clone(),
         name: config.door.name.clone(),
         stages: source.stages.unwrap_or(1),
-        balance: source.balance,
+        goal: source.goal,
         stage_memory: Vec::new(),
         max_num_seqs: config.batching.max_num_seqs as usize,
         max_model_len: config.batching.max_model_len.map(|len| len as usize),
+        measure: None,
         json: false,
     };
     crate::cli::split::split(&order, &mut std::io::stderr())?;

@@ -11,7 +11,7 @@ use stageline_base::limits::{MAX_STAGES, MAX_STOP_BYTES, MAX_STOP_STRINGS, MAX_T
 use stageline_base::sampling::{REPETITION_PENALTY, TEMPERATURE, TOP_P};
 use stageline_base::{AskedSampling, Element};
 use stageline_engine::{ExecutorKind, Numbers};
-use stageline_plan::Balance;
+use stageline_plan::{Balance, Goal};
 use stageline_transport::{HopKind, HopSettings};
 use std::time::Duration;
 
@@ -58,13 +58,26 @@ fn split(r: &mut Reader) -> SplitConfig {
         model: r.value(&s::MODEL, parse::folder),
         out: r.value(&s::OUT, parse::path),
         stages,
-        balance: balance(r),
+        goal: goal(r),
         stage_memory,
         name: r.optional(&s::NAME, parse::name),
         max_num_seqs: r.value(&s::MAX_NUM_SEQS, parse::count(1..=MANY)),
         max_model_len: r.optional(&s::MAX_MODEL_LEN, parse::count(1..=MAX_LEN)),
+        measure: measured_on(r),
         json: r.switch(&s::JSON),
     }
+}
+
+/// The device of `split --measure`, which is of no use without it.
+fn measured_on(r: &mut Reader) -> Option<DeviceConfig> {
+    let measure = r.switch(&s::MEASURE);
+    for setting in [&s::DEVICE, &s::THREADS, &s::DTYPE, &s::EXECUTOR] {
+        if !measure && r.is_flag(setting) {
+            let origin = r.origin(setting);
+            r.problems.0.push(format!("{origin}: nothing runs on a device unless --measure is there"));
+        }
+    }
+    measure.then(|| device(r))
 }
 
 fn serve(r: &mut Reader) -> ServeConfig {
@@ -198,12 +211,15 @@ fn source(r: &mut Reader) -> SourceConfig {
     SourceConfig {
         folder: r.value(&s::FOLDER, parse::folder),
         stages: r.optional(&s::STAGES_OR_ONE, parse::count(1..=MAX_STAGES as u64)),
-        balance: balance(r),
+        goal: goal(r),
     }
 }
 
-pub(super) fn balance(r: &mut Reader) -> Balance {
-    r.value(&s::BALANCE, parse::word(&[("cost", Balance::Cost), ("params", Balance::Params)]))
+pub(super) fn goal(r: &mut Reader) -> Goal {
+    Goal {
+        balance: r.value(&s::BALANCE, parse::word(&[("cost", Balance::Cost), ("params", Balance::Params)])),
+        mix: r.value(&s::MIX, parse::mix),
+    }
 }
 
 pub(super) fn device(r: &mut Reader) -> DeviceConfig {

@@ -2,7 +2,7 @@
 
 use stageline_base::{AskedSampling, Element, StageIndex};
 use stageline_engine::{ExecutorKind, Numbers};
-use stageline_plan::Balance;
+use stageline_plan::Goal;
 use stageline_transport::{HopKind, HopSettings};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -224,8 +224,8 @@ pub struct SourceConfig {
     pub folder: PathBuf,
     /// Stages that a Hugging Face folder is cut into, or that a pipeline folder must have; `None` is 1, or what it has.
     pub stages: Option<usize>,
-    /// What the cut balances.
-    pub balance: Balance,
+    /// What the cut evens out.
+    pub goal: Goal,
 }
 
 /// `stageline split`.
@@ -237,8 +237,8 @@ pub struct SplitConfig {
     pub out: PathBuf,
     /// Number of stages.
     pub stages: usize,
-    /// What the cut balances.
-    pub balance: Balance,
+    /// What the cut evens out.
+    pub goal: Goal,
     /// Memory in bytes, weights and KV cache together: empty is no cap, one is for every stage, else one a stage.
     pub stage_memory: Vec<u64>,
     /// Name of the pipeline; `None` is the folder's.
@@ -247,6 +247,8 @@ pub struct SplitConfig {
     pub max_num_seqs: u32,
     /// Length of each of them in tokens; `None` is the model's longest.
     pub max_model_len: Option<u32>,
+    /// The device on which units are measured; `None` is an estimate.
+    pub measure: Option<DeviceConfig>,
     /// Print JSON.
     pub json: bool,
 }

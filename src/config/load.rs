@@ -185,7 +185,7 @@ fn kind(r: &mut Reader, target: &str) -> TargetConfig {
                 r.problems.0.push(format!("{origin}: `{target}`: {hint}"));
             }
             let stages = r.optional(&s::STAGES_OR_ONE, parse::count(1..=1024));
-            TargetConfig::Embedded(SourceConfig { folder: target.into(), stages, balance: check::balance(r) })
+            TargetConfig::Embedded(SourceConfig { folder: target.into(), stages, goal: check::goal(r) })
         }
     }
 }

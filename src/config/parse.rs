@@ -1,6 +1,7 @@
 //! From the text of one value to what it means. An error says what is allowed.
 
 use stageline_base::sampling::Bounds;
+use stageline_plan::Mix;
 use stageline_shard::stranger::no_folder;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::ops::RangeInclusive;
@@ -81,6 +82,13 @@ pub fn bytes(text: &str) -> Parsed<u64> {
 /// Bytes a stage: one value or more, with commas between.
 pub fn bytes_list(text: &str) -> Parsed<Vec<u64>> {
     text.split(',').map(|part| bytes(part.trim())).collect()
+}
+
+/// Tokens of a usual prompt, and of its answer.
+pub fn mix(text: &str) -> Parsed<Mix> {
+    let expected =
+        || format!("PROMPT:ANSWER is expected, each from 1 to {} tokens, as in {}", Mix::MOST, Mix::default());
+    Mix::parse(text).ok_or_else(expected)
 }
 
 /// A time: whole seconds, or Go's form as OpenFaaS writes it (`1m30s`, `500ms`). At most a week.

@@ -71,6 +71,11 @@ impl<'a> Reader<'a> {
         self.find(setting).is_some()
     }
 
+    /// Whether `setting` is on the command line: there, unlike elsewhere, it is meant for this one command.
+    pub fn is_flag(&self, setting: &Setting) -> bool {
+        self.written.flags.contains_key(setting.key)
+    }
+
     /// Where the value of `setting` comes from, for a message.
     pub fn origin(&self, setting: &Setting) -> String {
         self.find(setting).map_or_else(|| setting.on_command_line(), |(origin, _)| origin.to_string())

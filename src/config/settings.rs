@@ -29,8 +29,18 @@ pub const STAGES: Setting = Setting::value("stages", "N", "Number of stages");
 pub const STAGES_OR_ONE: Setting =
     Setting::value("stages", "N", "Number of stages that a Hugging Face folder is cut into (default: 1)");
 pub const BALANCE: Setting =
-    Setting::value("balance", "cost|params", "What the stages get equal shares of: time per decode row, or parameters")
+    Setting::value("balance", "cost|params", "What the stages get equal shares of: time a request, or parameters")
         .or("cost");
+pub const MIX: Setting = Setting::value(
+    "mix",
+    "PROMPT:ANSWER",
+    "The usual request, whose time counts: tokens of its prompt and of its answer (an encoder's answer is 1)",
+)
+.or("512:128");
+pub const MEASURE: Setting = Setting::switch(
+    "measure",
+    "Measure what each unit of the model costs on this machine's device, rather than estimate it from its weights",
+);
 pub const STAGE_MEMORY: Setting = Setting::value(
     "stage_memory",
     "BYTES,...",
@@ -350,7 +360,7 @@ pub const DOOR: Group = Group {
 pub const BROKER: Group = Group { heading: "NATS", settings: &[NATS, NATS_CREDS, NATS_USER, NATS_PASSWORD_FILE] };
 pub const HOPS: Group = Group { heading: "Hop to the next stage", settings: &[HOP, HOP_LISTEN, HOP_ADVERTISE] };
 pub const HOPS_OF_ALL: Group = Group { heading: HOPS.heading, settings: &[HOP] };
-pub const SOURCE: Group = Group { heading: "Model", settings: &[FOLDER, STAGES_OR_ONE, BALANCE] };
+pub const SOURCE: Group = Group { heading: "Model", settings: &[FOLDER, STAGES_OR_ONE, BALANCE, MIX] };
 pub const PROMPTS: Group = Group { heading: "Prompts", settings: &[PROMPT, PROMPT_FILE] };
 pub const SAMPLING: Group = Group {
     heading: "Answers",

@@ -101,6 +101,16 @@ fn rules_between_settings() {
             "--stage-memory: 2 values for 3 stages: one for all or one a stage is expected",
         ),
         (
+            "split",
+            vec![("model", "."), ("out", "o"), ("stages", "3"), ("mix", "512")],
+            "--mix: `512`: PROMPT:ANSWER is expected, each from 1 to 16777216 tokens, as in 512:128",
+        ),
+        (
+            "split",
+            vec![("model", "."), ("out", "o"), ("stages", "3"), ("threads", "1")],
+            "--threads: nothing runs on a device unless --measure is there",
+        ),
+        (
             "up",
             vec![dir, ("kv_blocks", "2"), ("max_model_len", "33")],
             "kv_blocks: 2 blocks of 16 tokens do not hold one sequence of 33 tokens: set kv_blocks to 3 or more, or \
@@ -109,6 +119,21 @@ fn rules_between_settings() {
     ] {
         assert_eq!(check(verb, &written(&flags, &[], "")).unwrap_err().0, [want], "{verb}");
     }
+}
+
+#[test]
+fn what_is_set_for_every_command_measures_nothing_by_itself() {
+    let split = |flags: &[_]| {
+        let all = [&[("model", "."), ("out", "o"), ("stages", "3")], flags].concat();
+        match check("split", &written(&all, &[("STAGELINE_THREADS", "3")], "device = 'cpu'")).unwrap().verb {
+            VerbConfig::Split(config) => config,
+            other => panic!("not split: {other:?}"),
+        }
+    };
+    assert_eq!(split(&[]).measure, None);
+    assert_eq!(split(&[]).goal.mix.to_string(), "512:128");
+    let config = split(&[("measure", "true"), ("mix", "64:512")]);
+    assert_eq!((config.measure.unwrap().threads, config.goal.mix.to_string().as_str()), (Some(3), "64:512"));
 }
 
 #[test]

@@ -13,13 +13,18 @@ pub const SPLIT: Verb = Verb {
     about: "Cut a model into stages of equal cost: pipeline.json and one safetensors shard a stage",
     examples: "\
 Examples:
-  Cut a model into three stages that take equal time for a token:
+  Cut a model into three stages that take equal time for a request of 512 tokens with an answer of 128:
     stageline split models/smollm2 --stages 3 --out pipelines/smollm2
+  For prompts of 64 tokens with answers of 512:
+    stageline split models/smollm2 --stages 3 --out pipelines/smollm2 --mix 64:512
+  The same by what each layer and the head take on this machine, a stage on one core each:
+    stageline split models/smollm2 --stages 3 --out pipelines/smollm2 --mix 64:512 --measure --threads 1
   Equal parameters instead, within 2 GiB a stage for weights and the KV cache of 16 sequences of 2048 tokens:
     stageline split models/smollm2 --stages 3 --out pipelines/smollm2 \\
         --balance params --stage-memory 2GiB --max-num-seqs 16 --max-model-len 2048",
     groups: &[
-        Group { heading: "Cut", settings: &[MODEL, STAGES, OUT, BALANCE, STAGE_MEMORY, NAME] },
+        Group { heading: "Cut", settings: &[MODEL, STAGES, OUT, BALANCE, MIX, STAGE_MEMORY, NAME] },
+        Group { heading: "Device to cut for", settings: &[MEASURE, DEVICE, THREADS, DTYPE, EXECUTOR] },
         Group { heading: "KV cache that must fit beside the weights", settings: &[MAX_NUM_SEQS, MAX_MODEL_LEN] },
         Group { heading: "Output", settings: &[JSON] },
         LOGGING_QUIET,
@@ -149,7 +154,7 @@ Examples:
             settings: &[PROMPT_TOKENS, TOKEN_IDS, LOAD_PROMPT_FILE, OUTPUT_TOKENS, TEMPERATURE, DEADLINE, OBJECTIVE],
         },
         Group { heading: "Report", settings: &[REPORT, HTML, JSON] },
-        Group { heading: "Pipeline in this process", settings: &[STAGES_OR_ONE, BALANCE] },
+        Group { heading: "Pipeline in this process", settings: &[STAGES_OR_ONE, BALANCE, MIX] },
         DEVICES,
         BATCHING,
         LOGGING_QUIET,

@@ -3,13 +3,14 @@
 use crate::naming::Naming;
 use crate::sentence::own_dir;
 use crate::spec::ModelSpec;
-use crate::tensors::{Part, TensorNeed};
+use crate::tensors::{TensorNeed, Use};
+use crate::units::UnitSpec;
 use safetensors::Dtype;
 use serde_json::Value;
 use stageline_base::Fault;
-use stageline_plan::{ModelCost, PartCost};
+use stageline_plan::{Unit, Weights, Work, estimate};
 use stageline_shard::{ModelFolder, TensorBytes, TensorShape};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// A model folder: what it asks for, and the tensors to do it with, all there in the right shapes.
@@ -87,36 +88,46 @@ impl Checkpoint {
         self.folder.tensor(self.source_name(name))
     }
 
-    /// What the parts of the model weigh and cost.
-    pub fn cost(&self) -> ModelCost {
-        let (mut embedding, mut head, mut tied) = (PartCost::default(), PartCost::default(), PartCost::default());
-        let mut layers = vec![PartCost::default(); self.spec.layers()];
-        for need in self.spec.tensors() {
-            let part = self.tensor_cost(&need);
-            let sum = match need.part {
-                Part::Embedding => &mut embedding,
-                Part::Layer(layer) => &mut layers[layer],
-                Part::Head => &mut head,
+    /// The model's units: what they weigh, and what they cost by estimate (see [`stageline_plan::estimate()`]).
+    pub fn units(&self) -> Vec<Unit> {
+        let needs = self.spec.tensors();
+        let unit = |(number, unit): (usize, UnitSpec)| {
+            let (mut all, mut seen) = (Weights::default(), BTreeSet::new());
+            let mut tied = Vec::new();
+            let mut work = Work {
+                position_flops: unit.position_flops,
+                position_bytes: unit.kv_bytes_per_token,
+                sight: unit.sight,
+                ..Work::default()
             };
-            *sum = *sum + part;
-            if need.part == Part::Head && self.tied.contains(&need.name) {
-                tied = tied + PartCost { row_bytes: 0, ..part };
+            for need in needs.iter().filter(|need| need.unit == number) {
+                let weights = self.weights(need);
+                match need.used {
+                    Use::LookedUp => {}
+                    Use::EveryRow => work.every_row = work.every_row + weights,
+                    Use::EmittingRows => work.emitting = work.emitting + weights,
+                }
+                if seen.insert(&need.name) {
+                    all = all + weights;
+                    tied.extend(self.tied.contains(&need.name).then(|| (need.name.clone(), weights)));
+                }
             }
-        }
-        for layer in &mut layers {
-            layer.kv_bytes_per_token = self.spec.kv_bytes_per_token();
-        }
-        ModelCost { embedding, layers, head, tied }
+            Unit {
+                name: unit.name,
+                border: self.spec.border(number),
+                weights: all,
+                tied,
+                kv_bytes_per_token: unit.kv_bytes_per_token,
+                cost: estimate(&work),
+            }
+        };
+        self.spec.units().into_iter().enumerate().map(unit).collect()
     }
 
-    fn tensor_cost(&self, need: &TensorNeed) -> PartCost {
+    fn weights(&self, need: &TensorNeed) -> Weights {
         let stored = self.folder.entry(self.source_name(&need.name)).map_or(self.dtype, |entry| entry.shape.dtype);
         let tensor = TensorShape { dtype: kept(stored), shape: need.shape.clone() };
-        let parameters = tensor.elements().unwrap_or(u64::MAX);
-        let weight_bytes = tensor.bytes().unwrap_or(u64::MAX);
-        let rows = need.shape.first().map_or(1, |&rows| rows.max(1) as u64);
-        let row_bytes = if need.looked_up { weight_bytes / rows } else { weight_bytes };
-        PartCost { parameters, weight_bytes, row_bytes, kv_bytes_per_token: 0 }
+        Weights { parameters: tensor.elements().unwrap_or(u64::MAX), bytes: tensor.bytes().unwrap_or(u64::MAX) }
     }
 }
 

@@ -13,6 +13,7 @@ pub mod split;
 pub mod stage_model;
 pub mod step;
 pub mod tensors;
+pub mod units;
 
 pub use checkpoint::Checkpoint;
 pub use families::LayerRange;
@@ -23,4 +24,5 @@ pub use load::{RawTensor, TensorSource};
 pub use spec::ModelSpec;
 pub use stage_model::{Given, Made, StageModel};
 pub use step::{Step, held_blocks};
-pub use tensors::{LinearNeed, Part, TensorNames, TensorNeed};
+pub use tensors::{LinearNeed, TensorNames, TensorNeed, Use};
+pub use units::UnitSpec;

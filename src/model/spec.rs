@@ -5,16 +5,17 @@ use crate::kv_cache::KvShape;
 use crate::load::{Loader, TensorSource};
 use crate::sentence::own_dir;
 use crate::stage_model::StageModel;
-use crate::tensors::{Part, TensorNeed};
+use crate::tensors::TensorNeed;
 use candle_core::Device;
 use serde_json::Value;
 use stageline_base::Fault;
 use stageline_ops::Ops;
+use stageline_plan::Manifest;
 use stageline_shard::Files;
 use stageline_shard::stranger::check_model_dir;
 use std::collections::BTreeSet;
 use std::fmt;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -77,17 +78,41 @@ impl ModelSpec {
         Ok((Self::parse(&config).map_err(at)?, config))
     }
 
-    /// The tensors that a stage of `layers` needs, each once.
-    pub fn stage_tensors(&self, layers: &LayerRange) -> Vec<TensorNeed> {
+    /// The model of a pipeline's manifest: what its config.json asks for, cut at the units and borders that the manifest names.
+    ///
+    /// # Errors
+    /// As [`ModelSpec::parse`]; also if this program would cut such a model into other units, or send something else across.
+    pub fn of_pipeline(manifest: &Manifest) -> Result<Self, Fault> {
+        let spec = Self::parse(&manifest.config)?;
+        if manifest.units.is_empty() {
+            return Ok(spec);
+        }
+        let wrong = |what: String| {
+            let todo = "split the model again with this program, or serve it with the one that did";
+            Err(Fault::invalid(format!("{}: {what}: {todo}", Manifest::FILE)))
+        };
+        let units = spec.units();
+        for number in 0..units.len().max(manifest.units.len()) {
+            let (here, there) = (units.get(number).map(|unit| &unit.name), manifest.units.get(number));
+            if here != there {
+                let [here, there] = [here, there].map(|name| name.map_or("none".into(), |name| format!("{name:?}")));
+                return wrong(format!("unit {number} is {there}, but {here} in this program"));
+            }
+        }
+        for (k, stage) in manifest.stages.iter().enumerate() {
+            let (here, there) = (spec.border(stage.units[0]).lines(), &stage.border);
+            if here != *there {
+                let [here, there] = [&here, there].map(|border| border.join("; "));
+                return wrong(format!("{there} crosses the border of stage {k}, but {here} in this program"));
+            }
+        }
+        Ok(spec)
+    }
+
+    /// The tensors that a stage of `units` needs, each once.
+    pub fn stage_tensors(&self, units: &Range<usize>) -> Vec<TensorNeed> {
         let (mut needs, mut seen) = (self.tensors(), BTreeSet::new());
-        needs.retain(|need| {
-            let here = match need.part {
-                Part::Embedding => layers.start == 0,
-                Part::Layer(layer) => layers.contains(&layer),
-                Part::Head => layers.end == self.layers(),
-            };
-            here && seen.insert(need.name.clone())
-        });
+        needs.retain(|need| units.contains(&need.unit) && seen.insert(need.name.clone()));
         needs
     }
 

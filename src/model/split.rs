@@ -4,7 +4,7 @@ use crate::checkpoint::Checkpoint;
 use stageline_base::Fault;
 use stageline_base::limits::{MAX_CONFIG_BYTES, MAX_TOKENIZER_BYTES};
 use stageline_plan::manifest::is_pipeline_name;
-use stageline_plan::{Balance, Cut, CutOrder, FileEntry, Manifest, StageEntry, cut, even_by_layers};
+use stageline_plan::{Cut, CutOrder, FileEntry, Goal, Manifest, StageEntry, Unit, UnitCost, cut, even_by_units};
 use stageline_shard::names::shard_name;
 use stageline_shard::verify::{TensorDigest, check_file, tensor_digests};
 use stageline_shard::write::{NewFile, Piece, WrittenShard, write_shard};
@@ -36,25 +36,29 @@ pub struct PlanOrder {
     /// Number of stages.
     pub stages: usize,
     /// What is evened out.
-    pub balance: Balance,
+    pub goal: Goal,
     /// Most bytes of weights and KV cache of a stage: none, one number for every stage, or one a stage.
     pub stage_memory: Vec<u64>,
     /// Sequences that the KV cache must hold at once.
     pub max_num_seqs: usize,
     /// Longest of them, in tokens; the model's longest if unset.
     pub max_model_len: Option<usize>,
+    /// What each unit was measured to cost; an estimate if unset.
+    pub measured: Option<Vec<UnitCost>>,
 }
 
 /// A decided cut, nothing written yet.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// What was evened out.
-    pub balance: Balance,
+    pub goal: Goal,
+    /// The model's units, with the costs that counted.
+    pub units: Vec<Unit>,
     /// Tokens that each stage's KV cache holds.
     pub kv_tokens: u64,
     /// The cut.
     pub cut: Cut,
-    /// The cut that only counts layers, for comparison.
+    /// The cut that only counts units, for comparison.
     pub even: Cut,
     /// What would be better, a line each.
     pub advice: Vec<String>,
@@ -63,7 +67,7 @@ pub struct Plan {
 /// Decides how `checkpoint` is cut; writes nothing.
 ///
 /// # Errors
-/// `InvalidRequest` if it cannot be cut so.
+/// `InvalidRequest` if it cannot be cut so; `Internal` if there are not as many measurements as units.
 pub fn plan_only(checkpoint: &Checkpoint, order: &PlanOrder) -> Result<Plan, Fault> {
     let longest = checkpoint.spec.max_positions();
     let len = order.max_model_len.unwrap_or(longest);
@@ -73,19 +77,25 @@ pub fn plan_only(checkpoint: &Checkpoint, order: &PlanOrder) -> Result<Plan, Fau
             order.max_num_seqs
         )));
     }
-    let model = checkpoint.cost();
+    let mut units = checkpoint.units();
+    if let Some(costs) = &order.measured {
+        if costs.len() != units.len() {
+            return Err(Fault::internal(format!("{} units were measured of {}", costs.len(), units.len())));
+        }
+        units.iter_mut().zip(costs).for_each(|(unit, cost)| unit.cost = *cost);
+    }
     let kv_tokens = (order.max_num_seqs as u64).saturating_mul(len as u64);
     let cut_order = CutOrder {
-        model: &model,
+        units: &units,
         stages: order.stages,
-        balance: order.balance,
+        goal: order.goal,
         stage_memory: &order.stage_memory,
         kv_tokens,
     };
     let cut = cut(&cut_order)?;
     let advice = stageline_plan::advice(&cut_order, &cut);
-    let even = even_by_layers(&model, order.stages, kv_tokens);
-    Ok(Plan { balance: order.balance, kv_tokens, cut, even, advice })
+    let even = even_by_units(&cut_order);
+    Ok(Plan { goal: order.goal, kv_tokens, cut, even, advice, units })
 }
 
 /// Writes the pipeline folder `out`, called `name`: a shard a stage, the tokenizer and its companions, and the manifest
@@ -128,7 +138,7 @@ fn build(
     let mut done = 0;
     let mut shards = Vec::new();
     for (k, stage) in plan.cut.stages.iter().enumerate() {
-        let needs = checkpoint.spec.stage_tensors(&stage.layers).into_iter();
+        let needs = checkpoint.spec.stage_tensors(&stage.units).into_iter();
         let pieces: Vec<Piece> =
             needs.map(|need| Piece { source: checkpoint.source_name(&need.name).into(), name: need.name }).collect();
         let name = shard_name(k, plan.cut.stages.len());
@@ -146,8 +156,10 @@ fn build(
         name: name.into(),
         config: checkpoint.config.clone(),
         dtype: checkpoint.dtype_name().into(),
-        balance: plan.balance.to_string(),
-        stages: stage_entries(&plan.cut, &shards),
+        balance: plan.goal.balance.to_string(),
+        mix: Some(plan.goal.mix.to_string()),
+        units: plan.units.iter().map(|unit| unit.name.clone()).collect(),
+        stages: stage_entries(plan, &shards),
         // With one stage both ends are in one shard, which holds the tensor once.
         tied: if shards.len() > 1 { checkpoint.tied.clone() } else { vec![] },
         files,
@@ -161,15 +173,16 @@ fn build(
     Ok(manifest)
 }
 
-fn stage_entries(cut: &Cut, shards: &[WrittenShard]) -> Vec<StageEntry> {
+fn stage_entries(plan: &Plan, shards: &[WrittenShard]) -> Vec<StageEntry> {
     let entry = |(stage, shard): (&stageline_plan::CutStage, &WrittenShard)| StageEntry {
-        layers: [stage.layers.start, stage.layers.end],
+        units: [stage.units.start, stage.units.end],
+        border: plan.units[stage.units.start].border.lines(),
         shard: shard.entry.clone(),
         parameters: stage.parameters,
         // Six digits are enough, and short decimals are the same number to every reader.
         cost: (stage.cost * 1e6).round() / 1e6,
     };
-    cut.stages.iter().zip(shards).map(entry).collect()
+    plan.cut.stages.iter().zip(shards).map(entry).collect()
 }
 
 /// Copies what `from` has of them. What could not be read later is refused now.

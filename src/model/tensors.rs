@@ -1,14 +1,14 @@
 //! Which tensors a model needs, by name, shape and place.
 
-/// The part of a model that a tensor belongs to.
+/// Which rows meet which numbers of a tensor: what that costs follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
-    /// In front of the first layer.
-    Embedding,
-    /// A layer.
-    Layer(usize),
-    /// Behind the last layer.
-    Head,
+pub enum Use {
+    /// A row looks up one row of it: an embedding table.
+    LookedUp,
+    /// Every row meets all of it.
+    EveryRow,
+    /// A row that emits meets all of it, and others none: a head.
+    EmittingRows,
 }
 
 /// A tensor that a model needs.
@@ -18,10 +18,10 @@ pub struct TensorNeed {
     pub name: String,
     /// Its dimensions, outermost first: a projection is `[out, in]`.
     pub shape: Vec<usize>,
-    /// Where it is used.
-    pub part: Part,
-    /// Whether a row reads one row of it rather than all of it: an embedding table.
-    pub looked_up: bool,
+    /// The unit that it is for, by its number.
+    pub unit: usize,
+    /// What it is for there.
+    pub used: Use,
 }
 
 /// How folders may name a model's tensors.
@@ -37,19 +37,20 @@ pub struct TensorNames {
     pub other_heads: &'static [&'static str],
 }
 
-/// Collects needs of one part.
+/// Collects needs of one unit after the other.
 pub(crate) struct Needs {
     pub list: Vec<TensorNeed>,
-    pub part: Part,
+    pub unit: usize,
+    pub used: Use,
 }
 
 impl Needs {
     pub fn add(&mut self, name: impl Into<String>, shape: &[usize]) {
-        self.list.push(TensorNeed { name: name.into(), shape: shape.into(), part: self.part, looked_up: false });
+        self.list.push(TensorNeed { name: name.into(), shape: shape.into(), unit: self.unit, used: self.used });
     }
 
     pub fn add_table(&mut self, name: &str, shape: &[usize]) {
-        self.list.push(TensorNeed { name: name.into(), shape: shape.into(), part: self.part, looked_up: true });
+        self.list.push(TensorNeed { name: name.into(), shape: shape.into(), unit: self.unit, used: Use::LookedUp });
     }
 
     /// A projection's weight `[out, in]`, and its bias if it has one.

@@ -1,18 +1,19 @@
 //! `pipeline.json`: what a split model is made of.
 
-use crate::cost::Balance;
+mod form;
+
+use crate::goal::{Balance, Mix};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use stageline_base::limits::MAX_STAGES;
-use stageline_base::{Fault, hex};
+use stageline_base::{Border, Fault, hex};
 use std::collections::BTreeSet;
 
 /// The manifest of a pipeline folder. Its digest names the pipeline on the wire, so every replica of a pipeline has the
 /// same one, byte for byte.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Manifest {
-    /// Version of this format: [`Manifest::VERSION`].
+    /// Version of this format: one of [`Manifest::VERSIONS`].
     pub version: u32,
     /// The pipeline's name: `[a-z0-9]([-a-z0-9]*[a-z0-9])?`, at most 63 characters, as a function's name.
     pub name: String,
@@ -22,6 +23,10 @@ pub struct Manifest {
     pub dtype: String,
     /// How the cut was balanced: `cost` or `params`.
     pub balance: String,
+    /// The requests that it was cut for, as [`Mix`] writes them; `None` in version 1, whose costs were those of a decode row.
+    pub mix: Option<String>,
+    /// The names of the model's units, in order; none in version 1, whose units are the layers.
+    pub units: Vec<String>,
     /// The stages, in order.
     pub stages: Vec<StageEntry>,
     /// Tensors that more than one stage holds, since the model ties them.
@@ -31,16 +36,17 @@ pub struct Manifest {
 }
 
 /// One stage of a manifest.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct StageEntry {
-    /// Layers `layers[0]..layers[1]`. The first stage also embeds; the last also holds the head.
-    pub layers: [usize; 2],
+    /// Units `units[0]..units[1]`.
+    pub units: [usize; 2],
+    /// What crosses the border in front of it, as [`Border::lines`] gives it. Not said in version 1.
+    pub border: Vec<String>,
     /// The shard.
     pub shard: FileEntry,
     /// Parameters in the shard, tied ones included.
     pub parameters: u64,
-    /// Time for one decode row, relative to the other stages' (the unit is the model's whole: the costs sum to 1).
+    /// Time for a request of the mix, relative to the other stages' (the measure is the model's whole: the costs sum to 1).
     pub cost: f64,
 }
 
@@ -57,8 +63,10 @@ pub struct FileEntry {
 }
 
 impl Manifest {
-    /// The version this program writes and reads.
-    pub const VERSION: u32 = 1;
+    /// The version this program writes.
+    pub const VERSION: u32 = 2;
+    /// The versions that it reads. What an older one says is said in its form again, so that its digest stays.
+    pub const VERSIONS: [u32; 2] = [1, Self::VERSION];
     /// The manifest's file name.
     pub const FILE: &str = "pipeline.json";
     /// Element types of weights that a manifest may name.
@@ -69,21 +77,23 @@ impl Manifest {
     /// # Errors
     /// `InvalidRequest` that names every field that is wrong.
     pub fn parse(bytes: &[u8]) -> Result<Self, Fault> {
-        let manifest: Self = serde_json::from_slice(bytes)
-            .map_err(|error| Fault::invalid(format!("{} is not a manifest: {error}", Self::FILE)))?;
+        let manifest = form::read(bytes).map_err(|wrong| match wrong {
+            Ok(version) => wrong_fields(&[wrong_version(version)]),
+            Err(error) => Fault::invalid(format!("{} is not a manifest: {error}", Self::FILE)),
+        })?;
         manifest.validate()?;
         Ok(manifest)
     }
 
     /// The manifest as its file holds it: one field a line, keys in order.
     pub fn to_file(&self) -> Vec<u8> {
-        format!("{:#}\n", self.as_json()).into_bytes()
+        format!("{:#}\n", form::write(self)).into_bytes()
     }
 
     /// The bytes that the digest is of: JSON without white space, keys in order. They do not depend on how the file was
     /// laid out.
     pub fn canonical(&self) -> Vec<u8> {
-        self.as_json().to_string().into_bytes()
+        form::write(self).to_string().into_bytes()
     }
 
     /// SHA-256 of [`Manifest::canonical`]: what names this pipeline on the wire.
@@ -98,13 +108,13 @@ impl Manifest {
         hex(&self.digest()[..4])
     }
 
-    /// The number of layers.
-    pub fn layers(&self) -> usize {
-        self.stages.last().map_or(0, |stage| stage.layers[1])
+    /// The number of units.
+    pub fn unit_count(&self) -> usize {
+        self.stages.last().map_or(0, |stage| stage.units[1])
     }
 
-    /// Checks every field: names, file names without a folder, digests, layers that cover the model without gap or overlap,
-    /// costs.
+    /// Checks every field: names, file names without a folder, digests, units that cover the model without gap or overlap,
+    /// borders, costs.
     ///
     /// # Errors
     /// `InvalidRequest` that names every field that is wrong.
@@ -115,22 +125,38 @@ impl Manifest {
                 problems.push(problem());
             }
         };
-        check(self.version == Self::VERSION, &|| {
-            format!("version {} (this program reads {})", self.version, Self::VERSION)
-        });
+        check(Self::VERSIONS.contains(&self.version), &|| wrong_version(self.version));
         check(is_pipeline_name(&self.name), &|| format!("name {:?}", clip(&self.name)));
         check(Self::DTYPES.contains(&self.dtype.as_str()), &|| format!("dtype {:?}", clip(&self.dtype)));
         check(Balance::parse(&self.balance).is_some(), &|| format!("balance {:?}", clip(&self.balance)));
         check((1..=MAX_STAGES).contains(&self.stages.len()), &|| format!("{} stages", self.stages.len()));
-        let layers = self.config.get("num_hidden_layers").and_then(serde_json::Value::as_u64);
-        check(layers == Some(self.layers() as u64), &|| {
-            format!("stages end at layer {}, num_hidden_layers is {layers:?}", self.layers())
-        });
+        match &self.mix {
+            // In version 1 the units are the layers.
+            None => {
+                let layers = self.config.get("num_hidden_layers").and_then(serde_json::Value::as_u64);
+                check(layers == Some(self.unit_count() as u64), &|| {
+                    format!("stages end at layer {}, num_hidden_layers is {layers:?}", self.unit_count())
+                });
+            }
+            Some(mix) => {
+                check(Mix::parse(mix).is_some(), &|| format!("mix {:?}", clip(mix)));
+                check(self.units.len() == self.unit_count(), &|| {
+                    format!("stages end at unit {} of {}", self.unit_count(), self.units.len())
+                });
+                let names: BTreeSet<&String> = self.units.iter().collect();
+                check(names.len() == self.units.len(), &|| "a unit twice".into());
+                for (k, stage) in self.stages.iter().enumerate() {
+                    check(Border::parse(&stage.border).is_some(), &|| {
+                        format!("border {:?} of stage {k}", clip(&stage.border.join("; ")))
+                    });
+                }
+            }
+        }
         let mut next = 0;
         for (k, stage) in self.stages.iter().enumerate() {
-            let [start, end] = stage.layers;
+            let [start, end] = stage.units;
             check(start == next && end > start, &|| {
-                format!("stage {k} has layers {start}..{end}, expected {next}..more")
+                format!("stage {k} has units {start}..{end}, expected {next}..more")
             });
             next = end;
             check(stage.parameters > 0, &|| format!("stage {k} has no parameters"));
@@ -152,13 +178,16 @@ impl Manifest {
         if problems.is_empty() {
             return Ok(());
         }
-        Err(Fault::invalid(format!("{} is wrong: {}", Self::FILE, problems.join("; "))))
+        Err(wrong_fields(&problems))
     }
+}
 
-    fn as_json(&self) -> serde_json::Value {
-        // Every field is text, a number or a list of such, which always has a JSON form; objects of a Value sort their keys.
-        serde_json::to_value(self).unwrap_or_default()
-    }
+fn wrong_fields(problems: &[String]) -> Fault {
+    Fault::invalid(format!("{} is wrong: {}", Manifest::FILE, problems.join("; ")))
+}
+
+fn wrong_version(version: u32) -> String {
+    format!("version {version} (this program reads {} and {})", Manifest::VERSIONS[0], Manifest::VERSIONS[1])
 }
 
 /// Whether `name` can name a pipeline: `[a-z0-9]([-a-z0-9]*[a-z0-9])?`, at most 63 characters, as a function's name.
@@ -183,90 +212,4 @@ fn clip(text: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn file(name: &str) -> FileEntry {
-        FileEntry { file: name.into(), bytes: 3, sha256: "0123456789abcdef".repeat(4) }
-    }
-
-    fn manifest() -> Manifest {
-        let stage = |k: usize, layers, cost| StageEntry {
-            layers,
-            shard: file(&format!("stage-{k}.safetensors")),
-            parameters: 7,
-            cost,
-        };
-        Manifest {
-            version: 1,
-            name: "smollm2-135m".into(),
-            config: serde_json::json!({"num_hidden_layers": 5, "b": 1, "a": {"d": 1.5e-5, "c": 2}}),
-            dtype: "bf16".into(),
-            balance: "cost".into(),
-            stages: vec![stage(0, [0, 3], 0.6), stage(1, [3, 5], 0.4)],
-            tied: vec!["model.embed_tokens.weight".into()],
-            files: vec![file("tokenizer.json")],
-        }
-    }
-
-    #[test]
-    fn the_digest_depends_on_what_is_said_and_not_on_the_layout() {
-        let manifest = manifest();
-        manifest.validate().unwrap();
-        let parsed = Manifest::parse(&manifest.to_file()).unwrap();
-        assert_eq!(parsed, manifest);
-        assert_eq!(parsed.digest(), Manifest::parse(&manifest.canonical()).unwrap().digest());
-        let reordered = String::from_utf8(manifest.canonical())
-            .unwrap()
-            .replace(r#""config":{"a":{"c":2,"d":0.000015},"b":1,"#, r#""config": {"b":1, "a":{"d":15e-6,"c":2},"#);
-        assert_ne!(reordered.as_bytes(), manifest.canonical());
-        assert_eq!(Manifest::parse(reordered.as_bytes()).unwrap().digest(), manifest.digest());
-        let mut other = manifest.clone();
-        other.stages[1].shard.sha256.replace_range(0..1, "f");
-        assert_ne!(other.digest(), manifest.digest());
-        assert_eq!(manifest.digest8().len(), 8);
-        assert!(manifest.digest8().chars().all(|c| c.is_ascii_hexdigit()));
-    }
-
-    #[test]
-    fn every_wrong_field_is_named() {
-        type Break = fn(&mut Manifest);
-        let breaks: [(Break, &str); 20] = [
-            (|m| m.version = 2, "version 2"),
-            (|m| m.name = "Big".into(), "name \"Big\""),
-            (|m| m.name = "-a".into(), "name \"-a\""),
-            (|m| m.name = String::new(), "name \"\""),
-            (|m| m.dtype = "i8".into(), "dtype \"i8\""),
-            (|m| m.balance = "luck".into(), "balance \"luck\""),
-            (|m| m.stages.clear(), "0 stages"),
-            (|m| m.config["num_hidden_layers"] = 6.into(), "num_hidden_layers is Some(6)"),
-            (|m| m.config = serde_json::json!([]), "num_hidden_layers is None"),
-            (|m| m.stages[1].layers = [2, 5], "stage 1 has layers 2..5, expected 3..more"),
-            (|m| m.stages[0].layers = [0, 0], "stage 0 has layers 0..0"),
-            (|m| m.stages[0].parameters = 0, "stage 0 has no parameters"),
-            (|m| m.stages[0].cost = f64::NAN, "stage 0 has cost NaN"),
-            (|m| m.stages[0].cost = 0.1, "costs sum to 0.5"),
-            (|m| m.stages[0].shard.file = "../x.safetensors".into(), "file name \"../x.safetensors\""),
-            (|m| m.stages[0].shard.file = "x.bin".into(), "shard \"x.bin\" of stage 0"),
-            (|m| m.files[0].file = "pipeline.json".into(), "file \"pipeline.json\" twice"),
-            (|m| m.files[0].file = "/etc/passwd".into(), "file name \"/etc/passwd\""),
-            (|m| m.files[0].sha256 = "A".repeat(64), "sha256 of \"tokenizer.json\""),
-            (|m| m.tied.push(m.tied[0].clone()), "a tied tensor twice"),
-        ];
-        for (wrong, said) in breaks {
-            let mut manifest = manifest();
-            wrong(&mut manifest);
-            let fault = manifest.validate().unwrap_err();
-            assert!(fault.message.contains(said), "{said}: {fault}");
-        }
-        let mut two = manifest();
-        two.version = 9;
-        two.dtype = "x".into();
-        assert_eq!(
-            two.validate().unwrap_err().message,
-            "pipeline.json is wrong: version 9 (this program reads 1); dtype \"x\""
-        );
-        let unknown = String::from_utf8(manifest().to_file()).unwrap().replace("\"tied\"", "\"glued\"");
-        assert!(Manifest::parse(unknown.as_bytes()).unwrap_err().message.contains("glued"));
-    }
-}
+mod tests;

@@ -7,7 +7,7 @@ use stageline_door::stages::StageFacts;
 use stageline_engine::{Loader, Runner, Setup};
 use stageline_model::split::{PlanOrder, pipeline_name, plan_only};
 use stageline_model::{Checkpoint, ModelSpec};
-use stageline_plan::Balance;
+use stageline_plan::Goal;
 use stageline_shard::{Files, PipelineFolder};
 use std::path::Path;
 use std::sync::Arc;
@@ -39,14 +39,14 @@ enum Source {
 }
 
 impl Blueprint {
-    /// Opens `dir`: a pipeline folder as it is, a model folder cut into `stages` (1 if not said).
+    /// Opens `dir`: a pipeline folder as it is, a model folder cut into `stages` (1 if not said) for `goal`.
     ///
     /// # Errors
     /// `InvalidRequest` that says what is wrong with the folder, or that it has another number of stages.
-    pub fn open(dir: &Path, stages: Option<usize>, balance: Balance) -> Result<Self, Fault> {
+    pub fn open(dir: &Path, stages: Option<usize>, goal: Goal) -> Result<Self, Fault> {
         match PipelineFolder::is_at(dir)? {
             true => Self::of_pipeline(PipelineFolder::open(dir)?, stages),
-            false => Self::of_model(dir, stages, balance),
+            false => Self::of_model(dir, stages, goal),
         }
     }
 
@@ -68,33 +68,28 @@ impl Blueprint {
             )));
         }
         let facts = manifest.stages.iter().map(|stage| StageFacts {
-            layers: stage.layers[0]..stage.layers[1],
+            layers: stage.units[0]..stage.units[1],
             parameters: stage.parameters,
             cost: stage.cost,
         });
         Ok(Self {
             name: manifest.name.clone(),
             digest: manifest.digest(),
-            spec: ModelSpec::parse(&manifest.config)?,
+            spec: ModelSpec::of_pipeline(manifest)?,
             files: folder.files().clone(),
             stages: facts.collect(),
             source: Source::Pipeline(Arc::new(folder)),
         })
     }
 
-    fn of_model(dir: &Path, stages: Option<usize>, balance: Balance) -> Result<Self, Fault> {
+    fn of_model(dir: &Path, stages: Option<usize>, goal: Goal) -> Result<Self, Fault> {
         let checkpoint = Checkpoint::open(dir)?;
-        let order = PlanOrder { stages: stages.unwrap_or(1), balance, max_num_seqs: 1, ..PlanOrder::default() };
+        let order = PlanOrder { stages: stages.unwrap_or(1), goal, max_num_seqs: 1, ..PlanOrder::default() };
         let cut = plan_only(&checkpoint, &order)?.cut;
-        let total: f64 = cut.stages.iter().map(|stage| stage.cost).sum();
         let facts: Vec<StageFacts> = cut
             .stages
             .iter()
-            .map(|stage| StageFacts {
-                layers: stage.layers.clone(),
-                parameters: stage.parameters,
-                cost: if total > 0.0 { stage.cost / total } else { 0.0 },
-            })
+            .map(|stage| StageFacts { layers: stage.units.clone(), parameters: stage.parameters, cost: stage.cost })
             .collect();
         let words = format!("{} {:?}", checkpoint.config, facts);
         Ok(Self {

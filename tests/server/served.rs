@@ -11,7 +11,7 @@ use stageline_door::{AnswerEvent, Intake, Request};
 use stageline_engine::{DeviceChoice, Runner};
 use stageline_metrics::Metrics;
 use stageline_ops::{Isa, Threads};
-use stageline_plan::Balance;
+use stageline_plan::Goal;
 use stageline_server::{Blueprint, BrokerAccess, Hardware, Host, Options, Serving, reach, unwatched};
 use stageline_transport::{HopKind, HopSettings};
 use std::fmt;
@@ -113,7 +113,7 @@ impl Served {
     /// Loads the model called `model` and serves it.
     pub async fn start(model: &str, variant: Variant) -> Self {
         let dir = model_dir(model);
-        let blueprint = Blueprint::open(&dir, Some(variant.stages), Balance::Cost).expect("the model can be cut");
+        let blueprint = Blueprint::open(&dir, Some(variant.stages), Goal::default()).expect("the model can be cut");
         let hardware = Hardware {
             device: DeviceChoice::Cpu(variant.isa),
             runner: Runner::Candle,

@@ -180,7 +180,10 @@ fn orders_that_cannot_be_met() {
         order
     };
     for (order, said) in [
-        (with(&|o| o.stages = LAYERS + 1), "cannot cut 4 layers into 5 stages"),
+        (
+            with(&|o| o.stages = LAYERS + 1),
+            "cannot cut a model of 4 units (embedding + layer 0 to layer 3 + head) into 5 stages",
+        ),
         (with(&|o| o.stages = 0), "into 0 stages"),
         (with(&|o| o.stages = usize::MAX), "stages"),
         (with(&|o| o.max_model_len = Some(65)), "max_model_len is 65"),
@@ -200,10 +203,10 @@ fn orders_that_cannot_be_met() {
     }
     // A byte less than the free cut's first stage needs leaves it one layer.
     let free = tiny::run(&order).unwrap();
-    assert_eq!(free["stages"][0]["layers"], json!([0, 2]));
+    assert_eq!(free["stages"][0]["units"], json!([0, 2]));
     let need = |stage: &Value| stage["weight_bytes"].as_u64().unwrap() + stage["kv_bytes"].as_u64().unwrap();
     let capped = with(&|o| o.stage_memory = vec![need(&free["stages"][0]) - 1, 1 << 30]);
-    assert_eq!(tiny::run(&capped).unwrap()["stages"][0]["layers"], json!([0, 1]));
+    assert_eq!(tiny::run(&capped).unwrap()["stages"][0]["units"], json!([0, 1]));
 }
 
 #[test]

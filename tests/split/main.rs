@@ -13,3 +13,4 @@ mod real;
 mod reference;
 mod strangers;
 mod tiny;
+mod units;

@@ -4,7 +4,7 @@ use crate::real_models::{MINILM, SMOLLM2, model_dir};
 use crate::{reference, tiny};
 use serde_json::Value;
 use stageline_model::Checkpoint;
-use stageline_plan::{Balance, Manifest};
+use stageline_plan::{Balance, Manifest, weights};
 use stageline_shard::PipelineFolder;
 use std::path::Path;
 
@@ -34,11 +34,11 @@ fn split_is_the_model(name: &str, stages: usize, out: &Path) -> Value {
 fn shards_of_a_decoder_are_the_decoder() {
     let root = tempfile::tempdir().unwrap();
     let out = root.path().join("out");
-    for (stages, layers) in [(1, vec![30]), (2, vec![19, 11]), (3, vec![12, 13, 5]), (30, vec![1; 30])] {
+    for (stages, layers) in [(1, vec![30]), (2, vec![16, 14]), (3, vec![11, 10, 9]), (30, vec![1; 30])] {
         // Each time over the one before it.
         let report = split_is_the_model(SMOLLM2, stages, &out);
         let ranges = report["stages"].as_array().unwrap().iter().map(|stage| {
-            let at = |k: usize| stage["layers"][k].as_u64().unwrap() as usize;
+            let at = |k: usize| stage["units"][k].as_u64().unwrap() as usize;
             at(1) - at(0)
         });
         assert_eq!(ranges.collect::<Vec<_>>(), layers, "{stages} stages");
@@ -46,7 +46,7 @@ fn shards_of_a_decoder_are_the_decoder() {
         let tied: &[&str] = if stages > 1 { &["model.embed_tokens.weight"] } else { &[] };
         assert_eq!(texts(&report["tied"]), tied);
         assert!(texts(&report["left_out"]).is_empty());
-        let advised = report["advice"].to_string().contains("5 stages would be as fast as 30");
+        let advised = report["advice"].to_string().contains("16 stages would be as fast as 30");
         assert_eq!(advised, stages == 30, "{}", report["advice"]);
     }
 }
@@ -67,7 +67,7 @@ fn both_readers_give_the_models_tensors() {
     let root = tempfile::tempdir().unwrap();
     let dir = model_dir(MINILM);
     let mut order = tiny::order(&dir, root.path(), 2);
-    order.balance = Balance::Params;
+    order.goal.balance = Balance::Params;
     tiny::run(&order).unwrap();
     let checkpoint = Checkpoint::open(&dir).unwrap();
     let pipeline = PipelineFolder::open(root.path()).unwrap();
@@ -76,7 +76,7 @@ fn both_readers_give_the_models_tensors() {
         let mut read = Vec::new();
         let shard = pipeline.load_stage(k, |bytes| read.push(bytes)).unwrap();
         assert!(read.is_sorted() && *read.last().unwrap() == stage.shard.bytes);
-        let needs = checkpoint.spec.stage_tensors(&(stage.layers[0]..stage.layers[1]));
+        let needs = checkpoint.spec.stage_tensors(&(stage.units[0]..stage.units[1]));
         assert_eq!(needs.len(), shard.header().tensors.len());
         assert_eq!(needs.iter().map(|need| need.shape.iter().product::<usize>() as u64).sum::<u64>(), stage.parameters);
         for need in needs {
@@ -102,14 +102,14 @@ fn both_readers_give_the_models_tensors() {
 fn real_configurations_are_read() {
     let smollm2 = Checkpoint::open(&model_dir(SMOLLM2)).unwrap();
     // The whole model, as its makers count it.
-    assert_eq!(smollm2.cost().stage(0..30).parameters, 134_515_008);
+    assert_eq!(weights(&smollm2.units()).parameters, 134_515_008);
     assert_eq!(smollm2.dtype_name(), "bf16");
     let spec = smollm2.spec.engine_decoder().unwrap();
     assert_eq!((spec.heads, spec.kv_heads, spec.head_dim, spec.tied), (9, 3, 64, true));
     assert_eq!((spec.eos.as_slice(), spec.rope_theta, spec.norm_eps), ([2].as_slice(), 100_000.0, 1e-5));
     let minilm = Checkpoint::open(&model_dir(MINILM)).unwrap();
     // The published count holds the pooler, which is left out.
-    assert_eq!(minilm.cost().stage(0..6).parameters, 22_713_216 - 384 * 385);
+    assert_eq!(weights(&minilm.units()).parameters, 22_713_216 - 384 * 385);
     let spec = format!("{:?}", minilm.spec);
     assert!(["heads: 12", "max_positions: 512", "norm_eps: 1e-12"].iter().all(|said| spec.contains(said)), "{spec}");
 }
@@ -125,10 +125,12 @@ fn the_reports_say_what_was_done() {
     stageline::cli::split::split(&order, &mut text).unwrap();
     let text = String::from_utf8(text).unwrap();
     for said in [
-        "smollm2-135m-instruct: 30 layers in bf16, cut into 3 by cost; KV cache for 32768 tokens a stage",
-        "12..25",
-        "even by layers 47.4 %",
-        "slowest stage: 34.2 % of the cost, 33.3 % at best",
+        "smollm2-135m-instruct: 30 units in bf16, cut into 3 by cost for 512:128; KV cache for 32768 tokens a stage",
+        "11..21",
+        "even by units 37.3 %",
+        "slowest stage: 34.5 % of the cost, 33.3 % at best",
+        "microseconds of a unit, estimated",
+        "embedding + layer 0 to layer 28",
         "tied: model.embed_tokens.weight",
     ] {
         assert!(text.contains(said), "{said}:\n{text}");
@@ -138,7 +140,7 @@ fn the_reports_say_what_was_done() {
     let (mut shown, mut json) = (Vec::new(), Vec::new());
     stageline::cli::inspect::inspect(&out, false, &mut shown).unwrap();
     let shown = String::from_utf8(shown).unwrap();
-    assert!(shown.contains("model.layers.*.self_attn.k_proj.weight  BF16 [192, 576] × 13"), "{shown}");
+    assert!(shown.contains("model.layers.*.self_attn.k_proj.weight  BF16 [192, 576] × 10"), "{shown}");
     stageline::cli::inspect::inspect(&out, true, &mut json).unwrap();
     let json: Value = serde_json::from_slice(&json).unwrap();
     let tensors = json["stages"].as_array().unwrap().iter().map(|stage| stage["tensors"].as_array().unwrap().len());

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use stageline::cli::split::{SplitOrder, split};
-use stageline_plan::Balance;
+use stageline_plan::Goal;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -119,10 +119,11 @@ pub fn order(model: &Path, out: &Path, stages: usize) -> SplitOrder {
         out: out.into(),
         name: Some("tiny".into()),
         stages,
-        balance: Balance::Cost,
+        goal: Goal::default(),
         stage_memory: vec![],
         max_num_seqs: 4,
         max_model_len: None,
+        measure: None,
         json: true,
     }
 }

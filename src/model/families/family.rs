@@ -5,6 +5,7 @@ use crate::kv_cache::KvShape;
 use crate::load::Loader;
 use crate::stage_model::StageModel;
 use crate::tensors::{TensorNames, TensorNeed};
+use crate::units::UnitSpec;
 use serde_json::{Map, Value};
 use stageline_base::{Border, Fault, Task, TokenId};
 use stageline_ops::Ops;
@@ -12,8 +13,8 @@ use stageline_shard::Files;
 use std::fmt::Debug;
 use std::ops::Range;
 
-/// Layers `start..end` of a model. A range that starts at 0 also embeds; one that ends at the last layer also holds the
-/// head (decoder: final norm and logits; encoder: pooling; others: whatever makes the answer).
+/// Layers `start..end` of a model, which are its units. A range that starts at 0 also embeds; one that ends at the last layer
+/// also holds the head (decoder: final norm and logits; encoder: pooling; others: whatever makes the answer).
 pub type LayerRange = Range<usize>;
 
 /// A model, as its family knows it: what it does, what it needs, and how it runs. Nothing outside of a family's folder asks which
@@ -25,7 +26,7 @@ pub trait Family: Debug + Send + Sync {
     /// Number of layers.
     fn layers(&self) -> usize;
 
-    /// What crosses in front of layer `layer`, below [`Family::layers`]; in front of layer 0, what a request brings. All of it is cut
+    /// What crosses in front of layer `layer`, which is the border of its unit, below [`Family::layers`]; in front of layer 0, what a request brings. All of it is cut
     /// by rows unless a request is one step.
     fn border(&self, layer: usize) -> Border;
 
@@ -42,18 +43,16 @@ pub trait Family: Debug + Send + Sync {
         0
     }
 
-    /// KV cache of one layer for one token, in bytes; none where the task keeps none.
-    fn kv_bytes_per_token(&self) -> u64 {
-        0
-    }
+    /// What it may be cut into, in the order in which a row passes it: a stage is one or more of them.
+    fn units(&self) -> Vec<UnitSpec>;
 
     /// `eos_token_id` of config.json; none where answers are no tokens.
     fn eos(&self) -> &[TokenId] {
         &[]
     }
 
-    /// Every tensor that it needs, in the order of use. A tied one comes twice: as [`crate::Part::Embedding`] and, under the same
-    /// name, as [`crate::Part::Head`].
+    /// Every tensor that it needs, in the order of use. A tied one comes twice: where it is looked up and, under the same name,
+    /// where it is the head.
     fn tensors(&self) -> Vec<TensorNeed>;
 
     /// The names of tensors that both ends need, since the model ties them.

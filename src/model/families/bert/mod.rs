@@ -10,11 +10,13 @@ use crate::load::Loader;
 use crate::sentence;
 use crate::stage_model::StageModel;
 use crate::tensors::{TensorNames, TensorNeed};
+use crate::units::{UnitSpec, stack_names};
 pub use config::BertSpec;
 use layers::BertStage;
 use serde_json::{Map, Value};
 use stageline_base::{Border, Fault, Task};
 use stageline_ops::Ops;
+use stageline_plan::Sight;
 use stageline_shard::Files;
 use std::sync::Arc;
 
@@ -48,6 +50,17 @@ impl Family for BertSpec {
 
     fn vocab(&self) -> usize {
         self.vocab
+    }
+
+    fn units(&self) -> Vec<UnitSpec> {
+        let unit = |name| UnitSpec {
+            name,
+            kv_bytes_per_token: 0,
+            // For the score and for the mix.
+            position_flops: 4 * self.hidden as u64,
+            sight: Sight::Whole,
+        };
+        stack_names(self.layers, ["embedding", "pooling"]).map(unit).collect()
     }
 
     fn tensors(&self) -> Vec<TensorNeed> {

@@ -12,11 +12,13 @@ use crate::kv_cache::KvShape;
 use crate::load::Loader;
 use crate::stage_model::StageModel;
 use crate::tensors::{TensorNames, TensorNeed};
+use crate::units::{UnitSpec, stack_names};
 use layers::LlamaStage;
 use relatives::Relative;
 pub use spec::{LlamaSpec, RopeScaling, Sliding};
 use stageline_base::{Border, Fault, Task, TokenId};
 use stageline_ops::Ops;
+use stageline_plan::Sight;
 use std::sync::Arc;
 pub use tensors::{EMBEDDING, HEAD, LlamaLayerNeeds, NORM};
 
@@ -65,9 +67,18 @@ impl Family for LlamaSpec {
         self.vocab
     }
 
-    fn kv_bytes_per_token(&self) -> u64 {
-        // Keys and values in f32.
-        2 * 4 * self.kv_width() as u64
+    fn units(&self) -> Vec<UnitSpec> {
+        let unit = |(layer, name)| UnitSpec {
+            name,
+            // Keys and values in f32.
+            kv_bytes_per_token: 2 * 4 * self.kv_width() as u64,
+            // Each head multiplies and adds its width twice: for the score, and for the mix.
+            position_flops: 4 * (self.heads * self.head_dim) as u64,
+            sight: self
+                .window(layer)
+                .map_or(Sight::Before, |window| Sight::Window(window.try_into().unwrap_or(u32::MAX))),
+        };
+        stack_names(self.layers, ["embedding", "head"]).enumerate().map(unit).collect()
     }
 
     fn eos(&self) -> &[TokenId] {

@@ -1,7 +1,7 @@
 //! Which tensors a Llama-type decoder needs. Names are those of the Hugging Face checkpoints.
 
 use super::spec::LlamaSpec;
-use crate::tensors::{LinearNeed, Needs, Part, TensorNeed};
+use crate::tensors::{LinearNeed, Needs, TensorNeed, Use};
 
 /// The Llama-type decoder's embedding, which is also its head's matrix where the model ties them.
 pub const EMBEDDING: &str = "model.embed_tokens.weight";
@@ -56,10 +56,10 @@ impl LlamaSpec {
 /// Every tensor, in the order of use.
 pub(crate) fn tensors(spec: &LlamaSpec) -> Vec<TensorNeed> {
     let hidden = spec.hidden;
-    let mut needs = Needs { list: Vec::new(), part: Part::Embedding };
+    let mut needs = Needs { list: Vec::new(), unit: 0, used: Use::EveryRow };
     needs.add_table(EMBEDDING, &[spec.vocab, hidden]);
     for layer in 0..spec.layers {
-        needs.part = Part::Layer(layer);
+        needs.unit = layer;
         let layer = spec.layer_needs(layer);
         needs.add(layer.attention_norm, &[hidden]);
         needs.add_linears(&layer.qkv);
@@ -71,7 +71,7 @@ pub(crate) fn tensors(spec: &LlamaSpec) -> Vec<TensorNeed> {
         needs.add_linears(&layer.gate_up);
         needs.add_linears(&layer.down);
     }
-    needs.part = Part::Head;
+    needs.used = Use::EmittingRows;
     needs.add(NORM, &[hidden]);
     needs.add(if spec.tied { EMBEDDING } else { HEAD }, &[spec.vocab, hidden]);
     needs.list
