@@ -7,7 +7,7 @@ use crate::report::{Part, Report};
 use crate::steps;
 use serde_json::{Map, json};
 use stageline_base::Fault;
-use stageline_model::TensorSource;
+use stageline_model::{ModelSpec, TensorSource};
 use stageline_plan::{Balance, Goal, Manifest, Mix, StageEntry};
 use stageline_server::Blueprint;
 use stageline_shard::names::shard_name;
@@ -93,10 +93,11 @@ fn write(model: &Model, folder: &Path) -> Result<u64, Fault> {
             file.write(part)?;
         }
     }
-    let units = model.llama.units();
+    let spec = ModelSpec::from(model.llama.clone());
+    let units = spec.units();
     let stage = StageEntry {
         units: [0, units.len()],
-        border: model.llama.border(0).lines(),
+        border: spec.border(0).lines(),
         shard: file.finish()?,
         parameters: model.parameters(),
         cost: 1.0,

@@ -202,7 +202,7 @@ mod tests {
         };
         let reception = Reception::new(terms, Some(text()), desk, readiness, (Instant::now(), 1));
         // Both threads have other work, or they could be done before the caller looks.
-        let (goes_on, waits) = std::sync::mpsc::channel::<()>();
+        let (goes_on, waits) = std::sync::mpsc::sync_channel::<()>(0);
         let waits = Arc::new(Mutex::new(waits));
         let (began, mut begun) = mpsc::channel(2);
         let other = || {

@@ -1,9 +1,10 @@
 //! A process and the stages of a pipeline that it is to serve: known and checked, not yet loaded.
 
-use crate::assemble::{Pipeline, Serving, embedded, on_nats};
+use crate::assemble::{Serving, embedded, on_nats};
 use crate::blueprint::Blueprint;
 use crate::broker::Broker;
 use crate::options::Options;
+use crate::pipeline::Pipeline;
 use stageline_base::{Element, Fault, StageIndex, Takes};
 use stageline_door::text::TextModel;
 use stageline_engine::fake::{FakeExecutor, FakeSetup, borders};

@@ -1,6 +1,7 @@
 //! Who lives, who ends, and who sees it.
 
 use super::clients::Client;
+use super::processes::Door;
 use super::{Happening, LEASE, World};
 use stageline_base::{Fault, FaultClass, ReplicaId, StageIndex};
 use stageline_core::machine::Event;
@@ -8,6 +9,19 @@ use stageline_core::requests::DoorEvent;
 use std::time::Duration;
 
 impl World {
+    pub fn wake(&mut self, at: &ReplicaId) {
+        let Some(process) = self.processes.iter_mut().find(|p| p.replica == *at && p.alive) else { return };
+        let door =
+            process.door.as_mut().is_some_and(|door: &mut Door| door.wake_at.take_if(|at| *at == self.now).is_some());
+        let stage = process.wake_at.take_if(|at| *at == self.now).is_some();
+        if door {
+            self.door_event(at, DoorEvent::Time);
+        }
+        if stage {
+            self.stage_event(at, Event::Time);
+        }
+    }
+
     /// Of the living processes of `stage` that are not about to end, the one that was there first.
     pub fn oldest(&self, stage: StageIndex) -> Option<usize> {
         self.processes.iter().position(|p| p.alive && p.stage() == stage && p.drained_since.is_none())

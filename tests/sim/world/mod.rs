@@ -12,7 +12,7 @@ pub mod processes;
 
 use clients::Client;
 use model::Model;
-use processes::{Door, Process, Shape};
+use processes::{Process, Shape};
 use stageline_base::prng::Prng;
 use stageline_base::{Border, ReplicaId, SequenceId, StageIndex, Tick, TokenId};
 use stageline_core::Planted;
@@ -384,19 +384,6 @@ impl World {
                 }
                 self.tell_the_leases();
             }
-        }
-    }
-
-    fn wake(&mut self, at: &ReplicaId) {
-        let Some(process) = self.processes.iter_mut().find(|p| p.replica == *at && p.alive) else { return };
-        let door =
-            process.door.as_mut().is_some_and(|door: &mut Door| door.wake_at.take_if(|at| *at == self.now).is_some());
-        let stage = process.wake_at.take_if(|at| *at == self.now).is_some();
-        if door {
-            self.door_event(at, DoorEvent::Time);
-        }
-        if stage {
-            self.stage_event(at, Event::Time);
         }
     }
 }
