@@ -97,9 +97,10 @@ impl Pipeline {
     async fn start(folder: &std::path::Path, nats: &str, away: u32) -> Self {
         let (mut stages, mut http) = (Vec::new(), Vec::new());
         for stage in ["0", "1"] {
-            let mut child = Command::new(env!("CARGO_BIN_EXE_stageline"))
+            let mut child = Command::new(env!("CARGO_BIN_EXE_stageline-bench"))
+                .env("BENCH_AWAY", away.to_string())
                 .args(["serve", "--stage", stage, "--nats", nats, "--http", "127.0.0.1:0", "--threads", "1"])
-                .args(["--microbatches", "2", "--microbatches-away", &away.to_string(), "--log-format", "json"])
+                .args(["--microbatches", "2", "--log-format", "json"])
                 .args(["--max-num-seqs", "64", "--max-model-len", "256", "--pipeline"])
                 .arg(folder)
                 .stderr(Stdio::piped())

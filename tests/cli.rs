@@ -90,7 +90,7 @@ fn help_of_every_command_shows_its_flags_and_examples_on_standard_output() {
         for want in ["Examples:", "--log-level", "--config", "STAGELINE_"] {
             assert!(help.contains(want), "{want} is not in the help of {verb}");
         }
-        assert!(!help.contains("fake"), "{verb} shows the executor that is for measuring");
+        assert!(!help.contains("fake"), "{verb} shows what is for measuring");
     }
     assert!(overview.contains("[alias: embed]"), "{overview}");
     assert!(stageline(folder.path(), &["embed", "--help"], &[]).status.success());

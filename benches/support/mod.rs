@@ -6,6 +6,7 @@ mod real_models;
 
 use stageline_base::{Element, Fault, Task};
 use stageline_door::{AnswerEvent, Input, Intake, Request};
+use stageline_engine::fake::Script;
 use stageline_engine::{DeviceChoice, Runner, Setup};
 use stageline_model::KvShape;
 use stageline_ops::{Isa, Threads};
@@ -90,7 +91,7 @@ pub async fn serve(stages: usize, layers: &Layers) -> Serving {
         Layers::Fake => {
             // A fake position is 8 bytes: room for every sequence at full length.
             options.kv_blocks = MAX_SEQS * options.max_model_len / options.block_size;
-            (Runner::Fake, Threads::new(1).expect("a thread starts"))
+            (Runner::Fake(Script::default()), Threads::new(1).expect("a thread starts"))
         }
     };
     let device = DeviceChoice::Cpu(Isa::chosen().expect("the processor runs them"));

@@ -162,9 +162,6 @@ fn arguments(orders: &Orders, stage: usize) -> Vec<std::ffi::OsString> {
         add("--nats-creds", creds);
     }
     add("--device", &orders.device.device.to_string());
-    if let Some(executor) = orders.device.executor {
-        add("--executor", &executor.to_string());
-    }
     if let Some(numbers) = orders.device.numbers {
         add("--dtype", &numbers.to_string());
     }
@@ -173,7 +170,7 @@ fn arguments(orders: &Orders, stage: usize) -> Vec<std::ffi::OsString> {
     let micros = |time: Duration| format!("{}us", time.as_micros());
     add("--device-timeout", &micros(orders.device.timeout.unwrap_or_default()));
     let batching = &orders.batching;
-    let numbers: [(&str, Option<u64>); 9] = [
+    let numbers: [(&str, Option<u64>); 8] = [
         ("--threads", orders.device.threads.map(|n| n as u64)),
         ("--max-num-seqs", Some(batching.max_num_seqs.into())),
         ("--max-model-len", batching.max_model_len.map(u64::from)),
@@ -181,7 +178,6 @@ fn arguments(orders: &Orders, stage: usize) -> Vec<std::ffi::OsString> {
         ("--block-size", Some(batching.block_size.into())),
         ("--kv-blocks", batching.kv_blocks.map(u64::from)),
         ("--microbatches", batching.microbatches.map(u64::from)),
-        ("--microbatches-away", batching.microbatches_away.map(u64::from)),
         ("--max-queue", Some(batching.max_queue.into())),
     ];
     for (flag, number) in numbers {

@@ -19,7 +19,7 @@ mod threads;
 pub mod up;
 
 use crate::config::{
-    self, CONFIG, DeviceConfig, InspectConfig, LoadConfig, Order, Problems, SplitConfig, VerbConfig, Written,
+    self, CONFIG, DeviceConfig, InspectConfig, LoadConfig, Measured, Order, Problems, SplitConfig, VerbConfig, Written,
 };
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -30,8 +30,16 @@ use std::time::Duration;
 ///
 /// 0: done. 1: it failed, and standard error says why. 64: the command line or the settings are wrong.
 pub fn main() -> ExitCode {
+    measured(Measured::default())
+}
+
+/// The same, with what no setting says: for the program that benches and tests start.
+pub fn measured(measured: Measured) -> ExitCode {
     let order = match order() {
-        Ok(order) => order,
+        Ok(mut order) => {
+            order.verb.measure(measured);
+            order
+        }
         Err(Refusal::Clap(error)) => {
             // What cannot be printed, for example into a closed pipe, has nobody to read it either.
             let _ = error.print();

@@ -46,7 +46,7 @@ fn host(
     let limits = batching.for_model(blueprint.spec.max_positions())?;
     let (least_kv_blocks, kv_blocks) = match (hardware.runner, device.device) {
         (Runner::Engine(_), _) | (Runner::Candle, DeviceName::Cpu) => limits.fitting_kv_blocks,
-        (Runner::Candle, DeviceName::Cuda(_)) | (Runner::Fake, _) => (limits.kv_blocks, limits.kv_blocks),
+        (Runner::Candle, DeviceName::Cuda(_)) | (Runner::Fake(_), _) => (limits.kv_blocks, limits.kv_blocks),
     };
     let microbatches = batching.microbatches.unwrap_or(devices);
     let options = Options {
@@ -78,13 +78,12 @@ fn host(
 pub fn hardware(device: &DeviceConfig, spec: &ModelSpec) -> anyhow::Result<Hardware> {
     let runner = choose(Wishes {
         numbers: device.numbers,
-        executor: device.executor,
         on_cuda: device.device != DeviceName::Cpu,
         decoder: spec.engine_decoder().is_some(),
     });
     let cores = || std::thread::available_parallelism().map_or(1, usize::from);
     Ok(Hardware {
-        runner: runner.map_err(as_error)?,
+        runner: device.script.map_or(runner.map_err(as_error)?, Runner::Fake),
         device: match device.device {
             DeviceName::Cpu => DeviceChoice::Cpu(Isa::chosen().map_err(as_error)?),
             DeviceName::Cuda(number) => DeviceChoice::Cuda(number),

@@ -10,7 +10,7 @@ use crate::config::verbs;
 use stageline_base::limits::{MAX_STAGES, MAX_STOP_BYTES, MAX_STOP_STRINGS, MAX_TOP_LOGITS};
 use stageline_base::sampling::{REPETITION_PENALTY, TEMPERATURE, TOP_P};
 use stageline_base::{AskedSampling, Element};
-use stageline_engine::{ExecutorKind, Numbers};
+use stageline_engine::Numbers;
 use stageline_plan::{Balance, Goal};
 use stageline_transport::{HopKind, HopSettings};
 use std::time::Duration;
@@ -71,7 +71,7 @@ fn split(r: &mut Reader) -> SplitConfig {
 /// The device of `split --measure`, which is of no use without it.
 fn measured_on(r: &mut Reader) -> Option<DeviceConfig> {
     let measure = r.switch(&s::MEASURE);
-    for setting in [&s::DEVICE, &s::THREADS, &s::DTYPE, &s::EXECUTOR] {
+    for setting in [&s::DEVICE, &s::THREADS, &s::DTYPE] {
         if !measure && r.is_flag(setting) {
             let origin = r.origin(setting);
             r.problems.0.push(format!("{origin}: nothing runs on a device unless --measure is there"));
@@ -226,10 +226,10 @@ pub(super) fn device(r: &mut Reader) -> DeviceConfig {
     DeviceConfig {
         device: r.value(&s::DEVICE, device_name),
         threads: r.optional(&s::THREADS, parse::count(1..=1024)),
-        executor: r.optional(&s::EXECUTOR, parse::word(&ExecutorKind::ALL)),
         numbers: r.optional(&s::DTYPE, parse::word(&Numbers::ALL)),
         share: r.value(&s::DEVICE_SHARE, parse::real(f32::MIN_POSITIVE..=1.0)),
         timeout: Some(r.value(&s::DEVICE_TIMEOUT, parse::duration)).filter(|timeout| !timeout.is_zero()),
+        script: None,
     }
 }
 
@@ -255,7 +255,7 @@ pub(super) fn batching(r: &mut Reader) -> BatchingConfig {
         block_size: r.value(&s::BLOCK_SIZE, parse::count(1..=1024)),
         kv_blocks: r.optional(&s::KV_BLOCKS, parse::count(1..=u64::from(u32::MAX))),
         microbatches: r.optional(&s::MICROBATCHES, parse::count(1..=1024)),
-        microbatches_away: r.optional(&s::MICROBATCHES_AWAY, parse::count(1..=1024)),
+        microbatches_away: None,
         max_queue: r.value(&s::MAX_QUEUE, parse::count(1..=MANY)),
         wire_dtype: r.value(&s::WIRE_DTYPE, parse::word(&[("f32", Element::F32), ("bf16", Element::Bf16)])),
     };

@@ -1,7 +1,8 @@
 //! The settings as the program uses them: every value read, every rule between them checked.
 
 use stageline_base::{AskedSampling, Element, StageIndex};
-use stageline_engine::{ExecutorKind, Numbers};
+use stageline_engine::Numbers;
+use stageline_engine::fake::Script;
 use stageline_plan::Goal;
 use stageline_transport::{HopKind, HopSettings};
 use std::net::SocketAddr;
@@ -36,6 +37,31 @@ pub enum VerbConfig {
     Inspect(InspectConfig),
     /// `stageline demo`.
     Demo(DemoConfig),
+}
+
+/// What measurements ask for, and no setting does.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Measured {
+    /// What batches cost, instead of any computing.
+    pub script: Option<Script>,
+    /// How many decode batches are under way at once, of those that there are.
+    pub microbatches_away: Option<u32>,
+}
+
+impl VerbConfig {
+    /// Has it do what `measured` asks for, where it serves stages.
+    pub fn measure(&mut self, measured: Measured) {
+        let (device, batching) = match self {
+            Self::Serve(config) => (&mut config.device, &mut config.batching),
+            Self::Up(config) => (&mut config.device, &mut config.batching),
+            Self::Run(config) => (&mut config.device, &mut config.batching),
+            Self::Demo(config) => (&mut config.device, &mut config.batching),
+            Self::Load(crate::config::LoadConfig::Run(config)) => (&mut config.device, &mut config.batching),
+            Self::Split(_) | Self::Call(_) | Self::Inspect(_) | Self::Load(_) => return,
+        };
+        device.script = measured.script;
+        batching.microbatches_away = measured.microbatches_away;
+    }
 }
 
 /// `stageline call`: which stage, and what it is asked.
@@ -128,14 +154,14 @@ pub struct DeviceConfig {
     pub device: DeviceName,
     /// Compute threads of the process; `None` is all cores.
     pub threads: Option<usize>,
-    /// What runs the layers; `None` follows from the device, the numbers and the model.
-    pub executor: Option<ExecutorKind>,
-    /// The numbers that it computes with; `None` follows likewise.
+    /// The numbers that layers are computed with; `None` follows from the device and the model.
     pub numbers: Option<Numbers>,
     /// Part of the device's memory that the process may take.
     pub share: f32,
     /// How long the device may be at a batch; `None` is for ever.
     pub timeout: Option<Duration>,
+    /// What batches cost where nothing is computed. No setting: see [`Measured`].
+    pub script: Option<Script>,
 }
 
 /// Batching and KV memory of a stage.
@@ -155,7 +181,7 @@ pub struct BatchingConfig {
     pub kv_blocks: Option<u32>,
     /// Decode batches under way at once; `None` is one a device on the path.
     pub microbatches: Option<u32>,
-    /// Of these, how many at once; `None` is all. For measuring what overlap gains.
+    /// Of these, how many at once; `None` is all. No setting: see [`Measured`].
     pub microbatches_away: Option<u32>,
     /// Most requests that wait at the door.
     pub max_queue: u32,

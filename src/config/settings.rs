@@ -50,8 +50,6 @@ pub const STAGE_MEMORY: Setting = Setting::value(
 pub const DEVICE: Setting = Setting::value("device", "cpu|cuda:N", "Device that runs the layers").or("cpu");
 pub const THREADS: Setting =
     Setting::value("threads", "N", "Compute threads of this process (default: all cores)").also("RAYON_NUM_THREADS");
-pub const EXECUTOR: Setting =
-    Setting::value("executor", "candle|cuda", "What runs the layers: candle's tensors, or the decode engine for GPUs");
 pub const DTYPE: Setting = Setting::value(
     "dtype",
     "f32|bf16|f16",
@@ -92,8 +90,6 @@ pub const KV_BLOCKS: Setting = Setting::value(
 );
 pub const MICROBATCHES: Setting =
     Setting::value("microbatches", "N", "Decode batches under way at once (default: one for each device on the path)");
-pub const MICROBATCHES_AWAY: Setting =
-    Setting::value("microbatches_away", "N", "Of these, how many at once, for measuring what overlap gains").hidden();
 pub const WIRE_DTYPE: Setting = Setting::value(
     "wire_dtype",
     "f32|bf16",
@@ -323,7 +319,7 @@ pub const LOG_LEVEL: Setting = Setting::value(
 pub const LOG_LEVEL_QUIET: Setting = LOG_LEVEL.or("warn");
 
 pub const DEVICES: Group =
-    Group { heading: "Device", settings: &[DEVICE, THREADS, DTYPE, EXECUTOR, DEVICE_SHARE, DEVICE_TIMEOUT] };
+    Group { heading: "Device", settings: &[DEVICE, THREADS, DTYPE, DEVICE_SHARE, DEVICE_TIMEOUT] };
 pub const BATCHING: Group = Group {
     heading: "Batching and KV cache",
     settings: &[
@@ -334,7 +330,6 @@ pub const BATCHING: Group = Group {
         BLOCK_SIZE,
         KV_BLOCKS,
         MICROBATCHES,
-        MICROBATCHES_AWAY,
         MAX_QUEUE,
         WIRE_DTYPE,
     ],

@@ -24,7 +24,7 @@ Examples:
         --balance params --stage-memory 2GiB --max-num-seqs 16 --max-model-len 2048",
     groups: &[
         Group { heading: "Cut", settings: &[MODEL, STAGES, OUT, BALANCE, MIX, STAGE_MEMORY, NAME] },
-        Group { heading: "Device to cut for", settings: &[MEASURE, DEVICE, THREADS, DTYPE, EXECUTOR] },
+        Group { heading: "Device to cut for", settings: &[MEASURE, DEVICE, THREADS, DTYPE] },
         Group { heading: "KV cache that must fit beside the weights", settings: &[MAX_NUM_SEQS, MAX_MODEL_LEN] },
         Group { heading: "Output", settings: &[JSON] },
         LOGGING_QUIET,

@@ -19,6 +19,15 @@ pub fn borders(stages: usize) -> Vec<Border> {
     std::iter::once(Border::tokens()).chain(between).chain([Border::vector(HIDDEN)]).collect()
 }
 
+/// What batches cost where nothing is computed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Script {
+    /// Time that a batch takes.
+    pub batch_cost: Duration,
+    /// Time that each row adds.
+    pub row_cost: Duration,
+}
+
 /// What a [`FakeExecutor`] is made with.
 #[derive(Clone, Debug)]
 pub struct FakeSetup {
@@ -32,10 +41,8 @@ pub struct FakeSetup {
     pub kv_blocks: u32,
     /// Positions in a block.
     pub block_size: u32,
-    /// Time that a batch takes.
-    pub batch_cost: Duration,
-    /// Time that each row adds.
-    pub row_cost: Duration,
+    /// Time that its batches take.
+    pub script: Script,
     /// A batch with this token among its rows at stage 0 fails, always.
     pub poison: Option<TokenId>,
 }
@@ -61,7 +68,8 @@ impl Executor for FakeExecutor {
 
     fn run(&mut self, batch: &Microbatch, inputs: &[Tensors]) -> Result<Output, Fault> {
         let rows = batch.rows();
-        spend(self.setup.batch_cost + self.setup.row_cost * rows as u32);
+        let Script { batch_cost, row_cost } = self.setup.script;
+        spend(batch_cost + row_cost * rows as u32);
         let mut activations = BytesMut::with_capacity(rows * HIDDEN * 4 + trailer_room(batch.members.len()));
         let mut emissions = Vec::with_capacity(batch.members.len());
         for (member, input) in batch.members.iter().zip(inputs) {

@@ -14,7 +14,7 @@ pub mod setup;
 pub mod thread;
 
 pub use candle::CandleExecutor;
-pub use choice::{ExecutorKind, Numbers, Runner, Wishes, choose};
+pub use choice::{Numbers, Runner, Wishes, choose};
 pub use executor::{Executor, Ready};
 pub use measure::Measure;
 pub use narrowing::Narrowing;

@@ -20,7 +20,7 @@ pub fn load_executor(
     match setup.runner {
         Runner::Candle => Ok(Box::new(CandleExecutor::load(source, spec, range, setup)?)),
         Runner::Engine(numbers) => engine(source, (spec, range), &setup, numbers, progress),
-        Runner::Fake => Err(Fault::internal("the executor without a model was asked to load one")),
+        Runner::Fake(_) => Err(Fault::internal("the executor without a model was asked to load one")),
     }
 }
 

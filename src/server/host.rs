@@ -85,7 +85,7 @@ impl Host {
             stages,
             borders: match hardware.runner {
                 Runner::Candle | Runner::Engine(_) => blueprint.borders(options.wire_dtype),
-                Runner::Fake => borders(count),
+                Runner::Fake(_) => borders(count),
             },
             task: blueprint.spec.task(),
             options,
@@ -158,15 +158,14 @@ impl Host {
     /// `to_come` stages are warmed up on the same device after this one.
     fn loader(&self, (stage, to_come): (StageIndex, usize), progress: Progress) -> Loader {
         let options = &self.pipeline.options;
-        if self.hardware.runner == Runner::Fake {
+        if let Runner::Fake(script) = self.hardware.runner {
             let setup = FakeSetup {
                 stage,
                 last: stage + 1 == self.pipeline.stages,
                 vocab: self.pipeline.vocab,
                 kv_blocks: options.kv_blocks,
                 block_size: options.block_size,
-                batch_cost: Duration::ZERO,
-                row_cost: Duration::ZERO,
+                script,
                 poison: None,
             };
             return Box::new(move || Ok(Box::new(FakeExecutor::new(setup)) as Box<dyn Executor>));

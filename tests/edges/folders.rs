@@ -36,8 +36,8 @@ fn folder(tokenizer: &Value, template: &str) -> tempfile::TempDir {
 }
 
 fn up(folder: &Path) -> Program {
-    let fixed = ["--executor", "fake", "--http", "127.0.0.1:0", "--healthcheck-interval", "0s"];
-    Program::start(&[&["up", folder.to_str().unwrap()], &fixed[..]].concat())
+    let fixed = ["--http", "127.0.0.1:0", "--healthcheck-interval", "0s"];
+    Program::fake(&[&["up", folder.to_str().unwrap()], &fixed[..]].concat())
 }
 
 async fn send(address: SocketAddr, body: &Value) -> Reply {

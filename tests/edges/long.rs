@@ -19,8 +19,8 @@ async fn prompt(address: SocketAddr, text: &str) -> Reply {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sixteen_long_prompts_cost_little_and_hold_no_short_one_up() {
     let model = model_dir(SMOLLM2);
-    let arguments = ["up", model.to_str().unwrap(), "--executor", "fake", "--http", "127.0.0.1:0"];
-    let program = Program::start(&arguments);
+    let arguments = ["up", model.to_str().unwrap(), "--http", "127.0.0.1:0"];
+    let program = Program::fake(&arguments);
     let address: SocketAddr = program.ready(0, 1).await.parse().unwrap();
     assert_eq!(soon("an answer", prompt(address, "short")).await.status, 200);
     let before = program.peak_bytes();

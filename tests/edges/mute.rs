@@ -147,9 +147,9 @@ async fn a_client_that_leaves_takes_its_request_along() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_process_ends_whoever_takes_nothing() {
     let model = model_dir(SMOLLM2);
-    let arguments = ["up", model.to_str().unwrap(), "--executor", "fake", "--http", "127.0.0.1:0"];
+    let arguments = ["up", model.to_str().unwrap(), "--http", "127.0.0.1:0"];
     let limits = ["--exec-timeout", "1s", "--healthcheck-interval", "0s"];
-    let mut program = Program::start(&[&arguments[..], &limits[..]].concat());
+    let mut program = Program::fake(&[&arguments[..], &limits[..]].concat());
     let address: SocketAddr = program.ready(0, 1).await.parse().unwrap();
     let (mut client, carrying) = window(address, 0).await;
     let answers: Vec<_> = (0..8).map(|_| ask(&mut client, address, "text/event-stream")).collect();

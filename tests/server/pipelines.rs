@@ -3,7 +3,7 @@
 
 use crate::nats::NatsServer;
 use crate::places::Place;
-use crate::programs::{Belongings, Environment, Program};
+use crate::programs::{Belongings, Environment, FAKE, Program};
 use crate::real_models::{SMOLLM2, model_dir};
 use crate::tiny;
 use stageline_engine::fake::expected;
@@ -25,6 +25,7 @@ pub const PROMPT: [u32; 5] = [1, 2, 3, 4, 5];
 pub struct Pipeline {
     folder: tempfile::TempDir,
     /// What a stage of it needs to be told.
+    fake: bool,
     settings: Vec<&'static str>,
 }
 
@@ -39,14 +40,18 @@ impl Pipeline {
         let tokenizer = model_dir(SMOLLM2).join("tokenizer.json");
         std::fs::copy(tokenizer, model.join("tokenizer.json")).expect("a tokenizer");
         tiny::run(&tiny::order(&model, &folder.path().join("pipeline"), STAGES)).expect("the split");
-        Self { folder, settings: vec!["--executor", "fake"] }
+        Self { folder, fake: true, settings: Vec::new() }
     }
 
     /// SmolLM2.
     pub fn real() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         tiny::run(&tiny::order(&model_dir(SMOLLM2), &folder.path().join("pipeline"), STAGES)).expect("the split");
-        Self { folder, settings: vec!["--max-num-seqs", "4", "--max-model-len", "256", "--max-batch-tokens", "64"] }
+        Self {
+            folder,
+            fake: false,
+            settings: vec!["--max-num-seqs", "4", "--max-model-len", "256", "--max-batch-tokens", "64"],
+        }
     }
 
     /// Its name, as the manifest says.
@@ -78,7 +83,8 @@ impl Pipeline {
             ["serve"] => vec!["--pipeline", path.to_str().expect("a plain path")],
             _ => vec![path.to_str().expect("a plain path")],
         };
-        Program::start_in(environment, &[verb, &pipeline, &place, &self.settings, more].concat())
+        let environment = [if self.fake { FAKE } else { &[] }, environment].concat();
+        Program::start_in(&environment, &[verb, &pipeline, &place, &self.settings, more].concat())
     }
 }
 

@@ -19,6 +19,9 @@ pub struct Program {
     pub lines: watch::Receiver<Vec<String>>,
 }
 
+/// Has the program for benches compute nothing.
+pub const FAKE: Environment = &[("BENCH_BATCH_US", "0")];
+
 /// See [`Program::belongings`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Belongings {
@@ -33,9 +36,16 @@ impl Program {
         Self::start_in(&[], arguments)
     }
 
+    /// The same with an executor that computes nothing.
+    pub fn fake(arguments: &[&str]) -> Self {
+        Self::start_in(FAKE, arguments)
+    }
+
     /// As [`Self::start`], with these in its environment, too.
     pub fn start_in(more: Environment, arguments: &[&str]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_stageline"));
+        let fake = more.iter().any(|said| FAKE.contains(said));
+        let program = if fake { env!("CARGO_BIN_EXE_stageline-bench") } else { env!("CARGO_BIN_EXE_stageline") };
+        let mut command = Command::new(program);
         command.args(arguments).args(["--log-format", "json"]).env_clear().envs(environment::kept());
         command.envs(more.iter().copied()).current_dir(std::env::temp_dir());
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).process_group(0);

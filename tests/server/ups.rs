@@ -24,8 +24,8 @@ async fn not_ready_but_at_work(door: &Place) {
 async fn a_request_is_followed_through_the_log_of_every_stage_by_its_trace() {
     const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
     let model = model_dir(SMOLLM2);
-    let up = ["up", model.to_str().expect("a plain path"), "--executor", "fake", "--stages", "3"];
-    let mut program = Program::start(&[&up[..], &["--http", "127.0.0.1:0", "--log-level", "debug"]].concat());
+    let up = ["up", model.to_str().expect("a plain path"), "--stages", "3"];
+    let mut program = Program::fake(&[&up[..], &["--http", "127.0.0.1:0", "--log-level", "debug"]].concat());
     let door = Place::new(0, program.ready(0, 1).await);
     let headers = [("traceparent", TRACE), ("x-call-id", "followed")];
     let answer = door.send_with(&headers, &json!({"tokens": [1, 2], "max_tokens": 2})).await;

@@ -110,9 +110,9 @@ fn units_are_measured_where_they_are_to_run() {
         order.measure = Some(DeviceConfig {
             device: DeviceName::Cpu,
             threads: Some(1),
-            executor: None,
             numbers: None,
             share: 1.0,
+            script: None,
             timeout: None,
         });
         let report = tiny::run(&order).unwrap();

@@ -4,7 +4,7 @@ use stageline_base::{Border, Element, FaultClass, ReplicaId, Task, Trace};
 use stageline_core::direct::DirectSetup;
 use stageline_core::message::{Feedback, Report, Segment};
 use stageline_core::{Mail, Opening, Sampling, Work};
-use stageline_engine::fake::{FakeExecutor, FakeSetup, HIDDEN};
+use stageline_engine::fake::{FakeExecutor, FakeSetup, HIDDEN, Script};
 use stageline_engine::{Device, Executor, Loader};
 use stageline_transport::{Arrived, Doorbell, LeaseBoard, MemoryNet};
 use stageline_wire::WIRE_VERSION;
@@ -104,16 +104,8 @@ async fn counts_a_fault() {
     let peer = |stage, host| Peer { stage, replica: ReplicaId::new(host, 1) };
     let (door, stage) = (peer(0, "door"), peer(1, "stage"));
     let poison = Some(POISON);
-    let setup = FakeSetup {
-        stage: 1,
-        last: true,
-        vocab: 5,
-        kv_blocks: 8,
-        block_size: 4,
-        batch_cost: Duration::ZERO,
-        row_cost: Duration::ZERO,
-        poison,
-    };
+    let setup =
+        FakeSetup { stage: 1, last: true, vocab: 5, kv_blocks: 8, block_size: 4, script: Script::default(), poison };
     let load: Loader = Box::new(|| Ok(Box::new(FakeExecutor::new(setup)) as Box<dyn Executor>));
     let mut device = Device::start("test", vec![load]).await.unwrap();
     let metrics = Arc::new(Metrics::new("tiny", 1..2));

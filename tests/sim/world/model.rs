@@ -5,8 +5,7 @@ use stageline_base::prng::Prng;
 use stageline_base::{Border, StageIndex, Task, Tensors, TokenId};
 use stageline_core::Input;
 use stageline_engine::Executor;
-use stageline_engine::fake::{FakeExecutor, FakeSetup, borders, expected, expected_vector};
-use std::time::Duration;
+use stageline_engine::fake::{FakeExecutor, FakeSetup, Script, borders, expected, expected_vector};
 
 /// A token that no model has: a batch with it fails.
 pub const POISON: TokenId = 1_000_003;
@@ -69,8 +68,7 @@ impl Model for HashChain {
             vocab: VOCAB,
             kv_blocks: shape.kv_blocks,
             block_size: shape.block_size,
-            batch_cost: Duration::ZERO,
-            row_cost: Duration::ZERO,
+            script: Script::default(),
             poison: Some(POISON),
         }))
     }
