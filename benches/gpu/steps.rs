@@ -57,7 +57,7 @@ pub fn setup(plan: &Plan, blocks: usize) -> Result<Setup, Fault> {
         least_blocks: blocks,
         to_come: 0,
         share: 1.0,
-        longest: blocks * BLOCK_SIZE,
+        max_model_len: blocks * BLOCK_SIZE,
         max_rows: plan.most_rows(),
         max_seqs: plan.batches.iter().copied().max().unwrap_or(1),
     })

@@ -56,7 +56,7 @@ pub fn setup(threads: &Threads, options: &Options) -> Setup {
         kv: KV,
         max_rows: options.most_rows(Task::GENERATE),
         max_seqs: MAX_SEQS as usize,
-        longest: options.max_model_len as usize,
+        max_model_len: options.max_model_len as usize,
         least_blocks: KV.blocks,
         to_come: 0,
         share: 1.0,

@@ -39,7 +39,7 @@ pub fn measure(checkpoint: &Checkpoint, mix: Mix, device: &DeviceConfig) -> anyh
         least_blocks: kv.blocks,
         to_come: 0,
         share: hardware.share,
-        longest: spec.max_positions(),
+        max_model_len: spec.max_positions(),
         max_rows: measure.max_rows(),
         max_seqs: DECODE_BATCH as usize,
     };

@@ -36,7 +36,7 @@ pub struct Setup {
     /// what is left to the process, and of this executor alone.
     pub share: f32,
     /// Longest sequence.
-    pub longest: usize,
+    pub max_model_len: usize,
     /// Most rows of a batch.
     pub max_rows: usize,
     /// Most sequences of a batch.

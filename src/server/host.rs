@@ -178,7 +178,7 @@ impl Host {
             kv: KvShape { blocks: options.kv_blocks as usize, block_size: options.block_size as usize },
             max_rows: options.most_rows(self.pipeline.task),
             max_seqs: options.max_num_seqs as usize,
-            longest: options.max_model_len as usize,
+            max_model_len: options.max_model_len as usize,
             least_blocks: options.least_kv_blocks as usize,
             to_come,
             share: self.share(stage),

@@ -57,12 +57,12 @@ impl fmt::Display for Fragment {
 
 /// The pieces of one parcel, sharing its bytes.
 #[derive(Debug)]
-pub struct Pieces {
+pub struct Fragments {
     parcel: Bytes,
     next: Fragment,
 }
 
-impl Pieces {
+impl Fragments {
     /// Cuts `parcel`, the `number`th that `sender` (a boot nonce) cuts, into pieces of at most `max_bytes` (at least 1).
     /// Gives the parcel back if one message holds it.
     pub fn cut(parcel: Bytes, sender: u64, number: u64, max_bytes: usize) -> Result<Self, Bytes> {
@@ -72,7 +72,7 @@ impl Pieces {
     }
 }
 
-impl Iterator for Pieces {
+impl Iterator for Fragments {
     type Item = (Fragment, Bytes);
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -183,13 +183,13 @@ mod tests {
     }
 
     fn pieces(len: usize, sender: u64, max_bytes: usize) -> Vec<(Fragment, Bytes)> {
-        Pieces::cut(parcel(len), sender, 1, max_bytes).unwrap().collect()
+        Fragments::cut(parcel(len), sender, 1, max_bytes).unwrap().collect()
     }
 
     proptest! {
         #[test]
         fn pieces_fit_and_put_together_are_the_parcel(len in 2usize..5000, max_bytes in 1usize..700) {
-            let Ok(cut) = Pieces::cut(parcel(len), 7, 3, max_bytes) else {
+            let Ok(cut) = Fragments::cut(parcel(len), 7, 3, max_bytes) else {
                 prop_assert!(len <= max_bytes);
                 return Ok(());
             };

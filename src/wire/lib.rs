@@ -16,7 +16,7 @@ mod subject;
 use stageline_proto::hop as pb;
 
 pub use error::WireError;
-pub use fragment::{Assembler, Fragment, FragmentError, Pieces};
+pub use fragment::{Assembler, Fragment, FragmentError, Fragments};
 pub use limits::*;
 pub use parcel::{Encoded, MAGIC, TRAILER_BYTES, decode, decode_parts, encode, encode_parts};
 pub use scan::entries;

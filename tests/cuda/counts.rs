@@ -75,7 +75,7 @@ fn a_step_of_short_sequences_brings_no_more_up_where_long_ones_may_come() {
         llama.max_positions = longest;
         let spec = ModelSpec::from(llama);
         let kv = KvShape { blocks: longest / KV.block_size, ..KV };
-        let setup = Setup { longest, ..on_engine(Numbers::Bf16, kv) };
+        let setup = Setup { max_model_len: longest, ..on_engine(Numbers::Bf16, kv) };
         let mut stage =
             load_executor(&Random::of(&spec), &spec, 1..1 + LAYERS, setup, &mut |_| {}).expect("the stage loads");
         stage.warm_up().expect("it warms up");

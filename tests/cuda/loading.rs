@@ -24,7 +24,7 @@ fn progress_rises_to_the_stages_bytes() {
 #[test]
 fn batches_may_be_larger_than_sequences() {
     let spec = toy(2);
-    let setup = Setup { longest: 20, max_rows: 64, ..on_engine(Numbers::Bf16, KV) };
+    let setup = Setup { max_model_len: 20, max_rows: 64, ..on_engine(Numbers::Bf16, KV) };
     let mut stage = load_executor(&Random::of(&spec), &spec, 0..2, setup, &mut |_| {}).expect("it loads");
     assert_eq!(stage.warm_up().expect("it warms up").kv_blocks, KV.blocks as u32);
 }

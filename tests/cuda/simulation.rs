@@ -54,7 +54,7 @@ impl OnEngine {
         let setup = Setup {
             device: DeviceChoice::Cpu(Isa::available()[0]),
             runner: Runner::Candle,
-            longest: LONGEST,
+            max_model_len: LONGEST,
             max_seqs: LONGEST,
             ..on_engine(Numbers::F32, kv)
         };
@@ -106,7 +106,7 @@ impl Model for OnEngine {
         let kv = KvShape { blocks: shape.kv_blocks as usize, block_size: shape.block_size as usize };
         let max_rows = (shape.max_batch_tokens + shape.max_num_seqs) as usize;
         let max_seqs = shape.max_num_seqs as usize;
-        let setup = Setup { longest: LONGEST, max_rows, max_seqs, ..on_engine(Numbers::F16, kv) };
+        let setup = Setup { max_model_len: LONGEST, max_rows, max_seqs, ..on_engine(Numbers::F16, kv) };
         let spec = toy(LAYERS);
         let mut executor = load_executor(&self.weights, &spec, range, setup, &mut |_| {}).expect("the stage loads");
         executor.warm_up().expect("it warms up");

@@ -22,7 +22,7 @@ pub fn on_engine(numbers: Numbers, kv: KvShape) -> Setup {
         least_blocks: kv.blocks,
         to_come: 0,
         share: 1.0,
-        longest: 256,
+        max_model_len: 256,
         max_rows: 64,
         max_seqs: 32,
     }

@@ -66,7 +66,7 @@ impl Pipeline {
                 least_blocks: KV.blocks,
                 to_come: 0,
                 share: 1.0,
-                longest: spec.max_positions(),
+                max_model_len: spec.max_positions(),
                 max_rows: MAX_ROWS,
                 max_seqs: MAX_SEQS,
             };

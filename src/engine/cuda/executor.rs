@@ -156,7 +156,7 @@ impl<T: Compute> CudaExecutor<T> {
         }
         let (gpu, block_size) = (shared.gpu.clone(), setup.kv.block_size);
         takes(llama, block_size)?;
-        let positions = llama.max_positions.min(setup.longest).min(setup.kv.blocks * block_size);
+        let positions = llama.max_positions.min(setup.max_model_len).min(setup.kv.blocks * block_size);
         let weights = Weights::<T>::load(&gpu, source, llama, (&range, positions), progress)?;
         let weights_bytes = weights.bytes;
         let emitting = setup.max_seqs.min(setup.max_rows);

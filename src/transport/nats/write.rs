@@ -4,7 +4,7 @@ use super::routes::Route;
 use async_nats::{Client, HeaderMap, PublishError};
 use stageline_core::Mail;
 use stageline_metrics::BrokerMetrics;
-use stageline_wire::{Fragment, Pieces, Plane, encode};
+use stageline_wire::{Fragment, Fragments, Plane, encode};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use tokio::sync::{mpsc, oneshot};
@@ -57,11 +57,11 @@ pub(super) fn queues(capacity: usize) -> (Queues, Writer) {
     (Queues { control, feedback, stream }, Writer { control: control_end, feedback: feedback_end, stream: stream_end })
 }
 
-/// What is left of a parcel that is being sent in pieces.
+/// What is left of a parcel that is being sent in fragments.
 struct Rest {
     route: Arc<Route>,
     plane: Plane,
-    pieces: Pieces,
+    fragments: Fragments,
 }
 
 /// The writer's side of a connection.
@@ -74,7 +74,7 @@ struct Outlet {
 }
 
 impl Writer {
-    /// Sends until the queues close. A parcel in pieces lets acks and feedback pass between two of them.
+    /// Sends until the queues close. A parcel in fragments lets acks and feedback pass between two of them.
     pub(super) async fn run(mut self, client: Client, queued_bytes: Arc<AtomicUsize>, metrics: BrokerMetrics) {
         let mut outlet = Outlet { client, metrics, queued_bytes, cut: 0 };
         let mut rest: Option<Rest> = None;
@@ -86,8 +86,8 @@ impl Writer {
             let order = match (urgent, &mut rest) {
                 (Some(order), _) => order,
                 (None, Some(parcel)) => {
-                    match parcel.pieces.next() {
-                        Some(piece) => outlet.publish_piece(&parcel.route, parcel.plane, piece).await,
+                    match parcel.fragments.next() {
+                        Some(fragment) => outlet.publish_piece(&parcel.route, parcel.plane, fragment).await,
                         None => rest = None,
                     }
                     continue;
@@ -111,11 +111,11 @@ impl Writer {
             };
             let streams = letter.plane == Plane::Stream;
             match outlet.send(letter).await {
-                // Pieces of one plane must not mix, so only the stream's are sent between other letters.
-                Some(pieces) if streams => rest = Some(pieces),
-                Some(Rest { route, plane, pieces }) => {
-                    for piece in pieces {
-                        outlet.publish_piece(&route, plane, piece).await;
+                // Fragments of one plane must not mix, so only the stream's are sent between other letters.
+                Some(fragments) if streams => rest = Some(fragments),
+                Some(Rest { route, plane, fragments }) => {
+                    for fragment in fragments {
+                        outlet.publish_piece(&route, plane, fragment).await;
                     }
                 }
                 None => {}
@@ -125,7 +125,7 @@ impl Writer {
 }
 
 impl Outlet {
-    /// Sends a letter, or gives back the pieces that are to be sent.
+    /// Sends a letter, or gives back the fragments that are to be sent.
     async fn send(&mut self, letter: Letter) -> Option<Rest> {
         let Letter { route, plane, payload_bytes, mail } = letter;
         let sender = mail.from.boot();
@@ -136,8 +136,8 @@ impl Outlet {
             // A fragment is smaller than a message may be by the header that marks it.
             self.cut += 1;
             let max_piece = max_payload.saturating_sub(Fragment::HEADER_BYTES);
-            if let Ok(pieces) = Pieces::cut(encoded.bytes, sender, self.cut, max_piece) {
-                return Some(Rest { route, plane, pieces });
+            if let Ok(fragments) = Fragments::cut(encoded.bytes, sender, self.cut, max_piece) {
+                return Some(Rest { route, plane, fragments });
             }
             return None;
         }
