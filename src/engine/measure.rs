@@ -20,7 +20,7 @@ const LEAST: Duration = Duration::from_millis(500);
 /// Weights that are loaded at once, or one unit's: more than caches hold.
 const WINDOW_BYTES: u64 = 256 << 20;
 /// Positions to which decode rows attend at least where what each costs is measured, if the model has so many.
-const FAR: u32 = 1024;
+const FAR: u32 = 512;
 /// Positions of a KV block.
 const BLOCK_SIZE: usize = 16;
 
@@ -42,7 +42,8 @@ pub struct Measure<'a> {
 /// A batch to time.
 #[derive(Clone, Copy, Debug)]
 struct Probe {
-    /// Sequences.
+    /// The first of the sequences, and how many there are.
+    first: u32,
     members: u32,
     /// Position of the first row of each.
     start: u32,
@@ -73,7 +74,8 @@ impl Measure<'_> {
 
     /// Most rows of a batch.
     pub fn max_rows(&self) -> usize {
-        self.chunk().max(DECODE_BATCH) as usize
+        // Of decode rows, or of a short prompt's, there are few; what fills the cache goes faster.
+        self.chunk().max(DECODE_BATCH).max(64) as usize
     }
 
     /// What each unit costs. `load` makes the executor of a range of units, with a KV cache of [`Self::kv`], for batches of
@@ -129,14 +131,14 @@ impl Measure<'_> {
     fn probes(&self) -> Vec<Probe> {
         let (chunk, positions) = (self.chunk(), self.positions());
         if self.spec.task().is_whole() {
-            let whole = |rows| Probe { members: 1, start: 0, rows, emit: true };
+            let whole = |rows| Probe { first: 0, members: 1, start: 0, rows, emit: true };
             return vec![whole(chunk.div_ceil(4)), whole(chunk)];
         }
         let longest = self.mix.prompt.saturating_add(self.mix.answer);
         let far = |rows: u32| longest.max(FAR).min(positions) - rows;
-        let prompt = |start| Probe { members: 1, start, rows: chunk, emit: false };
-        let row = |emit| Probe { members: 1, start: 0, rows: 1, emit };
-        let decode = |start| Probe { members: DECODE_BATCH, start, rows: 1, emit: true };
+        let prompt = |start| Probe { first: 0, members: 1, start, rows: chunk, emit: false };
+        let row = |emit| Probe { first: 0, members: 1, start: 0, rows: 1, emit };
+        let decode = |start| Probe { first: 0, members: DECODE_BATCH, start, rows: 1, emit: true };
         vec![prompt(0), prompt(far(chunk)), row(false), row(true), decode(0), decode(far(1))]
     }
 
@@ -194,8 +196,9 @@ impl Measure<'_> {
         let mut ranges: Vec<LayerRange> = window.clone().map(|unit| unit..unit + 1).collect();
         ranges.extend((window.len() > 1).then(|| window.clone()));
         let mut executors = ranges.iter().map(|range| load(range.clone())).collect::<Result<Vec<_>, _>>()?;
-        for executor in &mut executors {
+        for (range, executor) in ranges.iter().zip(&mut executors) {
             executor.warm_up()?;
+            self.fill(range, executor.as_mut())?;
         }
         let mut times = vec![Vec::new(); window.len()];
         for probe in probes {
@@ -227,6 +230,22 @@ impl Measure<'_> {
         Ok(times)
     }
 
+    /// Writes keys and values of all sequences: memory that nobody has written to is not there, and read from a cache.
+    fn fill(&self, range: &LayerRange, executor: &mut dyn Executor) -> Result<(), Fault> {
+        if !self.spec.task().cached {
+            return Ok(());
+        }
+        let end = (self.blocks() * BLOCK_SIZE).min(self.spec.max_positions()) as u32;
+        for first in 0..DECODE_BATCH {
+            for start in (0..end).step_by(self.max_rows()) {
+                let rows = (self.max_rows() as u32).min(end - start);
+                let (batch, inputs) = self.batch(range, Probe { first, members: 1, start, rows, emit: false })?;
+                executor.run(&batch, &inputs)?;
+            }
+        }
+        Ok(())
+    }
+
     /// The batch of `probe` for a stage of `range`.
     fn batch(&self, range: &LayerRange, probe: Probe) -> Result<(Microbatch, Vec<Tensors>), Fault> {
         let takes = &self.units[range.start].border;
@@ -234,7 +253,7 @@ impl Measure<'_> {
         let (mut batch, input) = part.warm_up_batch(probe.rows as usize)?;
         let one = batch.members.remove(0);
         let blocks = if one.opening.work.cached { self.blocks() as u32 } else { 0 };
-        for number in 0..probe.members {
+        for number in probe.first..probe.first + probe.members {
             let mut member = one.clone();
             member.sequence.counter = number.into();
             (member.start, member.emit) = (probe.start, probe.emit);
