@@ -245,6 +245,7 @@ mod tests {
     fn shown() -> BTreeMap<String, [String; 3]> {
         let metrics = Metrics::new("p", 0..1);
         metrics.hops(0).stage_hop.is("grpc");
+        metrics.stage(0).unwrap().stage_wire_dtype.is("f32");
         let page = metrics.render();
         let heads = page.lines().filter_map(|line| line.strip_prefix("# HELP ")?.split_once(' '));
         let metric = |(name, help): (&str, &str)| {

@@ -174,16 +174,22 @@ async fn tensors_are_answered_with_tensors() {
     .into_iter()
     .collect();
     let task = Task { takes: Takes::Tensors, gives: Gives::Tensors, course: Course::Once, cached: false };
-    let script = Script::Answer(vec![AnswerEvent::Tensors(answer), done("")]);
-    let mut door = Door::open(Setup { task, script, ..Setup::default() }).await;
+    let mut door = Door::open(Setup { task, ..Setup::default() }).await;
     let mut client = door.client().await;
     let picture = tensor("picture", Of::U8, &[3, 1, 2], (0..6).collect());
     let asked = pb::InferRequest { inputs: vec![picture], manifest: "ab".repeat(4) };
-    let outputs = client.infer(asked.clone()).await.unwrap().into_inner().outputs;
+    let asking = tokio::spawn({
+        let (mut client, asked) = (client.clone(), asked.clone());
+        async move { client.infer(asked).await.unwrap().into_inner().outputs }
+    });
+    let served = door.served().await;
+    served.send(AnswerEvent::Tensors(answer)).await;
+    served.send(done("")).await;
+    let outputs = asking.await.unwrap();
     let scores = [0.5f32, -1.0].iter().flat_map(|score| score.to_le_bytes()).collect();
     let want = [tensor("label", Of::I64, &[], 7i64.to_le_bytes().to_vec()), tensor("scores", Of::F32, &[2, 1], scores)];
     assert_eq!(outputs, want);
-    let request = door.served().await.request;
+    let request = served.request;
     let Input::Tensors(tensors) = request.input else { panic!("{:?} came", request.input) };
     let picture = HostTensor::new(Element::U8, [3, 1, 2], (0..6).collect::<Vec<u8>>().into()).unwrap();
     assert_eq!((tensors.by_name("picture"), request.manifest.as_deref()), (Some(&picture), Some("abababab")));

@@ -26,8 +26,8 @@ pub trait Family: Debug + Send + Sync {
     /// Number of layers.
     fn layers(&self) -> usize;
 
-    /// What crosses in front of layer `layer`, which is the border of its unit, below [`Family::layers`]; in front of layer 0, what a request brings. All of it is cut
-    /// by rows unless a request is one step.
+    /// What crosses in front of layer `layer` (below [`Family::layers`]), and so of its unit; in front of layer 0, what a request brings.
+    /// All of it is cut by rows unless a request is one step.
     fn border(&self, layer: usize) -> Border;
 
     /// What an answer is, where it is no tokens.
