@@ -8,6 +8,8 @@ pub const MAX_CALL_ID_BYTES: usize = 128;
 pub const MAX_SAFETENSORS_HEADER_BYTES: u64 = 100_000_000;
 /// Most bytes of tensors that stay together: what one request brings, or what crosses for it between two stages.
 pub const MAX_SET_BYTES: u64 = 32 << 20;
+/// The same of rows that stay together: as much as a hop takes at once.
+pub const MAX_WHOLE_BYTES: u64 = 64 << 20;
 /// Largest config.json, generation_config.json or manifest read, in bytes.
 pub const MAX_CONFIG_BYTES: u64 = 16 << 20;
 /// Largest tokenizer.json read, in bytes.

@@ -6,8 +6,10 @@ use std::time::Duration;
 
 /// First wait for an acknowledgement; it doubles up to [`MOST`].
 const FIRST: Duration = Duration::from_millis(250);
-/// Longest wait between two sendings.
+/// Longest wait between two sendings, unless the first is longer.
 const MOST: Duration = Duration::from_secs(2);
+/// A slow way, in bytes a microsecond: less than a tenth of a gigabit link, which others use too.
+const SLOW_BYTES_PER_US: u64 = 8;
 
 #[derive(Debug)]
 struct Entry<T> {
@@ -31,8 +33,14 @@ impl<T: Clone> Outbox<T> {
 
     /// Numbers and keeps `message`, which the caller sends now.
     pub fn add(&mut self, now: Tick, message: T) -> u64 {
+        self.add_large(now, message, 0)
+    }
+
+    /// The same of a message that takes a while to get there.
+    pub fn add_large(&mut self, now: Tick, message: T, bytes: u64) -> u64 {
         self.last += 1;
-        self.entries.insert(self.last, Entry { message, next: now + FIRST, wait: FIRST });
+        let wait = FIRST + Duration::from_micros(bytes / SLOW_BYTES_PER_US);
+        self.entries.insert(self.last, Entry { message, next: now + wait, wait });
         self.last
     }
 
@@ -61,7 +69,7 @@ impl<T: Clone> Outbox<T> {
         let mut due = Vec::new();
         for (number, entry) in &mut self.entries {
             if entry.next <= now {
-                entry.wait = (entry.wait * 2).min(MOST);
+                entry.wait = (entry.wait * 2).min(MOST.max(entry.wait));
                 entry.next = now + entry.wait;
                 due.push((*number, entry.message.clone()));
             }

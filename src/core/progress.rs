@@ -157,8 +157,8 @@ impl Progress {
     pub fn send(&mut self, credit: Room, takes: &Border) -> Option<Sent<'_>> {
         let start = self.sent;
         if let Some((rows, tensors)) = &self.tensors {
-            let room = Room { rows: u64::from(*rows), bytes: tensors.bytes() };
-            if start > 0 || !credit.holds(room) {
+            // As much as both ends of the link count for it, however little it is.
+            if start > 0 || !credit.holds(Room::of(*rows, takes)) {
                 return None;
             }
             self.sent = *rows;

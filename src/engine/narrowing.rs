@@ -3,7 +3,7 @@
 use crate::executor::{Executor, Ready};
 use bytes::{BufMut, BytesMut};
 use half::bf16;
-use stageline_base::{Element, Fault, HostTensor, Tensors};
+use stageline_base::{Border, Element, Fault, HostTensor, TensorSpec, Tensors};
 use stageline_core::batch::trailer_room;
 use stageline_core::{Microbatch, Output};
 use std::collections::VecDeque;
@@ -12,23 +12,22 @@ use std::collections::VecDeque;
 /// rounded to the nearest, the even one of two; each by itself, so that a row still depends on nothing but the row.
 pub struct Narrowing {
     executor: Box<dyn Executor>,
-    takes: bool,
-    gives: bool,
+    takes: Option<Border>,
+    gives: Option<Border>,
     /// The inputs of batches that were started and not run yet, as the executor takes them.
     started: VecDeque<Vec<Tensors>>,
 }
 
 impl Narrowing {
-    /// Around `executor`: whether what it takes comes as bf16, and whether what it gives leaves so.
-    pub fn of(executor: Box<dyn Executor>, (takes, gives): (bool, bool)) -> Self {
+    /// Around `executor`, with what crosses in front of it and behind it as the executor knows it, where that comes from and goes to
+    /// other stages.
+    pub fn of(executor: Box<dyn Executor>, takes: Option<Border>, gives: Option<Border>) -> Self {
         Self { executor, takes, gives, started: VecDeque::new() }
     }
 
     fn widened(&self, inputs: &[Tensors]) -> Result<Vec<Tensors>, Fault> {
-        if !self.takes {
-            return Ok(inputs.to_vec());
-        }
-        inputs.iter().map(|set| changed(set, Element::Bf16, widened)).collect()
+        let Some(takes) = &self.takes else { return Ok(inputs.to_vec()) };
+        inputs.iter().map(|set| changed(takes, set, Element::F32, widened)).collect()
     }
 }
 
@@ -58,15 +57,22 @@ impl Executor for Narrowing {
             None => self.widened(inputs)?,
         };
         let output = self.executor.run(batch, &inputs)?;
+        let Some(gives) = &self.gives else { return Ok(output) };
         Ok(match output {
-            Output::Rows(tensors) if self.gives => {
-                Output::Rows(tensors.iter().map(|numbers| narrowed(numbers, batch.members.len())).collect())
+            Output::Rows(tensors) => {
+                let members = batch.members.len();
+                let leave = |(spec, numbers): (&TensorSpec, BytesMut)| match spec.element {
+                    Element::F32 => narrowed(&numbers, members),
+                    _ => numbers,
+                };
+                Output::Rows(gives.tensors().iter().zip(tensors).map(leave).collect())
             }
-            Output::Sets(sets) if self.gives => {
+            Output::Sets(sets) => {
                 let narrow = |numbers: &[u8]| narrowed(numbers, 0);
-                Output::Sets(sets.iter().map(|set| changed(set, Element::F32, narrow)).collect::<Result<_, _>>()?)
+                let leave = |set: &Tensors| changed(gives, set, Element::Bf16, narrow);
+                Output::Sets(sets.iter().map(leave).collect::<Result<_, _>>()?)
             }
-            output => output,
+            Output::Emissions(emissions) => Output::Emissions(emissions),
         })
     }
 
@@ -75,14 +81,13 @@ impl Executor for Narrowing {
     }
 }
 
-/// The set, its tensors `of` that type changed by `change` into the other one.
-fn changed(set: &Tensors, of: Element, change: impl Fn(&[u8]) -> BytesMut) -> Result<Tensors, Fault> {
-    let to = if of == Element::F32 { Element::Bf16 } else { Element::F32 };
+/// The set, of which what `border` says is f32 is changed by `change` into elements of type `to`.
+fn changed(border: &Border, set: &Tensors, to: Element, change: impl Fn(&[u8]) -> BytesMut) -> Result<Tensors, Fault> {
     let mut tensors = Tensors::with_capacity(set.len());
-    for named in set.iter() {
-        let tensor = match named.tensor.element() == of {
-            true => HostTensor::new(to, named.tensor.shape(), change(named.tensor.bytes()).freeze()),
-            false => Some(named.tensor.clone()),
+    for (spec, named) in border.tensors().iter().zip(set.iter()) {
+        let tensor = match spec.element {
+            Element::F32 => HostTensor::new(to, named.tensor.shape(), change(named.tensor.bytes()).freeze()),
+            _ => Some(named.tensor.clone()),
         };
         let tensor = tensor.ok_or_else(|| Fault::internal(format!("{} changed its size", named.name)))?;
         tensors.push(named.name.clone(), tensor);
@@ -113,7 +118,7 @@ mod tests {
     use super::*;
     use stageline_core::BatchId;
 
-    /// Gives its inputs back, and says that it ran in order.
+    /// Gives back what it is given, the numbers as they are and the marks beside them; and says that it ran in order.
     struct Echo(u64);
 
     impl Executor for Echo {
@@ -124,9 +129,15 @@ mod tests {
         fn run(&mut self, batch: &Microbatch, inputs: &[Tensors]) -> Result<Output, Fault> {
             self.0 += 1;
             assert_eq!(batch.id, BatchId(self.0));
-            assert!(inputs.iter().all(|set| set[0].tensor.element() == Element::F32));
-            Ok(Output::Rows(inputs.iter().map(|set| BytesMut::from(&set[0].tensor.bytes()[..])).collect()))
+            assert!(inputs.iter().all(|set| border().admits(set[0].tensor.rows() as u64, set)));
+            let bytes = |at: usize| BytesMut::from(&inputs[0][at].tensor.bytes()[..]);
+            Ok(if self.0 == 3 { Output::Sets(inputs.to_vec()) } else { Output::Rows(vec![bytes(0), bytes(1)]) })
         }
+    }
+
+    /// Numbers, and marks that are bf16 by themselves.
+    fn border() -> Border {
+        Border::parse(&["hidden f32 [rows, 1]", "marks bf16 [rows]"]).unwrap()
     }
 
     fn batch(id: u64) -> Microbatch {
@@ -141,19 +152,23 @@ mod tests {
         let want: Vec<u8> = nearest.iter().flat_map(|number| number.to_bits().to_le_bytes()).collect();
         assert_eq!(&narrowed(&bytes, 0)[..], want);
 
-        let mut stage = Narrowing::of(Box::new(Echo(0)), (true, true));
-        let input = |from: usize| {
+        let mut stage = Narrowing::of(Box::new(Echo(0)), Some(border()), Some(border()));
+        let input = |from: usize| -> Tensors {
             let part = bytes::Bytes::from(want[from..].to_vec());
-            Tensors::one("hidden", HostTensor::new(Element::Bf16, [part.len() / 2, 1], part).unwrap())
+            let rows = part.len() / 2;
+            let hidden = HostTensor::new(Element::Bf16, [rows, 1], part).unwrap();
+            let marks = HostTensor::new(Element::Bf16, [rows], vec![0x40; rows * 2].into()).unwrap();
+            [("hidden".into(), hidden), ("marks".into(), marks)].into_iter().collect()
         };
         for (id, from) in [(1, 0), (2, 2)] {
             stage.start(&batch(id), &[input(from)]).unwrap();
         }
-        for (id, from) in [(1, 0), (2, 2), (3, 4)] {
+        for (id, from) in [(1, 0), (2, 2)] {
             // Batches that were started run on what they were started with.
-            let given = if id < 3 { input(6) } else { input(from) };
-            let Output::Rows(rows) = stage.run(&batch(id), &[given]).unwrap() else { panic!() };
-            assert_eq!(&rows[0][..], &want[from..]);
+            let Output::Rows(rows) = stage.run(&batch(id), &[input(6)]).unwrap() else { panic!() };
+            assert_eq!((&rows[0][..], &rows[1][..]), (&want[from..], &vec![0x40; want.len() - from][..]));
         }
+        let Output::Sets(sets) = stage.run(&batch(3), &[input(4)]).unwrap() else { panic!() };
+        assert_eq!(sets, [input(4)]);
     }
 }

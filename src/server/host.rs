@@ -90,7 +90,7 @@ impl Host {
             task: blueprint.spec.task(),
             options,
         };
-        pipeline.check_sizes()?;
+        pipeline.check()?;
         let metrics = Arc::new(Metrics::new(pipeline.name.clone(), here.clone()));
         Ok(Self { blueprint, pipeline, metrics, hardware, here })
     }
@@ -187,7 +187,11 @@ impl Host {
         if options.wire_dtype == Element::F32 {
             return load;
         }
-        let narrow = (stage > 0, stage + 1 < self.pipeline.stages);
-        Box::new(move || Ok(Box::new(Narrowing::of(load()?, narrow)) as Box<dyn Executor>))
+        let at = |stage: StageIndex| {
+            let facts = self.blueprint.stages.get(usize::from(stage)).filter(|_| stage > 0);
+            facts.map(|facts| self.blueprint.spec.border(facts.layers.start))
+        };
+        let (takes, gives) = (at(stage), at(stage + 1));
+        Box::new(move || Ok(Box::new(Narrowing::of(load()?, takes, gives)) as Box<dyn Executor>))
     }
 }

@@ -1,8 +1,8 @@
 //! What is served.
 
 use crate::options::Options;
-use stageline_base::limits::MAX_SET_BYTES;
-use stageline_base::{Border, Fault, StageIndex, Task, hex};
+use stageline_base::limits::{MAX_SET_BYTES, MAX_WHOLE_BYTES};
+use stageline_base::{Border, Fault, StageIndex, Takes, Task, hex};
 use stageline_door::stages::{Overview, StageFacts};
 
 /// What a pipeline is, for whoever assembles one of its replicas.
@@ -33,19 +33,30 @@ impl Pipeline {
         (at(stage.into()), at(usize::from(stage) + 1))
     }
 
-    /// Whether what a request brings, or what crosses for it, may travel at all.
+    /// Whether it can be served: what stays together of a request may travel at all.
     ///
     /// # Errors
-    /// `InvalidRequest` that says what is too large.
-    pub(crate) fn check_sizes(&self) -> Result<(), Fault> {
+    /// `InvalidRequest` that says what is too large, or what the model cannot do.
+    pub(crate) fn check(&self) -> Result<(), Fault> {
         let rows = self.options.max_model_len.into();
-        let large = |border: &&Border| !border.is_by_rows() && border.most_bytes(rows) > MAX_SET_BYTES;
-        match self.borders.iter().find(large) {
-            None => Ok(()),
-            Some(border) => Err(Fault::invalid(format!(
-                "{border} may be {} bytes for one request, and at most {MAX_SET_BYTES} may travel together",
-                border.most_bytes(rows)
-            ))),
+        let most = |border: &Border| match border.is_by_rows() {
+            true if self.task.is_whole() => MAX_WHOLE_BYTES,
+            true => u64::MAX,
+            false => MAX_SET_BYTES,
+        };
+        if let Some(border) = self.borders.iter().find(|border| border.most_bytes(rows) > most(border)) {
+            return Err(Fault::invalid(format!(
+                "{border} may be {} bytes for one request, and at most {} may travel together: serve it with a smaller \
+                 --max-model-len, if it has rows",
+                border.most_bytes(rows),
+                most(border)
+            )));
+        }
+        match self.task.takes {
+            Takes::Tensors if self.task.generates() => {
+                Err(Fault::invalid("a model that takes tensors and generates tokens cannot be served"))
+            }
+            _ => Ok(()),
         }
     }
 

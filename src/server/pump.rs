@@ -99,8 +99,8 @@ pub struct Pump {
     /// What has arrived, and when.
     parked: HashMap<Ticket, (Tensors, Tick)>,
     tickets: u64,
-    /// Rows of each microbatch on the device.
-    on_device: HashMap<BatchId, u64>,
+    /// Members and rows of each microbatch on the device.
+    on_device: HashMap<BatchId, (usize, usize)>,
     /// What the newest batch gave, until its frames are made.
     output: Option<(BatchId, Gave)>,
     /// From this replica to itself: between the door and stage 0.

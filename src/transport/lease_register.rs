@@ -26,14 +26,16 @@ pub(super) struct Register {
     keys: BTreeMap<String, Peer>,
     /// Other digests under the pipeline's name, and when each was seen last.
     others: BTreeMap<String, Tick>,
-    /// Those, and replicas of another wire_dtype, that the log has named.
+    /// Those that the log has named.
     named: BTreeSet<String>,
+    /// Replicas of another wire type that the log has named.
+    mistyped: BTreeSet<String>,
 }
 
 impl Register {
     pub(super) fn new(subjects: Subjects, wire_dtype: Element, metrics: BrokerMetrics) -> Self {
-        let (keys, others, named) = Default::default();
-        Self { subjects, wire_dtype, metrics, roster: Roster::default(), keys, others, named }
+        let (keys, others, named, mistyped) = Default::default();
+        Self { subjects, wire_dtype, metrics, roster: Roster::default(), keys, others, named, mistyped }
     }
 
     /// Takes one entry of the bucket in. A record counts only under the key of who it says it is: that is where a user's
@@ -80,7 +82,11 @@ impl Register {
     /// A replica sends and takes numbers of another type: it can be no part of a path with this one.
     fn refuse_type(&mut self, status: &Status) {
         self.metrics.lease_records_refused.inc();
-        if self.named.len() < MOST_DIGESTS && self.named.insert(status.replica.as_str().to_owned()) {
+        if self.mistyped.len() >= MOST_DIGESTS {
+            // Replicas that are started again and again have new names; those that still are there are named once more.
+            self.mistyped.clear();
+        }
+        if self.mistyped.insert(status.replica.as_str().to_owned()) {
             tracing::error!(
                 stage = status.stage,
                 replica = %status.replica,

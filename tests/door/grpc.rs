@@ -198,7 +198,9 @@ async fn tensors_are_answered_with_tensors() {
     assert_eq!((status.code(), status.message()), (Code::InvalidArgument, "this pipeline infers: call Infer"));
     for broken in [
         pb::InferRequest { inputs: Vec::new(), ..asked.clone() },
-        pb::InferRequest { inputs: vec![tensor("a", Of::I32, &[3], vec![0; 8])], ..asked },
+        pb::InferRequest { inputs: vec![pb::Tensor::default(); 65], ..asked.clone() },
+        pb::InferRequest { inputs: vec![tensor("a", Of::I32, &[3], vec![0; 8])], ..asked.clone() },
+        pb::InferRequest { inputs: vec![tensor("a", Of::Bool, &[2], vec![1, 2])], ..asked },
     ] {
         assert_eq!(client.infer(broken).await.unwrap_err().code(), Code::InvalidArgument);
     }

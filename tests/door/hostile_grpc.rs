@@ -47,6 +47,7 @@ fn right() -> Vec<(&'static str, Vec<u8>)> {
     };
     let (name, shape) = ("hidden".into(), vec![2, 3]);
     let tensor = pb::Tensor { element: 1, rows: 2, columns: 3, data: vec![1; 24].into(), name, shape };
+    let infer = pb::InferRequest { inputs: vec![tensor.clone()], manifest: "ab".repeat(4) };
     let run = pb::RunRequest { inputs: vec![tensor], top_logits: 3, stage: Some(0) };
     vec![
         ("Generate", generate(Input::Prompt("Once upon a time, é".into())).encode_to_vec()),
@@ -57,6 +58,7 @@ fn right() -> Vec<(&'static str, Vec<u8>)> {
             pb::EmbedRequest { input: Some(pb::embed_request::Input::Text("a text".into())), ..Default::default() }
                 .encode_to_vec(),
         ),
+        ("Infer", infer.encode_to_vec()),
         ("Run", run.encode_to_vec()),
         ("Status", Vec::new()),
     ]

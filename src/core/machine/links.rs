@@ -183,7 +183,8 @@ impl StageMachine {
                 }
             }
             let outbox = self.doors.entry(door.clone()).or_default();
-            let number = outbox.add(now, reports.clone());
+            let bytes = reports.iter().filter_map(Report::tensors).map(Tensors::bytes).sum();
+            let number = outbox.add_large(now, reports.clone(), bytes);
             if self.setup.planted == Planted::ForgetFeedback {
                 outbox.acknowledged(number);
             }

@@ -62,6 +62,19 @@ impl DoorMachine {
         may
     }
 
+    /// What the last stage made can be no part of an answer: as if its device had failed at it.
+    fn on_wrong_answer(
+        &mut self,
+        now: Tick,
+        (sequence, attempt): (SequenceId, Attempt),
+        words: String,
+        out: &mut Vec<DoorAction>,
+    ) {
+        let (cause, stage) = (Cause::Device, self.replicas.len().saturating_sub(1) as StageIndex);
+        let fault = Fault::device(words).at_stage(stage);
+        self.on_report(now, Report::Failed { sequence, attempt, cause, stage, fault }, out);
+    }
+
     pub(super) fn on_report(&mut self, now: Tick, report: Report, out: &mut Vec<DoorAction>) {
         match report {
             Report::Opened { sequence, attempt } => {
@@ -84,16 +97,22 @@ impl DoorMachine {
                 let vocab = self.setup.vocab;
                 let words =
                     format!("the last stage made token {id}, and the model has {vocab}: the attempt is given up");
-                let (cause, stage) = (Cause::Device, self.replicas.len().saturating_sub(1) as StageIndex);
-                let fault = Fault::device(words).at_stage(stage);
-                self.on_report(now, Report::Failed { sequence, attempt, cause, stage, fault }, out);
+                self.on_wrong_answer(now, (sequence, attempt), words, out);
             }
             Report::Emitted { sequence, attempt, position, emission } => {
+                let is_other = |live: &super::Live| {
+                    live.attempt == attempt
+                        && live.progress.is_next(position)
+                        && !live.progress.may_come(&emission, &self.setup.gives)
+                };
+                if self.live.get(&sequence).is_some_and(is_other) {
+                    let words = "the last stage made an answer that is none of this model: the attempt is given up";
+                    return self.on_wrong_answer(now, (sequence, attempt), words.into(), out);
+                }
                 let crowd = self.crowd();
                 let live = self.live.get_mut(&sequence);
                 let current = live.filter(|live| {
                     live.attempt == attempt
-                        && live.progress.may_come(&emission, &self.setup.gives)
                         && (live.progress.is_next(position) || self.setup.planted == Planted::AcceptAnyPosition)
                 });
                 let Some(live) = current else {

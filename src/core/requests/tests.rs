@@ -4,7 +4,7 @@ use super::*;
 use crate::message::{Cause, Feedback, FrameContent, LinkMail, LinkReply, Report};
 use crate::planted::Planted;
 use crate::{Emission, Input, Opening, Sampling, Work};
-use stageline_base::{Border, Task, Trace};
+use stageline_base::{Border, Task, Tensors, Trace};
 use std::sync::Arc;
 
 /// A door with one place, whose stages answer as the test says.
@@ -150,6 +150,23 @@ fn what_cannot_start_in_time_is_told_when_to_come_again() {
     // 20 tokens to go, a tenth of a second each.
     let fault = counter.submit(now, 1).unwrap_err();
     assert_eq!((fault.class, fault.retry_after), (FaultClass::Overloaded, Some(Duration::from_secs(1))), "{fault}");
+}
+
+#[test]
+fn an_answer_that_is_none_of_the_model_is_a_failure_and_no_silence() {
+    let mut counter = Counter::new();
+    let sequence = counter.submit(at(0), 5).unwrap();
+    let mut now = counter.runs(at(0), sequence, 1);
+    for attempt in 1..=4 {
+        if attempt > 1 {
+            counter.report(now, Report::Opened { sequence, attempt });
+        }
+        let emission = Emission::Tensors(Tensors::vector(&[1.0]));
+        counter.report(now, Report::Emitted { sequence, attempt, position: 2, emission });
+        now = now + Duration::from_secs(10);
+        counter.on(now, DoorEvent::Time);
+    }
+    assert_eq!((counter.opened.len(), counter.fault().class), (4, FaultClass::DeviceFailed));
 }
 
 #[test]

@@ -27,7 +27,7 @@ pub trait Family: Debug + Send + Sync {
     fn layers(&self) -> usize;
 
     /// What crosses in front of layer `layer` (below [`Family::layers`]), and so of its unit; in front of layer 0, what a request brings.
-    /// All of it is cut by rows unless a request is one step.
+    /// All of it is cut by rows unless a request is one step. An extent that may be any up to its most may be 0.
     fn border(&self, layer: usize) -> Border;
 
     /// What an answer is, where it is no tokens.

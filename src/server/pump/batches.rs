@@ -2,7 +2,7 @@
 
 use super::Pump;
 use bytes::BytesMut;
-use stageline_base::{Fault, HostTensor, TensorSpec, Tensors};
+use stageline_base::{Border, Fault, HostTensor, TensorSpec, Tensors};
 use stageline_core::batch::trailer_room;
 use stageline_core::machine::Event;
 use stageline_core::{BatchId, Member, Microbatch, Opening, Output};
@@ -11,7 +11,7 @@ use std::ops::Range;
 
 impl Pump {
     pub(super) fn hand_over(&mut self, batch: Microbatch) {
-        self.on_device.insert(batch.id, batch.rows() as u64);
+        self.on_device.insert(batch.id, (batch.members.len(), batch.rows()));
         let by_rows = self.machine.setup().takes.is_by_rows();
         let rows = |(parked, m): (&Tensors, &Member)| match by_rows {
             true => parked.slice_rows(m.ticket_row as usize, m.rows as usize),
@@ -33,30 +33,33 @@ impl Pump {
     }
 
     pub(super) fn ran(&mut self, ran: Ran) {
-        let rows = self.on_device.remove(&ran.batch).unwrap_or(0);
+        let (members, rows) = self.on_device.remove(&ran.batch).unwrap_or_default();
         if let (Some(stage), Ok(_)) = (self.metrics.stage(self.me.stage), &ran.outcome) {
             stage.batch_rows.observe(rows as f64);
             stage.stage_compute_seconds.observe(ran.took.as_secs_f64());
         }
+        let gives = &self.machine.setup().gives;
         let outcome = match ran.outcome {
-            Ok(Output::Rows(rows)) => {
-                self.output = Some((ran.batch, Gave::Rows(rows)));
+            Ok(Output::Rows(tensors)) if are_rows(gives, &tensors, rows) => {
+                self.output = Some((ran.batch, Gave::Rows(tensors)));
                 Ok(Vec::new())
             }
-            Ok(Output::Sets(sets)) => {
+            Ok(Output::Sets(sets)) if !gives.is_by_rows() && sets.len() == members => {
                 self.output = Some((ran.batch, Gave::Sets(sets)));
                 Ok(Vec::new())
             }
             Ok(Output::Emissions(emissions)) => Ok(emissions),
-            Err(fault) => {
-                let (stage, batch) = (self.me.stage, ran.batch.0);
-                tracing::warn!(stage, batch, %fault, "a microbatch failed");
-                for Opening { call_id, trace, sequence, attempt, .. } in self.machine.openings_of(ran.batch) {
-                    tracing::debug!(stage, batch, call_id, traceparent = %trace, %sequence, attempt, "it had rows of this sequence");
-                }
-                Err(fault)
-            }
+            // A frame of it could not be made once it is numbered: as if the batch had failed.
+            Ok(_) => Err(Fault::device(format!("the stage gave something else than {gives}"))),
+            Err(fault) => Err(fault),
         };
+        if let Err(fault) = &outcome {
+            let (stage, batch) = (self.me.stage, ran.batch.0);
+            tracing::warn!(stage, batch, %fault, "a microbatch failed");
+            for Opening { call_id, trace, sequence, attempt, .. } in self.machine.openings_of(ran.batch) {
+                tracing::debug!(stage, batch, call_id, traceparent = %trace, %sequence, attempt, "it had rows of this sequence");
+            }
+        }
         self.stage_event(Event::Ran { batch: ran.batch, outcome });
     }
 
@@ -85,6 +88,12 @@ pub(super) enum Gave {
     Rows(Vec<BytesMut>),
     /// The tensors of each member.
     Sets(Vec<Tensors>),
+}
+
+/// Whether these are `rows` rows of what crosses `gives`.
+fn are_rows(gives: &Border, tensors: &[BytesMut], rows: usize) -> bool {
+    let fits = |(spec, all): (&TensorSpec, &BytesMut)| spec.row().is_some_and(|(_, width)| all.len() == rows * width);
+    gives.tensors().len() == tensors.len() && gives.tensors().iter().zip(tensors).all(fits)
 }
 
 /// The rows of `members` of a tensor, taken out of `all` where they are all of it.

@@ -10,8 +10,8 @@ use stageline_core::{Emission, Input, Microbatch, Output};
 use stageline_engine::{Executor, Ready};
 use std::sync::Arc;
 
-/// Most numbers of a picture: the longest prompt that a client has.
-const MOST: usize = 40;
+/// Most numbers of a picture: those of the longest prompt that a client has, in up to three lines.
+const MOST: usize = 42;
 
 /// Every stage replaces each number by a hash of it, of the one before and of its own place.
 pub struct Pictures;
@@ -31,14 +31,14 @@ impl Model for Pictures {
 
     fn borders(&self, stages: StageIndex) -> Vec<Border> {
         let border = |lines: [String; 2]| Border::parse(&lines).expect("two tensors");
-        let front = border([format!("numbers i64 [1, ..{MOST}]"), "count u8 []".into()]);
+        let front = border([format!("numbers i64 [rows, ..{MOST}]"), "count u8 []".into()]);
         let between = (1..stages).map(|_| border([format!("mixed i64 [..{MOST}, 1]"), "last u32 [2]".into()]));
         let answer = border([format!("codes i64 [..{MOST}]"), "label i32 []".into()]);
         std::iter::once(front).chain(between).chain([answer]).collect()
     }
 
     fn input(&self, prompt: &[TokenId]) -> Input {
-        Input::Tensors(set(&self.borders(1)[0], &prompt.iter().map(|id| u64::from(*id)).collect::<Vec<_>>()))
+        Input::Tensors(set(&self.borders(1)[0], &numbers(prompt), lines(prompt)))
     }
 
     fn executor(&self, stage: StageIndex, stages: StageIndex, _: Shape) -> Box<dyn Executor> {
@@ -51,9 +51,8 @@ impl Model for Pictures {
     }
 
     fn is_answer(&self, prompt: &[TokenId], answer: &Tensors, stages: StageIndex) -> bool {
-        let numbers: Vec<u64> = prompt.iter().map(|id| u64::from(*id)).collect();
-        let mixed = (0..stages).fold(numbers, |numbers, stage| mix(&numbers, stage));
-        *answer == set(&self.borders(stages)[usize::from(stages)], &mixed)
+        let mixed = (0..stages).fold(numbers(prompt), |numbers, stage| mix(&numbers, stage));
+        *answer == set(&self.borders(stages)[usize::from(stages)], &mixed, 1)
     }
 }
 
@@ -76,12 +75,24 @@ impl Executor for Stage {
         if self.stage == 0 && inputs.iter().any(|input| numbers(input).contains(&POISON.into())) {
             return Err(Fault::device("the device fails at this picture"));
         }
-        let mut sets = inputs.iter().map(|input| set(&self.gives, &mix(&numbers(input), self.stage)));
+        let mut sets = inputs.iter().map(|input| set(&self.gives, &mix(&numbers(input), self.stage), 1));
         Ok(match self.last {
             true => Output::Emissions(sets.map(|set| Some(Emission::Tensors(set))).collect()),
             false => Output::Sets(sets.by_ref().collect()),
         })
     }
+}
+
+/// How many lines the picture of a prompt has: its rows.
+fn lines(prompt: &[TokenId]) -> usize {
+    1 + prompt.len() % 3
+}
+
+/// Its numbers, in whole lines.
+fn numbers(prompt: &[TokenId]) -> Vec<u64> {
+    let mut numbers: Vec<u64> = prompt.iter().map(|id| u64::from(*id)).collect();
+    numbers.resize(numbers.len().next_multiple_of(lines(prompt)), 0);
+    numbers
 }
 
 fn mix(numbers: &[u64], stage: StageIndex) -> Vec<u64> {
@@ -92,13 +103,13 @@ fn mix(numbers: &[u64], stage: StageIndex) -> Vec<u64> {
     numbers.iter().scan(1, hash).collect()
 }
 
-/// The numbers as the first tensor of a border of two, and something of them as the other.
-fn set(border: &Border, numbers: &[u64]) -> Tensors {
+/// The numbers as the first tensor of a border of two, in so many lines where it has lines, and something of them as the other.
+fn set(border: &Border, numbers: &[u64], lines: usize) -> Tensors {
     let [first, second] = border.tensors() else { panic!("two tensors") };
     let bytes: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
     let tensor = match first.dims.len() {
         1 => HostTensor::new(first.element, [numbers.len()], bytes.into()),
-        _ if &*first.name == "numbers" => HostTensor::new(first.element, [1, numbers.len()], bytes.into()),
+        _ if &*first.name == "numbers" => HostTensor::new(first.element, [lines, numbers.len() / lines], bytes.into()),
         _ => HostTensor::new(first.element, [numbers.len(), 1], bytes.into()),
     };
     let last = numbers.last().copied().unwrap_or_default().to_le_bytes().to_vec();

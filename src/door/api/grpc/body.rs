@@ -13,6 +13,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use stageline_base::border::MAX_TENSORS;
 use stageline_base::limits::MAX_STOP_STRINGS;
 use stageline_base::{Fault, FaultClass};
 use stageline_wire::entries;
@@ -45,8 +46,12 @@ pub(super) async fn gathered(State(site): State<Arc<Site>>, request: Request, ne
     }
     let came = Instant::now();
     let (mut head, body) = request.into_parts();
-    let generates = head.uri.path().ends_with("/Generate");
-    match arrived(&site, &head.headers, body, (came, generates)).await {
+    let check = match head.uri.path().rsplit('/').next() {
+        Some("Generate") => not_too_many,
+        Some("Infer" | "Run") => not_too_many_tensors,
+        _ => |_: &[u8]| Ok(()),
+    };
+    match arrived(&site, &head.headers, body, (came, check)).await {
         Ok(arrived) => {
             head.extensions.insert(Came(came));
             let answered = next.run(Request::from_parts(head, Body::from(arrived.bytes))).await;
@@ -84,16 +89,14 @@ async fn arrived(
     site: &Site,
     headers: &HeaderMap,
     body: Body,
-    (came, generates): (Instant, bool),
+    (came, check): (Instant, fn(&[u8]) -> Result<(), Fault>),
 ) -> Result<Arrived, Fault> {
     let limits = &site.setup.limits;
     let deadline = came + limits.longest(deadline::of(headers)?);
     let most = limits.max_body_bytes;
     let arrived = body::read(site, headers, body, deadline, |bytes| not_too_large(bytes, most)).await;
     let arrived = arrived.map_err(|refusal| refusal.fault)?;
-    if generates {
-        not_too_many(arrived.bytes.get(PREFIX_BYTES..).unwrap_or_default())?;
-    }
+    check(arrived.bytes.get(PREFIX_BYTES..).unwrap_or_default())?;
     Ok(arrived)
 }
 
@@ -120,4 +123,12 @@ fn not_too_many(message: &[u8]) -> Result<(), Fault> {
         return Err(Fault::invalid(format!("`stop` may hold at most {MAX_STOP_STRINGS} texts, not {stops}")));
     }
     Ok(())
+}
+
+/// The same of tensors.
+fn not_too_many_tensors(message: &[u8]) -> Result<(), Fault> {
+    match entries(message, &[1]) {
+        0..=MAX_TENSORS => Ok(()),
+        tensors => Err(Fault::invalid(format!("`inputs` may hold at most {MAX_TENSORS} tensors, not {tensors}"))),
+    }
 }

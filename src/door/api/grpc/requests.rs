@@ -112,7 +112,7 @@ fn host_tensor(tensor: pb::Tensor) -> Result<(Arc<str>, HostTensor), Fault> {
     Ok((tensor.name.into(), host.ok_or_else(|| Fault::invalid(words()))?))
 }
 
-/// Whether every element is a number, which NaN and infinities are not; where the first is that is none, if not.
+/// Whether every element is one of its type and a number, which NaN and infinities are not; where the first is that is none, if not.
 pub(super) fn all_numbers(tensors: &Tensors) -> Result<(), usize> {
     tensors.iter().try_for_each(|named| first_that_is_none(&named.tensor).map_or(Ok(()), Err))
 }
@@ -127,6 +127,7 @@ fn first_that_is_none(tensor: &HostTensor) -> Option<usize> {
         Element::F32 => tensor.words().position(|bits| !f32::from_bits(bits).is_finite()),
         Element::F16 => halves(0x7c00),
         Element::Bf16 => halves(0x7f80),
+        Element::Bool => tensor.bytes().iter().position(|byte| *byte > 1),
         _ => None,
     }
 }
