@@ -59,7 +59,7 @@ pub const DTYPE: Setting = Setting::value(
 pub const DEVICE_SHARE: Setting = Setting::value(
     "device_share",
     "PART",
-    "Part of the memory that is there that this process may take for itself, up to 1: of the device's with executor cuda, of what is left for a KV cache on the CPU; `up` shares it out among its stages",
+    "Part of the memory that is there that this process may take for itself, up to 1: of the device's with --dtype bf16 or f16, of what is left for a KV cache on the CPU; `up` shares it out among its stages",
 )
 .or("1");
 pub const DEVICE_TIMEOUT: Setting = Setting::value(
@@ -85,7 +85,7 @@ pub const KV_BLOCKS: Setting = Setting::value(
     "kv_blocks",
     "N",
     "KV cache blocks of a stage (default: as many as there is room for beside the weights, up to max_num_seqs sequences of \
-     the longest: on the CPU within the process's memory limits, or half of what the machine has free; with executor candle \
+     the longest: on the CPU within the process's memory limits, or half of what the machine has free; with --dtype f32 \
      on a CUDA device, enough for sequences of 2048 tokens)",
 );
 pub const MICROBATCHES: Setting =
