@@ -46,7 +46,7 @@ pub(super) async fn gathered(State(site): State<Arc<Site>>, request: Request, ne
     }
     let came = Instant::now();
     let (mut head, body) = request.into_parts();
-    let check = match head.uri.path().rsplit('/').next() {
+    let check: Look = match head.uri.path().rsplit('/').next() {
         Some("Generate") => not_too_many,
         Some("Infer" | "Run") => not_too_many_tensors,
         _ => |_: &[u8]| Ok(()),
@@ -84,12 +84,15 @@ fn is_call(request: &Request) -> Result<(), Refusal> {
     }
 }
 
+/// Looks at a message before it is read.
+type Look = fn(&[u8]) -> Result<(), Fault>;
+
 /// The message of a call whose head `came`, if it arrives while its client waits and is one that may be read.
 async fn arrived(
     site: &Site,
     headers: &HeaderMap,
     body: Body,
-    (came, check): (Instant, fn(&[u8]) -> Result<(), Fault>),
+    (came, check): (Instant, Look),
 ) -> Result<Arrived, Fault> {
     let limits = &site.setup.limits;
     let deadline = came + limits.longest(deadline::of(headers)?);
