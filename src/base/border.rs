@@ -144,6 +144,12 @@ impl Border {
         self.admits(rows, tensors).then_some(rows)
     }
 
+    /// `tensors` as a request brings them, [`Border::arranged`], and its rows; `None` if they are not what crosses here.
+    pub fn brought(&self, tensors: Tensors) -> Option<(u64, Tensors)> {
+        let arranged = self.arranged(tensors)?;
+        Some((self.rows_of(&arranged)?, arranged))
+    }
+
     /// Tensors of zeros for `rows` rows, as large as they may be; `None` beyond what can be addressed.
     pub fn zeros(&self, rows: usize) -> Option<Tensors> {
         let zeros = |spec: &TensorSpec| {

@@ -6,7 +6,7 @@
 
 use crate::link::{ItemKind, LinkReceiver, Receipt, Room, SenderNews};
 use crate::machine::StageSetup;
-use crate::message::{Body, Feedback, FrameContent, LinkMail, Report, Segment};
+use crate::message::{Body, Feedback, FrameContent, LinkMail, Report, Segment, rows_of};
 use crate::out_link::{OutLink, item};
 use crate::planted::Planted;
 use crate::{Emission, Observed, Opening, Sampling, Work};
@@ -135,8 +135,7 @@ impl DirectMachine {
     /// The rows, the ids that they stand for (unknown ones are 0), and all of it in order, if the stage takes it.
     fn checked(&self, input: Tensors) -> Result<(u32, Vec<TokenId>, Tensors), Fault> {
         let DirectSetup { stage: StageSetup { takes, stage, .. }, max_rows, vocab, task, .. } = &self.setup;
-        let arranged = takes.arranged(input).and_then(|input| Some((takes.rows_of(&input)?, input)));
-        let Some((rows, input)) = arranged else {
+        let Some((rows, input)) = takes.brought(input) else {
             return Err(Fault::invalid(format!("`input` of stage {stage} must be {takes}")));
         };
         if !(1..=u64::from(*max_rows)).contains(&rows) {
@@ -197,12 +196,11 @@ impl DirectMachine {
                 self.ended(now, sequence, Err(fault), out);
             }
             Report::Emitted { sequence, emission, .. } => {
-                let outcome = match emission {
+                let output = match emission {
                     Emission::Token { id, observed } => DirectOutput { output: Tensors::tokens(&[id]), observed },
                     Emission::Tensors(output) => DirectOutput { output, observed: None },
                 };
-                let outcome = Ok(outcome);
-                self.ended(now, sequence, outcome, out);
+                self.ended(now, sequence, Ok(output), out);
             }
         }
     }
@@ -210,7 +208,7 @@ impl DirectMachine {
     fn on_link(&mut self, now: Tick, mail: LinkMail, out: &mut Vec<DirectAction>) {
         let room = match &mail {
             LinkMail::Frame { content: FrameContent::Rows { segments, payload }, .. } => {
-                Room { rows: segments.iter().map(|segment| u64::from(segment.rows)).sum(), bytes: payload.bytes() }
+                Room { rows: rows_of(segments), bytes: payload.bytes() }
             }
             _ => Room::default(),
         };

@@ -124,6 +124,11 @@ pub struct Segment {
     pub emit: bool,
 }
 
+/// Rows of all segments of a frame together.
+pub(crate) fn rows_of(segments: &[Segment]) -> u64 {
+    segments.iter().map(|segment| u64::from(segment.rows)).sum()
+}
+
 /// What the receiver of a link says to its sender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LinkReply {

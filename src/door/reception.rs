@@ -114,8 +114,7 @@ impl Reception {
     /// Tensors in the order in which they cross, if they are what a request may bring.
     fn arranged(&self, tensors: &Tensors) -> Result<Tensors, Fault> {
         let (takes, most) = (&self.terms.takes, u64::from(self.terms.max_model_len));
-        let arranged = takes.arranged(tensors.clone()).and_then(|set| Some((takes.rows_of(&set)?, set)));
-        match arranged {
+        match takes.brought(tensors.clone()) {
             Some((rows, set)) if (1..=most).contains(&rows) => Ok(set),
             Some((rows, _)) => Err(Fault::invalid(format!("`inputs` may have 1 to {most} rows, not {rows}"))),
             None => Err(Fault::invalid(format!("`inputs` must be {takes}"))),

@@ -3,7 +3,7 @@
 use super::{Action, Held, StageMachine};
 use crate::batcher::Queued;
 use crate::link::{ItemKind, LinkReceiver, Receipt, Room};
-use crate::message::{Body, Cause, FrameContent, LinkMail, Report, Segment};
+use crate::message::{Body, Cause, FrameContent, LinkMail, Report, Segment, rows_of};
 use crate::out_link::{OutLink, item};
 use crate::planted::Planted;
 use crate::refusal::Refusal;
@@ -307,9 +307,4 @@ impl StageMachine {
             }
         }
     }
-}
-
-/// Rows of all segments together.
-fn rows_of(segments: &[Segment]) -> u64 {
-    segments.iter().map(|segment| u64::from(segment.rows)).sum()
 }

@@ -2,7 +2,7 @@
 
 use super::{DoorAction, DoorMachine, Phase};
 use crate::link::{Item, ItemKind, Room};
-use crate::message::{Body, FrameContent, LinkMail, Segment};
+use crate::message::{Body, FrameContent, LinkMail, Segment, rows_of};
 use crate::progress::{Sent, SentRows};
 use stageline_base::{SequenceId, Tensors, Tick};
 
@@ -63,8 +63,9 @@ impl DoorMachine {
         payload: Tensors,
         out: &mut Vec<DoorAction>,
     ) {
-        let rows: u64 = segments.iter().map(|segment| u64::from(segment.rows)).sum();
-        if let Some((epoch, number)) = self.link.number_rows(now, items, Room::of(rows, &self.setup.takes)) {
+        if let Some((epoch, number)) =
+            self.link.number_rows(now, items, Room::of(rows_of(&segments), &self.setup.takes))
+        {
             let content = FrameContent::Rows { segments, payload };
             let body = Body::Link(LinkMail::Frame { epoch, number, content });
             out.push(DoorAction::Send { stage: 0, to: self.setup.me.clone(), body });
