@@ -8,7 +8,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=stageline");
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     // The wire's messages know nothing of gRPC, and each service is generated where it is spoken: hence a folder a file.
-    prost_build::Config::new().out_dir(folder(&out, "hop")?).compile_fds(compile("hop")?)?;
+    let hop = with_bytes(compile("hop")?);
+    prost_build::Config::new().bytes(["."]).out_dir(folder(&out, "hop")?).compile_fds(hop)?;
     for service in ["inference", "join"] {
         let files = compile(service)?;
         if service == "inference" {
@@ -26,6 +27,21 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 fn compile(name: &str) -> Result<prost_types::FileDescriptorSet, Box<dyn Error>> {
     Ok(protox::compile([format!("stageline/v1/{name}.proto")], ["."])?)
+}
+
+/// The fields of messages that are read and written by hand (`wire/rows.rs`, `wire/tensors.rs`): to prost they are bytes, which is
+/// how they are encoded.
+const BY_HAND: [(&str, &str); 2] = [("Frame", "rows"), ("Answer", "tensors")];
+
+fn with_bytes(mut files: prost_types::FileDescriptorSet) -> prost_types::FileDescriptorSet {
+    for message in files.file.iter_mut().flat_map(|file| &mut file.message_type) {
+        let name = message.name().to_owned();
+        for field in message.field.iter_mut().filter(|field| BY_HAND.contains(&(&name, field.name()))) {
+            field.set_type(prost_types::field_descriptor_proto::Type::Bytes);
+            field.type_name = None;
+        }
+    }
+    files
 }
 
 fn folder(out: &Path, name: &str) -> std::io::Result<PathBuf> {

@@ -51,10 +51,10 @@ impl ReplicaId {
 
     /// From the text of an id; `None` unless it is one that [`ReplicaId::new`] could have made.
     pub fn parse(text: &str) -> Option<Self> {
-        let legal = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        let legal = |c: u8| c.is_ascii_alphanumeric() || c == b'-' || c == b'_';
         let (_, nonce) = text.rsplit_once('-')?;
-        let whole = text.len() <= Self::MAX_LEN && text.chars().all(legal);
-        let nonce = nonce.len() == 16 && nonce.chars().all(|c| c.is_ascii_hexdigit() && !c.is_ascii_uppercase());
+        let whole = text.len() <= Self::MAX_LEN && text.bytes().all(legal);
+        let nonce = nonce.len() == 16 && nonce.bytes().all(|c| c.is_ascii_hexdigit() && !c.is_ascii_uppercase());
         (whole && nonce).then(|| Self(text.into()))
     }
 

@@ -1,29 +1,15 @@
 //! Protobuf messages to values, every field checked.
 
-use super::{MAX_CLOSES, MAX_FAULT_BYTES, MAX_KNOWN_TOKENS, MAX_REPORTS, MAX_SEGMENTS, WireError, pb};
+use super::tensors::Payload;
+use super::{Checked, MAX_CLOSES, MAX_FAULT_BYTES, MAX_KNOWN_TOKENS, MAX_REPORTS, WireError, at_most, check, pb, rows};
 use bytes::Bytes;
-use stageline_base::border::{MAX_TENSORS, is_name};
 use stageline_base::limits::{MAX_CALL_ID_BYTES, MAX_STAGES, MAX_TOP_LOGITS};
-use stageline_base::{
-    Attempt, Course, Element, Fault, FaultClass, HostTensor, ReplicaId, SequenceId, Shape, StageIndex, Tensors, Trace,
-};
+use stageline_base::{Attempt, Course, Fault, FaultClass, ReplicaId, SequenceId, StageIndex, Trace};
 use stageline_core::message::Cause;
 use stageline_core::{
-    Body, Emission, Feedback, FrameContent, LinkMail, LinkReply, Observed, Opening, Report, Sampling, Segment, Work,
+    Body, Emission, Feedback, FrameContent, LinkMail, LinkReply, Observed, Opening, Report, Sampling, Work,
 };
 use std::sync::Arc;
-
-type Checked<T> = Result<T, WireError>;
-
-/// Turns a false condition into an error.
-fn check(holds: bool, what: &'static str) -> Checked<()> {
-    if holds { Ok(()) } else { Err(WireError::Illegal(what)) }
-}
-
-/// Turns a list over its limit into an error.
-fn at_most(len: usize, limit: usize, what: &'static str) -> Checked<()> {
-    if len <= limit { Ok(()) } else { Err(WireError::TooLarge { what, limit }) }
-}
 
 /// What the header says, with the bytes before it.
 pub(super) fn body(body: Option<pb::header::Body>, payload: Bytes) -> Checked<Body> {
@@ -64,41 +50,13 @@ pub(super) fn body(body: Option<pb::header::Body>, payload: Bytes) -> Checked<Bo
     Ok(body)
 }
 
-/// What is left of a parcel's payload: its tensors are cut off its front one after the other.
-struct Payload(Bytes);
-
-impl Payload {
-    fn tensors(&mut self, heads: Vec<pb::TensorHead>) -> Checked<Tensors> {
-        at_most(heads.len(), MAX_TENSORS, "the list of tensors")?;
-        let mut tensors = Tensors::with_capacity(heads.len());
-        for head in heads {
-            let tensor = self.tensor(&head)?;
-            tensors.push(head.name.into(), tensor);
-        }
-        Ok(tensors)
-    }
-
-    fn tensor(&mut self, head: &pb::TensorHead) -> Checked<HostTensor> {
-        check(is_name(&head.name), "a tensor's name is malformed")?;
-        let element =
-            Element::of_number(head.element).ok_or(WireError::Illegal("a tensor's element type is unknown"))?;
-        let extents = head.shape.iter().map(|extent| usize::try_from(*extent).ok()).collect::<Option<Vec<_>>>();
-        let shape = extents.and_then(|extents| Shape::new(&extents));
-        let shape = shape.ok_or(WireError::Illegal("a tensor has too many dimensions, or too large ones"))?;
-        let bytes = shape.elements().and_then(|elements| elements.checked_mul(element.bytes()));
-        let bytes = bytes.filter(|bytes| *bytes <= self.0.len());
-        let tensor = bytes.and_then(|bytes| HostTensor::new(element, shape, self.0.split_to(bytes)));
-        tensor.ok_or(WireError::Illegal("the payload is shorter than what is said of it"))
-    }
-}
-
 fn link_frame(frame: pb::Frame, payload: &mut Payload) -> Checked<LinkMail> {
     use pb::frame::Content;
     let pb::Frame { epoch, number, content } = frame;
     check(epoch > 0, "an epoch is 0")?;
     check(number > 0, "a frame's number is 0")?;
     let content = match content.ok_or(WireError::Illegal("a frame carries nothing"))? {
-        Content::Rows(message) => rows(message, payload)?,
+        Content::Rows(message) => rows::read(&message, payload)?,
         Content::Open(message) => FrameContent::Open(Arc::new(open(message)?)),
         Content::Close(close) => {
             let (sequence, attempt) = sequence(Some(close))?;
@@ -108,27 +66,8 @@ fn link_frame(frame: pb::Frame, payload: &mut Payload) -> Checked<LinkMail> {
     Ok(LinkMail::Frame { epoch, number, content })
 }
 
-fn rows(message: pb::Rows, payload: &mut Payload) -> Checked<FrameContent> {
-    let pb::Rows { tensors, doors, door, boot, counter, attempt, start, count, emit } = message;
-    let segments = door.len();
-    at_most(segments, MAX_SEGMENTS, "the list of segments")?;
-    check(segments > 0, "a parcel of rows has no segment")?;
-    let lengths = [boot.len(), counter.len(), attempt.len(), start.len(), count.len(), emit.len()];
-    check(lengths.iter().all(|len| *len == segments), "the segments' lists are of different lengths")?;
-    let doors = doors.iter().map(|id| replica(id)).collect::<Checked<Vec<_>>>()?;
-    let mut list = Vec::with_capacity(segments);
-    for i in 0..segments {
-        check(count[i] > 0, "a segment has no rows")?;
-        check(start[i].checked_add(count[i]).is_some(), "a segment ends beyond the last position")?;
-        check(counter[i] > 0, "a sequence's counter is 0")?;
-        let door = doors.get(door[i] as usize).ok_or(WireError::Illegal("a segment's door is not listed"))?.clone();
-        let sequence = SequenceId { boot: boot[i], counter: counter[i] };
-        list.push(Segment { sequence, attempt: attempt[i], door, start: start[i], rows: count[i], emit: emit[i] });
-    }
-    Ok(FrameContent::Rows { segments: list, payload: payload.tensors(tensors)? })
-}
-
-fn replica(text: &str) -> Checked<ReplicaId> {
+/// A replica's id.
+pub(super) fn replica(text: &str) -> Checked<ReplicaId> {
     ReplicaId::parse(text).ok_or(WireError::Illegal("a replica's id is malformed"))
 }
 
@@ -190,7 +129,7 @@ fn report(message: pb::Report, payload: &mut Payload) -> Checked<Report> {
             Report::Emitted { sequence, attempt, position, emission: Emission::Token { id, observed } }
         }
         What::Answer(pb::Answer { position, tensors }) => {
-            let emission = Emission::Tensors(payload.tensors(tensors)?);
+            let emission = Emission::Tensors(payload.tensors(&tensors)?);
             Report::Emitted { sequence, attempt, position, emission }
         }
         What::Failed(failed) => {

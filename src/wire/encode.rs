@@ -1,15 +1,14 @@
 //! Values to protobuf messages.
 
-use super::{MAX_FAULT_BYTES, pb};
+use super::tensors::head;
+use super::{MAX_FAULT_BYTES, pb, rows};
 use bytes::Bytes;
 use stageline_base::limits::MAX_CALL_ID_BYTES;
-use stageline_base::{Attempt, Course, Fault, FaultClass, NamedTensor, ReplicaId, SequenceId, Tensors, Trace};
+use stageline_base::{Attempt, Course, Fault, FaultClass, SequenceId, Tensors, Trace};
 use stageline_core::message::Cause;
 use stageline_core::{
-    Body, Emission, Feedback, FrameContent, LinkMail, LinkReply, Mail, Observed, Opening, Report, Sampling, Segment,
-    Work,
+    Body, Emission, Feedback, FrameContent, LinkMail, LinkReply, Mail, Observed, Opening, Report, Sampling, Work,
 };
-use std::collections::HashMap;
 
 /// The header of `mail`, and its payload in parts: the bytes of each of its tensors.
 pub(super) fn header(mail: Mail) -> (pb::Header, Vec<Bytes>) {
@@ -42,63 +41,20 @@ fn of(sequence: SequenceId, attempt: Attempt) -> pb::SequenceAttempt {
 fn frame_content(content: FrameContent, payload: &mut Vec<Bytes>) -> pb::frame::Content {
     match content {
         FrameContent::Open(opening) => pb::frame::Content::Open(open(&opening)),
-        FrameContent::Rows { segments, payload: rows } => {
-            let tensors = heads(rows, payload);
-            pb::frame::Content::Rows(pb::Rows { tensors, ..segment_lists(&segments) })
+        FrameContent::Rows { segments, payload: tensors } => {
+            let message = rows::write(&segments, &tensors).into();
+            payload.extend(tensors.into_iter().map(|named| named.tensor.into_bytes()));
+            pb::frame::Content::Rows(message)
         }
         FrameContent::Close { sequence, attempt } => pb::frame::Content::Close(of(sequence, attempt)),
     }
 }
 
-/// What says of `tensors` all but their bytes, which go to the payload.
-fn heads(tensors: Tensors, payload: &mut Vec<Bytes>) -> Vec<pb::TensorHead> {
-    let head = |NamedTensor { name, tensor }: NamedTensor| {
-        let shape = tensor.shape().iter().map(|extent| *extent as u64).collect();
-        let element = tensor.element().number();
-        payload.push(tensor.into_bytes());
-        pb::TensorHead { name: name.as_ref().into(), element, shape }
-    };
-    tensors.into_iter().map(head).collect()
-}
-
-/// The lists that say of each segment what it is.
-fn segment_lists(segments: &[Segment]) -> pb::Rows {
-    let mut places: HashMap<&ReplicaId, u32> = HashMap::new();
-    let count = segments.len();
-    let mut rows = pb::Rows {
-        door: Vec::with_capacity(count),
-        boot: Vec::with_capacity(count),
-        counter: Vec::with_capacity(count),
-        attempt: Vec::with_capacity(count),
-        start: Vec::with_capacity(count),
-        count: Vec::with_capacity(count),
-        emit: Vec::with_capacity(count),
-        ..Default::default()
-    };
-    let mut last: Option<(&ReplicaId, u32)> = None;
-    for segment in segments {
-        let place = match last {
-            // Most often all are of one door, and a look at the last one is cheaper than at the table.
-            Some((door, place)) if *door == segment.door => place,
-            _ => {
-                let next = places.len() as u32;
-                let place = *places.entry(&segment.door).or_insert(next);
-                if place == next {
-                    rows.doors.push(segment.door.as_str().to_owned());
-                }
-                last = Some((&segment.door, place));
-                place
-            }
-        };
-        rows.door.push(place);
-        rows.boot.push(segment.sequence.boot);
-        rows.counter.push(segment.sequence.counter);
-        rows.attempt.push(segment.attempt);
-        rows.start.push(segment.start);
-        rows.count.push(segment.rows);
-        rows.emit.push(segment.emit);
-    }
-    rows
+/// The heads of `tensors`; their bytes go to the payload.
+fn heads(tensors: Tensors, payload: &mut Vec<Bytes>) -> Vec<Bytes> {
+    let heads = tensors.iter().map(|tensor| head(tensor).into()).collect();
+    payload.extend(tensors.into_iter().map(|named| named.tensor.into_bytes()));
+    heads
 }
 
 fn open(opening: &Opening) -> pb::Opening {

@@ -40,3 +40,21 @@ pub enum WireError {
         column: usize,
     },
 }
+
+/// What has been checked, or why it was refused.
+pub(super) type Checked<T> = Result<T, WireError>;
+
+/// Turns a false condition into an error.
+pub(super) fn check(holds: bool, what: &'static str) -> Checked<()> {
+    if holds { Ok(()) } else { Err(WireError::Illegal(what)) }
+}
+
+/// Turns a list over its limit into an error.
+pub(super) fn at_most(len: usize, limit: usize, what: &'static str) -> Checked<()> {
+    if len <= limit { Ok(()) } else { Err(WireError::TooLarge { what, limit }) }
+}
+
+/// The text that `bytes` are.
+pub(super) fn text(bytes: &[u8]) -> Checked<&str> {
+    std::str::from_utf8(bytes).map_err(|_| WireError::Illegal("a text is not UTF-8"))
+}

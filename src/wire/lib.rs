@@ -6,16 +6,20 @@
 mod decode;
 mod encode;
 mod error;
+mod fields;
 mod fragment;
 mod limits;
 mod parcel;
+mod rows;
 mod scan;
 mod status;
 mod subject;
+mod tensors;
 
 use stageline_proto::hop as pb;
 
 pub use error::WireError;
+use error::{Checked, at_most, check, text};
 pub use fragment::{Assembler, Fragment, FragmentError, Fragments};
 pub use limits::*;
 pub use parcel::{Encoded, MAGIC, TRAILER_BYTES, decode, decode_parts, encode, encode_parts};

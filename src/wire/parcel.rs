@@ -80,7 +80,7 @@ pub fn decode(parcel: Bytes) -> Result<Mail, WireError> {
     let Some(payload_bytes) = rest.len().checked_sub(header_bytes) else {
         return Err(WireError::Short { bytes: parcel.len() });
     };
-    read(&rest[payload_bytes..], parcel.slice(..payload_bytes))
+    read(parcel.slice(payload_bytes..rest.len()), parcel.slice(..payload_bytes))
 }
 
 /// Turns a payload, and the header and trailer that came with it, back into mail.
@@ -92,7 +92,7 @@ pub fn decode_parts(payload: Bytes, rest: &[u8]) -> Result<Mail, WireError> {
     if header.len() != header_bytes {
         return Err(WireError::Short { bytes: rest.len() });
     }
-    read(header, payload)
+    read(Bytes::copy_from_slice(header), payload)
 }
 
 /// What is before the trailer, and how much of its end is the header.
@@ -111,8 +111,8 @@ fn without_trailer(bytes: &[u8]) -> Result<(&[u8], usize), WireError> {
     Ok((rest, header_bytes))
 }
 
-fn read(header: &[u8], payload: Bytes) -> Result<Mail, WireError> {
-    scan::check(header)?;
+fn read(header: Bytes, payload: Bytes) -> Result<Mail, WireError> {
+    scan::check(&header)?;
     let header = pb::Header::decode(header)?;
     let from = ReplicaId::parse(&header.from).ok_or(WireError::Illegal("the sender's id is not a replica id"))?;
     let body = from_wire::body(header.body, payload)?;

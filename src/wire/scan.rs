@@ -5,6 +5,7 @@
 //! more than its length allows of legal ones is refused before anything is allocated.
 
 use super::WireError;
+use super::fields::{Fields, Value};
 
 /// A kind of entry: the field numbers that lead to it, and the fewest bytes a legal one takes, key and length included.
 struct Entries {
@@ -12,13 +13,12 @@ struct Entries {
     min_bytes: usize,
 }
 
-/// Every repeated message or string of `Header`. Lists of numbers are not here: theirs cost at most 8 bytes a byte.
-const ENTRIES: [Entries; 6] = [
+/// Every repeated message or string that prost decodes of `Header`. Lists of numbers are not here: theirs cost at most 8 bytes a
+/// byte.
+const ENTRIES: [Entries; 4] = [
     // A replica's id is at least 17 bytes.
     Entries { path: &[4, 3, 3], min_bytes: 19 }, // frame.open.path
-    Entries { path: &[4, 4, 3], min_bytes: 19 }, // frame.rows.doors
     // A tensor's name is at least 1 byte, and its element type is said.
-    Entries { path: &[4, 4, 1], min_bytes: 7 },    // frame.rows.tensors
     Entries { path: &[7, 2, 5, 2], min_bytes: 7 }, // feedback.reports.answer.tensors
     // A report or a close names a sequence, whose counter is at least 1.
     Entries { path: &[7, 2], min_bytes: 8 }, // feedback.reports
@@ -35,44 +35,16 @@ pub(super) fn check(header: &[u8]) -> Result<(), WireError> {
     Ok(())
 }
 
-/// How many length-delimited fields of an encoded message `path`, a list of field numbers, leads to. Stops at what is not well formed: prost will refuse it.
-pub fn entries(mut message: &[u8], path: &[u32]) -> usize {
-    let Some((field, rest)) = path.split_first() else { return 1 };
-    let mut found = 0usize;
-    while let Some((key, after)) = varint(message) {
-        let Some((value, after)) = value(key & 7, after) else { return found };
-        if key >> 3 == u64::from(*field) && key & 7 == 2 {
-            found = found.saturating_add(entries(value, rest));
-        }
-        message = after;
-    }
-    found
-}
-
-/// A base-128 varint and what follows it.
-fn varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
-    let mut value = 0u64;
-    for (i, byte) in bytes.iter().take(10).enumerate() {
-        value |= u64::from(byte & 0x7f) << (7 * i);
-        if byte & 0x80 == 0 {
-            return Some((value, &bytes[i + 1..]));
-        }
-    }
-    None
-}
-
-/// The bytes of a value of wire type `kind`, and what follows it.
-fn value(kind: u64, bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    match kind {
-        0 => varint(bytes).map(|(_, rest)| (&bytes[..0], rest)),
-        1 => bytes.split_at_checked(8),
-        2 => {
-            let (len, rest) = varint(bytes)?;
-            rest.split_at_checked(usize::try_from(len).ok()?)
-        }
-        5 => bytes.split_at_checked(4),
-        _ => None,
-    }
+/// How many length-delimited fields of an encoded message `path`, a list of field numbers, leads to. Stops at what is not well
+/// formed: prost will refuse it.
+pub fn entries(message: &[u8], path: &[u32]) -> usize {
+    let Some((wanted, rest)) = path.split_first() else { return 1 };
+    let fields = Fields(message).map_while(Result::ok);
+    let found = fields.map(|(number, value)| match value {
+        Value::Bytes(bytes) if number == u64::from(*wanted) => entries(bytes, rest),
+        _ => 0,
+    });
+    found.fold(0, usize::saturating_add)
 }
 
 #[cfg(test)]
@@ -99,11 +71,5 @@ mod tests {
         let reports = vec![pb::Report::default(); 1000];
         let bytes = header(pb::header::Body::Feedback(pb::Feedback { number: 1, reports, stage: 0 }));
         assert!(matches!(check(&bytes), Err(WireError::Illegal(_))));
-    }
-
-    #[test]
-    fn an_endless_varint_is_no_varint() {
-        assert_eq!(varint(&[0xff; 11]), None);
-        assert_eq!(varint(&[0xac, 0x02, 7]), Some((300, &[7][..])));
     }
 }
