@@ -95,7 +95,7 @@ impl Pair {
                 let listen = Some(([127, 0, 0, 1], 0).into());
                 let settings = HopSettings { hop: kind, listen, advertise: None };
                 let (hops, mailbox) = Hops::open(net.clone(), site, &settings).await.unwrap();
-                records.send_modify(|records| records.push(record(stage, hops.address())));
+                records.send_modify(|records| records.push(record(stage, &hops)));
                 all.push((Arc::new(hops), mailbox));
             }
             let [first, middle, last] = <[_; 3]>::try_from(all).ok().unwrap();
@@ -188,7 +188,7 @@ async fn arrival(mailbox: &mut Mailbox) -> Mail {
     mail
 }
 
-fn record(stage: u16, hop: Option<&str>) -> Status {
+fn record(stage: u16, hops: &Hops) -> Status {
     Status {
         wire_version: WIRE_VERSION,
         manifest: DIGEST.into(),
@@ -203,8 +203,8 @@ fn record(stage: u16, hop: Option<&str>) -> Status {
         live_sequences: 0,
         link_epochs: 1024,
         wire_dtype: Element::F32,
-        join: None,
-        hop: hop.map(str::to_owned),
+        join: Some(hops.join_hash().to_owned()),
+        hop: hops.address().map(str::to_owned),
     }
 }
 
