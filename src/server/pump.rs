@@ -5,7 +5,7 @@ mod direct;
 mod figures;
 mod mail;
 
-use batches::Gave;
+use batches::{Gave, OnDevice};
 use direct::Direct;
 pub use direct::DirectCall;
 use figures::Told;
@@ -99,8 +99,8 @@ pub struct Pump {
     /// What has arrived, and when.
     parked: HashMap<Ticket, (Tensors, Tick)>,
     tickets: u64,
-    /// Members and rows of each microbatch on the device.
-    on_device: HashMap<BatchId, (usize, usize)>,
+    /// The microbatches on the device.
+    on_device: HashMap<BatchId, OnDevice>,
     /// What the newest batch gave, until its frames are made.
     output: Option<(BatchId, Gave)>,
     /// From this replica to itself: between the door and stage 0.

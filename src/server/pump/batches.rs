@@ -8,10 +8,12 @@ use stageline_core::machine::Event;
 use stageline_core::{BatchId, Member, Microbatch, Opening, Output};
 use stageline_engine::Ran;
 use std::ops::Range;
+use tracing::{Level, Span, debug_span};
 
 impl Pump {
     pub(super) fn hand_over(&mut self, batch: Microbatch) {
-        self.on_device.insert(batch.id, (batch.members.len(), batch.rows()));
+        let (members, rows) = (batch.members.len(), batch.rows());
+        self.on_device.insert(batch.id, OnDevice { members, rows, _steps: self.steps(batch.id, rows) });
         let by_rows = self.machine.setup().takes.is_by_rows();
         let rows = |(parked, m): (&Tensors, &Member)| match by_rows {
             true => parked.slice_rows(m.ticket_row as usize, m.rows as usize),
@@ -32,8 +34,18 @@ impl Pump {
         }
     }
 
+    /// A span for each sequence of a microbatch that goes to the device: none where nobody records them.
+    fn steps(&self, batch: BatchId, rows: usize) -> Vec<Span> {
+        if !tracing::enabled!(Level::DEBUG) {
+            return Vec::new();
+        }
+        let (stage, batch_id) = (self.me.stage, batch.0);
+        let step = |Opening { call_id, trace, sequence, attempt, .. }: &Opening| debug_span!("step", stage, batch = batch_id, rows, call_id, traceparent = %trace, %sequence, attempt);
+        self.machine.openings_of(batch).into_iter().map(step).collect()
+    }
+
     pub(super) fn ran(&mut self, ran: Ran) {
-        let (members, rows) = self.on_device.remove(&ran.batch).unwrap_or_default();
+        let OnDevice { members, rows, .. } = self.on_device.remove(&ran.batch).unwrap_or_default();
         if let (Some(stage), Ok(_)) = (self.metrics.stage(self.me.stage), &ran.outcome) {
             stage.batch_rows.observe(rows as f64);
             stage.stage_compute_seconds.observe(ran.took.as_secs_f64());
@@ -80,6 +92,15 @@ impl Pump {
         self.output = Some((batch, gave));
         cut
     }
+}
+
+/// A microbatch that the device has.
+#[derive(Default)]
+pub(super) struct OnDevice {
+    members: usize,
+    rows: usize,
+    /// Each sequence's step; dropped, it is over.
+    _steps: Vec<Span>,
 }
 
 /// What a batch gave for the next stage.

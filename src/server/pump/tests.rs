@@ -8,6 +8,12 @@ use stageline_engine::fake::{FakeExecutor, FakeSetup, HIDDEN, Script};
 use stageline_engine::{Device, Executor, Loader};
 use stageline_transport::{Arrived, Doorbell, LeaseBoard, MemoryNet};
 use stageline_wire::WIRE_VERSION;
+use std::sync::Mutex;
+use tracing::Subscriber;
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id};
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+use tracing_subscriber::registry::LookupSpan;
 
 const POISON: u32 = 7;
 
@@ -97,6 +103,50 @@ fn a_fault_that_a_door_is_told_of_is_counted() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let _entered = runtime.enter();
     Doorbell::new().unwrap().block_on(counts_a_fault());
+}
+
+/// Begins and ends of spans, by name and `traceparent`.
+#[derive(Clone, Default)]
+struct Spans(Arc<Mutex<Vec<(String, &'static str)>>>);
+
+#[derive(Default)]
+struct Traceparent(String);
+
+impl Visit for Traceparent {
+    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+        if field.name() == "traceparent" {
+            self.0 = format!("{value:?}");
+        }
+    }
+}
+
+impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Spans {
+    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
+        let mut of = Traceparent::default();
+        attributes.record(&mut of);
+        self.0.lock().unwrap().push((format!("{} {}", attributes.metadata().name(), of.0), "begins"));
+        context.span(id).unwrap().extensions_mut().insert(of);
+    }
+
+    fn on_close(&self, id: Id, context: Context<'_, S>) {
+        let span = context.span(&id).unwrap();
+        let extensions = span.extensions();
+        let of = extensions.get::<Traceparent>().unwrap();
+        self.0.lock().unwrap().push((format!("{} {}", span.name(), of.0), "ends"));
+    }
+}
+
+#[test]
+fn a_step_is_a_span_of_its_request() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let _entered = runtime.enter();
+    let spans = Spans::default();
+    let subscriber = tracing_subscriber::registry().with(spans.clone());
+    tracing::subscriber::with_default(subscriber, || Doorbell::new().unwrap().block_on(counts_a_fault()));
+    let step = format!("step {}", Trace::begun(1, 1));
+    // Twice: rows that the device fails at are run again, alone.
+    let twice = ["begins", "ends", "begins", "ends"].map(|what| (step.clone(), what));
+    assert_eq!(*spans.0.lock().unwrap(), twice);
 }
 
 async fn counts_a_fault() {
