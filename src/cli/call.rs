@@ -98,12 +98,13 @@ async fn generate(client: &mut Client, prompt: &str, config: &CallConfig) -> any
                 continue;
             }
             Some(Event::Token(token)) => {
-                outcome.token_ids.push(token.id);
-                outcome.observed.extend(token.top.map(observed));
+                outcome.token_ids.push(token.token_id);
+                outcome.observed.extend(token.logits.map(observed));
                 token.text
             }
             Some(Event::Finished(end)) if config.json => {
-                outcome.finish_reason = if end.reason() == pb::finished::Reason::Stop { "stop" } else { "length" };
+                outcome.finish_reason =
+                    if end.finish_reason() == pb::finished::Reason::Stop { "stop" } else { "length" };
                 outcome.text += &end.text;
                 return print_json(&run::as_json(&outcome));
             }
@@ -123,9 +124,10 @@ async fn generate(client: &mut Client, prompt: &str, config: &CallConfig) -> any
 }
 
 async fn embed(client: &mut Client, text: &str, config: &CallConfig) -> anyhow::Result<()> {
-    let asked = pb::EmbedRequest { input: Some(pb::embed_request::Input::Text(text.to_owned())), ..Default::default() };
+    let asked =
+        pb::EmbedRequest { given: Some(pb::embed_request::Given::Input(text.to_owned())), ..Default::default() };
     let reply = client.embed(timed(asked, config)).await.map_err(as_error)?.into_inner();
-    let outcome = Outcome { vector: reply.vector, prompt_tokens: reply.prompt_tokens, ..Outcome::default() };
+    let outcome = Outcome { vector: reply.embedding, prompt_tokens: reply.prompt_tokens, ..Outcome::default() };
     print_vector(&outcome, config.json, &mut std::io::stdout())
 }
 
@@ -140,7 +142,7 @@ async fn run_rows(client: &mut Client, rows: &Rows, save: Option<&Path>, config:
     };
     let asked = pb::RunRequest { inputs, top_logits: config.answer.sampling.or(0).top_logits, stage: None };
     let reply = client.run(timed(asked, config)).await.map_err(as_error)?.into_inner();
-    let top = reply.top.map(observed);
+    let top = reply.logits.map(observed);
     let outputs = reply.outputs;
     if let Some(path) = save {
         write(path, &outputs)?;
@@ -273,7 +275,7 @@ fn as_json(status: &pb::StatusReply) -> serde_json::Value {
     json!({
         "pipeline": status.pipeline, "manifest": status.manifest, "embeds": status.embeds, "vocab": status.vocab,
         "stages": stages.collect::<Vec<_>>(), "here": here.collect::<Vec<_>>(), "replicas": replicas.collect::<Vec<_>>(),
-        "waiting_requests": status.waiting_requests, "calls_in_flight": status.calls_in_flight,
+        "requests_waiting": status.requests_waiting, "requests_in_flight": status.requests_in_flight,
     })
 }
 
@@ -283,7 +285,11 @@ fn print_status(status: &pb::StatusReply) -> anyhow::Result<()> {
     let digest = status.manifest.get(..8).unwrap_or(&status.manifest);
     let (vocab, stages) = (status.vocab, status.stages.len());
     writeln!(out, "{}: {does}, vocabulary {vocab}, cut into {stages}; digest {digest}", status.pipeline)?;
-    writeln!(out, "{} calls in flight, {} requests wait for room\n", status.calls_in_flight, status.waiting_requests)?;
+    writeln!(
+        out,
+        "{} requests in flight, {} of them wait for room\n",
+        status.requests_in_flight, status.requests_waiting
+    )?;
     let mut cut =
         Table::new(["stage", "layers", "parameters", "cost", "replicas", "KV blocks free", "sequences", "here"]);
     for stage in &status.stages {

@@ -177,7 +177,7 @@ impl Ask {
                     if token.index as usize != given.ids.len() {
                         return End::Failed(format!("token {} is not the next: {token:?}", given.ids.len()));
                     }
-                    given.take(token.id, Some(&token.text));
+                    given.take(token.token_id, Some(&token.text));
                     if given.ids.len() >= leaves {
                         return End::Left;
                     }

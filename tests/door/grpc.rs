@@ -78,11 +78,18 @@ async fn a_request_reaches_the_pipeline_and_its_answer_the_client() {
     served.send(AnswerEvent::Token { id: 4, text: "He".into(), observed }).await;
     let top = Some(pb::TopLogits { digest: 0xab, ids: vec![4, 2], logits: vec![1.5, -0.25] });
     // Each token as it comes: the answer is not over.
-    assert_eq!(next().await, Event::Token(pb::GeneratedToken { index: 0, id: 4, text: "He".into(), top }));
+    assert_eq!(
+        next().await,
+        Event::Token(pb::GeneratedToken { index: 0, token_id: 4, text: "He".into(), logits: top })
+    );
     served.token(2, "").await;
-    assert_eq!(next().await, Event::Token(pb::GeneratedToken { index: 1, id: 2, text: String::new(), top: None }));
+    assert_eq!(
+        next().await,
+        Event::Token(pb::GeneratedToken { index: 1, token_id: 2, text: String::new(), logits: None })
+    );
     served.send(done("y")).await;
-    let finished = pb::Finished { reason: pb::finished::Reason::Stop.into(), text: "y".into(), completion_tokens: 2 };
+    let finished =
+        pb::Finished { finish_reason: pb::finished::Reason::Stop.into(), text: "y".into(), answer_tokens: 2 };
     assert_eq!(next().await, Event::Finished(finished));
     assert!(answer.next().await.is_none());
     served.dropped().await;
@@ -147,11 +154,11 @@ async fn a_call_in_the_wrong_place_is_told_where_to_go() {
     let status = events(&later, prompt("x")).await.unwrap_err();
     assert_eq!(status.code(), Code::FailedPrecondition);
     assert!(status.message().contains("stage 0 of pipeline tiny"), "{status}");
-    let text = || pb::EmbedRequest { input: Some(pb::embed_request::Input::Text("a".into())), ..Default::default() };
+    let text = || pb::EmbedRequest { given: Some(pb::embed_request::Given::Input("a".into())), ..Default::default() };
     let pieces = vec![AnswerEvent::Vector(vec![0.5, -1.0]), done("")];
     let encoder = Door::open(Setup { task: Task::EMBED, script: Script::Answer(pieces), ..Setup::default() }).await;
     let reply = encoder.client().await.embed(text()).await.unwrap().into_inner();
-    assert_eq!(reply, pb::EmbedReply { vector: vec![0.5, -1.0], prompt_tokens: 5 });
+    assert_eq!(reply, pb::EmbedReply { embedding: vec![0.5, -1.0], prompt_tokens: 5 });
     let status = events(&encoder, prompt("x")).await.unwrap_err();
     assert_eq!((status.code(), status.message()), (Code::InvalidArgument, "this pipeline embeds: call Embed or Infer"));
     let decoder = Door::open(Setup::default()).await;
@@ -256,7 +263,7 @@ async fn rows_are_run_on_any_stage() {
     let run = pb::RunRequest { inputs: vec![tensor.clone()], top_logits: 1, stage: None };
     let reply = client.run(run.clone()).await.unwrap().into_inner();
     let top = pb::TopLogits { digest: 7, ids: vec![1], logits: vec![0.5] };
-    assert_eq!(reply, pb::RunReply { outputs: vec![tensor.clone()], top: Some(top) });
+    assert_eq!(reply, pb::RunReply { outputs: vec![tensor.clone()], logits: Some(top) });
     // Of two dimensions, as they were said before there was a shape.
     let old = pb::Tensor { shape: Vec::new(), ..tensor.clone() };
     let again = client.run(pb::RunRequest { inputs: vec![old.clone()], ..run.clone() }).await.unwrap().into_inner();
@@ -295,7 +302,7 @@ async fn rows_are_run_on_any_stage() {
         assert_eq!(client.run(change).await.unwrap_err().code(), code);
     }
     let status = client.status(pb::StatusRequest {}).await.unwrap().into_inner();
-    assert_eq!((status.pipeline.as_str(), status.manifest.len(), status.calls_in_flight), ("tiny", 64, 0));
+    assert_eq!((status.pipeline.as_str(), status.manifest.len(), status.requests_in_flight), ("tiny", 64, 0));
     assert_eq!((status.stages[0].end_layer, status.stages[0].parameters), (4, 9));
 }
 

@@ -55,7 +55,7 @@ fn right() -> Vec<(&'static str, Vec<u8>)> {
         ("Generate", generate(Input::Tokens(pb::TokenIds { ids: (0..64).collect() })).encode_to_vec()),
         (
             "Embed",
-            pb::EmbedRequest { input: Some(pb::embed_request::Input::Text("a text".into())), ..Default::default() }
+            pb::EmbedRequest { given: Some(pb::embed_request::Given::Input("a text".into())), ..Default::default() }
                 .encode_to_vec(),
         ),
         ("Infer", infer.encode_to_vec()),

@@ -163,7 +163,7 @@ impl Inference for Service {
     }
 
     async fn embed(&self, _: tonic::Request<pb::EmbedRequest>) -> Result<Response<pb::EmbedReply>, Status> {
-        Ok(Response::new(pb::EmbedReply { vector: vec![1.0], prompt_tokens: 3 }))
+        Ok(Response::new(pb::EmbedReply { embedding: vec![1.0], prompt_tokens: 3 }))
     }
 
     async fn infer(&self, _: tonic::Request<pb::InferRequest>) -> Result<Response<pb::InferReply>, Status> {
@@ -181,7 +181,7 @@ impl Inference for Service {
         if input.element != element as i32 || input.shape[1..] != [columns] || !whole {
             return Err(Status::invalid_argument(format!("{:?} is not expected", input.shape)));
         }
-        Ok(Response::new(pb::RunReply { outputs: inputs, top: None }))
+        Ok(Response::new(pb::RunReply { outputs: inputs, logits: None }))
     }
 
     async fn status(&self, _: tonic::Request<pb::StatusRequest>) -> Result<Response<pb::StatusReply>, Status> {

@@ -62,7 +62,7 @@ async fn the_references_tokens_come_and_stages_called_one_by_one_give_the_same_b
     for case in golden_cases(SMOLLM2) {
         let prompt = ids(&case["input_ids"]);
         let answer = tokens(&mut door, generate(&prompt, 16)).await.expect("an answer");
-        let got: Vec<u32> = answer.iter().map(|token| token.id).collect();
+        let got: Vec<u32> = answer.iter().map(|token| token.token_id).collect();
         let want = ids(&case["greedy_ids"]);
         assert_eq!(got, want[..want.len().min(16)]);
         let mut tensors = vec![rows(&prompt)];
@@ -70,12 +70,12 @@ async fn the_references_tokens_come_and_stages_called_one_by_one_give_the_same_b
         for client in &mut stages {
             let run = pb::RunRequest { inputs: tensors, top_logits: 5, stage: None };
             let reply = client.run(run).await.expect("the stage runs the rows").into_inner();
-            (tensors, top) = (reply.outputs, reply.top);
+            (tensors, top) = (reply.outputs, reply.logits);
         }
         let [token] = &tensors[..] else { panic!("{} outputs", tensors.len()) };
         assert_eq!((token.name.as_str(), &token.shape[..]), ("tokens", &[1, 1][..]));
-        assert_eq!((token.rows, token.columns, token.data.to_vec()), (1, 1, answer[0].id.to_le_bytes().to_vec()));
-        assert_eq!(top, answer[0].top, "the logits of rows that were run stage by stage have other bits");
+        assert_eq!((token.rows, token.columns, token.data.to_vec()), (1, 1, answer[0].token_id.to_le_bytes().to_vec()));
+        assert_eq!(top, answer[0].logits, "the logits of rows that were run stage by stage have other bits");
     }
     cluster.hold(&[0, 1, 2], 0).await;
     let (_, page) = cluster.place(1).get("/metrics").await.expect("a page");
@@ -140,7 +140,7 @@ async fn a_call_that_is_given_up_or_late_frees_every_stage() {
     assert_eq!(status.code(), Code::DeadlineExceeded, "{status}");
     cluster.hold(&[0, 1, 2], 0).await;
     let answer = tokens(&mut door, generate(&PROMPT, 20)).await.expect("an answer");
-    assert_eq!(answer.iter().map(|token| token.id).collect::<Vec<_>>(), right_ids(20));
+    assert_eq!(answer.iter().map(|token| token.token_id).collect::<Vec<_>>(), right_ids(20));
 }
 
 /// What `examples/generate.py` prints, and whether it ended well.

@@ -84,10 +84,10 @@ impl GrpcTarget {
 
     async fn embed(&self, ask: &Ask, progress: &mut Progress) -> Result<(), Failure> {
         let input = match &ask.prompt {
-            Prompt::Text(text) => embed_request::Input::Text(text.clone()),
-            Prompt::Tokens(ids) => embed_request::Input::Tokens(pb::TokenIds { ids: ids.clone() }),
+            Prompt::Text(text) => embed_request::Given::Input(text.clone()),
+            Prompt::Tokens(ids) => embed_request::Given::Tokens(pb::TokenIds { ids: ids.clone() }),
         };
-        let request = pb::EmbedRequest { input: Some(input), ..Default::default() };
+        let request = pb::EmbedRequest { given: Some(input), ..Default::default() };
         let answer = self.channels.client().embed(within(request, ask)).await;
         progress.prompt(answer.map_err(|status| failure(&status))?.into_inner().prompt_tokens);
         Ok(())

@@ -55,11 +55,11 @@ fn message(pb::ChatMessage { role, content }: pb::ChatMessage) -> Result<ChatMes
 /// # Errors
 /// `InvalidRequest` if it asks for nothing.
 pub(super) fn embed(asked: pb::EmbedRequest) -> Result<Request, Fault> {
-    use pb::embed_request::Input as Asked;
-    let input = match asked.input {
-        Some(Asked::Text(text)) => Input::Text(text),
+    use pb::embed_request::Given as Asked;
+    let input = match asked.given {
+        Some(Asked::Input(text)) => Input::Text(text),
         Some(Asked::Tokens(tokens)) => Input::Tokens(tokens.ids),
-        None => return Err(Fault::invalid("there is nothing to embed: send one of `text` or `tokens`")),
+        None => return Err(Fault::invalid("there is nothing to embed: send one of `input` or `tokens`")),
     };
     Ok(Request { manifest: named(asked.manifest), ..Request::new("", input) })
 }

@@ -120,7 +120,7 @@ impl Service {
         requests::all_numbers(&outcome.output)
             .map_err(|_| Fault::invalid("the rows overflow in this stage's layers"))?;
         let (outputs, top) = (requests::tensors(outcome.output), outcome.observed.map(requests::top));
-        Ok(pb::RunReply { outputs, top })
+        Ok(pb::RunReply { outputs, logits: top })
     }
 
     fn status_now(&self) -> pb::StatusReply {
@@ -164,8 +164,8 @@ impl Service {
             embeds: !overview.task.generates(),
             vocab: overview.vocab,
             manifest: overview.manifest,
-            waiting_requests: state.metrics.door.requests_waiting.get(),
-            calls_in_flight: state.metrics.door.requests_in_flight.get(),
+            requests_waiting: state.metrics.door.requests_waiting.get(),
+            requests_in_flight: state.metrics.door.requests_in_flight.get(),
         }
     }
 }
@@ -235,7 +235,7 @@ async fn vector(mut answering: Answering) -> Result<pb::EmbedReply, Fault> {
             AnswerEvent::Failed(fault) => return Err(fault),
         }
     }
-    Ok(pb::EmbedReply { vector, prompt_tokens: answering.prompt_tokens() })
+    Ok(pb::EmbedReply { embedding: vector, prompt_tokens: answering.prompt_tokens() })
 }
 
 /// The tensors of an answer; a vector is one.
@@ -259,7 +259,7 @@ fn event(piece: AnswerEvent, tokens: &mut u32) -> Option<Result<pb::generate_eve
         AnswerEvent::Token { id, text, observed } => {
             let (index, top) = (*tokens, observed.map(requests::top));
             *tokens += 1;
-            Event::Token(pb::GeneratedToken { index, id, text, top })
+            Event::Token(pb::GeneratedToken { index, token_id: id, text, logits: top })
         }
         AnswerEvent::Vector(_) | AnswerEvent::Tensors(_) => return None,
         AnswerEvent::Finished { reason, text } => {
@@ -267,7 +267,7 @@ fn event(piece: AnswerEvent, tokens: &mut u32) -> Option<Result<pb::generate_eve
                 FinishReason::Stop => pb::finished::Reason::Stop,
                 FinishReason::Length => pb::finished::Reason::Length,
             };
-            Event::Finished(pb::Finished { reason: reason.into(), text, completion_tokens: *tokens })
+            Event::Finished(pb::Finished { finish_reason: reason.into(), text, answer_tokens: *tokens })
         }
         AnswerEvent::Failed(fault) => return Some(Err(status::of(&fault))),
     }))
