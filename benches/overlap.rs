@@ -172,7 +172,10 @@ impl Pipeline {
         });
         let request = self.client.post(&self.http[0]).header("accept", "text/event-stream").json(&body);
         let reply = request.send().await.expect("an answer");
-        assert!(reply.status().is_success(), "{}", reply.status());
+        let status = reply.status();
+        if !status.is_success() {
+            panic!("{status}: {}", reply.text().await.unwrap_or_default());
+        }
         let mut pieces = reply.bytes_stream();
         let mut moments = Vec::new();
         while let Some(piece) = pieces.next().await {
