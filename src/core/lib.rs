@@ -4,6 +4,7 @@
 pub mod batch;
 pub mod batcher;
 pub mod direct;
+pub mod durable;
 pub mod groups;
 pub mod kv_blocks;
 pub mod link;

@@ -58,4 +58,22 @@ pub enum Planted {
     GoOnUnasked,
     /// What another door has generated is not part of the answer.
     ForgetBegun,
+    /// The owner of a durable request shows tokens that are not in its log yet.
+    ShowUnlogged,
+    /// An owner that another has followed says that the job is done.
+    SettleFenced,
+    /// An owner that does not know whether its record was written takes it for written.
+    TrustUnsure,
+    /// An owner never looks what others wrote.
+    NeverLook,
+    /// An end is told before it is in the log.
+    TellEarly,
+    /// Nobody minds how many owners a request has ended.
+    ForgetDeaths,
+    /// The next owner begins the answer again.
+    BeginAnew,
+    /// The owner says that the job is done once the answer is, told or not.
+    DoneUntold,
+    /// Records are appended wherever the log ends.
+    AppendAnywhere,
 }

@@ -1,0 +1,392 @@
+//! A door with the job of one durable request.
+
+use super::events::{Delivery, OwnerAction, OwnerEvent, OwnerSetup, Refused};
+use super::life::{Life, Logged, LoggedToken, Wall};
+use crate::planted::Planted;
+use crate::progress::FinishReason;
+use stageline_base::{Fault, FaultClass};
+
+#[derive(Clone, Debug, PartialEq)]
+enum State {
+    /// Nothing is known of it yet.
+    Reading,
+    /// It says in the log that it owns it.
+    Claiming,
+    /// It runs.
+    Running,
+    /// The run is over; what is left of it is written.
+    Ending,
+    /// Who is to be told is told, or again at that time.
+    Telling(Option<Wall>),
+    /// The last record is written.
+    Finishing,
+    /// It lets go.
+    Releasing,
+    /// It is over.
+    Over,
+}
+
+/// What is on its way to the log.
+#[derive(Clone, Debug)]
+struct Writing {
+    record: Vec<Logged>,
+    finishes: bool,
+    /// Nobody knows whether it was done: the log is read.
+    unsure: bool,
+    /// To be asked again at that time.
+    again_at: Option<Wall>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Owner {
+    setup: OwnerSetup,
+    life: Life,
+    state: State,
+    /// What is to be written next.
+    waiting: Vec<Logged>,
+    writing: Option<Writing>,
+    /// Writes so far.
+    writes: u64,
+    /// Tokens that the run has made, those of before included.
+    made: u32,
+    /// The log is being read.
+    reading: bool,
+    beat_at: Wall,
+    /// It is to let go as soon as it can.
+    release: bool,
+}
+
+impl Owner {
+    /// Of a job that was just taken.
+    pub fn new(now: Wall, setup: OwnerSetup, out: &mut Vec<OwnerAction>) -> Self {
+        out.push(OwnerAction::Read { after: 0 });
+        let beat_at = Wall(now.0 + setup.beat_ms);
+        Self {
+            setup,
+            life: Life::default(),
+            state: State::Reading,
+            waiting: Vec::new(),
+            writing: None,
+            writes: 0,
+            made: 0,
+            reading: true,
+            beat_at,
+            release: false,
+        }
+    }
+
+    /// What the log says, as far as it was read.
+    pub fn life(&self) -> &Life {
+        &self.life
+    }
+
+    /// Whether nothing comes any more.
+    pub fn is_over(&self) -> bool {
+        self.state == State::Over
+    }
+
+    /// When it is to be told of the time next.
+    pub fn next_deadline(&self) -> Wall {
+        let deadline = self.life.accepted.as_ref().map(|accepted| accepted.deadline);
+        let deadline = deadline.filter(|_| self.state == State::Running);
+        let again = self.writing.as_ref().and_then(|writing| writing.again_at);
+        let tell = match self.state {
+            State::Telling(at) => at,
+            _ => None,
+        };
+        [Some(self.beat_at), deadline, again, tell].into_iter().flatten().min().unwrap_or(self.beat_at)
+    }
+
+    /// Takes `event` in; what is to be done is added to `out`.
+    pub fn on(&mut self, now: Wall, event: OwnerEvent, out: &mut Vec<OwnerAction>) {
+        if self.is_over() {
+            return;
+        }
+        match event {
+            OwnerEvent::Read(records) => self.read(now, records, out),
+            // Asked again with the next beat.
+            OwnerEvent::NotRead => self.reading = false,
+            OwnerEvent::Written { write, written } if write == self.writes => self.written(now, written, out),
+            OwnerEvent::Written { .. } => {}
+            OwnerEvent::Token(token) if self.state == State::Running => {
+                if self.setup.planted == Planted::ShowUnlogged {
+                    let from = self.made;
+                    out.push(OwnerAction::Show(vec![Logged::Tokens { from, tokens: vec![token.clone()] }]));
+                }
+                self.token(token);
+            }
+            OwnerEvent::Answer(tensors) if self.state == State::Running => self.waiting.push(Logged::Answer(tensors)),
+            OwnerEvent::RunEnded(outcome) if self.state == State::Running => {
+                if self.setup.planted == Planted::TellEarly && self.has_callback() {
+                    out.push(OwnerAction::Tell);
+                }
+                self.ends(now, outcome);
+            }
+            OwnerEvent::Token(_) | OwnerEvent::Answer(_) | OwnerEvent::RunEnded(_) => {}
+            OwnerEvent::Told(delivery) => self.told(delivery, out),
+            OwnerEvent::Release => self.release = true,
+            OwnerEvent::Time => {}
+        }
+        self.go_on(now, out);
+    }
+
+    /// Does what is due.
+    fn go_on(&mut self, now: Wall, out: &mut Vec<OwnerAction>) {
+        if self.is_over() {
+            return;
+        }
+        if self.beat_at <= now {
+            self.beat_at = Wall(now.0 + self.setup.beat_ms);
+            out.push(OwnerAction::Hold);
+            // Somebody may have cancelled it, or taken it over: who appends hears of it, and who does not looks.
+            let may_wait = self.writing.as_ref().is_some_and(|writing| !writing.unsure);
+            if !may_wait && self.setup.planted != Planted::NeverLook {
+                self.look(out);
+            }
+        }
+        let late = self.life.accepted.as_ref().is_some_and(|accepted| accepted.deadline <= now);
+        if self.state == State::Running && late {
+            out.push(OwnerAction::Stop);
+            self.ends(
+                now,
+                Err(Fault::new(FaultClass::DeadlineExceeded, "the deadline passed before the answer was whole")),
+            );
+        }
+        if self.release && matches!(self.state, State::Running | State::Telling(_)) {
+            if self.state == State::Running {
+                out.push(OwnerAction::Stop);
+            }
+            self.state = State::Releasing;
+            self.waiting.push(Logged::Released);
+        }
+        if let State::Telling(Some(at)) = self.state
+            && at <= now
+        {
+            self.state = State::Telling(None);
+            out.push(OwnerAction::Tell);
+        }
+        match &mut self.writing {
+            Some(writing) if writing.again_at.is_some_and(|at| at <= now) => {
+                writing.again_at = None;
+                self.write(out);
+            }
+            Some(_) => {}
+            None if !self.waiting.is_empty() => {
+                let record = std::mem::take(&mut self.waiting);
+                self.writing = Some(Writing { record, finishes: false, unsure: false, again_at: None });
+                self.write(out);
+            }
+            None => {}
+        }
+    }
+
+    fn write(&mut self, out: &mut Vec<OwnerAction>) {
+        let Some(Writing { record, finishes, .. }) = &self.writing else { return };
+        self.writes += 1;
+        let (write, after, record) = (self.writes, self.life.last, record.clone());
+        out.push(match finishes {
+            true => OwnerAction::Finish { write, after, record },
+            false => OwnerAction::Append { write, after, record },
+        });
+    }
+
+    fn look(&mut self, out: &mut Vec<OwnerAction>) {
+        if !self.reading {
+            self.reading = true;
+            out.push(OwnerAction::Read { after: self.life.last });
+        }
+    }
+
+    fn token(&mut self, token: LoggedToken) {
+        let from = self.made;
+        self.made += 1;
+        match self.waiting.last_mut() {
+            Some(Logged::Tokens { tokens, .. }) => tokens.push(token),
+            _ => self.waiting.push(Logged::Tokens { from, tokens: vec![token] }),
+        }
+    }
+
+    /// The run is over, or never begins.
+    fn ends(&mut self, now: Wall, outcome: Result<FinishReason, Fault>) {
+        self.state = State::Ending;
+        self.waiting.push(Logged::Ended { outcome, at: now, deaths: self.life.deaths });
+    }
+
+    fn has_callback(&self) -> bool {
+        self.life.accepted.as_ref().is_some_and(|accepted| accepted.callback)
+    }
+
+    fn read(&mut self, now: Wall, records: Vec<(u64, Vec<Logged>)>, out: &mut Vec<OwnerAction>) {
+        self.reading = false;
+        if self.state == State::Reading {
+            self.life = Life::of(records.iter().map(|(position, record)| (*position, &record[..])));
+            if self.life.accepted.is_none() || self.life.delivered.is_some() {
+                // It is over and forgotten, or over: the job outlived it.
+                self.over(OwnerAction::Done, out);
+                return;
+            }
+            if self.gives_way(out) {
+                return;
+            }
+            self.state = State::Claiming;
+            let OwnerSetup { me, job, delivery, .. } = &self.setup;
+            self.waiting.push(Logged::Owned { door: me.clone(), job: *job, delivery: *delivery });
+            return;
+        }
+        for (position, record) in records {
+            if position <= self.life.last {
+                continue;
+            }
+            let is_ours = self.writing.as_ref().is_some_and(|writing| writing.record == record);
+            if is_ours && let Some(writing) = self.writing.take() {
+                self.wrote(now, position, writing, out);
+                if self.is_over() {
+                    return;
+                }
+                continue;
+            }
+            self.life.take(position, &record);
+            if self.gives_way(out) {
+                return;
+            }
+        }
+        if self.life.cancelled && self.state == State::Running {
+            out.push(OwnerAction::Stop);
+            self.ends(now, Err(Fault::new(FaultClass::Cancelled, "the request was cancelled")));
+        }
+        if let Some(writing) = &mut self.writing
+            && writing.unsure
+        {
+            // It was not done, or will be if nobody is faster: once more, behind what stands there now.
+            writing.unsure = false;
+            self.write(out);
+        }
+    }
+
+    /// Ends it here if the log says that it is over, or another's: nothing that is said here counts then.
+    fn gives_way(&mut self, out: &mut Vec<OwnerAction>) -> bool {
+        let Life { job, owner, delivered, .. } = &self.life;
+        let is_twin = job.is_some_and(|job| job != self.setup.job);
+        let is_later = owner.as_ref().is_some_and(|(_, delivery)| *delivery > self.setup.delivery);
+        let last = match (delivered.is_some(), is_twin, is_later) {
+            (false, false, false) => return false,
+            // The request has another job, by which it is somebody's.
+            (false, true, _) => OwnerAction::Done,
+            (false, false, true) if self.setup.planted == Planted::SettleFenced => OwnerAction::Done,
+            // Said by us, it would take the job from under its owner.
+            (false, false, true) => OwnerAction::Leave,
+            // Nothing is left to do, whoever did it.
+            (true, ..) => OwnerAction::Done,
+        };
+        if self.state == State::Running {
+            out.push(OwnerAction::Stop);
+        }
+        self.over(last, out);
+        true
+    }
+
+    fn over(&mut self, last: OwnerAction, out: &mut Vec<OwnerAction>) {
+        self.state = State::Over;
+        out.push(last);
+    }
+
+    fn written(&mut self, now: Wall, written: Result<u64, Refused>, out: &mut Vec<OwnerAction>) {
+        // The log may have told already.
+        let Some(mut writing) = self.writing.take() else { return };
+        match written {
+            Ok(position) => self.wrote(now, position, writing, out),
+            Err(Refused::NotNow) => {
+                writing.again_at = Some(Wall(now.0 + self.setup.retry_ms));
+                self.writing = Some(writing);
+            }
+            Err(Refused::Unsure) if self.setup.planted == Planted::TrustUnsure => {
+                self.wrote(now, self.life.last, writing, out);
+            }
+            Err(Refused::Unsure) => {
+                writing.unsure = true;
+                self.writing = Some(writing);
+                self.look(out);
+            }
+        }
+    }
+
+    /// What was written stands at `position`.
+    fn wrote(&mut self, now: Wall, position: u64, writing: Writing, out: &mut Vec<OwnerAction>) {
+        let Writing { record, finishes, .. } = writing;
+        self.life.take(position, &record);
+        if self.setup.planted != Planted::ShowUnlogged {
+            out.push(OwnerAction::Show(record));
+        }
+        if finishes {
+            self.over(OwnerAction::Done, out);
+            return;
+        }
+        match self.state {
+            State::Claiming => self.claimed(now, out),
+            State::Ending if self.life.ended.is_some() => self.ended(out),
+            State::Releasing if self.waiting.is_empty() => self.over(OwnerAction::Again, out),
+            _ => {}
+        }
+    }
+
+    /// It is ours.
+    fn claimed(&mut self, now: Wall, out: &mut Vec<OwnerAction>) {
+        let Life { ended, cancelled, deaths, tokens, .. } = &self.life;
+        let deaths = *deaths;
+        if ended.is_some() {
+            self.ended(out);
+        } else if self.release {
+            self.state = State::Releasing;
+            self.waiting.push(Logged::Released);
+        } else if *cancelled {
+            self.ends(now, Err(Fault::new(FaultClass::Cancelled, "the request was cancelled")));
+        } else if deaths > self.setup.alone_after && self.setup.planted != Planted::ForgetDeaths {
+            let message = format!(
+                "{deaths} doors ended with this request in hand, the last with nothing else: it is not run again"
+            );
+            self.ends(now, Err(Fault::internal(message)));
+        } else {
+            let generated = if self.setup.planted == Planted::BeginAnew { Vec::new() } else { tokens.clone() };
+            let alone = deaths == self.setup.alone_after;
+            self.made = generated.len() as u32;
+            self.state = State::Running;
+            out.push(OwnerAction::Run { generated, alone });
+        }
+    }
+
+    /// Its end is in the log.
+    fn ended(&mut self, out: &mut Vec<OwnerAction>) {
+        if self.setup.planted == Planted::DoneUntold {
+            self.over(OwnerAction::Done, out);
+        } else if self.has_callback() {
+            self.state = State::Telling(None);
+            out.push(OwnerAction::Tell);
+        } else {
+            self.finish(None);
+            self.write(out);
+        }
+    }
+
+    fn finish(&mut self, given_up: Option<String>) {
+        self.state = State::Finishing;
+        let record = self.life.whole(given_up);
+        self.writing = Some(Writing { record, finishes: true, unsure: false, again_at: None });
+    }
+
+    fn told(&mut self, delivery: Delivery, out: &mut Vec<OwnerAction>) {
+        if !matches!(self.state, State::Telling(_)) {
+            return;
+        }
+        if let Delivery::Again(at) = delivery {
+            self.state = State::Telling(Some(at));
+            return;
+        }
+        let given_up = match delivery {
+            Delivery::GivenUp(why) => Some(why),
+            _ => None,
+        };
+        self.finish(given_up);
+        self.write(out);
+    }
+}
