@@ -52,6 +52,7 @@ impl NatsServer {
     }
 
     /// A server with JetStream and this `max_payload`.
+    #[allow(dead_code, reason = "not every test binary sends large messages")]
     pub async fn with_max_payload(bytes: usize) -> Self {
         let folder = tempfile::tempdir().expect("a folder for the settings");
         let settings = folder.path().join("nats.conf");

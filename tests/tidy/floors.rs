@@ -4,7 +4,7 @@ use crate::{Finding, found, tree::File};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The floor of each package, by its folder.
-const FLOORS: [(&str, u8); 17] = [
+const FLOORS: [(&str, u8); 18] = [
     ("src/base", 0),
     ("src/core", 1),
     ("src/plan", 1),
@@ -17,6 +17,7 @@ const FLOORS: [(&str, u8); 17] = [
     ("src/shard", 2),
     ("src/engine", 3),
     ("src/engine/cuda", 3),
+    ("src/store", 3),
     ("src/transport", 3),
     ("src/door", 4),
     ("src/server", 4),

@@ -1,0 +1,125 @@
+//! The streams: made explicitly, so that none lets go of what it has not been told to.
+
+use super::{Settings, unavailable};
+use crate::StoreError;
+use async_nats::jetstream::ErrorCode;
+use async_nats::jetstream::context::{Context, CreateStreamErrorKind};
+use async_nats::jetstream::object_store::{self, ObjectStore};
+use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType, Stream};
+use async_nats::jetstream::{self};
+use std::error::Error;
+
+/// What a store is made of.
+pub(super) struct Streams {
+    pub(super) logs: Stream,
+    pub(super) jobs: Stream,
+    pub(super) keys: Stream,
+    pub(super) blobs: ObjectStore,
+}
+
+/// Whether the broker refused for want of room.
+pub(super) fn is_full(error: &jetstream::Error) -> bool {
+    let full =
+        [ErrorCode::STREAM_STORE_FAILED, ErrorCode::INSUFFICIENT_RESOURCES, ErrorCode::STORAGE_RESOURCES_EXCEEDED];
+    full.contains(&error.error_code())
+}
+
+/// The same of an error behind others.
+pub(super) fn source_is_full(error: &(dyn Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if error.downcast_ref::<jetstream::Error>().is_some_and(is_full) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
+/// Opens the streams, and makes those that are not there.
+pub(super) async fn make(context: &Context, settings: &Settings) -> Result<Streams, StoreError> {
+    let stream = |kind: &str, max_bytes: u64| Config {
+        name: format!("{}-{kind}s", settings.name),
+        subjects: vec![format!("{}.{kind}.*.*", settings.subject)],
+        max_bytes: i64::try_from(max_bytes).unwrap_or(i64::MAX),
+        discard: DiscardPolicy::New,
+        storage: StorageType::File,
+        num_replicas: settings.replicas,
+        allow_direct: true,
+        ..Config::default()
+    };
+    let logs = Config { allow_rollup: true, allow_message_ttl: true, ..stream("log", settings.max_bytes) };
+    let jobs = Config {
+        retention: RetentionPolicy::WorkQueue,
+        max_messages: i64::try_from(settings.max_jobs).unwrap_or(i64::MAX),
+        ..stream("job", settings.max_bytes)
+    };
+    let keys = Config { max_messages_per_subject: 1, allow_message_ttl: true, ..stream("key", settings.max_bytes / 8) };
+    let blobs = object_store::Config {
+        bucket: format!("{}-blobs", settings.name),
+        max_age: settings.blob_age,
+        max_bytes: i64::try_from(settings.max_bytes).unwrap_or(i64::MAX),
+        storage: StorageType::File,
+        num_replicas: settings.replicas,
+        ..object_store::Config::default()
+    };
+    Ok(Streams {
+        logs: open(context, logs).await?,
+        jobs: open(context, jobs).await?,
+        keys: open(context, keys).await?,
+        blobs: context.create_object_store(blobs).await.map_err(|error| match source_is_full(&error) {
+            true => StoreError::Full { what: error.to_string() },
+            false => unavailable("the bucket of blobs cannot be opened", error),
+        })?,
+    })
+}
+
+async fn open(context: &Context, config: Config) -> Result<Stream, StoreError> {
+    let (name, wanted) = (config.name.clone(), config.clone());
+    let error = match context.create_stream(config).await {
+        Ok(stream) => return foreign(&name, &wanted, &stream.cached_info().config).map_or(Ok(stream), Err),
+        Err(error) => error,
+    };
+    match error.kind() {
+        CreateStreamErrorKind::JetStream(refused) if refused.error_code() == ErrorCode::STREAM_NAME_EXIST => {
+            let there =
+                context.get_stream(&name).await.map_err(|error| unavailable("a stream cannot be read", error))?;
+            let said = foreign(&name, &wanted, &there.cached_info().config);
+            Err(said.unwrap_or_else(|| unavailable(&format!("the stream {name} cannot be opened"), refused)))
+        }
+        CreateStreamErrorKind::JetStream(refused) if is_full(&refused) => {
+            Err(StoreError::Full { what: format!("the broker has no room for the stream {name}: {refused}") })
+        }
+        CreateStreamErrorKind::JetStreamUnavailable => {
+            Err(unavailable("the broker keeps no streams", "start it with JetStream (nats-server -js)"))
+        }
+        _ => Err(unavailable(&format!("the stream {name} cannot be made"), error)),
+    }
+}
+
+/// What says that a stream of that name is kept in another way, if it is.
+fn foreign(name: &str, wanted: &Config, there: &Config) -> Option<StoreError> {
+    let differs = [
+        ("subjects", wanted.subjects != there.subjects),
+        ("retention", wanted.retention != there.retention),
+        ("discard", wanted.discard != there.discard),
+        ("storage", wanted.storage != there.storage),
+        ("max_bytes", wanted.max_bytes != there.max_bytes),
+        ("max_msgs", wanted.max_messages.max(-1) != there.max_messages && wanted.max_messages > 0),
+        (
+            "max_msgs_per_subject",
+            wanted.max_messages_per_subject > 0 && wanted.max_messages_per_subject != there.max_messages_per_subject,
+        ),
+        ("allow_rollup_hdrs", wanted.allow_rollup != there.allow_rollup),
+        ("allow_msg_ttl", wanted.allow_message_ttl != there.allow_message_ttl),
+        ("max_age", wanted.max_age != there.max_age),
+        ("num_replicas", wanted.num_replicas.max(1) != there.num_replicas.max(1)),
+    ];
+    let names: Vec<&str> = differs.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect();
+    (!names.is_empty()).then(|| StoreError::Unavailable {
+        cause: format!(
+            "the stream {name} is kept with another {}: give it the settings of before, or edit or remove the stream",
+            names.join(", ")
+        ),
+    })
+}

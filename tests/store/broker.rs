@@ -1,0 +1,92 @@
+//! A store at a broker: a broker that dies, and streams that are somebody else's.
+
+use super::{broker, broker_settings, name, until};
+use crate::nats::NatsServer;
+use async_nats::jetstream::{self, stream::Config};
+use bytes::Bytes;
+use futures::StreamExt;
+use stageline_store::{JetStream, Settings, Store, StoreError};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_is_there_after_the_broker_was_killed() {
+    let mut server = NatsServer::start().await;
+    let store = broker(&server).await;
+    let (log, queue, key, blob) = (name("request", "a"), name("jobs", "a"), name("claim", "a"), name("body", "a"));
+    let first = store.append(&log, 0, Bytes::from_static(b"first")).await.unwrap();
+    store.push(&queue, Bytes::from_static(b"job")).await.unwrap();
+    store.push(&queue, Bytes::from_static(b"job")).await.unwrap();
+    store.take(&queue).await.unwrap();
+    store.set(&key, 0, Bytes::from_static(b"value"), None).await.unwrap();
+    store.put_blob(&blob, Bytes::from_static(b"blob")).await.unwrap();
+    let mut followed = store.follow(&log, first);
+    server.kill();
+    let lost = store.append(&log, first, Bytes::from_static(b"lost?")).await;
+    assert!(matches!(lost, Err(StoreError::Unknown | StoreError::Unavailable { .. })), "{lost:?}");
+    server.start_again().await;
+    // What nobody heard of may have been done or not: the log says it.
+    let mut last = first;
+    until("the log can be written", async || {
+        if let Ok(records) = store.read(&log, first).await {
+            last = records.last().map_or(first, |record| record.position);
+        }
+        store.append(&log, last, Bytes::from_static(b"next")).await.is_ok()
+    })
+    .await;
+    let records = store.read(&log, 0).await.unwrap();
+    assert_eq!((&records[0].bytes[..], &records.last().unwrap().bytes[..]), (&b"first"[..], &b"next"[..]));
+    for record in &records[1..] {
+        assert_eq!(followed.next().await.unwrap().unwrap(), *record);
+    }
+    assert_eq!(store.jobs(&queue).await.unwrap(), 2);
+    for _ in 0..2 {
+        assert_eq!(store.take(&queue).await.unwrap().bytes, "job");
+    }
+    assert_eq!(store.get(&key).await.unwrap().unwrap().value, "value");
+    assert_eq!(store.blob(&blob).await.unwrap().unwrap(), "blob");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_of_other_settings_is_named() {
+    let server = NatsServer::start().await;
+    let client = async_nats::connect(server.url()).await.unwrap();
+    let context = jetstream::new(client.clone());
+    let foreign = Config {
+        name: "store-test-logs".to_owned(),
+        subjects: vec!["stageline.v1.test.store.log.*.*".to_owned()],
+        ..Config::default()
+    };
+    context.create_stream(foreign).await.unwrap();
+    let said = JetStream::open(client.clone(), broker_settings()).await.unwrap_err().to_string();
+    for part in ["store-test-logs", "discard", "max_bytes", "allow_rollup_hdrs"] {
+        assert!(said.contains(part), "{said}");
+    }
+    context.delete_stream("store-test-logs").await.unwrap();
+    JetStream::open(client.clone(), broker_settings()).await.unwrap();
+    // Its own, with other limits.
+    let other = Settings { max_jobs: 7, ..broker_settings() };
+    let said = JetStream::open(client, other).await.unwrap_err().to_string();
+    assert!(said.contains("store-test-jobs") && said.contains("max_msgs"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_without_streams_or_room_says_so() {
+    let server = NatsServer::with(&[]).await;
+    let client = async_nats::connect(server.url()).await.unwrap();
+    let said = JetStream::open(client, broker_settings()).await.unwrap_err().to_string();
+    assert!(said.contains("JetStream"), "{said}");
+
+    let server = NatsServer::start().await;
+    let client = async_nats::connect(server.url()).await.unwrap();
+    let settings = Settings { max_bytes: 1 << 20, ..broker_settings() };
+    let store = JetStream::open(client, settings).await.unwrap();
+    let record = Bytes::from(vec![7; 200_000]);
+    let (mut last, mut refused) = (0, None);
+    for _ in 0..10 {
+        match store.append(&name("request", "a"), last, record.clone()).await {
+            Ok(position) => last = position,
+            Err(error) => refused = Some(error),
+        }
+    }
+    assert!(matches!(refused, Some(StoreError::Full { .. })), "{refused:?}");
+    assert_eq!(store.read(&name("request", "a"), 0).await.unwrap().last().unwrap().position, last);
+}
