@@ -1,9 +1,9 @@
 //! What crosses from one part of a model to the next: which tensors, of which types, and how large they may be.
 
+use crate::TensorName;
 use crate::tensor::{Element, HostTensor, MAX_RANK, NamedTensor, Shape, Tensors};
 use bytes::Bytes;
 use std::fmt;
-use std::sync::Arc;
 
 /// Most tensors of a border.
 pub const MAX_TENSORS: usize = 64;
@@ -15,11 +15,6 @@ pub fn is_name(name: &str) -> bool {
     let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
     (1..=MAX_NAME_BYTES).contains(&name.len()) && name.chars().all(legal)
 }
-
-/// What token ids, activations and vectors are called.
-const TOKENS: &str = "tokens";
-const HIDDEN: &str = "hidden";
-const VECTOR: &str = "embedding";
 
 /// One extent of a tensor that crosses a border.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +31,7 @@ pub enum Dim {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TensorSpec {
     /// Its name, once in a border: see [`is_name`].
-    pub name: Arc<str>,
+    pub name: TensorName,
     /// Type of its elements.
     pub element: Element,
     /// Its extents, outermost first; at most [`MAX_RANK`].
@@ -66,21 +61,21 @@ impl Border {
 
     /// Token ids, one a row: what a text brings.
     pub fn tokens() -> Self {
-        Self::one(TOKENS, Element::U32, vec![Dim::Rows, Dim::Is(1)])
+        Self::one(TensorName::TOKENS, Element::U32, vec![Dim::Rows, Dim::Is(1)])
     }
 
     /// Activations of this width, one line of numbers a row.
     pub fn hidden(width: usize) -> Self {
-        Self::one(HIDDEN, Element::F32, vec![Dim::Rows, Dim::Is(width as u32)])
+        Self::one(TensorName::HIDDEN, Element::F32, vec![Dim::Rows, Dim::Is(width as u32)])
     }
 
     /// One vector of this width.
     pub fn vector(width: usize) -> Self {
-        Self::one(VECTOR, Element::F32, vec![Dim::Is(width as u32)])
+        Self::one(TensorName::VECTOR, Element::F32, vec![Dim::Is(width as u32)])
     }
 
-    fn one(name: &str, element: Element, dims: Vec<Dim>) -> Self {
-        Self(vec![TensorSpec { name: name.into(), element, dims }])
+    fn one(name: TensorName, element: Element, dims: Vec<Dim>) -> Self {
+        Self(vec![TensorSpec { name, element, dims }])
     }
 
     /// Its tensors.
@@ -91,7 +86,7 @@ impl Border {
     /// Whether its tensors are token ids.
     pub fn is_tokens(&self) -> bool {
         let is = |spec: &TensorSpec| {
-            *spec.name == *TOKENS && spec.element == Element::U32 && spec.dims == [Dim::Rows, Dim::Is(1)]
+            spec.name == TensorName::TOKENS && spec.element == Element::U32 && spec.dims == [Dim::Rows, Dim::Is(1)]
         };
         self.0.len() == 1 && self.0.iter().all(is)
     }
@@ -176,18 +171,20 @@ impl Tensors {
     pub fn tokens(ids: &[u32]) -> Self {
         let bytes: Vec<u8> = ids.iter().flat_map(|id| id.to_le_bytes()).collect();
         let tensor = HostTensor::new(Element::U32, [ids.len(), 1], bytes.into());
-        tensor.map(|tensor| Self::one(TOKENS, tensor)).unwrap_or_default()
+        tensor.map(|tensor| Self::one(TensorName::TOKENS, tensor)).unwrap_or_default()
     }
 
     /// Activations of `rows` rows, as they cross [`Border::hidden`]; `None` if `bytes` are not of whole rows.
     pub fn hidden(rows: usize, bytes: Bytes) -> Option<Self> {
         let width = bytes.len() / 4 / rows.max(1);
-        HostTensor::new(Element::F32, [rows, width], bytes).map(|tensor| Self::one(HIDDEN, tensor))
+        HostTensor::new(Element::F32, [rows, width], bytes).map(|tensor| Self::one(TensorName::HIDDEN, tensor))
     }
 
     /// A vector, as it crosses [`Border::vector`].
     pub fn vector(numbers: &[f32]) -> Self {
-        HostTensor::of_f32([numbers.len()], numbers).map(|tensor| Self::one(VECTOR, tensor)).unwrap_or_default()
+        HostTensor::of_f32([numbers.len()], numbers)
+            .map(|tensor| Self::one(TensorName::VECTOR, tensor))
+            .unwrap_or_default()
     }
 }
 

@@ -9,6 +9,7 @@ pub mod prng;
 pub mod sampling;
 pub mod task;
 pub mod tensor;
+pub mod tensor_name;
 pub mod tick;
 pub mod trace;
 
@@ -19,5 +20,6 @@ pub use ids::{Attempt, Position, ReplicaId, SequenceId, StageIndex, TokenId};
 pub use sampling::{AskedSampling, Sampling};
 pub use task::{Course, Gives, Takes, Task};
 pub use tensor::{Element, HostTensor, NamedTensor, Shape, Tensors};
+pub use tensor_name::TensorName;
 pub use tick::Tick;
 pub use trace::Trace;

@@ -1,9 +1,9 @@
 //! Tensors in host memory, as they travel: an element type, a shape and shared bytes, and several of them by name.
 
+use crate::TensorName;
 use bytes::Bytes;
 use std::fmt;
 use std::ops::Deref;
-use std::sync::Arc;
 
 /// Most dimensions of a tensor.
 pub const MAX_RANK: usize = 8;
@@ -224,7 +224,7 @@ impl HostTensor {
 #[derive(Clone, Debug, PartialEq)]
 pub struct NamedTensor {
     /// Its name, as the border says it that it crosses.
-    pub name: Arc<str>,
+    pub name: TensorName,
     /// The tensor.
     pub tensor: HostTensor,
 }
@@ -235,7 +235,7 @@ pub struct Tensors(Vec<NamedTensor>);
 
 impl Tensors {
     /// One tensor.
-    pub fn one(name: impl Into<Arc<str>>, tensor: HostTensor) -> Self {
+    pub fn one(name: impl Into<TensorName>, tensor: HostTensor) -> Self {
         Self(vec![NamedTensor { name: name.into(), tensor }])
     }
 
@@ -245,7 +245,7 @@ impl Tensors {
     }
 
     /// Adds one behind the others.
-    pub fn push(&mut self, name: Arc<str>, tensor: HostTensor) {
+    pub fn push(&mut self, name: TensorName, tensor: HostTensor) {
         self.0.push(NamedTensor { name, tensor });
     }
 
@@ -288,8 +288,8 @@ impl Deref for Tensors {
     }
 }
 
-impl FromIterator<(Arc<str>, HostTensor)> for Tensors {
-    fn from_iter<I: IntoIterator<Item = (Arc<str>, HostTensor)>>(tensors: I) -> Self {
+impl FromIterator<(TensorName, HostTensor)> for Tensors {
+    fn from_iter<I: IntoIterator<Item = (TensorName, HostTensor)>>(tensors: I) -> Self {
         Self(tensors.into_iter().map(|(name, tensor)| NamedTensor { name, tensor }).collect())
     }
 }

@@ -66,7 +66,7 @@ impl StageTarget {
                 Element::Bf16 => (0..count).for_each(|_| data.put_u16_le((number().to_bits() >> 16) as u16)),
                 _ => data.resize(count * spec.element.bytes(), 0),
             }
-            let (element, name) = (spec.element.number(), spec.name.as_ref().into());
+            let (element, name) = (spec.element.number(), spec.name.to_string());
             let shape = shape.iter().map(|extent| *extent as u64).collect();
             pb::Tensor { element, shape, name, data: data.freeze(), ..Default::default() }
         };

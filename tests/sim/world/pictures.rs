@@ -8,7 +8,6 @@ use stageline_base::{
 };
 use stageline_core::{Emission, Input, Microbatch, Output};
 use stageline_engine::{Executor, Ready};
-use std::sync::Arc;
 
 /// Most numbers of a picture: those of the longest prompt that a client has, in up to three lines.
 const MOST: usize = 42;
@@ -118,7 +117,7 @@ fn set(border: &Border, numbers: &[u64], lines: usize) -> Tensors {
         Element::U32 => HostTensor::new(Element::U32, [2], last.into()),
         element => HostTensor::new(element, [], last[..4].to_vec().into()),
     };
-    let named = |(spec, tensor): (&TensorSpec, Option<HostTensor>)| -> (Arc<str>, HostTensor) {
+    let named = |(spec, tensor): (&TensorSpec, Option<HostTensor>)| -> (stageline_base::TensorName, HostTensor) {
         (spec.name.clone(), tensor.expect("bytes of that shape"))
     };
     [(first, tensor), (second, other)].into_iter().map(named).collect()

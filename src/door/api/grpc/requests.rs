@@ -5,9 +5,8 @@ use crate::call::Call;
 use crate::conversation::ROLES;
 use crate::{ChatMessage, Conversation, Input, Request};
 use stageline_base::sampling::check_top_logits;
-use stageline_base::{Element, Fault, HostTensor, NamedTensor, Shape, Tensors};
+use stageline_base::{Element, Fault, HostTensor, NamedTensor, Shape, TensorName, Tensors};
 use stageline_core::{DirectRun, Observed};
-use std::sync::Arc;
 
 /// What a Generate asks for.
 ///
@@ -93,7 +92,7 @@ pub(super) fn run(asked: pb::RunRequest, call: &Call) -> Result<DirectRun, Fault
     Ok(DirectRun { call_id: call.id.clone(), trace: call.trace, input, top_logits: asked.top_logits })
 }
 
-fn host_tensor(tensor: pb::Tensor) -> Result<(Arc<str>, HostTensor), Fault> {
+fn host_tensor(tensor: pb::Tensor) -> Result<(TensorName, HostTensor), Fault> {
     let element = Element::of_number(tensor.element);
     let element =
         element.ok_or_else(|| Fault::invalid("`element` of `inputs` must be F32, U32 or another of the list"))?;
@@ -142,7 +141,7 @@ pub(super) fn tensors(tensors: Tensors) -> Vec<pb::Tensor> {
             _ => (0, 0),
         };
         let element = tensor.element().number();
-        pb::Tensor { element, rows, columns, data: tensor.into_bytes(), name: name.as_ref().into(), shape }
+        pb::Tensor { element, rows, columns, data: tensor.into_bytes(), name: name.to_string(), shape }
     };
     tensors.into_iter().map(one).collect()
 }
