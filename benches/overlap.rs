@@ -32,7 +32,8 @@ async fn main() {
     println!("hop: {}", std::env::var("STAGELINE_HOP").unwrap_or_else(|_| "nats".into()));
     let folder = tempfile::tempdir().expect("a folder");
     let pipeline = folder.path().join("pipeline");
-    support::split(env!("CARGO_BIN_EXE_stageline"), 2, &pipeline);
+    // What is measured is decoding alone: what rows of prompts cost is not to move the cut.
+    support::split(env!("CARGO_BIN_EXE_stageline"), 2, &format!("1:{TOKENS}"), &pipeline);
     for rows in [8, 32] {
         let server = NatsServer::start().await;
         let other = NatsServer::start().await;
@@ -101,7 +102,7 @@ impl Pipeline {
                 .env("BENCH_AWAY", away.to_string())
                 .args(["serve", "--stage", stage, "--nats", nats, "--http", "127.0.0.1:0", "--threads", "1"])
                 .args(["--microbatches", "2", "--log-format", "json"])
-                .args(["--max-num-seqs", "64", "--max-model-len", "256", "--pipeline"])
+                .args(["--max-num-seqs", "64", "--max-model-len", "256", "--queue-timeout", "60s", "--pipeline"])
                 .arg(folder)
                 .stderr(Stdio::piped())
                 .spawn()

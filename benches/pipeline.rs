@@ -33,7 +33,7 @@ async fn main() {
 fn start() {
     let folder = tempfile::tempdir().expect("a folder");
     let out = folder.path().join("pipeline");
-    support::split(env!("CARGO_BIN_EXE_stageline"), 1, &out);
+    support::split(env!("CARGO_BIN_EXE_stageline"), 1, "1:64", &out);
     let files = std::fs::read_dir(&out).expect("the pipeline").flatten().map(|entry| entry.path());
     let shard = files.max_by_key(|path| path.metadata().map_or(0, |file| file.len())).expect("a shard");
     let blueprint = Blueprint::open(&out, None, Goal::default()).expect("the pipeline opens");

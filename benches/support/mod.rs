@@ -36,9 +36,9 @@ pub enum Layers {
 }
 
 /// Cuts the model into a pipeline folder at `out`, with the program at `stageline`.
-pub fn split(stageline: &str, stages: usize, out: &Path) {
+pub fn split(stageline: &str, stages: usize, mix: &str, out: &Path) {
     let mut command = Command::new(stageline);
-    command.arg("split").arg(model()).args(["--stages", &stages.to_string(), "--out"]).arg(out);
+    command.arg("split").arg(model()).args(["--stages", &stages.to_string(), "--mix", mix, "--out"]).arg(out);
     assert!(command.stdout(Stdio::null()).status().expect("the program starts").success());
 }
 
