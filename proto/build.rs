@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=stageline");
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
-    // The wire's messages know nothing of gRPC, and each service is generated where it is spoken: hence a folder a file.
-    let hop = with_bytes(compile("hop")?);
+    // The wire's messages know nothing of gRPC, and each service is generated where it is spoken: hence a folder a file. log.proto takes
+    // hop.proto along.
+    let hop = with_bytes(compile("log")?);
     prost_build::Config::new().bytes(["."]).out_dir(folder(&out, "hop")?).compile_fds(hop)?;
     for service in ["inference", "join"] {
         let files = compile(service)?;
@@ -31,7 +32,7 @@ fn compile(name: &str) -> Result<prost_types::FileDescriptorSet, Box<dyn Error>>
 
 /// The fields of messages that are read and written by hand (`wire/rows.rs`, `wire/tensors.rs`): to prost they are bytes, which is
 /// how they are encoded.
-const BY_HAND: [(&str, &str); 2] = [("Frame", "rows"), ("Answer", "tensors")];
+const BY_HAND: [(&str, &str); 3] = [("Frame", "rows"), ("Answer", "tensors"), ("LogAnswer", "tensors")];
 
 fn with_bytes(mut files: prost_types::FileDescriptorSet) -> prost_types::FileDescriptorSet {
     for message in files.file.iter_mut().flat_map(|file| &mut file.message_type) {

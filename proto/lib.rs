@@ -2,7 +2,7 @@
 
 mod sampling;
 
-/// `hop.proto`: what replicas say to each other. Nobody but `stageline-wire` reads or writes it.
+/// `hop.proto`, what replicas say to each other, and `log.proto`, what a durable request's log holds. Nobody but `stageline-wire` reads or writes it.
 pub mod hop {
     #![allow(missing_docs, clippy::all)]
     include!(concat!(env!("OUT_DIR"), "/hop/stageline.v1.rs"));

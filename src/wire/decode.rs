@@ -146,7 +146,7 @@ fn report(message: pb::Report, payload: &mut Payload) -> Checked<Report> {
     })
 }
 
-fn observed_of(message: pb::Observed) -> Checked<Observed> {
+pub(super) fn observed_of(message: pb::Observed) -> Checked<Observed> {
     at_most(message.ids.len(), MAX_TOP_LOGITS as usize, "the list of logits")?;
     check(message.ids.len() == message.logits.len(), "a token's logits and their ids are of different lengths")?;
     Ok(Observed { digest: message.digest, top: message.ids.into_iter().zip(message.logits).collect() })
@@ -157,7 +157,7 @@ pub(super) fn stage(index: u32) -> Checked<StageIndex> {
     Ok(index as StageIndex)
 }
 
-fn fault_of(message: pb::Fault) -> Checked<Fault> {
+pub(super) fn fault_of(message: pb::Fault) -> Checked<Fault> {
     at_most(message.message.len(), MAX_FAULT_BYTES, "a fault's text")?;
     let class = usize::try_from(message.class).ok().and_then(|number| FaultClass::ALL.get(number));
     let class = *class.ok_or(WireError::Illegal("a fault's class is unknown"))?;

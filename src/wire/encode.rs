@@ -132,12 +132,12 @@ fn report(report: Report, payload: &mut Vec<Bytes>) -> pb::Report {
     pb::Report { sequence: Some(of(sequence, attempt)), what: Some(what) }
 }
 
-fn observed_message(observed: Observed) -> pb::Observed {
+pub(super) fn observed_message(observed: Observed) -> pb::Observed {
     let (ids, logits) = observed.top.into_iter().unzip();
     pb::Observed { digest: observed.digest, ids, logits }
 }
 
-fn fault_message(fault: &Fault) -> pb::Fault {
+pub(super) fn fault_message(fault: &Fault) -> pb::Fault {
     let class = FaultClass::ALL.iter().position(|class| *class == fault.class).unwrap_or(FaultClass::ALL.len() - 1);
     let message = cut(&fault.message, MAX_FAULT_BYTES);
     pb::Fault { class: class as i32, message, stage: fault.stage.map(u32::from) }
@@ -145,7 +145,7 @@ fn fault_message(fault: &Fault) -> pb::Fault {
 
 /// `text`, at most `max_bytes` of it, whole characters only: what is too long must not make a message that its receiver
 /// refuses.
-fn cut(text: &str, max_bytes: usize) -> String {
+pub(super) fn cut(text: &str, max_bytes: usize) -> String {
     let mut end = text.len().min(max_bytes);
     while !text.is_char_boundary(end) {
         end -= 1;

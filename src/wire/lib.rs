@@ -1,7 +1,7 @@
 //! Floor 2: bytes ⇄ values. What arrives is checked here and nowhere else: an illegal parcel is an error, never a panic,
 //! and never makes the receiver allocate more than a small multiple of its length.
 //!
-//! `proto/stageline/v1/hop.proto` is the reference of the bytes.
+//! `proto/stageline/v1/hop.proto` and `log.proto` are the reference of the bytes.
 
 mod decode;
 mod encode;
@@ -9,6 +9,7 @@ mod error;
 mod fields;
 mod fragment;
 mod limits;
+mod log;
 mod parcel;
 mod rows;
 mod scan;
@@ -22,6 +23,7 @@ pub use error::WireError;
 use error::{Checked, at_most, check, text};
 pub use fragment::{Assembler, Fragment, FragmentError, Fragments};
 pub use limits::*;
+pub use log::{decode_record, encode_record};
 pub use parcel::{Encoded, MAGIC, TRAILER_BYTES, decode, decode_parts, encode, encode_parts};
 pub use scan::entries;
 pub use status::{Phase, Status};

@@ -43,7 +43,7 @@ pub enum Logged {
         /// How often that job had been taken by then: of two owners the one with more is the later.
         delivery: u32,
     },
-    /// Its owner let go of it, alive and well.
+    /// Its owner let go of it, alive and well. Its job stays the one that counts.
     Released,
     /// Tokens of the answer, from this one on (0: the first).
     Tokens {
@@ -79,7 +79,7 @@ pub struct Life {
     pub last: u64,
     /// The request.
     pub accepted: Option<Accepted>,
-    /// Its job, once it was owned.
+    /// Its job, once it was owned: always the same, or whoever has looked a while ago might drop the one that counts.
     pub job: Option<u64>,
     /// Who owns it, and by which taking of the job.
     pub owner: Option<(ReplicaId, u32)>,

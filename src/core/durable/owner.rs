@@ -37,6 +37,14 @@ struct Writing {
     again_at: Option<Wall>,
 }
 
+fn cancelled_fault() -> Fault {
+    Fault::new(FaultClass::Cancelled, "the request was cancelled")
+}
+
+fn late_fault() -> Fault {
+    Fault::new(FaultClass::DeadlineExceeded, "the deadline passed before the answer was whole")
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct Owner {
@@ -145,13 +153,9 @@ impl Owner {
                 self.look(out);
             }
         }
-        let late = self.life.accepted.as_ref().is_some_and(|accepted| accepted.deadline <= now);
-        if self.state == State::Running && late {
+        if self.state == State::Running && self.is_late(now) {
             out.push(OwnerAction::Stop);
-            self.ends(
-                now,
-                Err(Fault::new(FaultClass::DeadlineExceeded, "the deadline passed before the answer was whole")),
-            );
+            self.ends(now, Err(late_fault()));
         }
         if self.release && matches!(self.state, State::Running | State::Telling(_)) {
             if self.state == State::Running {
@@ -213,6 +217,10 @@ impl Owner {
         self.waiting.push(Logged::Ended { outcome, at: now, deaths: self.life.deaths });
     }
 
+    fn is_late(&self, now: Wall) -> bool {
+        self.life.accepted.as_ref().is_some_and(|accepted| accepted.deadline <= now)
+    }
+
     fn has_callback(&self) -> bool {
         self.life.accepted.as_ref().is_some_and(|accepted| accepted.callback)
     }
@@ -253,7 +261,7 @@ impl Owner {
         }
         if self.life.cancelled && self.state == State::Running {
             out.push(OwnerAction::Stop);
-            self.ends(now, Err(Fault::new(FaultClass::Cancelled, "the request was cancelled")));
+            self.ends(now, Err(cancelled_fault()));
         }
         if let Some(writing) = &mut self.writing
             && writing.unsure
@@ -340,7 +348,9 @@ impl Owner {
             self.state = State::Releasing;
             self.waiting.push(Logged::Released);
         } else if *cancelled {
-            self.ends(now, Err(Fault::new(FaultClass::Cancelled, "the request was cancelled")));
+            self.ends(now, Err(cancelled_fault()));
+        } else if self.is_late(now) {
+            self.ends(now, Err(late_fault()));
         } else if deaths > self.setup.alone_after && self.setup.planted != Planted::ForgetDeaths {
             let message = format!(
                 "{deaths} doors ended with this request in hand, the last with nothing else: it is not run again"
@@ -363,15 +373,15 @@ impl Owner {
             self.state = State::Telling(None);
             out.push(OwnerAction::Tell);
         } else {
-            self.finish(None);
-            self.write(out);
+            self.finish(None, out);
         }
     }
 
-    fn finish(&mut self, given_up: Option<String>) {
+    fn finish(&mut self, given_up: Option<String>, out: &mut Vec<OwnerAction>) {
         self.state = State::Finishing;
         let record = self.life.whole(given_up);
         self.writing = Some(Writing { record, finishes: true, unsure: false, again_at: None });
+        self.write(out);
     }
 
     fn told(&mut self, delivery: Delivery, out: &mut Vec<OwnerAction>) {
@@ -382,11 +392,6 @@ impl Owner {
             self.state = State::Telling(Some(at));
             return;
         }
-        let given_up = match delivery {
-            Delivery::GivenUp(why) => Some(why),
-            _ => None,
-        };
-        self.finish(given_up);
-        self.write(out);
+        self.finish(if let Delivery::GivenUp(why) = delivery { Some(why) } else { None }, out);
     }
 }
