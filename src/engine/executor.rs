@@ -49,7 +49,8 @@ pub trait Executor: Send {
         true
     }
 
-    /// Runs `batch` on `inputs`: for each member what crosses in front of the stage. A batch that was started is waited for.
+    /// Runs `batch` on `inputs`, which is what crosses in front of the stage: where that is cut by rows, the members' rows one behind the
+    /// other, in pieces of any length; otherwise a set for each member. A batch that was started is waited for.
     ///
     /// # Errors
     /// `DeviceFailed` if the batch failed; the KV of its rows is then undefined, everything else is as before.

@@ -72,16 +72,16 @@ impl Executor for FakeExecutor {
         spend(batch_cost + row_cost * rows as u32);
         let mut activations = BytesMut::with_capacity(rows * HIDDEN * 4 + trailer_room(batch.members.len()));
         let mut emissions = Vec::with_capacity(batch.members.len());
-        for (member, input) in batch.members.iter().zip(inputs) {
-            let input =
-                input.first().map(|named| &named.tensor).ok_or_else(|| Fault::internal("an input of nothing"))?;
-            if self
-                .setup
-                .poison
-                .is_some_and(|poison| input.shape().ends_with(&[1]) && input.words().any(|id| id == poison))
-            {
-                return Err(Fault::device("the fake device fails at this token"));
-            }
+        let inputs = || inputs.iter().filter_map(|input| input.first()).map(|named| &named.tensor);
+        let poisoned = |input: &HostTensor| {
+            let is = |poison| input.shape().ends_with(&[1]) && input.words().any(|id| id == poison);
+            self.setup.poison.is_some_and(is)
+        };
+        if inputs().any(poisoned) {
+            return Err(Fault::device("the fake device fails at this token"));
+        }
+        let mut given = inputs().flat_map(rows_of);
+        for member in &batch.members {
             let encoding = !member.opening.work.cached;
             let mut before = 0;
             let size = self.setup.block_size;
@@ -94,7 +94,7 @@ impl Executor for FakeExecutor {
             if !encoding && member.start > 0 {
                 before = cell(member.start - 1).and_then(|cell| self.kv.get(cell).copied()).unwrap_or(0);
             }
-            for (row, x) in rows_of(input).enumerate() {
+            for (row, x) in given.by_ref().take(member.rows as usize).enumerate() {
                 before = link(before, x, self.setup.stage);
                 if !encoding {
                     let cell = cell(member.start + row as u32).filter(|cell| *cell < self.kv.len());

@@ -42,18 +42,14 @@ impl StagePart<'_> {
             let message = format!("a batch of {rows} rows came, but this stage runs 1 to {}", self.max_rows);
             return Err(Fault::internal(message));
         }
-        if inputs.len() != batch.members.len() {
-            return Err(Fault::internal(format!("{} inputs for {} members", inputs.len(), batch.members.len())));
+        if let Some(member) = batch.members.iter().find(|member| !member.opening.work.is_of(self.spec.task())) {
+            let message = format!("sequence {} asks for what this kind of model does not do", member.sequence);
+            return Err(Fault::invalid(message));
         }
-        for (member, input) in batch.members.iter().zip(inputs) {
-            if !member.opening.work.is_of(self.spec.task()) {
-                let message = format!("sequence {} asks for what this kind of model does not do", member.sequence);
-                return Err(Fault::invalid(message));
-            }
-            if !self.takes.admits(member.rows.into(), input) {
-                let message = format!("what came for {} rows is not {}", member.rows, self.takes);
-                return Err(Fault::internal(message));
-            }
+        if !self.are_inputs(batch, inputs) {
+            return Err(Fault::internal(format!("what came for a batch of {rows} rows is not {}", self.takes)));
+        }
+        for input in inputs {
             let vocab = self.spec.vocab();
             let mut ids = input.iter().filter(|_| self.takes.is_tokens()).flat_map(|ids| ids.tensor.words());
             if let Some(id) = ids.find(|id| *id as usize >= vocab) {
@@ -61,6 +57,16 @@ impl StagePart<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Whether these are what `batch` runs on: see [`crate::Executor::run`].
+    fn are_inputs(&self, batch: &Microbatch, inputs: &[Tensors]) -> bool {
+        if self.takes.is_by_rows() {
+            let came: Option<u64> = inputs.iter().map(|input| self.takes.rows_of(input)).sum();
+            return came == Some(batch.rows() as u64);
+        }
+        let fits = |(member, input): (&Member, &Tensors)| self.takes.admits(member.rows.into(), input);
+        inputs.len() == batch.members.len() && batch.members.iter().zip(inputs).all(fits)
     }
 
     /// A batch of one sequence of `rows` rows in the first blocks, to run before any sequence lives there.

@@ -5,7 +5,7 @@ use bytes::BytesMut;
 use stageline_base::{Border, Fault, HostTensor, TensorSpec, Tensors};
 use stageline_core::batch::trailer_room;
 use stageline_core::machine::Event;
-use stageline_core::{BatchId, Member, Microbatch, Opening, Output};
+use stageline_core::{BatchId, Member, Microbatch, Opening, Output, Ticket};
 use stageline_engine::Ran;
 use std::ops::Range;
 use tracing::{Level, Span, debug_span};
@@ -14,13 +14,7 @@ impl Pump {
     pub(super) fn hand_over(&mut self, batch: Microbatch) {
         let (members, rows) = (batch.members.len(), batch.rows());
         self.on_device.insert(batch.id, OnDevice { members, rows, _steps: self.steps(batch.id, rows) });
-        let by_rows = self.machine.setup().takes.is_by_rows();
-        let rows = |(parked, m): (&Tensors, &Member)| match by_rows {
-            true => parked.slice_rows(m.ticket_row as usize, m.rows as usize),
-            false => parked.clone(),
-        };
-        let inputs: Option<Vec<Tensors>> =
-            batch.members.iter().map(|m| Some(rows((&self.parked.get(&m.ticket)?.0, m)))).collect();
+        let inputs = self.inputs(&batch.members);
         let now = self.now();
         for (_, arrived) in batch.members.iter().filter_map(|member| self.parked.get(&member.ticket)) {
             self.observe(|stage| stage.stage_queue_seconds.observe(now.since(*arrived).as_secs_f64()));
@@ -32,6 +26,22 @@ impl Pump {
         if let Err(fault) = handed {
             self.failed = Some(fault);
         }
+    }
+
+    /// What the members bring. Rows that came one behind the other stay together: most often all of a batch's did.
+    fn inputs(&self, members: &[Member]) -> Option<Vec<Tensors>> {
+        let parked = |ticket: &Ticket| Some(&self.parked.get(ticket)?.0);
+        if !self.machine.setup().takes.is_by_rows() {
+            return members.iter().map(|member| parked(&member.ticket).cloned()).collect();
+        }
+        let follows =
+            |one: &Member, next: &Member| one.ticket == next.ticket && one.ticket_row + one.rows == next.ticket_row;
+        let piece = |members: &[Member]| {
+            let first = members.first()?;
+            let rows = members.iter().map(|member| member.rows as usize).sum();
+            Some(parked(&first.ticket)?.slice_rows(first.ticket_row as usize, rows))
+        };
+        members.chunk_by(follows).map(piece).collect()
     }
 
     /// A span for each sequence of a microbatch that goes to the device: none where nobody records them.
