@@ -74,6 +74,10 @@ pub enum Planted {
     BeginAnew,
     /// The owner says that the job is done once the answer is, told or not.
     DoneUntold,
+    /// What is logged is not shown.
+    ForgetToShow,
+    /// What is logged is shown twice.
+    ShowTwice,
     /// Records are appended wherever the log ends.
     AppendAnywhere,
 }

@@ -10,7 +10,8 @@ use std::time::Duration;
 /// One entry of a log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// Where it stands. Positions grow along a log, and none is ever given twice, not even to a log that is made anew.
+    /// Where it stands. Positions grow along a log, and none is given twice, not even to a log that is made anew (but to what was lost
+    /// with the power).
     pub position: u64,
     /// What was appended.
     pub bytes: Bytes,
@@ -58,7 +59,8 @@ pub trait Store: Debug + Send + Sync {
     /// there first: the conflict may be with oneself.
     async fn append(&self, log: &Name, after: u64, record: Bytes) -> Result<u64, StoreError>;
 
-    /// Replaces all of `log`, whose last record is at `after`, by one last record, and lets go of it after `keep`.
+    /// Replaces all of `log`, whose last record is at `after`, by one last record, and lets go of it after `keep`. Nobody appends behind
+    /// that one. A store that has no room for a new log has some left for this.
     ///
     /// # Errors
     /// As [`Store::append`].
@@ -104,7 +106,7 @@ pub trait Store: Debug + Send + Sync {
     /// How long a job is its taker's.
     fn lease(&self) -> Duration;
 
-    /// Holds a job for one more lease.
+    /// Holds a job for one more lease. As with [`Store::done`], said by one whose own has run out it may be taken for the next one's.
     ///
     /// # Errors
     /// See the trait.
@@ -117,13 +119,13 @@ pub trait Store: Debug + Send + Sync {
     /// See the trait.
     async fn done(&self, job: &JobId) -> Result<(), StoreError>;
 
-    /// The job may be taken again after `delay`.
+    /// The job may be taken again after `delay`, with the same caution.
     ///
     /// # Errors
     /// See the trait.
     async fn again(&self, job: &JobId, delay: Duration) -> Result<(), StoreError>;
 
-    /// How many jobs of `queue` wait or are held.
+    /// How many jobs of `queue` wait or are held. (What a store has room for may be counted over all queues.)
     ///
     /// # Errors
     /// See the trait.
@@ -136,7 +138,7 @@ pub trait Store: Debug + Send + Sync {
     async fn get(&self, key: &Name) -> Result<Option<Entry>, StoreError>;
 
     /// Gives `key`, whose revision is `revision` (0: it has no value), a new value, gone after `lifetime` where there is one (counted
-    /// in whole seconds, at least 1), and says its revision.
+    /// in whole seconds at a broker, at least 1), and says its revision.
     ///
     /// # Errors
     /// [`StoreError::Conflict`] if it has another revision.

@@ -94,13 +94,14 @@ impl Followed {
         self.lock().entry(log.clone()).or_insert_with(|| watch::Sender::new(0)).subscribe()
     }
 
+    /// Forgets those whom nobody follows any more.
+    fn prune(&self) {
+        self.lock().retain(|_, sender| !sender.is_closed());
+    }
+
     fn tell(&self, log: &Name, position: u64) {
-        let mut logs = self.lock();
-        if let Some(sender) = logs.get(log) {
+        if let Some(sender) = self.lock().get(log) {
             sender.send_replace(position);
-            if sender.is_closed() {
-                logs.remove(log);
-            }
         }
     }
 }
@@ -110,8 +111,9 @@ fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
 
+/// Milliseconds of it, and no more than can be added to any time.
 fn millis(duration: Duration) -> u64 {
-    duration.as_millis() as u64
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).min(1 << 60)
 }
 
 impl FileStore {
@@ -136,6 +138,7 @@ impl FileStore {
                 sleep(SWEEP).await;
                 let Some(shared) = swept.upgrade() else { return };
                 let now = now();
+                shared.followed.prune();
                 let swept = shared.worker.run(move |file| tables::sweep(file, now, now.saturating_sub(millis(age))));
                 let flushed = shared.worker.flush();
                 if let Err(error) = swept.await.and(flushed.await) {

@@ -11,21 +11,22 @@
 
 mod direct;
 mod keys;
+mod logs;
 mod streams;
 
 use super::{Entry, Following, Job, JobId, Name, Record, Store, StoreError};
 use async_nats::header::NATS_ROLLUP;
-use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, PullConsumer, pull};
+use async_nats::jetstream::consumer::{AckPolicy, PullConsumer, pull};
 use async_nats::jetstream::context::{Context, ContextBuilder, PublishErrorKind};
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::{self, AckKind, object_store::ObjectStore, stream::Stream};
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::stream;
 use futures::{StreamExt, TryStreamExt};
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
 use tokio::sync::Mutex;
@@ -52,10 +53,12 @@ pub struct Settings {
 
 /// Longest wait for an answer of the broker.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// Between two looks at how full the logs are.
+const LOOK: Duration = Duration::from_secs(1);
 /// Pause before what was followed is looked for again.
 const RETRY: Duration = Duration::from_millis(200);
-/// Longest time that one request for a job stays at the broker.
-const ASK_FOR: Duration = Duration::from_secs(30);
+/// Longest time that one request for a job stays at the broker: one that a restart of the broker forgot is asked again soon.
+const ASK_FOR: Duration = Duration::from_secs(2);
 /// Bytes of a message that headers and subject may take.
 const HEADERS: usize = 1024;
 
@@ -74,6 +77,17 @@ struct Shared {
     blobs: ObjectStore,
     /// The consumers of the queues that were taken from.
     queues: Mutex<HashMap<Name, PullConsumer>>,
+    /// Whether the stream of logs has room only for what is begun.
+    nearly_full: AtomicBool,
+}
+
+impl Shared {
+    /// Keeps an eighth of the stream for the logs that are there already: one that cannot be ended never makes room.
+    async fn look_for_room(&self) {
+        let Ok(info) = self.logs.get_info().await else { return };
+        let most = u64::try_from(info.config.max_bytes).unwrap_or(u64::MAX);
+        self.nearly_full.store(info.state.bytes > most - most / 8, Relaxed);
+    }
 }
 
 impl fmt::Debug for JetStream {
@@ -100,7 +114,17 @@ impl JetStream {
             .build(client);
         let streams::Streams { logs, jobs, keys, blobs } = streams::make(&context, &settings).await?;
         let queues = Mutex::default();
-        Ok(Self { shared: Arc::new(Shared { context, settings, logs, jobs, keys, blobs, queues }) })
+        let nearly_full = AtomicBool::new(false);
+        let shared = Arc::new(Shared { context, settings, logs, jobs, keys, blobs, queues, nearly_full });
+        let looked_at = Arc::downgrade(&shared);
+        tokio::spawn(async move {
+            while let Some(shared) = looked_at.upgrade() {
+                shared.look_for_room().await;
+                drop(shared);
+                sleep(LOOK).await;
+            }
+        });
+        Ok(Self { shared })
     }
 
     fn subject(&self, kind: &str, name: &Name) -> String {
@@ -147,7 +171,8 @@ impl JetStream {
         if let Some(consumer) = queues.get(queue) {
             return Ok(consumer.clone());
         }
-        let name = format!("{}-{}", queue.kind(), queue.token());
+        // A character that no name has: no two queues share a consumer.
+        let name = format!("{}={}", queue.kind(), queue.token());
         let config = pull::Config {
             durable_name: Some(name),
             filter_subject: self.subject("job", queue),
@@ -168,8 +193,6 @@ impl JetStream {
         let client = self.shared.context.client();
         match timeout(PATIENCE, client.request(job.0.clone(), what.into())).await {
             Ok(Ok(_)) => Ok(()),
-            // Nobody listens there: the job, or the whole queue, is gone.
-            Ok(Err(error)) if error.kind() == async_nats::RequestErrorKind::NoResponders => Ok(()),
             Ok(Err(_)) | Err(_) => Err(StoreError::Unknown),
         }
     }
@@ -184,6 +207,9 @@ fn seconds(lifetime: Duration) -> Duration {
 impl Store for JetStream {
     async fn append(&self, log: &Name, after: u64, record: Bytes) -> Result<u64, StoreError> {
         self.fits(&record)?;
+        if after == 0 && self.shared.nearly_full.load(Relaxed) {
+            return Err(StoreError::Full { what: "the stream of logs has room only for what is begun".to_owned() });
+        }
         let message = PublishMessage::build().payload(record).expected_last_subject_sequence(after);
         self.publish(self.subject("log", log), message).await
     }
@@ -199,85 +225,20 @@ impl Store for JetStream {
     }
 
     async fn read(&self, log: &Name, after: u64) -> Result<Vec<Record>, StoreError> {
-        let subject = self.subject("log", log);
-        let (mut records, mut after) = (Vec::new(), after);
-        loop {
-            let get = direct::Get::after(&subject, after);
-            let page = direct::ask(&self.shared.context, &self.shared.logs, &get).await?;
-            let Some(last) = page.last() else { return Ok(records) };
-            after = last.sequence;
-            let is_all = page.len() < direct::PAGE;
-            records.extend(page.into_iter().map(|found| Record { position: found.sequence, bytes: found.bytes }));
-            if is_all {
-                return Ok(records);
-            }
-        }
+        self.read_log(log, after).await
     }
 
     fn follow(&self, log: &Name, after: u64) -> Following {
-        let subject = self.subject("log", log);
-        let begun = (self.clone(), subject, after, None::<pull::Ordered>);
-        Box::pin(stream::try_unfold(begun, |(store, subject, mut after, mut messages)| async move {
-            loop {
-                let Some(listening) = &mut messages else {
-                    let config = pull::OrderedConfig {
-                        filter_subject: subject.clone(),
-                        deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: after + 1 },
-                        ..pull::OrderedConfig::default()
-                    };
-                    let listening = async {
-                        let consumer = store.shared.logs.create_consumer(config).await.ok()?;
-                        consumer.messages().await.ok()
-                    };
-                    messages = listening.await;
-                    if messages.is_none() {
-                        // The broker is away, most likely.
-                        sleep(RETRY).await;
-                    }
-                    continue;
-                };
-                match listening.next().await {
-                    Some(Ok(message)) => {
-                        let Ok(info) = message.info() else { continue };
-                        let position = info.stream_sequence;
-                        if position > after {
-                            after = position;
-                            let record = Record { position, bytes: message.payload.clone() };
-                            return Ok(Some((record, (store, subject, after, messages))));
-                        }
-                    }
-                    Some(Err(_)) | None => {
-                        messages = None;
-                        sleep(RETRY).await;
-                    }
-                }
-            }
-        }))
+        self.follow_log(log, after)
     }
 
     async fn logs(&self, kind: &str) -> Result<Vec<(Name, Record)>, StoreError> {
-        let prefix = format!("{}.log.", self.shared.settings.subject);
-        let listed = self.shared.logs.info_with_subjects(format!("{prefix}{kind}.*")).await;
-        let listed = listed.map_err(|error| unavailable("the logs cannot be listed", error))?;
-        let subjects: Vec<(String, usize)> =
-            listed.try_collect().await.map_err(|error| unavailable("the logs cannot be listed", error))?;
-        let mut subjects: Vec<String> = subjects.into_iter().map(|(subject, _)| subject).collect();
-        subjects.sort_unstable();
-        let mut logs = Vec::with_capacity(subjects.len());
-        for page in subjects.chunks(direct::PAGE) {
-            let found = direct::ask(&self.shared.context, &self.shared.logs, &direct::Get::last(page)).await?;
-            for direct::Found { subject, sequence, bytes, .. } in found {
-                let Some(name) = subject.strip_prefix(&prefix).and_then(Name::parse) else { continue };
-                logs.push((name, Record { position: sequence, bytes }));
-            }
-        }
-        logs.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
-        Ok(logs)
+        self.list_logs(kind).await
     }
 
     async fn remove(&self, log: &Name) -> Result<(), StoreError> {
         let purged = self.shared.logs.purge().filter(self.subject("log", log)).await;
-        purged.map(drop).map_err(|error| unavailable("the log cannot be removed", error))
+        purged.map(drop).map_err(|_| StoreError::Unknown)
     }
 
     async fn push(&self, queue: &Name, job: Bytes) -> Result<(), StoreError> {
@@ -286,13 +247,22 @@ impl Store for JetStream {
     }
 
     async fn take(&self, queue: &Name) -> Result<Job, StoreError> {
-        let consumer = self.queue(queue).await?;
         loop {
-            let failed = |error: &dyn fmt::Display| unavailable("no job can be taken", error);
-            let asked = consumer.batch().max_messages(1).expires(ASK_FOR).messages().await;
-            let mut messages = asked.map_err(|error| failed(&error))?;
-            let Some(message) = messages.next().await else { continue };
-            let message = message.map_err(|error| failed(&error))?;
+            let consumer = self.queue(queue).await?;
+            let ask = async {
+                let mut messages = consumer.batch().max_messages(1).expires(ASK_FOR).messages().await.map_err(drop)?;
+                messages.next().await.transpose().map_err(drop)
+            };
+            let message = match timeout(ASK_FOR + PATIENCE, ask).await {
+                Ok(Ok(Some(message))) => message,
+                Ok(Ok(None)) | Err(_) => continue,
+                Ok(Err(())) => {
+                    // Somebody may have removed it: it is made anew.
+                    self.shared.queues.lock().await.remove(queue);
+                    sleep(RETRY).await;
+                    continue;
+                }
+            };
             let (Ok(info), Some(reply)) = (message.info(), message.reply.as_ref()) else { continue };
             let (number, deliveries) = (info.stream_sequence, u32::try_from(info.delivered).unwrap_or(u32::MAX));
             return Ok(Job { id: JobId(reply.to_string()), number, bytes: message.payload.clone(), deliveries });
@@ -344,9 +314,14 @@ impl Store for JetStream {
 
     async fn put_blob(&self, name: &Name, bytes: Bytes) -> Result<(), StoreError> {
         let put = self.shared.blobs.put(name.as_str(), &mut &bytes[..]).await;
-        put.map(drop).map_err(|error| match streams::source_is_full(&error) {
-            true => StoreError::Full { what: error.to_string() },
-            false => unavailable("the blob cannot be kept", error),
+        put.map(drop).map_err(|error| {
+            // The library has the broker's refusal as text.
+            let said =
+                format!("{error}: {}", std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default());
+            match said.contains("maximum bytes exceeded") || said.contains("insufficient") {
+                true => StoreError::Full { what: said },
+                false => StoreError::Unknown,
+            }
         })
     }
 
@@ -368,7 +343,7 @@ impl Store for JetStream {
         match self.shared.blobs.delete(name.as_str()).await {
             Ok(()) => Ok(()),
             Err(error) if error.kind() == DeleteErrorKind::NotFound => Ok(()),
-            Err(error) => Err(unavailable("the blob cannot be removed", error)),
+            Err(_) => Err(StoreError::Unknown),
         }
     }
 

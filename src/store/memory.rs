@@ -116,7 +116,8 @@ impl Store for MemoryStore {
             };
             let due = async {
                 match due {
-                    Some(due) => sleep_until(self.started + due).await,
+                    // Not beyond what a clock can count.
+                    Some(due) => sleep_until(self.started + due.min(Duration::from_secs(1 << 30))).await,
                     None => std::future::pending().await,
                 }
             };
@@ -148,7 +149,7 @@ impl Store for MemoryStore {
 
     async fn again(&self, job: &JobId, delay: Duration) -> Result<(), StoreError> {
         self.change(|state, now| {
-            state.due(now + delay, job);
+            state.due(now.saturating_add(delay), job);
             Ok(())
         })
     }

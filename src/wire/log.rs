@@ -58,6 +58,7 @@ fn entry(logged: &Logged) -> pb::log_entry::What {
             What::Answer(pb::LogAnswer { tensors, payload: payload.freeze() })
         }
         Logged::Cancelled => What::Cancelled(pb::LogCancelled {}),
+        Logged::Requeued => What::Requeued(pb::LogRequeued {}),
         Logged::Ended { outcome, at, deaths } => What::Ended(ended(outcome, *at, *deaths)),
         Logged::Delivered { given_up } => {
             let given_up = given_up.as_deref().map(|why| encode::cut(why, MAX_FAULT_BYTES));
@@ -96,6 +97,7 @@ fn logged(what: Option<pb::log_entry::What>) -> Checked<Logged> {
             Logged::Answer(tensors)
         }
         What::Cancelled(pb::LogCancelled {}) => Logged::Cancelled,
+        What::Requeued(pb::LogRequeued {}) => Logged::Requeued,
         What::Ended(message) => {
             let (reason, at, deaths) = (message.reason(), Wall(message.at_unix_ms), message.deaths);
             let outcome = match (reason, message.fault) {
@@ -147,6 +149,7 @@ mod tests {
             Logged::Answer(tensors.into_iter().collect()),
             Logged::Answer(Tensors::default()),
             Logged::Cancelled,
+            Logged::Requeued,
             Logged::Ended { outcome: Ok(FinishReason::Stop), at: Wall(1), deaths: 0 },
             Logged::Ended { outcome: Ok(FinishReason::Length), at: Wall(0), deaths: 3 },
             Logged::Ended { outcome: Err(Fault::new(FaultClass::Cancelled, "no").at_stage(2)), at: Wall(9), deaths: 1 },

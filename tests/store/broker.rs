@@ -1,11 +1,12 @@
 //! A store at a broker: a broker that dies, and streams that are somebody else's.
 
-use super::{broker, broker_settings, name, until};
+use super::{broker, broker_settings, name, soon, until};
 use crate::nats::NatsServer;
 use async_nats::jetstream::{self, stream::Config};
 use bytes::Bytes;
 use futures::StreamExt;
 use stageline_store::{JetStream, Settings, Store, StoreError};
+use std::time::Duration;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn all_is_there_after_the_broker_was_killed() {
@@ -19,6 +20,19 @@ async fn all_is_there_after_the_broker_was_killed() {
     store.set(&key, 0, Bytes::from_static(b"value"), None).await.unwrap();
     store.put_blob(&blob, Bytes::from_static(b"blob")).await.unwrap();
     let mut followed = store.follow(&log, first);
+    let (waiting, other) = (store.clone(), name("jobs", "b"));
+    let taker = tokio::spawn({
+        let other = other.clone();
+        // Whoever takes asks again while the broker is away.
+        async move {
+            loop {
+                if let Ok(job) = waiting.take(&other).await {
+                    return job;
+                }
+            }
+        }
+    });
+    until("somebody waits for a job", async || consumers(&server).await == 2).await;
     server.kill();
     let lost = store.append(&log, first, Bytes::from_static(b"lost?")).await;
     assert!(matches!(lost, Err(StoreError::Unknown | StoreError::Unavailable { .. })), "{lost:?}");
@@ -37,12 +51,21 @@ async fn all_is_there_after_the_broker_was_killed() {
     for record in &records[1..] {
         assert_eq!(followed.next().await.unwrap().unwrap(), *record);
     }
+    // Who waited for a job all the while gets it.
+    store.push(&other, Bytes::from_static(b"waited for")).await.unwrap();
+    assert_eq!(soon("the job", taker).await.unwrap().bytes, "waited for");
     assert_eq!(store.jobs(&queue).await.unwrap(), 2);
     for _ in 0..2 {
         assert_eq!(store.take(&queue).await.unwrap().bytes, "job");
     }
     assert_eq!(store.get(&key).await.unwrap().unwrap().value, "value");
     assert_eq!(store.blob(&blob).await.unwrap().unwrap(), "blob");
+}
+
+/// Queues that were taken from.
+async fn consumers(server: &NatsServer) -> usize {
+    let client = async_nats::connect(server.url()).await.unwrap();
+    jetstream::new(client).get_stream("store-test-jobs").await.unwrap().cached_info().state.consumer_count
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -89,4 +112,15 @@ async fn a_broker_without_streams_or_room_says_so() {
     }
     assert!(matches!(refused, Some(StoreError::Full { .. })), "{refused:?}");
     assert_eq!(store.read(&name("request", "a"), 0).await.unwrap().last().unwrap().position, last);
+    let blob = store.put_blob(&name("body", "a"), Bytes::from(vec![7; 2 << 20])).await;
+    assert!(matches!(blob, Err(StoreError::Full { .. })), "{blob:?}");
+    // Whatever else is begun must wait: what is left is for what is there.
+    until("nothing new is begun", async || {
+        let begun = store.append(&name("request", "b"), 0, Bytes::from_static(b"b")).await;
+        matches!(begun, Err(StoreError::Full { .. }))
+    })
+    .await;
+    store.finish(&name("request", "a"), last, Bytes::from_static(b"all of it"), Duration::from_secs(60)).await.unwrap();
+    until("there is room", async || store.append(&name("request", "c"), 0, Bytes::from_static(b"c")).await.is_ok())
+        .await;
 }

@@ -63,6 +63,8 @@ fn planted_defects_are_caught() {
         Planted::BeginAnew,
         Planted::DoneUntold,
         Planted::AppendAnywhere,
+        Planted::ForgetToShow,
+        Planted::ShowTwice,
     ];
     let seen = |planted| (0..PLANTED_SEEDS).any(|seed| !run(seed, planted).violations.is_empty());
     let blind: Vec<Planted> = planted.into_iter().filter(|planted| !seen(*planted)).collect();

@@ -155,6 +155,47 @@ async fn a_full_file_refuses_and_keeps_what_it_has() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_takes_no_new_log_lets_the_others_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = FileSettings { max_bytes: 1 << 20, ..file_settings() };
+    let store = FileStore::open(&folder.path().join("store"), settings).unwrap();
+    let record = Bytes::from(vec![7; 5_000]);
+    let mut begun = Vec::new();
+    loop {
+        let log = name("request", &begun.len().to_string());
+        match store.append(&log, 0, record.clone()).await {
+            Ok(last) => begun.push((log, last)),
+            Err(StoreError::Full { .. }) => break,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert!(matches!(store.push(&name("jobs", "a"), record.clone()).await, Err(StoreError::Full { .. })));
+    let (log, last) = &begun[0];
+    let last = store.append(log, *last, Bytes::from_static(b"ended")).await.unwrap();
+    store.finish(log, last, Bytes::from_static(b"all of it"), Duration::from_secs(60)).await.unwrap();
+    for (log, last) in &begun[1..20] {
+        store.finish(log, *last, Bytes::from_static(b"all of it"), Duration::from_secs(60)).await.unwrap();
+    }
+    store.append(&name("request", "new"), 0, record).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_is_one_by_whatever_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store");
+    let store = open(&path).unwrap();
+    let link = folder.path().join("link");
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    let said = refusal(&link);
+    assert!(said.contains("another process"), "{said}");
+    let other = folder.path().join("other");
+    std::fs::hard_link(&path, &other).unwrap();
+    let said = refusal(&other);
+    assert!(said.contains("hard link"), "{said}");
+    drop(store);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_fails_harms_nothing_that_is_done_with_it() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(&folder.path().join("store")).unwrap();

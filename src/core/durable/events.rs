@@ -27,8 +27,10 @@ pub struct OwnerSetup {
 /// Why an append was not done, as far as is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused {
-    /// The log ends elsewhere, or nobody knows: what it says now decides.
+    /// Nobody knows: what the log says now decides.
     Unsure,
+    /// The log ends there: what it says now decides, and if that is before what was known, it is gone.
+    EndsAt(u64),
     /// Nothing was done: the store is full, or away.
     NotNow,
 }
@@ -51,6 +53,8 @@ pub enum OwnerEvent {
     Read(Vec<(u64, Vec<Logged>)>),
     /// The log could not be read.
     NotRead,
+    /// The log holds what only a later version can read.
+    Unreadable,
     /// The write of that number was done, and its record stands there; or not.
     Written {
         /// Which write. The log may have told of it before.
@@ -115,8 +119,11 @@ pub enum OwnerAction {
     Hold,
     /// The job is done. Nothing comes after.
     Done,
-    /// The job may be taken by another at once. Nothing comes after.
-    Again,
+    /// The job may be taken by another after so many milliseconds. Nothing comes after.
+    Again {
+        /// How many.
+        after_ms: u64,
+    },
     /// Another owns it: the job is not ours to speak of. Nothing comes after.
     Leave,
 }

@@ -45,6 +45,8 @@ pub enum Logged {
     },
     /// Its owner let go of it, alive and well. Its job stays the one that counts.
     Released,
+    /// Its job was lost, or it is to be tried anew: whatever job is taken for it next counts.
+    Requeued,
     /// Tokens of the answer, from this one on (0: the first).
     Tokens {
         /// The place of the first in the answer.
@@ -83,8 +85,13 @@ pub struct Life {
     pub job: Option<u64>,
     /// Who owns it, and by which taking of the job.
     pub owner: Option<(ReplicaId, u32)>,
-    /// How often an owner was followed by another without having let go.
+    /// The latest taking of the job that was ever owned.
+    pub delivery: u32,
+    /// How often in a row an owner was followed by another without having let go: owners that got on with the answer begin the count
+    /// anew, since what ends its owners ends them where the one before ended.
     pub deaths: u32,
+    /// Tokens that were there when it was owned last.
+    owned_at: usize,
     /// The answer's tokens.
     pub tokens: Vec<LoggedToken>,
     /// The answer, where it is tensors.
@@ -118,11 +125,16 @@ impl Life {
                 *self = Self { last: self.last, accepted: Some(accepted.clone()), ..Self::default() };
             }
             Logged::Owned { door, job, delivery } => {
-                self.deaths += u32::from(self.owner.is_some() && self.ended.is_none());
+                if self.owner.is_some() && self.ended.is_none() {
+                    self.deaths = if self.tokens.len() > self.owned_at { 1 } else { self.deaths + 1 };
+                }
+                self.owned_at = self.tokens.len();
                 self.job.get_or_insert(*job);
+                self.delivery = self.delivery.max(*delivery);
                 self.owner = Some((door.clone(), *delivery));
             }
             Logged::Released => self.owner = None,
+            Logged::Requeued => (self.job, self.delivery) = (None, 0),
             // What was there already is not there twice, whoever wrote it.
             Logged::Tokens { from, tokens } => {
                 let known = self.tokens.len().saturating_sub(*from as usize);

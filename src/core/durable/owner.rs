@@ -1,5 +1,7 @@
 //! A door with the job of one durable request.
 
+mod reading;
+
 use super::events::{Delivery, OwnerAction, OwnerEvent, OwnerSetup, Refused};
 use super::life::{Life, Logged, LoggedToken, Wall};
 use crate::planted::Planted;
@@ -35,6 +37,8 @@ struct Writing {
     unsure: bool,
     /// To be asked again at that time.
     again_at: Option<Wall>,
+    /// How often that has been written without anybody knowing what became of it.
+    unknown: u32,
 }
 
 fn cancelled_fault() -> Fault {
@@ -115,6 +119,7 @@ impl Owner {
             OwnerEvent::Read(records) => self.read(now, records, out),
             // Asked again with the next beat.
             OwnerEvent::NotRead => self.reading = false,
+            OwnerEvent::Unreadable => self.unreadable(out),
             OwnerEvent::Written { write, written } if write == self.writes => self.written(now, written, out),
             OwnerEvent::Written { .. } => {}
             OwnerEvent::Token(token) if self.state == State::Running => {
@@ -178,7 +183,7 @@ impl Owner {
             Some(_) => {}
             None if !self.waiting.is_empty() => {
                 let record = std::mem::take(&mut self.waiting);
-                self.writing = Some(Writing { record, finishes: false, unsure: false, again_at: None });
+                self.writing = Some(Writing { record, finishes: false, unsure: false, again_at: None, unknown: 0 });
                 self.write(out);
             }
             None => {}
@@ -225,73 +230,11 @@ impl Owner {
         self.life.accepted.as_ref().is_some_and(|accepted| accepted.callback)
     }
 
-    fn read(&mut self, now: Wall, records: Vec<(u64, Vec<Logged>)>, out: &mut Vec<OwnerAction>) {
-        self.reading = false;
-        if self.state == State::Reading {
-            self.life = Life::of(records.iter().map(|(position, record)| (*position, &record[..])));
-            if self.life.accepted.is_none() || self.life.delivered.is_some() {
-                // It is over and forgotten, or over: the job outlived it.
-                self.over(OwnerAction::Done, out);
-                return;
-            }
-            if self.gives_way(out) {
-                return;
-            }
-            self.state = State::Claiming;
-            let OwnerSetup { me, job, delivery, .. } = &self.setup;
-            self.waiting.push(Logged::Owned { door: me.clone(), job: *job, delivery: *delivery });
-            return;
-        }
-        for (position, record) in records {
-            if position <= self.life.last {
-                continue;
-            }
-            let is_ours = self.writing.as_ref().is_some_and(|writing| writing.record == record);
-            if is_ours && let Some(writing) = self.writing.take() {
-                self.wrote(now, position, writing, out);
-                if self.is_over() {
-                    return;
-                }
-                continue;
-            }
-            self.life.take(position, &record);
-            if self.gives_way(out) {
-                return;
-            }
-        }
-        if self.life.cancelled && self.state == State::Running {
-            out.push(OwnerAction::Stop);
-            self.ends(now, Err(cancelled_fault()));
-        }
-        if let Some(writing) = &mut self.writing
-            && writing.unsure
-        {
-            // It was not done, or will be if nobody is faster: once more, behind what stands there now.
-            writing.unsure = false;
-            self.write(out);
-        }
-    }
-
-    /// Ends it here if the log says that it is over, or another's: nothing that is said here counts then.
-    fn gives_way(&mut self, out: &mut Vec<OwnerAction>) -> bool {
-        let Life { job, owner, delivered, .. } = &self.life;
-        let is_twin = job.is_some_and(|job| job != self.setup.job);
-        let is_later = owner.as_ref().is_some_and(|(_, delivery)| *delivery > self.setup.delivery);
-        let last = match (delivered.is_some(), is_twin, is_later) {
-            (false, false, false) => return false,
-            // The request has another job, by which it is somebody's.
-            (false, true, _) => OwnerAction::Done,
-            (false, false, true) if self.setup.planted == Planted::SettleFenced => OwnerAction::Done,
-            // Said by us, it would take the job from under its owner.
-            (false, false, true) => OwnerAction::Leave,
-            // Nothing is left to do, whoever did it.
-            (true, ..) => OwnerAction::Done,
-        };
+    /// Ends the run, if there is one.
+    fn stop(&self, out: &mut Vec<OwnerAction>) {
         if self.state == State::Running {
             out.push(OwnerAction::Stop);
         }
-        self.over(last, out);
-        true
     }
 
     fn over(&mut self, last: OwnerAction, out: &mut Vec<OwnerAction>) {
@@ -308,10 +251,13 @@ impl Owner {
                 writing.again_at = Some(Wall(now.0 + self.setup.retry_ms));
                 self.writing = Some(writing);
             }
-            Err(Refused::Unsure) if self.setup.planted == Planted::TrustUnsure => {
-                self.wrote(now, self.life.last, writing, out);
+            Err(_) if self.setup.planted == Planted::TrustUnsure => self.wrote(now, self.life.last, writing, out),
+            // Removed, or ended by another and kept long enough: nothing is left to own.
+            Err(Refused::EndsAt(last)) if last < self.life.last => {
+                self.stop(out);
+                self.over(OwnerAction::Done, out);
             }
-            Err(Refused::Unsure) => {
+            Err(Refused::Unsure | Refused::EndsAt(_)) => {
                 writing.unsure = true;
                 self.writing = Some(writing);
                 self.look(out);
@@ -323,17 +269,20 @@ impl Owner {
     fn wrote(&mut self, now: Wall, position: u64, writing: Writing, out: &mut Vec<OwnerAction>) {
         let Writing { record, finishes, .. } = writing;
         self.life.take(position, &record);
-        if self.setup.planted != Planted::ShowUnlogged {
-            out.push(OwnerAction::Show(record));
-        }
         if finishes {
+            // It says nothing new.
             self.over(OwnerAction::Done, out);
             return;
+        }
+        match self.setup.planted {
+            Planted::ShowUnlogged | Planted::ForgetToShow => {}
+            Planted::ShowTwice => out.extend([OwnerAction::Show(record.clone()), OwnerAction::Show(record)]),
+            _ => out.push(OwnerAction::Show(record)),
         }
         match self.state {
             State::Claiming => self.claimed(now, out),
             State::Ending if self.life.ended.is_some() => self.ended(out),
-            State::Releasing if self.waiting.is_empty() => self.over(OwnerAction::Again, out),
+            State::Releasing if self.waiting.is_empty() => self.over(OwnerAction::Again { after_ms: 0 }, out),
             _ => {}
         }
     }
@@ -380,7 +329,7 @@ impl Owner {
     fn finish(&mut self, given_up: Option<String>, out: &mut Vec<OwnerAction>) {
         self.state = State::Finishing;
         let record = self.life.whole(given_up);
-        self.writing = Some(Writing { record, finishes: true, unsure: false, again_at: None });
+        self.writing = Some(Writing { record, finishes: true, unsure: false, again_at: None, unknown: 0 });
         self.write(out);
     }
 

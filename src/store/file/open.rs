@@ -4,7 +4,7 @@ use super::{FileSettings, Flush};
 use crate::StoreError;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 use std::fs::{File, OpenOptions, TryLockError};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -52,10 +52,17 @@ const TABLES: &str = "
 /// The file's connection, and the lock that says whose it is.
 pub(super) fn open(path: &Path, settings: &FileSettings) -> Result<(Connection, File), StoreError> {
     let said = |cause: String| StoreError::Unavailable { cause: format!("{}: {cause}", path.display()) };
-    let lock = lock(path).map_err(said)?;
     // Prompts and answers are in it: nobody else is to read them.
     let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
-    drop(file.map_err(|error| said(format!("cannot be opened for writing: {error}")))?);
+    let file = file.map_err(|error| said(format!("cannot be opened for writing: {error}")))?;
+    // Another way to the same file is the same file.
+    let links = file.metadata().map_or(1, |file| file.nlink());
+    drop(file);
+    let path = &path.canonicalize().map_err(|error| said(error.to_string()))?;
+    if links > 1 {
+        return Err(said("it is a hard link, and another process could open it by its other name: copy it".to_owned()));
+    }
+    let lock = lock(path).map_err(said)?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).map_err(|error| said(why(&error)))?;
     prepare(&connection, settings).map_err(said)?;

@@ -35,6 +35,9 @@ pub(super) fn append(
     if last != after {
         return Err(StoreError::Conflict { last });
     }
+    if after == 0 && keep.is_none() {
+        has_room(file)?;
+    }
     if keep.is_some() {
         remove(file, log)?;
     }
@@ -43,11 +46,21 @@ pub(super) fn append(
     Ok(file.last_insert_rowid() as u64)
 }
 
+/// Keeps an eighth of the file for what is there already: a log that cannot be ended never makes room.
+fn has_room(file: &Connection) -> Asked<()> {
+    let pages = |pragma: &str| file.pragma_query_value(None, pragma, |row| row.get::<_, u64>(0));
+    let (used, free, most) = (pages("page_count")?, pages("freelist_count")?, pages("max_page_count")?);
+    match used.saturating_sub(free) > most - most / 8 {
+        true => Err(StoreError::Full { what: "the file has room only for what is begun".to_owned() }),
+        false => Ok(()),
+    }
+}
+
 /// The records behind `after`.
 pub(super) fn read(file: &Connection, now: u64, log: &Name, after: u64) -> Asked<Vec<Record>> {
     let select = "SELECT position, bytes FROM records
         WHERE log = ?1 AND position > ?2 AND coalesce(gone_at > ?3, TRUE) ORDER BY position";
-    let mut select = file.prepare_cached(select)?;
+    let (mut select, after) = (file.prepare_cached(select)?, after.min(i64::MAX as u64));
     let record = |row: &Row<'_>| Ok(Record { position: row.get(0)?, bytes: bytes(row, 1)? });
     let records = select.query_map(params![log.as_str(), after, now], record)?;
     Ok(records.collect::<Result<_, _>>()?)
@@ -75,6 +88,7 @@ pub(super) fn push(file: &Connection, now: u64, queue: &Name, job: &[u8], most: 
     if jobs(file, queue)? >= most {
         return Err(StoreError::Full { what: format!("{most} jobs wait") });
     }
+    has_room(file)?;
     let insert = "INSERT INTO jobs (queue, bytes, deliveries, due) VALUES (?1, ?2, 0, ?3)";
     file.prepare_cached(insert)?.execute(params![queue.as_str(), job, now])?;
     let count = "INSERT INTO queues VALUES (?1, 1) ON CONFLICT (queue) DO UPDATE SET jobs = jobs + 1";

@@ -12,8 +12,8 @@ const AT_ONCE: usize = 512;
 
 /// What was asked, told how its transaction ended.
 type Answer = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
-/// What is asked, done in a transaction (or not, where none could begin).
-type Work = Box<dyn FnOnce(Result<&Connection, StoreError>) -> Answer + Send>;
+/// What is asked, done in a transaction (or not, where none could begin); and why it failed, if it did.
+type Work = Box<dyn FnOnce(Result<&Connection, StoreError>) -> (Answer, Option<StoreError>) + Send>;
 
 enum Asked {
     Work(Work),
@@ -68,17 +68,20 @@ impl Worker {
         let (answer, answered) = oneshot::channel();
         let work: Work = Box::new(move |file| {
             let done = file.and_then(|file| whole(file, work));
-            Box::new(move |committed| {
+            let failed = done.as_ref().err().cloned();
+            let answer: Answer = Box::new(move |committed| {
                 let done = done.and_then(|done| committed.map(|()| done));
                 if let Ok(done) = &done {
                     then(done);
                 }
                 // Whoever asked may have stopped waiting.
                 let _ = answer.send(done);
-            })
+            });
+            (answer, failed)
         });
         self.asked.send(Asked::Work(work)).await.map_err(|_| ended())?;
-        answered.await.map_err(|_| ended())?
+        // A thread that ended meanwhile may have committed it.
+        answered.await.map_err(|_| StoreError::Unknown)?
     }
 
     /// Returns once all that is committed is on the disk.
@@ -132,10 +135,12 @@ fn together(file: &Connection, works: Vec<Work>) {
     let mut answers = Vec::with_capacity(works.len());
     let mut state = file.execute_batch("BEGIN IMMEDIATE").map_err(StoreError::from);
     for work in works {
-        answers.push(work(state.as_ref().map(|()| file).map_err(Clone::clone)));
+        let (answer, failed) = work(state.as_ref().map(|()| file).map_err(Clone::clone));
+        answers.push(answer);
         if state.is_ok() && file.is_autocommit() {
             // The disk is full or broken: what was done before in this transaction is undone as well.
-            state = Err(StoreError::Full { what: "its file, or the disk it is on".to_owned() });
+            let unsaid = || StoreError::Unavailable { cause: "its transaction was undone".to_owned() };
+            state = Err(failed.unwrap_or_else(unsaid));
         }
     }
     let committed = state.and_then(|()| file.execute_batch("COMMIT").map_err(StoreError::from));

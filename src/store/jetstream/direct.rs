@@ -49,10 +49,13 @@ pub(super) async fn ask(context: &Context, stream: &Stream, get: &Get) -> Result
     let client = context.client();
     let what = "the broker does not say what it stores";
     let inbox = client.new_inbox();
-    let mut answers = client.subscribe(inbox.clone()).await.map_err(|error| unavailable(what, error))?;
-    let subject = format!("$JS.API.DIRECT.GET.{}", stream.cached_info().config.name);
-    let asked = client.publish_with_reply(subject, inbox, get.0.clone().into()).await;
-    asked.map_err(|error| unavailable(what, error))?;
+    let ask = async {
+        let answers = client.subscribe(inbox.clone()).await.map_err(|error| unavailable(what, error))?;
+        let subject = format!("$JS.API.DIRECT.GET.{}", stream.cached_info().config.name);
+        let asked = client.publish_with_reply(subject, inbox.clone(), get.0.clone().into()).await;
+        asked.map(|()| answers).map_err(|error| unavailable(what, error))
+    };
+    let mut answers = timeout(PATIENCE, ask).await.map_err(|_| unavailable(what, "it is away"))??;
     let mut found = Vec::new();
     loop {
         let answer = timeout(PATIENCE, answers.next()).await.map_err(|_| unavailable(what, "it does not answer"))?;
@@ -60,7 +63,8 @@ pub(super) async fn ask(context: &Context, stream: &Stream, get: &Get) -> Result
         match answer.status {
             None | Some(StatusCode::OK) => {}
             // The end of a batch, or nothing to begin with.
-            Some(status) if matches!(status.as_u16(), 204 | 404) => return Ok(found),
+            Some(status) if status.as_u16() == 204 => return Ok(found),
+            Some(status) if status.as_u16() == 404 && found.is_empty() => return Ok(found),
             Some(StatusCode::NO_RESPONDERS) => return Err(unavailable(what, "nobody keeps its streams now")),
             Some(status) => {
                 return Err(unavailable(what, format!("{status} {}", answer.description.unwrap_or_default())));

@@ -33,7 +33,11 @@ impl JetStream {
         match expect(revision).await {
             // It has no value, but the mark of that is still there.
             Err(StoreError::Conflict { .. }) if revision == 0 => match self.last_of(key).await? {
-                (last, None) => expect(last).await,
+                // The mark may be gone by now: then nothing is expected again.
+                (last, None) => match expect(last).await {
+                    Err(StoreError::Conflict { .. }) => expect(0).await,
+                    written => written,
+                },
                 (last, Some(_)) => Err(StoreError::Conflict { last }),
             },
             Err(StoreError::Conflict { .. }) => {

@@ -11,6 +11,8 @@ pub struct State {
     /// The last position, revision or job that was given: one count for all, so that none comes twice.
     last: u64,
     max_jobs: usize,
+    /// Whether what is said of a job counts whoever says it, as at a broker.
+    lenient: bool,
     logs: BTreeMap<Name, Log>,
     queues: BTreeMap<Name, BTreeMap<u64, Held>>,
     keys: BTreeMap<Name, (Entry, Option<Duration>)>,
@@ -40,6 +42,11 @@ impl State {
         Self { max_jobs, ..Self::default() }
     }
 
+    /// As careless as the contract allows: whatever is said of a job counts, though another has taken it since.
+    pub fn lenient(max_jobs: usize) -> Self {
+        Self { lenient: true, ..Self::new(max_jobs) }
+    }
+
     fn next(&mut self) -> u64 {
         self.last += 1;
         self.last
@@ -65,7 +72,7 @@ impl State {
         self.ends_at(now, log, after)?;
         let position = self.next();
         let records = vec![Record { position, bytes }];
-        self.logs.insert(log.clone(), Log { records, gone_at: Some(now + keep) });
+        self.logs.insert(log.clone(), Log { records, gone_at: Some(now.saturating_add(keep)) });
         Ok(position)
     }
 
@@ -124,7 +131,7 @@ impl State {
         let mut parts = job.0.split('/');
         let (queue, id) = (Name::parse(parts.next()?)?, parts.next()?.parse().ok()?);
         let deliveries: u32 = parts.next()?.parse().ok()?;
-        let is_ours = self.queues.get(&queue)?.get(&id)?.deliveries == deliveries;
+        let is_ours = self.queues.get(&queue)?.get(&id)?.deliveries == deliveries || self.lenient;
         is_ours.then_some((queue, id))
     }
 
@@ -169,7 +176,8 @@ impl State {
     ) -> Result<u64, StoreError> {
         self.is_at(now, key, revision)?;
         let revision = self.next();
-        self.keys.insert(key.clone(), (Entry { revision, value }, lifetime.map(|lifetime| now + lifetime)));
+        self.keys
+            .insert(key.clone(), (Entry { revision, value }, lifetime.map(|lifetime| now.saturating_add(lifetime))));
         Ok(revision)
     }
 

@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BinaryHeap};
 use std::time::Duration;
 
 /// What some seed must make happen.
-pub const MARKS: [&str; 17] = [
+pub const MARKS: [&str; 19] = [
     "a door died",
     "a door froze",
     "an owner gave way",
@@ -33,6 +33,8 @@ pub const MARKS: [&str; 17] = [
     "a request ran alone",
     "a callback failed",
     "a callback was given up",
+    "nobody heard that a job is done",
+    "a log was gone",
 ];
 
 /// How long jobs are held, and how long the store's answer is waited for.
@@ -44,6 +46,8 @@ const END: u64 = 400_000;
 
 #[derive(Debug, Default, PartialEq)]
 pub struct Report {
+    /// Of all that happened, in order.
+    pub trace: u64,
     pub violations: Vec<String>,
     pub marks: BTreeMap<&'static str, u64>,
 }
@@ -61,6 +65,10 @@ pub struct Asked {
     pub accepted: bool,
     pub cancelled: bool,
     pub told: u32,
+    /// What its log said when it was finished.
+    pub finished: Option<Life>,
+    /// Whose last record stands in its log.
+    pub finished_by: Option<doors::Who>,
 }
 
 /// The right token at a place of an answer.
@@ -170,7 +178,7 @@ impl World {
             now: 0,
             random,
             planted,
-            store: State::new(1000),
+            store: State::lenient(1000),
             doors,
             asked: Vec::new(),
             due: BinaryHeap::new(),
@@ -218,6 +226,8 @@ impl World {
                 accepted: false,
                 cancelled: false,
                 told: 0,
+                finished: None,
+                finished_by: None,
             });
             self.at(begins, Due::Ask { request });
             if self.chance(10) {
@@ -265,9 +275,12 @@ impl World {
         self.records[number as usize].clone()
     }
 
-    /// What a request's log says now.
+    /// What a request's log says now, or said in the end.
     pub fn life(&self, request: usize) -> Life {
         let records = self.store.read(self.since(), &self.asked[request].log, 0);
+        if let (Some(finished), true) = (&self.asked[request].finished, records.is_empty()) {
+            return finished.clone();
+        }
         let records: Vec<_> = records.iter().map(|record| (record.position, self.logged(&record.bytes))).collect();
         Life::of(records.iter().map(|(position, record)| (*position, &record[..])))
     }
@@ -288,6 +301,7 @@ impl World {
         }
         self.now = END;
         self.check_end();
+        self.report.trace = self.trace;
         self.report.violations.truncate(5);
         self.report
     }

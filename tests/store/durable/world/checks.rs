@@ -1,5 +1,6 @@
 //! What must hold, at each step and in the end.
 
+use super::doors::Who;
 use super::{World, right_tokens};
 use bytes::Bytes;
 use stageline_base::FaultClass;
@@ -29,15 +30,22 @@ impl World {
         }
     }
 
-    /// Somebody has seen it: it must be in the log.
-    pub fn shown(&mut self, request: usize, shown: &[Logged]) {
+    /// Somebody has seen it: it must be in the log, and follow what was seen before.
+    pub fn shown(&mut self, (door, slot): (usize, u64), shown: &[Logged]) {
+        let request = self.doors[door].holds[&slot].request;
         let life = self.life(request);
         for logged in shown {
             match logged {
                 Logged::Tokens { from, tokens } => {
                     let logged: Vec<&LoggedToken> =
                         life.tokens.iter().skip(*from as usize).take(tokens.len()).collect();
-                    if logged != tokens.iter().collect::<Vec<_>>() {
+                    let is_logged = logged == tokens.iter().collect::<Vec<_>>();
+                    let seen = &mut self.doors[door].holds.get_mut(&slot).unwrap().seen;
+                    let before = seen.replace(*from as usize + tokens.len());
+                    if before.is_some_and(|before| before != *from as usize) {
+                        self.wrong(format!("request {request}: tokens from {from} on were seen behind {before:?}"));
+                    }
+                    if !is_logged {
                         let seen = tokens.len();
                         self.wrong(format!(
                             "request {request}: {seen} tokens from {from} on were seen and are not logged"
@@ -46,6 +54,13 @@ impl World {
                 }
                 Logged::Ended { .. } if life.ended.is_none() => {
                     self.wrong(format!("request {request}: an end was seen and is not logged"));
+                }
+                Logged::Ended { .. } => {
+                    self.doors[door].holds.get_mut(&slot).unwrap().seen_end = true;
+                    let (seen, known) = (self.doors[door].holds[&slot].seen, life.tokens.len());
+                    if seen.is_some_and(|seen| seen < known) {
+                        self.wrong(format!("request {request}: {seen:?} tokens were seen of {known}"));
+                    }
                 }
                 _ => {}
             }
@@ -71,7 +86,12 @@ impl World {
     }
 
     /// A job is said to be done: it is, or it is a second job of a request that has one.
-    pub fn settled(&mut self, request: usize, job: u64) {
+    pub fn settled(&mut self, who: Who, job: u64) {
+        let held = &self.doors[who.0].holds[&who.2];
+        let (request, unseen) = (held.request, held.seen.is_some() && !held.seen_end);
+        if self.asked[request].finished_by == Some(who) && unseen {
+            self.wrong(format!("request {request}: who waits for it here has not seen its end"));
+        }
         let life = self.life(request);
         if life.delivered.is_none() && life.job.is_none_or(|owned| owned == job) {
             self.wrong(format!("request {request}: its job is done, and it is not"));

@@ -33,6 +33,10 @@ pub struct Held {
     /// Tokens that the run has made, while there is one, and which run it is.
     run: Option<(u32, u64)>,
     runs: u64,
+    /// Where the tokens end that a client here has seen, once the request runs here.
+    pub seen: Option<usize>,
+    /// Whether it has seen the end.
+    pub seen_end: bool,
 }
 
 /// A write on its way to the store.
@@ -107,7 +111,7 @@ impl World {
         };
         let mut out = Vec::new();
         let owner = Owner::new(Wall(self.now), setup, &mut out);
-        let held = Held { request, owner, job: (job.id, job.number), run: None, runs: 0 };
+        let held = Held { request, owner, job: (job.id, job.number), run: None, runs: 0, seen: None, seen_end: false };
         self.doors[door].holds.insert(slot, held);
         self.carry_out((door, boot, slot), out);
     }
@@ -134,26 +138,32 @@ impl World {
         let (door, boot, slot) = who;
         let soon = self.now + 1 + self.random.below(5);
         let Some(held) = self.doors[door].holds.get_mut(&slot) else { return };
-        let (request, (job, number)) = (held.request, held.job.clone());
+        let (job, number) = held.job.clone();
         match action {
             OwnerAction::Read { after } => self.at(soon, Due::Look { door, boot, slot, after }),
             OwnerAction::Append { write, after, record } => self.send(who, (write, after), record, false),
             OwnerAction::Finish { write, after, record } => self.send(who, (write, after), record, true),
             OwnerAction::Run { generated, alone } => self.begin(who, generated, alone),
             OwnerAction::Stop => held.run = None,
-            OwnerAction::Show(shown) => self.shown(request, &shown),
+            OwnerAction::Show(shown) => self.shown((door, slot), &shown),
             OwnerAction::Tell => self.at(soon, Due::Tell { door, boot, slot }),
             OwnerAction::Hold => self.at(soon, Due::Hold { job }),
             OwnerAction::Done => {
-                self.settled(request, number);
-                self.store.done(&job);
+                self.settled(who, number);
                 self.doors[door].holds.remove(&slot);
+                if self.is_away() || (!self.calm() && self.chance(5)) {
+                    self.mark("nobody heard that a job is done");
+                } else {
+                    self.store.done(&job);
+                }
             }
-            OwnerAction::Again => {
+            OwnerAction::Again { after_ms } => {
                 self.mark("an owner let go");
-                let now = self.since();
-                self.store.due(now, &job);
                 self.doors[door].holds.remove(&slot);
+                if !self.is_away() {
+                    let due = self.since() + Duration::from_millis(after_ms);
+                    self.store.due(due, &job);
+                }
             }
             OwnerAction::Leave => {
                 self.mark("an owner gave way");
@@ -207,16 +217,25 @@ impl World {
         }
         let (log, before, now) = (self.asked[request].log.clone(), self.life(request), self.since());
         let after = if self.planted == Planted::AppendAnywhere { before.last } else { after };
+        // Some are let go of while their ghosts still write.
+        let keep = Duration::from_secs(if self.chance(40) { 1 } else { 3600 });
         let done = match finishes {
-            true => self.store.finish(now, &log, after, record.clone(), Duration::from_secs(3600)),
+            true => self.store.finish(now, &log, after, record.clone(), keep),
             false => self.store.append(now, &log, after, record.clone()),
         };
         if done.is_ok() {
             self.appended(request, &before, &record);
+            if finishes {
+                self.asked[request].finished_by = Some((door, boot, slot));
+                self.asked[request].finished = Some(self.life(request));
+            }
         }
         if !lost {
+            if matches!(done, Err(StoreError::Conflict { last: 0 })) && after > 0 {
+                self.mark("a log was gone");
+            }
             let refused = |error| match error {
-                StoreError::Conflict { .. } => Refused::Unsure,
+                StoreError::Conflict { last } => Refused::EndsAt(last),
                 _ => Refused::NotNow,
             };
             self.at(soon, hear(done.map_err(refused)));
@@ -279,6 +298,7 @@ impl World {
         held.runs += 1;
         let run = held.runs;
         held.run = Some((generated.len() as u32, run));
+        held.seen = Some(generated.len());
         self.at(when, Due::Token { door, boot, slot, run });
     }
 
