@@ -284,8 +284,13 @@ impl World {
 
     fn begin(&mut self, who: Who, generated: Vec<LoggedToken>, alone: bool) {
         let (door, boot, slot) = who;
-        let request = self.doors[door].holds[&slot].request;
-        let life = self.life(request);
+        let held = &self.doors[door].holds[&slot];
+        if held.owner.is_over() {
+            // It heard at once that it was followed.
+            return;
+        }
+        // As it stood when it became this one's: another may have followed meanwhile.
+        let (request, life) = (held.request, held.owner.life().clone());
         if life.deaths > 0 {
             self.mark("an owner followed another");
         }
