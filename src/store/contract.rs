@@ -3,9 +3,11 @@
 use super::{Name, StoreError};
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::stream::BoxStream;
+use futures::stream::{self, BoxStream};
+use std::collections::VecDeque;
 use std::fmt::Debug;
 use std::time::Duration;
+use tokio::sync::watch;
 
 /// One entry of a log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +32,19 @@ pub struct Entry {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JobId(pub(crate) String);
 
+impl JobId {
+    /// Of a store that knows its jobs by number.
+    pub(crate) fn new(queue: &Name, number: u64, deliveries: u32) -> Self {
+        Self(format!("{queue}/{number}/{deliveries}"))
+    }
+
+    /// The queue, the number and the taking that such an id was made of.
+    pub(crate) fn parts(&self) -> Option<(Name, u64, u32)> {
+        let mut parts = self.0.split('/');
+        Some((Name::parse(parts.next()?)?, parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+    }
+}
+
 /// A job that is held.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Job {
@@ -45,6 +60,30 @@ pub struct Job {
 
 /// A log's records as they come. Ends with an error only.
 pub type Following = BoxStream<'static, Result<Record, StoreError>>;
+
+/// Refuses what is larger than `most`.
+pub(crate) fn fits(bytes: &Bytes, most: usize) -> Result<(), StoreError> {
+    if bytes.len() <= most { Ok(()) } else { Err(StoreError::TooLarge { bytes: bytes.len(), most }) }
+}
+
+/// Follows a log by reading it again whenever there may be more: `news` is heard from before the first look on, so nothing falls
+/// between a look and the next.
+pub(crate) fn following<S: Store + 'static>(store: S, news: watch::Receiver<u64>, log: Name, after: u64) -> Following {
+    let begun = (store, news, log, after, VecDeque::new());
+    Box::pin(stream::try_unfold(begun, |(store, mut news, log, mut after, mut read)| async move {
+        loop {
+            if let Some(Record { position, bytes }) = read.pop_front() {
+                after = position;
+                return Ok(Some((Record { position, bytes }, (store, news, log, after, read))));
+            }
+            news.borrow_and_update();
+            read.extend(store.read(&log, after).await?);
+            if read.is_empty() && news.changed().await.is_err() {
+                return Err(StoreError::Unavailable { cause: "it was closed".to_owned() });
+            }
+        }
+    }))
+}
 
 /// What must survive goes through here. Whatever is answered with `Ok` is kept; see the crate.
 ///

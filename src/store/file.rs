@@ -7,12 +7,12 @@ mod open;
 mod tables;
 mod worker;
 
+use super::contract::{fits, following};
 use super::{Entry, Following, Job, JobId, Name, Record, Store, StoreError};
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::stream;
 use rusqlite::Connection;
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -161,15 +161,8 @@ impl FileStore {
         queues.entry(queue.clone()).or_default().clone()
     }
 
-    fn fits(bytes: &Bytes) -> Result<(), StoreError> {
-        match bytes.len() <= MAX_RECORD_BYTES {
-            true => Ok(()),
-            false => Err(StoreError::TooLarge { bytes: bytes.len(), most: MAX_RECORD_BYTES }),
-        }
-    }
-
     async fn write(&self, log: &Name, after: u64, record: Bytes, keep: Option<Duration>) -> Result<u64, StoreError> {
-        Self::fits(&record)?;
+        fits(&record, MAX_RECORD_BYTES)?;
         let (log, followed) = (log.clone(), self.shared.followed.clone());
         let told = log.clone();
         let work = move |file: &Connection| tables::append(file, now(), &log, after, &record, keep.map(millis));
@@ -194,23 +187,7 @@ impl Store for FileStore {
     }
 
     fn follow(&self, log: &Name, after: u64) -> Following {
-        // From now on it is heard what comes, so nothing falls between a look and the next.
-        let news = self.shared.followed.subscribe(log);
-        let begun = (self.clone(), news, log.clone(), after, VecDeque::new());
-        Box::pin(stream::try_unfold(begun, |(store, mut news, log, mut after, mut read)| async move {
-            loop {
-                if let Some(record) = read.pop_front() {
-                    let Record { position, .. } = &record;
-                    after = *position;
-                    return Ok(Some((record, (store, news, log, after, read))));
-                }
-                news.borrow_and_update();
-                read.extend(store.read(&log, after).await?);
-                if read.is_empty() && news.changed().await.is_err() {
-                    news = store.shared.followed.subscribe(&log);
-                }
-            }
-        }))
+        following(self.clone(), self.shared.followed.subscribe(log), log.clone(), after)
     }
 
     async fn logs(&self, kind: &str) -> Result<Vec<(Name, Record)>, StoreError> {
@@ -224,7 +201,7 @@ impl Store for FileStore {
     }
 
     async fn push(&self, queue: &Name, job: Bytes) -> Result<(), StoreError> {
-        Self::fits(&job)?;
+        fits(&job, MAX_RECORD_BYTES)?;
         let (name, most, waiting) = (queue.clone(), self.shared.settings.max_jobs, self.notify(queue));
         let work = move |file: &Connection| tables::push(file, now(), &name, &job, most);
         self.shared.worker.run_then(work, move |()| waiting.notify_one()).await
@@ -269,7 +246,7 @@ impl Store for FileStore {
     async fn again(&self, job: &JobId, delay: Duration) -> Result<(), StoreError> {
         let (job_id, delay) = (job.clone(), millis(delay));
         self.run(move |file| tables::due(file, &job_id, now() + delay)).await?;
-        if let Some(queue) = tables::queue_of(job) {
+        if let Some((queue, ..)) = job.parts() {
             self.notify(&queue).notify_one();
         }
         Ok(())
@@ -292,7 +269,7 @@ impl Store for FileStore {
         value: Bytes,
         lifetime: Option<Duration>,
     ) -> Result<u64, StoreError> {
-        Self::fits(&value)?;
+        fits(&value, MAX_RECORD_BYTES)?;
         let key = key.clone();
         self.run(move |file| tables::set(file, now(), &key, revision, &value, lifetime.map(millis))).await
     }

@@ -14,6 +14,7 @@ mod keys;
 mod logs;
 mod streams;
 
+use super::contract::fits;
 use super::{Entry, Following, Job, JobId, Name, Record, Store, StoreError};
 use async_nats::header::NATS_ROLLUP;
 use async_nats::jetstream::consumer::{AckPolicy, PullConsumer, pull};
@@ -160,11 +161,6 @@ impl JetStream {
         }
     }
 
-    fn fits(&self, bytes: &Bytes) -> Result<(), StoreError> {
-        let most = self.max_record_bytes();
-        if bytes.len() <= most { Ok(()) } else { Err(StoreError::TooLarge { bytes: bytes.len(), most }) }
-    }
-
     /// The consumer that all takers of a queue share.
     async fn queue(&self, queue: &Name) -> Result<PullConsumer, StoreError> {
         let mut queues = self.shared.queues.lock().await;
@@ -206,7 +202,7 @@ fn seconds(lifetime: Duration) -> Duration {
 #[async_trait]
 impl Store for JetStream {
     async fn append(&self, log: &Name, after: u64, record: Bytes) -> Result<u64, StoreError> {
-        self.fits(&record)?;
+        fits(&record, self.max_record_bytes())?;
         if after == 0 && self.shared.nearly_full.load(Relaxed) {
             return Err(StoreError::Full { what: "the stream of logs has room only for what is begun".to_owned() });
         }
@@ -215,7 +211,7 @@ impl Store for JetStream {
     }
 
     async fn finish(&self, log: &Name, after: u64, record: Bytes, keep: Duration) -> Result<u64, StoreError> {
-        self.fits(&record)?;
+        fits(&record, self.max_record_bytes())?;
         let message = PublishMessage::build()
             .payload(record)
             .expected_last_subject_sequence(after)
@@ -242,7 +238,7 @@ impl Store for JetStream {
     }
 
     async fn push(&self, queue: &Name, job: Bytes) -> Result<(), StoreError> {
-        self.fits(&job)?;
+        fits(&job, self.max_record_bytes())?;
         self.publish(self.subject("job", queue), PublishMessage::build().payload(job)).await.map(drop)
     }
 
@@ -304,7 +300,7 @@ impl Store for JetStream {
         value: Bytes,
         lifetime: Option<Duration>,
     ) -> Result<u64, StoreError> {
-        self.fits(&value)?;
+        fits(&value, self.max_record_bytes())?;
         self.set_key(key, revision, value, lifetime).await
     }
 

@@ -2,12 +2,11 @@
 
 mod state;
 
+use super::contract::{fits, following};
 use super::{Entry, Following, Job, JobId, Name, Record, Store, StoreError};
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::stream;
 pub use state::State;
-use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -47,24 +46,17 @@ impl MemoryStore {
         self.changes.send_modify(|changes| *changes += 1);
         done
     }
-
-    fn fits(bytes: &Bytes) -> Result<(), StoreError> {
-        match bytes.len() <= MAX_RECORD_BYTES {
-            true => Ok(()),
-            false => Err(StoreError::TooLarge { bytes: bytes.len(), most: MAX_RECORD_BYTES }),
-        }
-    }
 }
 
 #[async_trait]
 impl Store for MemoryStore {
     async fn append(&self, log: &Name, after: u64, record: Bytes) -> Result<u64, StoreError> {
-        Self::fits(&record)?;
+        fits(&record, MAX_RECORD_BYTES)?;
         self.change(|state, now| state.append(now, log, after, record))
     }
 
     async fn finish(&self, log: &Name, after: u64, record: Bytes, keep: Duration) -> Result<u64, StoreError> {
-        Self::fits(&record)?;
+        fits(&record, MAX_RECORD_BYTES)?;
         self.change(|state, now| state.finish(now, log, after, record, keep))
     }
 
@@ -73,21 +65,7 @@ impl Store for MemoryStore {
     }
 
     fn follow(&self, log: &Name, after: u64) -> Following {
-        let begun = (self.clone(), self.changes.subscribe(), log.clone(), after, VecDeque::new());
-        Box::pin(stream::try_unfold(begun, |(store, mut changes, log, mut after, mut read)| async move {
-            loop {
-                if let Some(Record { position, bytes }) = read.pop_front() {
-                    after = position;
-                    return Ok(Some((Record { position, bytes }, (store, changes, log, after, read))));
-                }
-                changes.borrow_and_update();
-                read.extend(store.lock().read(store.now(), &log, after));
-                if read.is_empty() {
-                    // The store itself holds the sender.
-                    let _ = changes.changed().await;
-                }
-            }
-        }))
+        following(self.clone(), self.changes.subscribe(), log.clone(), after)
     }
 
     async fn logs(&self, kind: &str) -> Result<Vec<(Name, Record)>, StoreError> {
@@ -102,7 +80,7 @@ impl Store for MemoryStore {
     }
 
     async fn push(&self, queue: &Name, job: Bytes) -> Result<(), StoreError> {
-        Self::fits(&job)?;
+        fits(&job, MAX_RECORD_BYTES)?;
         self.change(|state, now| state.push(now, queue, job))
     }
 
@@ -169,7 +147,7 @@ impl Store for MemoryStore {
         value: Bytes,
         lifetime: Option<Duration>,
     ) -> Result<u64, StoreError> {
-        Self::fits(&value)?;
+        fits(&value, MAX_RECORD_BYTES)?;
         self.change(|state, now| state.set(now, key, revision, value, lifetime))
     }
 

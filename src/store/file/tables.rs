@@ -28,17 +28,20 @@ pub(super) fn append(
     record: &[u8],
     keep: Option<u64>,
 ) -> Asked<u64> {
-    let over = "DELETE FROM records WHERE log = ?1 AND gone_at <= ?2";
-    file.prepare_cached(over)?.execute(params![log.as_str(), now])?;
-    let last = "SELECT coalesce(max(position), 0) FROM records WHERE log = ?1";
-    let last: u64 = file.prepare_cached(last)?.query_row([log.as_str()], |row| row.get(0))?;
+    // Its end alone: an append must not get dearer with each that was before.
+    let last =
+        "SELECT position, coalesce(gone_at <= ?2, FALSE) FROM records WHERE log = ?1 ORDER BY position DESC LIMIT 1";
+    let end = |row: &Row<'_>| Ok((row.get::<_, u64>(0)?, row.get::<_, bool>(1)?));
+    let end = file.prepare_cached(last)?.query_row(params![log.as_str(), now], end).optional()?;
+    let is_over = end.is_some_and(|(_, is_over)| is_over);
+    let last = end.filter(|_| !is_over).map_or(0, |(last, _)| last);
     if last != after {
         return Err(StoreError::Conflict { last });
     }
     if after == 0 && keep.is_none() {
         has_room(file)?;
     }
-    if keep.is_some() {
+    if keep.is_some() || is_over {
         remove(file, log)?;
     }
     let insert = "INSERT INTO records (log, bytes, gone_at) VALUES (?1, ?2, ?3)";
@@ -116,24 +119,12 @@ pub(super) fn take(file: &Connection, now: u64, queue: &Name, lease: u64) -> Ask
     let deliveries = deliveries + 1;
     let take = "UPDATE jobs SET due = ?2, deliveries = ?3 WHERE id = ?1";
     file.prepare_cached(take)?.execute(params![id, now + lease, deliveries])?;
-    let number = id;
-    Ok(Taken::Job(Job { id: JobId(format!("{queue}/{number}/{deliveries}")), number, bytes, deliveries }))
-}
-
-/// The queue that a job is of.
-pub(super) fn queue_of(job: &JobId) -> Option<Name> {
-    Name::parse(job.0.split('/').next()?)
-}
-
-/// A job's row, and which taking of it is meant.
-fn taking(job: &JobId) -> Option<(u64, u32)> {
-    let mut parts = job.0.split('/').skip(1);
-    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+    Ok(Taken::Job(Job { id: JobId::new(queue, id, deliveries), number: id, bytes, deliveries }))
 }
 
 /// Says when a job may be taken next, if it is still held by who speaks.
 pub(super) fn due(file: &Connection, job: &JobId, due: u64) -> Asked<()> {
-    let Some((id, deliveries)) = taking(job) else { return Ok(()) };
+    let Some((_, id, deliveries)) = job.parts() else { return Ok(()) };
     let update = "UPDATE jobs SET due = ?3 WHERE id = ?1 AND deliveries = ?2";
     file.prepare_cached(update)?.execute(params![id, deliveries, due])?;
     Ok(())
@@ -141,7 +132,7 @@ pub(super) fn due(file: &Connection, job: &JobId, due: u64) -> Asked<()> {
 
 /// Lets go of a job, if it is still held by who speaks.
 pub(super) fn done(file: &Connection, job: &JobId) -> Asked<()> {
-    let Some(((id, deliveries), queue)) = taking(job).zip(queue_of(job)) else { return Ok(()) };
+    let Some((queue, id, deliveries)) = job.parts() else { return Ok(()) };
     let delete = "DELETE FROM jobs WHERE id = ?1 AND deliveries = ?2";
     if file.prepare_cached(delete)?.execute(params![id, deliveries])? > 0 {
         file.prepare_cached("UPDATE queues SET jobs = jobs - 1 WHERE queue = ?1")?.execute([queue.as_str()])?;

@@ -123,14 +123,12 @@ impl State {
         job.due = now + lease;
         job.deliveries += 1;
         let number = *id;
-        let id = JobId(format!("{queue}/{number}/{}", job.deliveries));
+        let id = JobId::new(queue, number, job.deliveries);
         Ok(Job { id, number, bytes: job.bytes.clone(), deliveries: job.deliveries })
     }
 
     fn held(&mut self, job: &JobId) -> Option<(Name, u64)> {
-        let mut parts = job.0.split('/');
-        let (queue, id) = (Name::parse(parts.next()?)?, parts.next()?.parse().ok()?);
-        let deliveries: u32 = parts.next()?.parse().ok()?;
+        let (queue, id, deliveries) = job.parts()?;
         let is_ours = self.queues.get(&queue)?.get(&id)?.deliveries == deliveries || self.lenient;
         is_ours.then_some((queue, id))
     }
