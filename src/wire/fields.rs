@@ -17,7 +17,7 @@ pub(super) enum Value<'a> {
 pub(super) struct Fields<'a>(pub &'a [u8]);
 
 impl<'a> Iterator for Fields<'a> {
-    type Item = Result<(u64, Value<'a>), WireError>;
+    type Item = Result<(u32, Value<'a>), WireError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.0.is_empty() {
@@ -37,7 +37,7 @@ impl<'a> Iterator for Fields<'a> {
 }
 
 /// The first field of `bytes`, and what follows it.
-fn field(bytes: &[u8]) -> Option<(u64, Value<'_>, &[u8])> {
+fn field(bytes: &[u8]) -> Option<(u32, Value<'_>, &[u8])> {
     let (key, after) = varint(bytes)?;
     let (value, rest) = match key & 7 {
         0 => varint(after).map(|(number, rest)| (Value::Number(number), rest))?,
@@ -50,7 +50,7 @@ fn field(bytes: &[u8]) -> Option<(u64, Value<'_>, &[u8])> {
         5 => (Value::Fixed, after.get(4..)?),
         _ => return None,
     };
-    Some((key >> 3, value, rest))
+    Some((u32::try_from(key >> 3).ok()?, value, rest))
 }
 
 /// A base-128 number and what follows it.

@@ -67,13 +67,13 @@ pub(super) fn read(message: &[u8], payload: &mut Payload) -> Checked<FrameConten
         (Vec::new(), Tensors::with_capacity(1), [None; (EMIT - DOOR + 1) as usize]);
     for field in Fields(message) {
         match field? {
-            (1, Value::Bytes(head)) => payload.cut(head, &mut tensors)?,
-            (3, Value::Bytes(door)) => doors.push(replica(text(door)?)?),
-            (number @ 4..=10, Value::Bytes(list)) => {
-                let before = lists[(number - u64::from(DOOR)) as usize].replace(list);
+            (TENSORS, Value::Bytes(head)) => payload.cut(head, &mut tensors)?,
+            (DOORS, Value::Bytes(door)) => doors.push(replica(text(door)?)?),
+            (number @ DOOR..=EMIT, Value::Bytes(list)) => {
+                let before = lists[(number - DOOR) as usize].replace(list);
                 check(before.is_none(), "a list of the segments' comes twice")?;
             }
-            (4..=10, _) => check(false, "a list of the segments' is not packed")?,
+            (DOOR..=EMIT, _) => check(false, "a list of the segments' is not packed")?,
             _ => {}
         }
     }

@@ -41,7 +41,7 @@ pub fn entries(message: &[u8], path: &[u32]) -> usize {
     let Some((wanted, rest)) = path.split_first() else { return 1 };
     let fields = Fields(message).map_while(Result::ok);
     let found = fields.map(|(number, value)| match value {
-        Value::Bytes(bytes) if number == u64::from(*wanted) => entries(bytes, rest),
+        Value::Bytes(bytes) if number == *wanted => entries(bytes, rest),
         _ => 0,
     });
     found.fold(0, usize::saturating_add)

@@ -65,9 +65,9 @@ impl Payload {
         let (mut name, mut element, mut shape) = ("", None, Shape::default());
         for field in Fields(head) {
             match field? {
-                (1, Value::Bytes(bytes)) => name = text(bytes)?,
-                (2, Value::Number(number)) => element = i32::try_from(number).ok().and_then(Element::of_number),
-                (3, Value::Bytes(extents)) => shape = shape_of(extents)?,
+                (NAME, Value::Bytes(bytes)) => name = text(bytes)?,
+                (ELEMENT, Value::Number(number)) => element = i32::try_from(number).ok().and_then(Element::of_number),
+                (SHAPE, Value::Bytes(extents)) => shape = shape_of(extents)?,
                 _ => {}
             }
         }
