@@ -49,6 +49,12 @@ fn late_fault() -> Fault {
     Fault::new(FaultClass::DeadlineExceeded, "the deadline passed before the answer was whole")
 }
 
+impl Writing {
+    fn new(record: Vec<Logged>, finishes: bool) -> Self {
+        Self { record, finishes, unsure: false, again_at: None, unknown: 0 }
+    }
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct Owner {
@@ -159,13 +165,11 @@ impl Owner {
             }
         }
         if self.state == State::Running && self.is_late(now) {
-            out.push(OwnerAction::Stop);
+            self.stop(out);
             self.ends(now, Err(late_fault()));
         }
         if self.release && matches!(self.state, State::Running | State::Telling(_)) {
-            if self.state == State::Running {
-                out.push(OwnerAction::Stop);
-            }
+            self.stop(out);
             self.state = State::Releasing;
             self.waiting.push(Logged::Released);
         }
@@ -183,7 +187,7 @@ impl Owner {
             Some(_) => {}
             None if !self.waiting.is_empty() => {
                 let record = std::mem::take(&mut self.waiting);
-                self.writing = Some(Writing { record, finishes: false, unsure: false, again_at: None, unknown: 0 });
+                self.writing = Some(Writing::new(record, false));
                 self.write(out);
             }
             None => {}
@@ -329,7 +333,7 @@ impl Owner {
     fn finish(&mut self, given_up: Option<String>, out: &mut Vec<OwnerAction>) {
         self.state = State::Finishing;
         let record = self.life.whole(given_up);
-        self.writing = Some(Writing { record, finishes: true, unsure: false, again_at: None, unknown: 0 });
+        self.writing = Some(Writing::new(record, true));
         self.write(out);
     }
 

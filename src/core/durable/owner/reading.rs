@@ -47,7 +47,7 @@ impl Owner {
             }
         }
         if self.life.cancelled && self.state == State::Running {
-            out.push(OwnerAction::Stop);
+            self.stop(out);
             self.ends(now, Err(cancelled_fault()));
         }
         if let Some(writing) = &mut self.writing
