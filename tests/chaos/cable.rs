@@ -43,8 +43,8 @@ pub struct Cable {
 }
 
 impl Cable {
-    /// To whoever listens at `to` on the loopback, then or later.
-    pub async fn to(to: u16, counts: Arc<Counts>) -> Self {
+    /// To whoever listens at `to`, then or later.
+    pub async fn to(to: SocketAddr, counts: Arc<Counts>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("its address");
         let (mode, seen) = watch::channel(Mode::Open);
@@ -79,8 +79,8 @@ impl Drop for Cable {
 }
 
 /// Carries bytes both ways until one side ends or the connection is cut; both ends are then closed.
-async fn carry(near: TcpStream, to: u16, mode: watch::Receiver<Mode>, counts: Arc<Counts>) {
-    let Ok(far) = TcpStream::connect(("127.0.0.1", to)).await else { return };
+async fn carry(near: TcpStream, to: SocketAddr, mode: watch::Receiver<Mode>, counts: Arc<Counts>) {
+    let Ok(far) = TcpStream::connect(to).await else { return };
     let nodelay = near.set_nodelay(true).and_then(|()| far.set_nodelay(true));
     if nodelay.is_err() {
         return;

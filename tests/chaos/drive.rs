@@ -14,6 +14,8 @@ use tokio::task::JoinSet;
 
 /// How often memory is weighed.
 const WEIGHED_EVERY: Duration = Duration::from_secs(1);
+/// Lines of a log that are printed.
+const TAIL: usize = 25;
 /// A process that lived less has no slope.
 const LEAST_LIFE: f64 = 12.0;
 
@@ -212,7 +214,7 @@ impl Driver {
     }
 
     /// Tells all to finish, doors first; what must not be, and each process's memory.
-    pub async fn end(mut self) -> (Vec<String>, Vec<String>) {
+    pub async fn end(&mut self) -> (Vec<String>, Vec<String>) {
         for stage in 0..=2 {
             for place in (0..PLACES.len()).filter(|place| PLACES[*place].1 == stage) {
                 if let Some(process) = self.places[place].take() {
@@ -222,7 +224,24 @@ impl Driver {
             while self.leaving.join_next().await.is_some() {}
         }
         let faults = std::mem::take(&mut *self.faults.lock().expect("nobody panics there"));
-        (faults, self.weights)
+        (faults, std::mem::take(&mut self.weights))
+    }
+
+    /// The end of each process's log.
+    pub fn print_logs(&self) {
+        for (name, lines) in &self.logs {
+            let lines = lines.borrow();
+            println!("--- {name}\n{}", lines[lines.len().saturating_sub(TAIL)..].join("\n"));
+        }
+    }
+}
+
+/// Whatever the test fails at, what the processes said is seen.
+impl Drop for Driver {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.print_logs();
+        }
     }
 }
 

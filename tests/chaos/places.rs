@@ -5,6 +5,7 @@ use crate::model::{Folder, MAX_LEN};
 use crate::nats::NatsServer;
 use crate::plan::PLACES;
 use crate::programs::{Program, address, signal};
+use std::net::SocketAddr;
 use std::process::ExitStatus;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, OnceLock};
@@ -30,7 +31,7 @@ pub type Address = Option<(String, Arc<Life>)>;
 /// What every process of a run has in common.
 pub struct Site {
     pub folder: Folder,
-    pub broker: u16,
+    pub broker: SocketAddr,
     pub hops: Vec<&'static str>,
     pub counts: Arc<Counts>,
     /// A place each.
@@ -39,7 +40,7 @@ pub struct Site {
 
 impl Site {
     pub fn new(broker: &NatsServer, hops: Vec<&'static str>) -> Self {
-        let broker = broker.url().rsplit_once(':').and_then(|(_, port)| port.parse().ok()).expect("a port");
+        let broker = broker.url().rsplit_once('/').and_then(|(_, at)| at.parse().ok()).expect("an address");
         let addresses = PLACES.iter().map(|_| watch::Sender::new(None)).collect();
         Self { folder: Folder::make(), broker, hops, counts: Arc::default(), addresses }
     }
@@ -82,12 +83,12 @@ impl Process {
         .collect();
         let mut hop = None;
         if stage > 0 {
-            // Free now: the process asks for it in a moment.
-            let port =
-                std::net::TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr()).expect("a port").port();
-            let cable = Cable::to(port, site.counts.clone()).await;
+            // Free now: the process asks for it in a moment, and nobody else does at an address that is only its place's.
+            let own = std::net::Ipv4Addr::new(127, 0, 0, 10 + place as u8);
+            let listen = std::net::TcpListener::bind((own, 0)).and_then(|it| it.local_addr()).expect("a port");
+            let cable = Cable::to(listen, site.counts.clone()).await;
             let known = cable.address().to_string();
-            arguments.extend(["--hop-listen".into(), format!("127.0.0.1:{port}"), "--hop-advertise".into(), known]);
+            arguments.extend(["--hop-listen".into(), listen.to_string(), "--hop-advertise".into(), known]);
             hop = Some(cable);
         }
         let program = Program::start(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
