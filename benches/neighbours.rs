@@ -13,7 +13,7 @@ use futures::StreamExt;
 use http_body_util::StreamBody;
 use stageline_door::http::serve;
 use stageline_door::{Intake, Readiness};
-use stageline_door::{Limits, Site, SiteSetup, router};
+use stageline_door::{Limits, NoStore, Site, SiteSetup, router};
 use stageline_metrics::Metrics;
 use stageline_proto::inference::{self as pb, generate_request::Input, inference_client::InferenceClient};
 use std::convert::Infallible;
@@ -83,6 +83,8 @@ async fn open(serving: &stageline_server::Serving) -> SocketAddr {
         limits: limits.clone(),
         pipeline: "bench".into(),
         stage: 0,
+        keeper: Err(NoStore::Unasked),
+        keys: None,
         stages: serving.access.clone(),
     });
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");

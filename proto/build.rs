@@ -11,6 +11,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     // hop.proto along.
     let hop = with_bytes(compile("log")?);
     prost_build::Config::new().bytes(["."]).out_dir(folder(&out, "hop")?).compile_fds(hop)?;
+    let durable = compile("durable")?;
+    prost_build::Config::new().bytes(["."]).out_dir(folder(&out, "durable")?).compile_fds(durable)?;
     for service in ["inference", "join"] {
         let files = compile(service)?;
         if service == "inference" {

@@ -8,6 +8,12 @@ pub mod hop {
     include!(concat!(env!("OUT_DIR"), "/hop/stageline.v1.rs"));
 }
 
+/// `durable.proto`: durable requests as doors keep them.
+pub mod durable {
+    #![allow(missing_docs, clippy::all)]
+    include!(concat!(env!("OUT_DIR"), "/durable/stageline.v1.rs"));
+}
+
 /// `join.proto`: the hop port's protocol.
 pub mod join {
     #![allow(missing_docs, clippy::all)]

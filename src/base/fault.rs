@@ -25,6 +25,8 @@ pub enum FaultClass {
     DeviceFailed,
     /// A defect of this program, or of its model's files.
     Internal,
+    /// The client has not said who it is, or nobody knows it.
+    Unauthenticated,
 }
 
 /// What a fault's class means outside: the only place that decides it.
@@ -41,7 +43,7 @@ pub struct FaultRow {
 
 impl FaultClass {
     /// Every class, in the order of their wire numbers (from 0).
-    pub const ALL: [FaultClass; 9] = [
+    pub const ALL: [FaultClass; 10] = [
         Self::InvalidRequest,
         Self::TooLarge,
         Self::Misdirected,
@@ -51,6 +53,7 @@ impl FaultClass {
         Self::Unavailable,
         Self::DeviceFailed,
         Self::Internal,
+        Self::Unauthenticated,
     ];
 
     /// The table. 499 is nginx's code for a client that closed the connection.
@@ -65,6 +68,7 @@ impl FaultClass {
             Self::Unavailable => (503, 14, "unavailable", true),
             Self::DeviceFailed => (500, 13, "device_failed", true),
             Self::Internal => (500, 13, "internal", false),
+            Self::Unauthenticated => (401, 16, "unauthenticated", false),
         };
         FaultRow { http, grpc, name, retry }
     }

@@ -3,6 +3,7 @@
 use crate::config::{BatchingConfig, DeviceConfig, DoorConfig, LogFormat, LoggingConfig, NatsConfig};
 use anyhow::{Context, bail};
 use stageline_base::StageIndex;
+use stageline_server::Keeping;
 use stageline_transport::HopKind;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -203,7 +204,13 @@ fn arguments(orders: &Orders, stage: usize) -> Vec<std::ffi::OsString> {
         add("--max-inflight", &door.max_inflight.unwrap_or_default().to_string());
         add("--max-body-bytes", &door.max_body_bytes.to_string());
         add("--max-connections", &door.max_connections.to_string());
+        if stage == 0 {
+            keeping(&door.keeping, &mut add);
+        }
         add("--max-connections-per-peer", &door.max_connections_per_peer.to_string());
+        if let Some(file) = &door.api_keys {
+            add("--api-keys", file);
+        }
         if let Some(admin) = door.admin {
             // One address is one stage's: the others have any free one, which their log says.
             add("--admin", &if stage == 0 { admin } else { ([127, 0, 0, 1], 0).into() }.to_string());
@@ -213,6 +220,28 @@ fn arguments(orders: &Orders, stage: usize) -> Vec<std::ffi::OsString> {
         }
     }
     list
+}
+
+/// Hands on how durable requests are kept.
+fn keeping(keeping: &Keeping, add: &mut impl FnMut(&str, &dyn AsRef<std::ffi::OsStr>)) {
+    let seconds = |time: Duration| format!("{}us", time.as_micros());
+    for (flag, path) in [("--store", &keeping.file), ("--callback-secret-file", &keeping.secret_file)] {
+        if let Some(path) = path {
+            add(flag, path);
+        }
+    }
+    add("--store-sync", &if keeping.sync { "always" } else { "second" });
+    add("--max-store-bytes", &keeping.max_bytes.to_string());
+    add("--max-stored", &keeping.max_stored.to_string());
+    add("--durable-timeout", &seconds(keeping.timeout));
+    add("--result-ttl", &seconds(keeping.keep));
+    if let Some(url) = &keeping.callback_url {
+        add("--callback-url", url);
+    }
+    for allowed in &keeping.allow {
+        add("--callback-allow", &allowed.to_string());
+    }
+    add("--join-calls", &if keeping.join_always { "always" } else { "queue-worker" });
 }
 
 /// Loopback addresses that are free now, one a stage.

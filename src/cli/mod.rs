@@ -11,7 +11,8 @@ mod logging;
 mod measure;
 mod page;
 mod pipeline;
-pub mod run;
+pub mod requests;
+mod run;
 pub mod serve;
 pub mod split;
 mod table;
@@ -93,6 +94,7 @@ fn dispatch(Order { verb, logging }: Order) -> anyhow::Result<ExitCode> {
     match verb {
         VerbConfig::Split(config) => split_model(config),
         VerbConfig::Call(config) => on_runtime(None, call::call(config)),
+        VerbConfig::Requests(config) => on_runtime(None, requests::requests(config)),
         VerbConfig::Inspect(config) => inspect_pipeline(&config),
         VerbConfig::Serve(config) => on_runtime(Some(&config.device), serve::serve(config.clone())),
         VerbConfig::Up(config) => on_runtime(Some(&config.device), up::up(config.clone(), logging)),

@@ -5,8 +5,9 @@ use crate::cli::split::as_error;
 use crate::config::{DoorConfig, NatsConfig, ServeConfig};
 use anyhow::bail;
 use stageline_base::{Fault, StageIndex};
-use stageline_door::Limits;
-use stageline_server::{BrokerAccess, Ending, Host, Ports, Serving, reach};
+use stageline_door::keys::Keys;
+use stageline_door::{Limits, NoStore};
+use stageline_server::{Broker, BrokerAccess, Doors, Ending, Host, Ports, Serving, reach};
 use std::process::ExitCode;
 
 /// Serves until SIGTERM or SIGINT.
@@ -24,9 +25,10 @@ pub async fn serve(config: ServeConfig) -> anyhow::Result<ExitCode> {
                 broker = reach(&host.pipeline, config.stage, access(nats), &host.metrics) => broker.map_err(as_error)?,
                 () = &mut stop => return Ok(ExitCode::SUCCESS),
             };
+            let doors = doors((&host, config.stage), &config.door, Some(&broker)).await?;
             let loading = Loading::new();
             let start = loading.during(host.start_stage(broker, &config.hop, |stage| loading.bar(stage)));
-            answer(&host, config.stage, &config.door, start, stop).await
+            answer((&host, config.stage), &config.door, doors, start, stop).await
         }
         None if host.pipeline.stages == 1 => answer_embedded(&host, &config.door, stop).await,
         None => bail!(
@@ -42,13 +44,32 @@ pub async fn answer_embedded(
     door: &DoorConfig,
     stop: impl Future<Output = ()>,
 ) -> anyhow::Result<ExitCode> {
-    answer(host, 0, door, start(host), stop).await
+    let doors = doors((host, 0), door, None).await?;
+    answer((host, 0), door, doors, start(host), stop).await
+}
+
+/// What the doors of `stage` know of clients.
+async fn doors(
+    (host, stage): (&Host, StageIndex),
+    door: &DoorConfig,
+    broker: Option<&Broker>,
+) -> anyhow::Result<Doors> {
+    let keys = door.api_keys.as_deref().map(Keys::open).transpose().map_err(as_error)?;
+    if keys.is_none() && !door.http.ip().is_loopback() {
+        tracing::warn!(address = %door.http, "whoever reaches this address is answered: say with --api-keys who may ask");
+    }
+    // The other stages take no prompts.
+    let keeper = match stage {
+        0 => door.keeping.open(host, broker).await.map_err(as_error)?,
+        _ => Err(NoStore::Unasked),
+    };
+    Ok(Doors { keys, keeper })
 }
 
 async fn answer(
-    host: &Host,
-    stage: StageIndex,
+    (host, stage): (&Host, StageIndex),
     door: &DoorConfig,
+    doors: Doors,
     start: impl Future<Output = Result<Serving, Fault>>,
     stop: impl Future<Output = ()>,
 ) -> anyhow::Result<ExitCode> {
@@ -66,7 +87,7 @@ async fn answer(
     // Before the weights: whoever probes must find the function alive while it loads.
     let ports = Ports::bind(door.http, door.admin, limits).await.map_err(as_error)?;
     let ending = Ending { healthcheck_interval: door.healthcheck_interval, drain_timeout: door.drain_timeout };
-    stageline_server::serve((host, stage), ports, ending, start, stop).await.map_err(as_error)?;
+    stageline_server::serve((host, stage), (ports, doors), ending, start, stop).await.map_err(as_error)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -1,6 +1,7 @@
 //! From settings as text to settings as the program uses them.
 
 use crate::config::checked::*;
+use crate::config::door::{door, requests};
 use crate::config::load::load;
 use crate::config::parse;
 use crate::config::problem::Problems;
@@ -16,7 +17,7 @@ use stageline_transport::{HopKind, HopSettings};
 use std::time::Duration;
 
 /// Largest number of sequences, queued requests or blocks: what still fits the counters of every stage.
-const MANY: u64 = 1 << 20;
+pub(super) const MANY: u64 = 1 << 20;
 /// Longest sequence in tokens that may be asked for.
 const MAX_LEN: u64 = 1 << 24;
 
@@ -34,6 +35,7 @@ pub fn check(verb: &str, written: &Written) -> Result<Order, Problems> {
         _ if verb == verbs::RUN.name => (VerbConfig::Run(run(r)), s::LOG_LEVEL_QUIET),
         _ if verb == verbs::CALL.name => (VerbConfig::Call(call(r)), s::LOG_LEVEL_QUIET),
         _ if verb == verbs::LOAD.name => (VerbConfig::Load(load(r)), s::LOG_LEVEL_QUIET),
+        _ if verb == verbs::KEPT_REQUESTS.name => (VerbConfig::Requests(requests(r)), s::LOG_LEVEL_QUIET),
         _ if verb == verbs::INSPECT.name => (VerbConfig::Inspect(inspect(r)), s::LOG_LEVEL_QUIET),
         _ if verb == verbs::DEMO.name => (VerbConfig::Demo(demo(r)), s::LOG_LEVEL_QUIET),
         other => return Err(Problems(vec![format!("{other}: there is no such subcommand")])),
@@ -304,34 +306,6 @@ impl BatchingConfig {
         let narrow = |blocks: u64| u32::try_from(blocks).unwrap_or(u32::MAX);
         let fitting_kv_blocks = (narrow(fitting.0), narrow(fitting.1));
         Ok(ModelLimits { max_model_len: len, kv_blocks, fitting_kv_blocks })
-    }
-}
-
-fn door(r: &mut Reader) -> DoorConfig {
-    let timeout: Duration = r.value(&s::EXEC_TIMEOUT, parse::duration);
-    let inflight: u32 = r.value(&s::MAX_INFLIGHT, parse::count(0..=MANY));
-    let body = |text: &str| parse::bytes(text).and_then(|n| usize::try_from(n).map_err(|_| "less is expected".into()));
-    let healthcheck_interval = r.value(&s::HEALTHCHECK_INTERVAL, parse::duration);
-    let drain_timeout = r.value(&s::DRAIN_TIMEOUT, parse::duration);
-    if healthcheck_interval > drain_timeout && r.is_set(&s::HEALTHCHECK_INTERVAL) && r.is_set(&s::DRAIN_TIMEOUT) {
-        let origin = r.origin(&s::HEALTHCHECK_INTERVAL);
-        let words = "no longer than drain_timeout is expected, which includes it";
-        r.problems.0.push(format!("{origin}: {words}"));
-    }
-    DoorConfig {
-        http: r.optional(&s::HTTP, parse::address).unwrap_or_else(|| ([127, 0, 0, 1], 0).into()),
-        name: r.optional(&s::NAME, parse::name),
-        admin: r.optional(&s::ADMIN, parse::address),
-        max_inflight: (inflight > 0).then_some(inflight),
-        unready_when_full: r.switch(&s::UNREADY_WHEN_FULL),
-        max_connections: r.value(&s::MAX_CONNECTIONS, parse::count(1..=MANY)),
-        max_connections_per_peer: r.value(&s::MAX_CONNECTIONS_PER_PEER, parse::count(0..=MANY)),
-        exec_timeout: (!timeout.is_zero()).then_some(timeout),
-        max_body_bytes: r.value(&s::MAX_BODY_BYTES, body),
-        healthcheck_interval,
-        drain_timeout,
-        queue_timeout: r.value(&s::QUEUE_TIMEOUT, parse::duration),
-        stage_timeout: r.value(&s::STAGE_TIMEOUT, parse::duration),
     }
 }
 

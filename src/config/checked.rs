@@ -4,6 +4,7 @@ use stageline_base::{AskedSampling, Element, StageIndex};
 use stageline_engine::Numbers;
 use stageline_engine::fake::Script;
 use stageline_plan::Goal;
+use stageline_server::Keeping;
 use stageline_transport::{HopKind, HopSettings};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -33,6 +34,8 @@ pub enum VerbConfig {
     Call(CallConfig),
     /// `stageline load`.
     Load(crate::config::LoadConfig),
+    /// `stageline requests`.
+    Requests(crate::config::RequestsConfig),
     /// `stageline inspect`.
     Inspect(InspectConfig),
     /// `stageline demo`.
@@ -57,7 +60,7 @@ impl VerbConfig {
             Self::Run(config) => (&mut config.device, &mut config.batching),
             Self::Demo(config) => (&mut config.device, &mut config.batching),
             Self::Load(crate::config::LoadConfig::Run(config)) => (&mut config.device, &mut config.batching),
-            Self::Split(_) | Self::Call(_) | Self::Inspect(_) | Self::Load(_) => return,
+            Self::Split(_) | Self::Call(_) | Self::Requests(_) | Self::Inspect(_) | Self::Load(_) => return,
         };
         device.script = measured.script;
         batching.microbatches_away = measured.microbatches_away;
@@ -230,6 +233,10 @@ pub struct DoorConfig {
     pub queue_timeout: Duration,
     /// How long a request waits for a stage that is missing.
     pub stage_timeout: Duration,
+    /// The file with clients' keys; `None` asks nobody who it is.
+    pub api_keys: Option<PathBuf>,
+    /// How durable requests are kept.
+    pub keeping: Keeping,
 }
 
 /// The NATS servers that join the stages.

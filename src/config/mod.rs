@@ -6,6 +6,7 @@
 
 mod check;
 pub mod checked;
+mod door;
 pub mod load;
 mod parse;
 mod problem;
@@ -17,6 +18,7 @@ mod verbs;
 
 pub use check::check;
 pub use checked::*;
+pub use door::{RequestsConfig, RequestsOrder};
 pub use load::{LoadConfig, LoadRun, TargetConfig};
 pub use problem::{Origin, Problems};
 pub use raw::Written;

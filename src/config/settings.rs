@@ -2,6 +2,10 @@
 
 use crate::config::setting::{Group, Setting};
 
+mod durable;
+
+pub use durable::*;
+
 /// Where the settings' file is. Not a key of that file.
 pub const CONFIG: Setting =
     Setting::value("config", "FILE", "Read settings from this file (default: stageline.toml of this folder, if there)");
@@ -340,6 +344,7 @@ pub const DOOR: Group = Group {
         HTTP,
         ADMIN,
         NAME,
+        API_KEYS,
         MAX_INFLIGHT,
         UNREADY_WHEN_FULL,
         MAX_CONNECTIONS,

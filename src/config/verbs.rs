@@ -4,7 +4,7 @@ use crate::config::setting::{Group, Verb};
 use crate::config::settings::*;
 
 /// Every subcommand, in the order of `--help`.
-pub const VERBS: [&Verb; 8] = [&SPLIT, &SERVE, &UP, &RUN, &CALL, &LOAD, &INSPECT, &DEMO];
+pub const VERBS: [&Verb; 9] = [&SPLIT, &SERVE, &UP, &RUN, &CALL, &LOAD, &KEPT_REQUESTS, &INSPECT, &DEMO];
 
 /// `stageline split`.
 pub const SPLIT: Verb = Verb {
@@ -45,7 +45,16 @@ Examples:
     stageline serve --stage 2 --http 127.0.0.1:8082
   Then ask stage 0:
     curl -H 'Content-Type: application/json' -d '{\"prompt\": \"The capital of France is\"}' http://127.0.0.1:8080/",
-    groups: &[Group { heading: "Stage", settings: &[PIPELINE, STAGE] }, BROKER, HOPS, DOOR, DEVICES, BATCHING, LOGGING],
+    groups: &[
+        Group { heading: "Stage", settings: &[PIPELINE, STAGE] },
+        BROKER,
+        HOPS,
+        DOOR,
+        KEEPING,
+        DEVICES,
+        BATCHING,
+        LOGGING,
+    ],
 };
 
 /// `stageline up`.
@@ -59,7 +68,7 @@ Examples:
     stageline up models/smollm2 --stages 3
   A split pipeline, a process a stage:
     stageline up pipelines/smollm2 --nats nats://127.0.0.1:4222",
-    groups: &[SOURCE, BROKER, HOPS_OF_ALL, DOOR, DEVICES, BATCHING, LOGGING],
+    groups: &[SOURCE, BROKER, HOPS_OF_ALL, DOOR, KEEPING, DEVICES, BATCHING, LOGGING],
 };
 
 /// `stageline run`.
@@ -157,6 +166,26 @@ Examples:
         Group { heading: "Pipeline in this process", settings: &[STAGES_OR_ONE, BALANCE, MIX] },
         DEVICES,
         BATCHING,
+        LOGGING_QUIET,
+    ],
+};
+
+/// `stageline requests`.
+pub const KEPT_REQUESTS: Verb = Verb {
+    name: "requests",
+    alias: None,
+    about: "Show, try again or cancel the durable requests of a door",
+    examples: "\
+Examples:
+  The newest, and what has become of each:
+    stageline requests list
+  An answer, or how far it is:
+    stageline requests show 124239a6d54315f4ff0913cbc841d0a2
+  One that failed, or whose callback nobody took, once more:
+    stageline requests retry 124239a6d54315f4ff0913cbc841d0a2 --door http://gateway:8080/function/smollm2 --key KEY",
+    groups: &[
+        Group { heading: "Requests", settings: &[REQUESTS_WORDS, DOOR_URL, KEY, LIMIT] },
+        Group { heading: "Output", settings: &[JSON] },
         LOGGING_QUIET,
     ],
 };

@@ -44,6 +44,8 @@ struct Live {
     call_id: String,
     trace: Trace,
     deadline: Tick,
+    /// Nothing but its deadline ends its waiting.
+    patient: bool,
     progress: Progress,
     phase: Phase,
     attempt: Attempt,
@@ -153,7 +155,7 @@ impl DoorMachine {
         if self.draining {
             return Err(shutting_down());
         }
-        let NewRequest { call_id, trace, work, input, generated, max_tokens, deadline } = request;
+        let NewRequest { call_id, trace, work, input, generated, max_tokens, deadline, patient } = request;
         if work.is_loop() && generated.len() >= max_tokens as usize {
             let words = format!("{} of {max_tokens} tokens are generated: nothing is left to do", generated.len());
             return Err(Fault::invalid(words));
@@ -162,13 +164,15 @@ impl DoorMachine {
         let progress = Progress::new(work, input, &self.setup.takes, &generated, max_tokens)
             .ok_or_else(|| Fault::invalid(format!("the request is not what the model takes: {}", self.setup.takes)))?;
         let own = self.pace.first(progress.rows());
-        let estimate = self.may_wait(now, deadline)?.map(|wait| (wait.saturating_add(own), now));
+        let estimate = if patient { None } else { self.may_wait(now, deadline)? };
+        let estimate = estimate.map(|wait| (wait.saturating_add(own), now));
         self.minted += 1;
         let sequence = SequenceId { boot: self.setup.boot, counter: self.minted };
         let live = Live {
             call_id,
             trace,
             deadline,
+            patient,
             progress,
             phase: Phase::Waiting,
             attempt: 0,

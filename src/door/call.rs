@@ -15,6 +15,8 @@ use tracing::{Span, info, info_span, warn};
 pub(crate) struct Call {
     pub id: String,
     pub trace: Trace,
+    /// Whose it is; nobody's where the door asks for no keys.
+    who: Result<Arc<str>, Fault>,
     pub span: Span,
     site: Arc<Site>,
     /// When its head came: what all its times count from, as its client counts them.
@@ -32,7 +34,16 @@ impl Call {
         let (id, trace) = (site.call_ids.of(headers), site.call_ids.trace_of(headers));
         let span = info_span!("request", call_id = %id, traceparent = %trace);
         site.setup.metrics.door.requests_in_flight.inc();
-        Self { id, trace, span, site: Arc::clone(site), came, prompt_tokens: 0, answer_tokens: 0, end: None }
+        let who = site.principal(headers);
+        Self { id, trace, who, span, site: Arc::clone(site), came, prompt_tokens: 0, answer_tokens: 0, end: None }
+    }
+
+    /// Whose it is.
+    ///
+    /// # Errors
+    /// `Unauthenticated` if the door asks for keys, and it has none that is known.
+    pub(crate) fn principal(&self) -> Result<&str, Fault> {
+        self.who.as_deref().map_err(Clone::clone)
     }
 
     /// When it has taken `time`.
@@ -69,6 +80,11 @@ impl Call {
         self.prompt_tokens = answer.prompt_tokens;
         self.site.setup.metrics.door.prompt_tokens.inc_by(u64::from(answer.prompt_tokens));
         Ok(answer)
+    }
+
+    /// It is answered from a log.
+    pub(crate) fn reads(&mut self, answer: &Answer) {
+        self.prompt_tokens = answer.prompt_tokens;
     }
 
     /// It is refused.

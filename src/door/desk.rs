@@ -1,20 +1,19 @@
 //! The door's machine with the answers it writes: text, end tokens, stop strings, clients.
 
 use crate::request::AnswerEvent;
-use crate::text::{TextModel, TextStream};
+use crate::text::TextStream;
 use stageline_base::{Fault, Gives, SequenceId, StageIndex, Tick, Trace};
 use stageline_core::message::Body;
 use stageline_core::requests::{DoorAction, DoorEvent, DoorMachine, DoorSetup, FinishReason, Judged, NewRequest};
 use std::collections::HashMap;
-use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
 /// A checked and tokenized request on its way to the desk.
 pub struct Submission {
     /// The request.
     pub request: NewRequest,
-    /// Its stop strings.
-    pub stop: Vec<String>,
+    /// Its answer's text, of what is generated already on; of a model that has one.
+    pub text: Option<TextStream>,
     /// Where its answer goes: room for `max_tokens + 2` events.
     pub events: mpsc::Sender<AnswerEvent>,
     /// Told whether it was admitted.
@@ -37,8 +36,6 @@ struct Writing {
 pub struct Desk {
     machine: DoorMachine,
     writing: HashMap<SequenceId, Writing>,
-    /// Where what requests bring is text or tokens.
-    text: Option<Arc<TextModel>>,
     gives: Gives,
     drained: bool,
 }
@@ -48,16 +45,16 @@ pub type Outgoing = (StageIndex, stageline_base::ReplicaId, Body);
 
 impl Desk {
     /// A desk without requests, of a model whose answers are what `gives` says.
-    pub fn new(now: Tick, setup: DoorSetup, text: Option<Arc<TextModel>>, gives: Gives) -> Self {
-        Self { machine: DoorMachine::new(now, setup), writing: HashMap::new(), text, gives, drained: false }
+    pub fn new(now: Tick, setup: DoorSetup, gives: Gives) -> Self {
+        Self { machine: DoorMachine::new(now, setup), writing: HashMap::new(), gives, drained: false }
     }
 
     /// Admits a request, or says why not.
     pub fn submit(&mut self, now: Tick, submission: Submission, out: &mut Vec<Outgoing>) -> Option<SequenceId> {
-        let Submission { request, stop, events, admitted } = submission;
+        let Submission { request, text, events, admitted } = submission;
         let writing = Writing {
             events,
-            text: self.text.as_ref().map(|text| text.stream(stop)),
+            text,
             call_id: request.call_id.clone(),
             trace: request.trace,
             begun: now,
@@ -104,14 +101,7 @@ impl Desk {
             DoorAction::Send { stage, to, body } => out.push((stage, to, body)),
             DoorAction::Token { sequence, position, id, observed } => {
                 let writing = self.writing.get_mut(&sequence)?;
-                let ends = self.text.as_ref().is_some_and(|text| text.eos().contains(&id));
-                let (text, end) = match writing.text.as_mut().filter(|_| !ends) {
-                    None => (String::new(), ends.then_some(FinishReason::Stop)),
-                    Some(text) => {
-                        let piece = text.push(id);
-                        (piece.text, piece.stopped.then_some(FinishReason::Stop))
-                    }
-                };
+                let (text, end) = writing.text.as_mut().map_or_else(Default::default, |text| text.token(id));
                 writing.tokens += 1;
                 // The channel holds the longest answer, so only a client that went away makes this fail.
                 let _ = writing.events.try_send(AnswerEvent::Token { id, text, observed });

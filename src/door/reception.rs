@@ -1,9 +1,10 @@
 //! Where clients' requests are checked and tokenized on their way to the desk.
 
+use crate::Intake;
 use crate::check;
 use crate::desk::Submission;
-use crate::request::{Answer, Input, Intake, Readiness, Request};
-use crate::text::TextModel;
+use crate::request::{Answer, AnswerEvent, FinishReason, Input, Readiness, Request};
+use crate::text::{TextModel, TextStream};
 use crate::workroom::Workroom;
 use futures::future::BoxFuture;
 use stageline_base::prng::Prng;
@@ -91,8 +92,8 @@ impl Reception {
             let [high, low, parent] = [(); 3].map(|()| self.draw());
             Trace::begun((u128::from(high) << 64) | u128::from(low), parent)
         });
-        let (call_id, generated) = (request.call_id.clone(), Vec::new());
-        Ok(NewRequest { call_id, trace, work, input, generated, max_tokens, deadline })
+        let (call_id, generated, patient) = (request.call_id.clone(), request.generated.clone(), request.patient);
+        Ok(NewRequest { call_id, trace, work, input, generated, max_tokens, deadline, patient })
     }
 
     /// What the request brings, as the first stage takes it.
@@ -137,7 +138,8 @@ impl Reception {
         if let Readiness::NotReady(why) = &*self.readiness.borrow() {
             return Err(Fault::new(FaultClass::Unavailable, why.clone()));
         }
-        let time = request.deadline.unwrap_or(self.terms.max_deadline).min(self.terms.max_deadline);
+        let longest = if request.patient { Duration::MAX } else { self.terms.max_deadline };
+        let time = request.deadline.unwrap_or(self.terms.max_deadline).min(longest);
         let deadline = Tick(self.started.elapsed().as_micros() as u64) + time;
         let request = Arc::new(request);
         let late = || Fault::new(FaultClass::DeadlineExceeded, "the deadline passed before the prompt was read");
@@ -146,12 +148,29 @@ impl Reception {
         let (events, answer) = mpsc::channel(checked.max_tokens as usize + 2);
         let (admitted, decision) = oneshot::channel();
         let (alive, gone) = oneshot::channel();
-        let submission = Submission { request: checked, stop: request.stop.clone(), events, admitted };
+        let mut text = self.text.as_ref().map(|text| text.stream(request.stop.clone()));
+        if let Some(reason) = begun(&checked, text.as_mut()) {
+            // The channel is empty.
+            let _ = events.try_send(AnswerEvent::Finished { reason, text: String::new() });
+            return Ok(Answer { prompt_tokens, events: answer, alive });
+        }
+        let submission = Submission { request: checked, text, events, admitted };
         let closed = || Fault::new(FaultClass::Unavailable, "the pipeline is shutting down: send the request again");
         self.desk.send((submission, gone)).await.map_err(|_| closed())?;
         decision.await.map_err(|_| closed())??;
         Ok(Answer { prompt_tokens, events: answer, alive })
     }
+}
+
+/// Takes up `text` behind what is generated already; why the answer ends there, if it does.
+fn begun(request: &NewRequest, mut text: Option<&mut TextStream>) -> Option<FinishReason> {
+    let (generated, most) = (&request.generated, request.max_tokens as usize);
+    let ends = generated.iter().fold(None, |ends: Option<FinishReason>, id| {
+        let end = text.as_mut().and_then(|text| text.token(*id).1);
+        ends.or(end)
+    });
+    let whole = !generated.is_empty() && generated.len() >= most;
+    ends.or(whole.then_some(FinishReason::Length))
 }
 
 impl Intake for Reception {
@@ -161,6 +180,10 @@ impl Intake for Reception {
 
     fn task(&self) -> Task {
         self.terms.task
+    }
+
+    fn text(&self) -> BoxFuture<'_, Result<Option<Arc<TextModel>>, Fault>> {
+        Box::pin(std::future::ready(Ok(self.text.clone())))
     }
 }
 

@@ -1,8 +1,7 @@
 //! A request as the door takes it in, and the answer as it comes out, whichever way the client came.
 
 use crate::Conversation;
-use futures::future::BoxFuture;
-use stageline_base::{AskedSampling, Fault, Task, Tensors, TokenId, Trace};
+use stageline_base::{AskedSampling, Fault, Tensors, TokenId, Trace};
 use stageline_core::Observed;
 pub use stageline_core::requests::FinishReason;
 use std::time::Duration;
@@ -38,6 +37,11 @@ pub struct Request {
     pub stop: Vec<String>,
     /// The answer must be whole within this time.
     pub deadline: Option<Duration>,
+    /// Of an answer that was begun elsewhere: its tokens so far. It goes on behind them.
+    pub generated: Vec<TokenId>,
+    /// It waits for as long as it may, for room and for what is missing: no limit or timeout of the queue refuses it, and its deadline
+    /// may be longer than that of others.
+    pub patient: bool,
     /// The beginning of the manifest's digest that is to answer.
     pub manifest: Option<String>,
 }
@@ -53,6 +57,8 @@ impl Request {
             sampling: AskedSampling::default(),
             stop: Vec::new(),
             deadline: None,
+            generated: Vec::new(),
+            patient: false,
             manifest: None,
         }
     }
@@ -111,16 +117,4 @@ pub enum Readiness {
     Ready,
     /// It does not yet, or not any more, and why: loading, draining, or which stage is missing.
     NotReady(String),
-}
-
-/// Where every client service hands its requests in.
-pub trait Intake: Send + Sync {
-    /// Checks, tokenizes and queues `request`.
-    ///
-    /// # Errors
-    /// Whatever refuses it before any work is done: see [`stageline_base::FaultClass`].
-    fn submit(&self, request: Request) -> BoxFuture<'_, Result<Answer, Fault>>;
-
-    /// What the model does with requests.
-    fn task(&self) -> Task;
 }

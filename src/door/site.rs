@@ -2,9 +2,12 @@
 
 use crate::bodies::Bodies;
 use crate::call_ids::CallIds;
+use crate::durable::Keeper;
+use crate::keys::Keys;
 use crate::stages::Stages;
 use crate::workroom::Workroom;
 use crate::{Intake, Readiness};
+use axum::http::HeaderMap;
 use stageline_base::{Fault, FaultClass, StageIndex};
 use stageline_metrics::Metrics;
 use std::sync::Arc;
@@ -66,6 +69,15 @@ impl Limits {
     }
 }
 
+/// Why a door keeps no requests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NoStore {
+    /// It was started without a store.
+    Unasked,
+    /// Its store cannot be used, for this reason.
+    Unusable(String),
+}
+
 /// What the doors of a stage need.
 #[derive(Clone)]
 pub struct SiteSetup {
@@ -81,6 +93,10 @@ pub struct SiteSetup {
     pub pipeline: String,
     /// This stage.
     pub stage: StageIndex,
+    /// Keys of clients, where they are asked for.
+    pub keys: Option<Arc<Keys>>,
+    /// Who keeps durable requests, or why nobody does.
+    pub keeper: Result<Arc<Keeper>, NoStore>,
     /// The stages here, past the door.
     pub stages: Arc<dyn Stages>,
 }
@@ -126,6 +142,14 @@ impl Site {
         let SiteSetup { intake, pipeline, stage, .. } = &self.setup;
         let message = || format!("this stage takes no prompts: send prompts to stage 0 of pipeline {pipeline}");
         intake.as_deref().ok_or_else(|| Fault::new(FaultClass::Misdirected, message()).at_stage(*stage))
+    }
+
+    /// Whose request it is that comes with `headers`: nobody's where no keys are asked for.
+    ///
+    /// # Errors
+    /// `Unauthenticated`.
+    pub(crate) fn principal(&self, headers: &HeaderMap) -> Result<Arc<str>, Fault> {
+        self.setup.keys.as_ref().map_or(Ok("".into()), |keys| keys.name(headers))
     }
 
     /// A place among the requests at once; `None` where there is no limit.

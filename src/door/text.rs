@@ -10,6 +10,7 @@ use pieces::{Pieces, Unfolding};
 use special::SpecialTokens;
 use stageline_base::limits::MAX_TOKENIZER_BYTES;
 use stageline_base::{Fault, TokenId};
+use stageline_core::requests::FinishReason;
 use stageline_model::ModelSpec;
 use stageline_shard::Files;
 use std::sync::Arc;
@@ -227,6 +228,15 @@ pub struct TextStream {
 }
 
 impl TextStream {
+    /// What the answer's next `token` adds, and whether the answer ends with it: a token that ends answers, or a stop string.
+    pub fn token(&mut self, token: TokenId) -> (String, Option<FinishReason>) {
+        if self.model.eos.contains(&token) {
+            return (String::new(), Some(FinishReason::Stop));
+        }
+        let piece = self.push(token);
+        (piece.text, piece.stopped.then_some(FinishReason::Stop))
+    }
+
     /// What `token` adds. After a stop string nothing is added any more.
     pub fn push(&mut self, token: TokenId) -> Piece {
         let text = self.model.pieces.as_ref().map(|pieces| self.unfolding.push(pieces, token));

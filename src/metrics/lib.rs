@@ -12,11 +12,13 @@ use stageline_core::Refusal;
 use std::ops::Range;
 use std::time::Duration;
 
+mod kept;
 mod register;
 mod shed;
 
 // The histogram locks for each value: 20 ns where two atomics took 10, for at most one value a sequence and batch. In return its
 // buckets, sum and count on the page are of one moment.
+pub use kept::Kept;
 pub use prometheus_client::metrics::histogram::Histogram;
 pub use register::{Counter, Counters, Fact, Gauge, Seconds};
 pub use shed::Shed;
@@ -52,6 +54,10 @@ registered! {
         requests_in_flight: Gauge;
         /// Admitted requests that wait for room.
         requests_waiting: Gauge;
+        /// What happened to durable requests, by what.
+        durable_requests: Counters = Counters::by("event", Kept::ALL.map(Kept::as_str));
+        /// Durable requests that this door owns.
+        durable_owned: Gauge;
         /// Clients' connections closed or refused, by why.
         connections_shed: Counters = Counters::by("why", Shed::ALL.map(Shed::as_str));
         /// From a request's arrival to its end.

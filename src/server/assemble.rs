@@ -262,7 +262,7 @@ impl<'a> Assembly<'a> {
             let ends = (self.pipeline.borders(0).0, self.pipeline.borders(self.pipeline.stages - 1).1);
             let wanted = options.door(&me, ends, wiring.broker.clone());
             let (setup, gives) = (DoorSetup { vocab: self.pipeline.vocab, ..wanted }, self.pipeline.task.gives);
-            let desk = Desk::new(now, setup, text, gives);
+            let desk = Desk::new(now, setup, gives);
             DoorParts { desk, submissions }
         });
         let ready = device.ready();
@@ -343,7 +343,7 @@ fn new_doorbell() -> Result<Doorbell, Fault> {
 }
 
 /// A new replica of this process: a restarted process is another one.
-fn new_replica() -> ReplicaId {
+pub(super) fn new_replica() -> ReplicaId {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let host = host.trim();
     ReplicaId::new(if host.is_empty() { "host" } else { host }, rand_boot())

@@ -4,6 +4,7 @@ use futures::future::BoxFuture;
 use stageline_base::{Fault, FaultClass, StageIndex, Task};
 use stageline_core::{DirectOutput, DirectRun};
 use stageline_door::stages::{Overview, Stages};
+use stageline_door::text::TextModel;
 use stageline_door::{Answer, Intake, Readiness, Request};
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -101,15 +102,24 @@ impl Lobby {
 
     /// Waits until the door is open, or for as long as the request may.
     async fn wait_for_door(&self, request: &mut Request) -> Result<Arc<dyn Intake>, Fault> {
-        let mut door = self.door.subscribe();
-        if matches!(*door.borrow_and_update(), Door::Loading) {
-            let _place = self.place()?;
-            let (came, longest) = (Instant::now(), request.deadline.unwrap_or(Duration::MAX).min(self.most.1));
-            let opened = tokio::time::timeout(longest, door.wait_for(|door| !matches!(door, Door::Loading))).await;
-            opened.map_err(|_| still_loading())?.map_err(|_| still_loading())?;
+        if matches!(*self.door.borrow(), Door::Loading) {
+            let longest = if request.patient { Duration::MAX } else { self.most.1 };
+            let _place = if request.patient { None } else { Some(self.place()?) };
+            let (came, longest) = (Instant::now(), request.deadline.unwrap_or(Duration::MAX).min(longest));
+            tokio::time::timeout(longest, self.loaded()).await.map_err(|_| still_loading())?;
             request.deadline = request.deadline.map(|deadline| deadline.saturating_sub(came.elapsed()));
         }
-        match &*door.borrow() {
+        self.reception()
+    }
+
+    /// Resolves when the door is open, or will never be.
+    async fn loaded(&self) {
+        // It fails only when this is gone.
+        let _ = self.door.subscribe().wait_for(|door| !matches!(door, Door::Loading)).await;
+    }
+
+    fn reception(&self) -> Result<Arc<dyn Intake>, Fault> {
+        match &*self.door.borrow() {
             Door::Open(Some(reception), _) => Ok(reception.clone()),
             Door::Failed(fault) => Err(fault.clone()),
             _ => Err(still_loading()),
@@ -127,6 +137,13 @@ impl Intake for Lobby {
 
     fn task(&self) -> Task {
         self.closed.task
+    }
+
+    fn text(&self) -> BoxFuture<'_, Result<Option<Arc<TextModel>>, Fault>> {
+        Box::pin(async {
+            self.loaded().await;
+            self.reception()?.text().await
+        })
     }
 }
 

@@ -6,11 +6,13 @@ use crate::lobby::Lobby;
 use crate::ports::{Ports, Served};
 use stageline_base::{Fault, StageIndex};
 use stageline_door::api::nats::NatsDoor;
-use stageline_door::{Intake, SiteSetup};
+use stageline_door::durable::Keeper;
+use stageline_door::keys::Keys;
+use stageline_door::{Intake, NoStore, SiteSetup};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinHandle;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 /// How long answers that have ended may take to reach their clients, once the process is about to end.
@@ -25,14 +27,30 @@ pub struct Ending {
     pub drain_timeout: Duration,
 }
 
+/// What the doors of a server know of clients and their requests.
+#[derive(Clone)]
+pub struct Doors {
+    /// Keys of clients, where they are asked for.
+    pub keys: Option<Arc<Keys>>,
+    /// Who keeps durable requests, or why nobody does.
+    pub keeper: Result<Arc<Keeper>, NoStore>,
+}
+
+impl Default for Doors {
+    /// They ask nobody who it is, and keep nothing.
+    fn default() -> Self {
+        Self { keys: None, keeper: Err(NoStore::Unasked) }
+    }
+}
+
 /// Answers at `ports` from the first moment, has `start` load, serves `stage` of `host`, and drains when `stop` resolves. The stage is
-/// the first one that is served here.
+/// the first one that is served here. What clients may is said by `doors`.
 ///
 /// # Errors
 /// What `start` says, or that the pump has ended unasked.
 pub async fn serve(
     (host, stage): (&Host, StageIndex),
-    ports: Ports,
+    (ports, doors): (Ports, Doors),
     ending: Ending,
     start: impl Future<Output = Result<Serving, Fault>>,
     stop: impl Future<Output = ()>,
@@ -40,7 +58,7 @@ pub async fn serve(
     let address = ports.address()?;
     let (pipeline, options) = (host.pipeline.overview(), &host.pipeline.options);
     let lobby = Arc::new(Lobby::new(pipeline, (options.max_queue, options.stage_timeout)));
-    let site = site((host, stage), &lobby, &ports);
+    let site = site((host, stage), &lobby, (&ports, doors.clone()));
     let answering = ports.serve(site);
     let mut stop = std::pin::pin!(stop);
     let started = tokio::select! {
@@ -60,6 +78,11 @@ pub async fn serve(
     let held = serving.held.clone();
     tracing::info!(stage, %address, pipeline = host.pipeline.name, "ready");
     let closing_nats = CancellationToken::new();
+    let release = CancellationToken::new();
+    let owning = doors.keeper.ok().filter(|_| stage == 0).map(|keeper| {
+        let (closing, release) = (serving.drain.begin.clone(), release.clone());
+        tokio::spawn(keeper.work(lobby.clone(), closing, release))
+    });
     let on_nats = if stage == 0 { answer_nats(&serving, &answering, &closing_nats) } else { None };
     tokio::select! {
         () = &mut stop => {}
@@ -78,17 +101,23 @@ pub async fn serve(
     }
     closing_nats.cancel();
     serving.drain.begin.cancel();
-    let done = match tokio::time::timeout_at(last, serving.ended()).await {
+    let done = match timeout_at(last, serving.ended()).await {
         Ok(done) => Ok(done),
         Err(_) => {
             tracing::warn!(stage, "drain_timeout has passed: what is left is ended or given back");
             serving.drain.end.cancel();
-            tokio::time::timeout(DELIVERY, serving.ended()).await
+            timeout(DELIVERY, serving.ended()).await
         }
     };
     match done {
         Ok(done) => done?,
         Err(_) => tracing::warn!(stage, "the device is still at work: it ends with the process"),
+    }
+    release.cancel();
+    if let Some(owning) = owning
+        && timeout(DELIVERY, owning).await.is_err()
+    {
+        tracing::warn!("the store does not answer: durable requests are another door's when their leases have run out");
     }
     // With the broker away the door on NATS would wait for it.
     let on_nats = async {
@@ -101,7 +130,7 @@ pub async fn serve(
     Ok(())
 }
 
-fn site((host, stage): (&Host, StageIndex), lobby: &Arc<Lobby>, ports: &Ports) -> SiteSetup {
+fn site((host, stage): (&Host, StageIndex), lobby: &Arc<Lobby>, (ports, doors): (&Ports, Doors)) -> SiteSetup {
     SiteSetup {
         intake: (stage == 0).then(|| lobby.clone() as Arc<dyn Intake>),
         readiness: lobby.readiness(),
@@ -109,6 +138,8 @@ fn site((host, stage): (&Host, StageIndex), lobby: &Arc<Lobby>, ports: &Ports) -
         limits: ports.limits().clone(),
         pipeline: host.pipeline.name.clone(),
         stage,
+        keys: doors.keys,
+        keeper: doors.keeper,
         stages: lobby.clone(),
     }
 }

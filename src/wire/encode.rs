@@ -138,7 +138,7 @@ pub(super) fn observed_message(observed: Observed) -> pb::Observed {
 }
 
 pub(super) fn fault_message(fault: &Fault) -> pb::Fault {
-    let class = FaultClass::ALL.iter().position(|class| *class == fault.class).unwrap_or(FaultClass::ALL.len() - 1);
+    let class = FaultClass::ALL.iter().position(|class| *class == fault.class).unwrap_or_default();
     let message = cut(&fault.message, MAX_FAULT_BYTES);
     pb::Fault { class: class as i32, message, stage: fault.stage.map(u32::from) }
 }

@@ -23,7 +23,7 @@ pub use error::WireError;
 use error::{Checked, at_most, check, text};
 pub use fragment::{Assembler, Fragment, FragmentError, Fragments};
 pub use limits::*;
-pub use log::{decode_record, encode_record};
+pub use log::{Recorded, decode_record, encode_in_blob, encode_record};
 pub use parcel::{Encoded, MAGIC, TRAILER_BYTES, decode, decode_parts, encode, encode_parts};
 pub use scan::entries;
 pub use status::{Phase, Status};

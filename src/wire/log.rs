@@ -13,24 +13,42 @@ use stageline_core::requests::FinishReason;
 /// Version of the records that are written.
 const VERSION: u32 = 1;
 
+/// What a record says, or where that is.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Recorded {
+    /// The entries.
+    Here(Vec<Logged>),
+    /// The name of the blob that holds the record.
+    InBlob(String),
+}
+
 /// The record of these entries.
 pub fn encode_record(record: &[Logged]) -> Bytes {
     let entries = record.iter().map(|logged| pb::LogEntry { what: Some(entry(logged)) }).collect();
-    pb::LogRecord { version: VERSION, entries }.encode_to_vec().into()
+    pb::LogRecord { version: VERSION, entries, blob: String::new() }.encode_to_vec().into()
+}
+
+/// The record that says that the record itself is in the blob of that name.
+pub fn encode_in_blob(blob: &str) -> Bytes {
+    pb::LogRecord { version: VERSION, entries: Vec::new(), blob: blob.to_owned() }.encode_to_vec().into()
 }
 
 /// What a record says.
 ///
 /// # Errors
 /// What is malformed, beyond a limit or of a later version.
-pub fn decode_record(record: Bytes) -> Result<Vec<Logged>, WireError> {
+pub fn decode_record(record: Bytes) -> Result<Recorded, WireError> {
     // An entry is at least its key and length.
     check(scan::entries(&record, &[2]) <= MAX_REPORTS, "a record has too many entries")?;
     check(scan::entries(&record, &[2, 4, 3]) <= record.len() / 4, "a record has more logits than fit into it")?;
-    let pb::LogRecord { version, entries } = pb::LogRecord::decode(record)?;
+    let pb::LogRecord { version, entries, blob } = pb::LogRecord::decode(record)?;
     check(version == VERSION, "a record of a log was written by another version of stageline: use that version")?;
-    check(!entries.is_empty(), "a record says nothing")?;
-    entries.into_iter().map(|entry| logged(entry.what)).collect()
+    check(entries.is_empty() != blob.is_empty(), "a record says nothing, or is in two places")?;
+    if !blob.is_empty() {
+        return Ok(Recorded::InBlob(blob));
+    }
+    let entries: Result<_, _> = entries.into_iter().map(|entry| logged(entry.what)).collect();
+    entries.map(Recorded::Here)
 }
 
 fn entry(logged: &Logged) -> pb::log_entry::What {
@@ -44,6 +62,7 @@ fn entry(logged: &Logged) -> pb::log_entry::What {
         Logged::Owned { door, job, delivery } => {
             What::Owned(pb::LogOwned { door: door.to_string(), job: *job, delivery: *delivery })
         }
+        Logged::Began { prompt_tokens } => What::Began(pb::LogBegan { prompt_tokens: *prompt_tokens }),
         Logged::Released => What::Released(pb::LogReleased {}),
         Logged::Tokens { from, tokens } => {
             let seen = tokens.iter().enumerate().filter_map(|(token, it)| Some((token as u32, it.observed.clone()?)));
@@ -89,6 +108,7 @@ fn logged(what: Option<pb::log_entry::What>) -> Checked<Logged> {
             Logged::Owned { door: decode::replica(&door)?, job, delivery }
         }
         What::Released(pb::LogReleased {}) => Logged::Released,
+        What::Began(pb::LogBegan { prompt_tokens }) => Logged::Began { prompt_tokens },
         What::Tokens(message) => tokens(message)?,
         What::Answer(pb::LogAnswer { tensors, payload }) => {
             let mut payload = Payload(payload);
@@ -144,6 +164,7 @@ mod tests {
             Logged::Accepted(Accepted { request: Bytes::from_static(b"{}"), deadline: Wall(u64::MAX), callback: true }),
             Logged::Owned { door: ReplicaId::new("door", 1), job: u64::MAX, delivery: 1 },
             Logged::Released,
+            Logged::Began { prompt_tokens: 12 },
             Logged::Tokens { from: 9, tokens: vec![token(0, None), token(u32::MAX, observed.clone()), token(5, None)] },
             Logged::Tokens { from: 0, tokens: vec![token(1, observed)] },
             Logged::Answer(tensors.into_iter().collect()),
@@ -160,10 +181,12 @@ mod tests {
 
     #[test]
     fn every_record_reads_back() {
-        assert_eq!(decode_record(encode_record(&all())).unwrap(), all());
+        assert_eq!(decode_record(encode_record(&all())).unwrap(), Recorded::Here(all()));
         for logged in all() {
-            assert_eq!(decode_record(encode_record(std::slice::from_ref(&logged))).unwrap(), [logged]);
+            let read = decode_record(encode_record(std::slice::from_ref(&logged))).unwrap();
+            assert_eq!(read, Recorded::Here(vec![logged]));
         }
+        assert_eq!(decode_record(encode_in_blob("record.a")).unwrap(), Recorded::InBlob("record.a".to_owned()));
     }
 
     #[test]
@@ -172,11 +195,13 @@ mod tests {
         for cut in 0..whole.len() {
             // Cut between two entries, it is a shorter record.
             let read = decode_record(whole.slice(..cut));
-            assert!(read.is_err() || read.is_ok_and(|read| all().starts_with(&read)), "{cut}");
+            let begins = |read| matches!(read, Recorded::Here(read) if all().starts_with(&read));
+            assert!(read.is_err() || read.is_ok_and(begins), "{cut}");
         }
         let with = |version, what| {
             let entries = vec![pb::LogEntry { what }];
-            decode_record(pb::LogRecord { version, entries }.encode_to_vec().into()).unwrap_err().to_string()
+            let record = pb::LogRecord { version, entries, blob: String::new() };
+            decode_record(record.encode_to_vec().into()).unwrap_err().to_string()
         };
         use pb::log_entry::What;
         assert!(with(2, Some(What::Cancelled(pb::LogCancelled {}))).contains("another version"));
@@ -195,7 +220,7 @@ mod tests {
     #[test]
     fn a_record_of_empty_entries_is_refused_unseen() {
         let entries = vec![pb::LogEntry::default(); MAX_REPORTS + 1];
-        let record: Bytes = pb::LogRecord { version: 1, entries }.encode_to_vec().into();
+        let record: Bytes = pb::LogRecord { version: 1, entries, blob: String::new() }.encode_to_vec().into();
         assert_eq!(decode_record(record), Err(WireError::Illegal("a record has too many entries")));
     }
 }

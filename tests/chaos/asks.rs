@@ -80,14 +80,18 @@ impl Ask {
         }
     }
 
-    async fn post(&self, address: &str, stream: bool) -> Result<reqwest::Response, End> {
-        let client = reqwest::Client::builder().no_proxy().connect_timeout(CONNECT).build().expect("a client");
-        let body = json!({
+    /// As it is sent over HTTP.
+    pub fn body(&self, stream: bool) -> Value {
+        json!({
             "tokens": self.prompt, "max_tokens": self.tokens, "temperature": self.temperature, "seed": self.seed,
             "repetition_penalty": self.penalty,
             "deadline_ms": DEADLINE.as_millis() as u64, "stream": stream,
-        });
-        let answer = client.post(format!("http://{address}/")).json(&body).send().await;
+        })
+    }
+
+    async fn post(&self, address: &str, stream: bool) -> Result<reqwest::Response, End> {
+        let client = reqwest::Client::builder().no_proxy().connect_timeout(CONNECT).build().expect("a client");
+        let answer = client.post(format!("http://{address}/")).json(&self.body(stream)).send().await;
         let answer = answer.map_err(|error| match error.is_connect() {
             true => End::Refused("connect".into()),
             false => End::Broken(format!("{error:?}"), false),
@@ -195,7 +199,7 @@ impl Ask {
 }
 
 impl Given {
-    fn take(&mut self, id: u32, text: Option<&str>) {
+    pub fn take(&mut self, id: u32, text: Option<&str>) {
         self.ids.push(id);
         self.text += text.expect("a text");
     }

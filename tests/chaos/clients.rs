@@ -38,6 +38,11 @@ pub struct Ledger {
     pub refused: BTreeMap<String, usize>,
     /// The longest that a right answer took.
     pub longest: Duration,
+    /// Answers to kept requests that were right, their tokens, the connections that they were read by, and the longest.
+    pub kept: usize,
+    pub kept_tokens: usize,
+    pub kept_streams: usize,
+    pub kept_longest: Duration,
     /// What must not be.
     pub faults: Vec<String>,
 }
@@ -135,7 +140,7 @@ fn judge(end: &End, right: &Given, life: &Life, took: Duration) -> Verdict {
     }
 }
 
-fn difference(given: &Given, right: &Given) -> String {
+pub fn difference(given: &Given, right: &Given) -> String {
     let at = given.ids.iter().zip(&right.ids).position(|(given, right)| given != right);
     match at.or_else(|| (given.ids.len() != right.ids.len()).then_some(given.ids.len().min(right.ids.len()))) {
         Some(at) => {

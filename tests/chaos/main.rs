@@ -33,6 +33,7 @@ mod cable;
 mod clients;
 mod clock;
 mod drive;
+mod kept;
 mod leftovers;
 mod model;
 mod places;
@@ -53,6 +54,8 @@ use tokio_util::sync::CancellationToken;
 
 /// Clients at once.
 const CLIENTS: u64 = 6;
+/// Clients at once whose requests are kept.
+const KEEPERS: u64 = 2;
 /// Different requests.
 const ASKS: usize = 24;
 /// Of the things that must not be.
@@ -99,7 +102,11 @@ async fn answers_are_right_whatever_happens() {
         let clients = clients.clone();
         tokio::spawn(async move { clients.ask(number).await })
     });
-    let asking: Vec<_> = asking.collect();
+    let keeping = (0..KEEPERS).map(|number| {
+        let clients = clients.clone();
+        tokio::spawn(async move { clients.keep(number).await })
+    });
+    let asking: Vec<_> = asking.chain(keeping).collect();
     let counting = tokio::spawn(leftovers::replays(site.clone(), stop.clone()));
     driver.carry_out(&plan).await;
     stop.cancel();
@@ -134,9 +141,16 @@ async fn answers_are_right_whatever_happens() {
     // Faults that do nothing prove nothing.
     wrong.extend(KINDS.iter().filter(|kind| !marks.contains_key(**kind)).map(|kind| format!("no {kind} happened")));
     let right = ledger.right as u64;
-    for (name, count) in
-        [("replay", replays), ("cut", cables[0]), ("hold", cables[1]), ("delay", cables[2]), ("answer", right)]
-    {
+    let (kept, resumed) = (ledger.kept as u64, ledger.kept_streams.saturating_sub(ledger.kept) as u64);
+    for (name, count) in [
+        ("replay", replays),
+        ("cut", cables[0]),
+        ("hold", cables[1]),
+        ("delay", cables[2]),
+        ("answer", right),
+        ("kept answer", kept),
+        ("stream taken up again", resumed),
+    ] {
         if count == 0 {
             wrong.push(format!("no {name} was seen"));
         }

@@ -6,7 +6,9 @@ mod nats;
 #[path = "../support/patience.rs"]
 mod patience;
 
+mod callbacks;
 mod calls;
+mod durable;
 mod grpc;
 mod hostile_grpc;
 mod kinds;

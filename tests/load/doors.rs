@@ -8,7 +8,7 @@ use stageline_core::{DirectOutput, DirectRun};
 use stageline_door::http::serve;
 use stageline_door::stages::{Overview, Stages};
 use stageline_door::{Answer, AnswerEvent, Input, Intake, Readiness, Request};
-use stageline_door::{Limits, Site, SiteSetup, router, routers_apart};
+use stageline_door::{Limits, NoStore, Site, SiteSetup, router, routers_apart};
 use stageline_metrics::Metrics;
 use stageline_proto::inference as pb;
 use stageline_proto::inference::inference_server::{Inference, InferenceServer};
@@ -101,6 +101,8 @@ fn site(intake: Arc<dyn Intake>, stages: Arc<dyn Stages>) -> Arc<Site> {
         limits: Limits::default(),
         pipeline: "p".into(),
         stage: 0,
+        keeper: Err(NoStore::Unasked),
+        keys: None,
         stages,
     })
 }
@@ -160,6 +162,12 @@ impl Inference for Service {
         });
         let events = events.into_iter().map(|event| event.map(|event| pb::GenerateEvent { event: Some(event) }));
         Ok(Response::new(futures::stream::iter(events).boxed()))
+    }
+
+    type FollowStream = Self::GenerateStream;
+
+    async fn follow(&self, _: tonic::Request<pb::FollowRequest>) -> Result<Response<Self::FollowStream>, Status> {
+        Err(Status::unimplemented("no load is measured by it"))
     }
 
     async fn embed(&self, _: tonic::Request<pb::EmbedRequest>) -> Result<Response<pb::EmbedReply>, Status> {

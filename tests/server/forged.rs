@@ -289,6 +289,14 @@ async fn try_everything(forger: &Forger) -> usize {
     for order in ["STREAM.DELETE", "STREAM.PURGE", "STREAM.UPDATE"] {
         forger.put(format!("$JS.API.{order}.KV_{bucket}"), bytes::Bytes::new()).await;
     }
+    // What is kept of others' requests.
+    let id = "0123456789abcdef0123456789abcdef";
+    for kept in [format!("log.request.{id}"), "job.jobs.0123456789abcdef".to_owned(), format!("key.ended.{id}")] {
+        forger.put(format!("stageline.v1.smollm2.store.{kept}"), "x".into()).await;
+    }
+    for order in ["DIRECT.GET", "STREAM.MSG.GET", "STREAM.PURGE"] {
+        forger.put(format!("$JS.API.{order}.{bucket}-logs"), bytes::Bytes::new()).await;
+    }
     forger.done().await;
     // What others hear.
     for subject in ["stageline.>", "$KV.>", "_STAGELINE.>", ">"] {
@@ -297,7 +305,7 @@ async fn try_everything(forger: &Forger) -> usize {
         assert!(futures::poll!(heard.next()).is_pending(), "{subject}");
     }
     forger.done().await;
-    18
+    24
 }
 
 #[tokio::test]
@@ -306,6 +314,14 @@ async fn with_the_shipped_users_the_pipeline_is_whole_and_nobody_speaks_for_anot
     let cluster = Cluster::start_with_users(Pipeline::fake(), broker).await;
     let name = "smollm2";
     right_answer(&cluster).await;
+    // All that a store does: also what is too large for a message of the broker.
+    let body = json!({"tokens": PROMPT, "max_tokens": 20}).to_string() + &" ".repeat(1 << 20);
+    let path = cluster.place(0).later_as(&[], body).await;
+    found("an answer that was kept", async || (cluster.place(0).get(&path).await?.0 == 200).then_some(())).await;
+    let mut events = cluster.place(0).follow(&path, 3).await.expect("a door");
+    assert_eq!(ids_of(&events.tokens(17).await), right_ids(20)[3..]);
+    let denied = |lines: &[String]| lines.iter().any(|line| line.to_lowercase().contains("violation"));
+    assert!(!cluster.log(0, denied), "the broker lets the door keep requests");
     let records = records(&cluster.broker.url_of("door"), name).await;
     // At the start a link may have greeted before its lease was seen.
     let before = refusals(&cluster).await;

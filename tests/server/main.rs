@@ -21,6 +21,7 @@ mod brokers;
 mod calls;
 mod deaths;
 mod drains;
+mod durable;
 mod forged;
 mod golden;
 mod kills;

@@ -77,6 +77,36 @@ impl Place {
         soon("an answer", sent).await.expect("an answer")
     }
 
+    /// Has a request kept, to be answered later; its path.
+    #[allow(dead_code, reason = "most test binaries ask at once")]
+    pub async fn later(&self, headers: &[(&str, &str)], body: &Value) -> String {
+        self.later_as(headers, body.to_string()).await
+    }
+
+    /// The same of a body as it is written.
+    #[allow(dead_code, reason = "most test binaries ask at once")]
+    pub async fn later_as(&self, headers: &[(&str, &str)], body: String) -> String {
+        let request = self.client.post(format!("http://{}/", self.address)).body(body);
+        let headers = headers.iter().chain(&[("prefer", "respond-async"), ("content-type", "application/json")]);
+        let sent = headers.fold(request, |request, (name, value)| request.header(*name, *value)).send();
+        let answer = soon("an answer", sent).await.expect("an answer");
+        assert_eq!(answer.status(), 202, "{:?}", answer.text().await);
+        answer.headers()["location"].to_str().expect("a path").to_owned()
+    }
+
+    /// The stream of the answer at `path`, from the token at `seen` on; `None` if nobody answers.
+    #[allow(dead_code, reason = "most test binaries ask at once")]
+    pub async fn follow(&self, path: &str, seen: u64) -> Option<Stream> {
+        let request = self.client.get(format!("http://{}{path}", self.address)).header("accept", "text/event-stream");
+        let request = match seen {
+            0 => request,
+            seen => request.header("last-event-id", (seen - 1).to_string()),
+        };
+        let response = soon("an answer", request.send()).await.ok()?;
+        assert_eq!(response.status(), 200, "{:?}", response.text().await);
+        Some(Stream { response, held: String::new(), tokens: seen })
+    }
+
     /// The stream of an answer to `prompt`, with `more` fields.
     pub async fn stream(&self, prompt: &[u32], more: Value) -> Stream {
         let mut body = json!({"tokens": prompt, "stream": true});

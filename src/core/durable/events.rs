@@ -62,6 +62,8 @@ pub enum OwnerEvent {
         /// Where its record stands.
         written: Result<u64, Refused>,
     },
+    /// The run has read its prompt, which has so many tokens.
+    Began(u32),
     /// The run made a token.
     Token(LoggedToken),
     /// The run made the answer.

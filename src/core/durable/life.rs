@@ -47,6 +47,11 @@ pub enum Logged {
     Released,
     /// Its job was lost, or it is to be tried anew: whatever job is taken for it next counts.
     Requeued,
+    /// It runs: the prompt has so many tokens.
+    Began {
+        /// Tokens of the prompt.
+        prompt_tokens: u32,
+    },
     /// Tokens of the answer, from this one on (0: the first).
     Tokens {
         /// The place of the first in the answer.
@@ -90,6 +95,8 @@ pub struct Life {
     /// How often in a row an owner was followed by another without having let go: owners that got on with the answer begin the count
     /// anew, since what ends its owners ends them where the one before ended.
     pub deaths: u32,
+    /// Tokens of the prompt, once it has run.
+    pub prompt_tokens: Option<u32>,
     /// Tokens that were there when it was owned last.
     owned_at: usize,
     /// The answer's tokens.
@@ -135,6 +142,7 @@ impl Life {
             }
             Logged::Released => self.owner = None,
             Logged::Requeued => (self.job, self.delivery) = (None, 0),
+            Logged::Began { prompt_tokens } => self.prompt_tokens = Some(*prompt_tokens),
             // What was there already is not there twice, whoever wrote it.
             Logged::Tokens { from, tokens } => {
                 let known = self.tokens.len().saturating_sub(*from as usize);
@@ -159,13 +167,14 @@ impl Life {
     /// The one record that tells all of it, once nothing is left to do.
     pub fn whole(&self, given_up: Option<String>) -> Vec<Logged> {
         let accepted = self.accepted.clone().map(Logged::Accepted);
+        let began = self.prompt_tokens.map(|prompt_tokens| Logged::Began { prompt_tokens });
         let tokens = Logged::Tokens { from: 0, tokens: self.tokens.clone() };
         let tokens = (!self.tokens.is_empty()).then_some(tokens);
         let answer = self.answer.clone().map(Logged::Answer);
         let cancelled = self.cancelled.then_some(Logged::Cancelled);
         let deaths = self.deaths;
         let ended = self.ended.clone().map(|(outcome, at)| Logged::Ended { outcome, at, deaths });
-        let all = [accepted, tokens, answer, cancelled, ended, Some(Logged::Delivered { given_up })];
+        let all = [accepted, began, tokens, answer, cancelled, ended, Some(Logged::Delivered { given_up })];
         all.into_iter().flatten().collect()
     }
 }

@@ -128,6 +128,12 @@ impl Owner {
             OwnerEvent::Unreadable => self.unreadable(out),
             OwnerEvent::Written { write, written } if write == self.writes => self.written(now, written, out),
             OwnerEvent::Written { .. } => {}
+            OwnerEvent::Began(prompt_tokens) if self.state == State::Running => {
+                // The same each time that it runs.
+                if self.life.prompt_tokens.is_none() {
+                    self.waiting.push(Logged::Began { prompt_tokens });
+                }
+            }
             OwnerEvent::Token(token) if self.state == State::Running => {
                 if self.setup.planted == Planted::ShowUnlogged {
                     let from = self.made;
@@ -142,7 +148,7 @@ impl Owner {
                 }
                 self.ends(now, outcome);
             }
-            OwnerEvent::Token(_) | OwnerEvent::Answer(_) | OwnerEvent::RunEnded(_) => {}
+            OwnerEvent::Began(_) | OwnerEvent::Token(_) | OwnerEvent::Answer(_) | OwnerEvent::RunEnded(_) => {}
             OwnerEvent::Told(delivery) => self.told(delivery, out),
             OwnerEvent::Release => self.release = true,
             OwnerEvent::Time => {}

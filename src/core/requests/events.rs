@@ -59,6 +59,8 @@ pub struct NewRequest {
     pub max_tokens: u32,
     /// When it must have ended.
     pub deadline: Tick,
+    /// It waits until then for room and for whatever is missing: no estimate, limit or timeout of the queue refuses it.
+    pub patient: bool,
 }
 
 /// A replica that holds a lease, as far as the choice of a path goes.

@@ -144,8 +144,11 @@ impl DoorMachine {
     }
 
     /// Until when a request waits: for what is missing; before its start, for room; and after a fault, for its next opening.
-    /// What is on its path gets on where the broker is not needed for it, and waits where it is.
+    /// What is on its path gets on where the broker is not needed for it, and waits where it is. `None`: as long as it may take.
     fn waits_until(&self, live: &Live) -> Option<Tick> {
+        if live.patient {
+            return None;
+        }
         let missing = if live.is_on_path() { self.cut_since.filter(|_| live.leaves()) } else { self.missing_since };
         match (missing, &live.phase) {
             (Some(since), _) => Some(since.max(live.moved) + self.setup.stage_timeout),

@@ -112,6 +112,7 @@ impl Counter {
             generated: Vec::new(),
             max_tokens,
             deadline: now + Duration::from_secs(60),
+            patient: false,
         };
         let submitted = self.door.submit(now, request);
         self.on(now, DoorEvent::Time);

@@ -4,10 +4,13 @@
 
 mod body;
 mod deadline;
+mod durable;
 mod health;
 mod requests;
 mod service;
 mod status;
+
+pub(super) use durable::stored;
 
 use crate::site::{Port, Site};
 use axum::Router;

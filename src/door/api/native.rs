@@ -8,15 +8,21 @@ mod answer;
 mod ask;
 mod fields;
 mod go_duration;
+mod job;
+mod later;
+mod listing;
 mod messages;
 mod parse;
 #[cfg(test)]
 mod reference;
 mod replies;
+mod requests;
 mod text;
 
-pub(in crate::api) use answer::Reply;
+pub(in crate::api) use answer::{Reply, in_one};
 pub(in crate::api) use ask::reply;
+pub(in crate::api) use job::job;
+pub(in crate::api) use parse::stored;
 
 use crate::Readiness;
 use crate::http::body;
@@ -37,7 +43,12 @@ pub(crate) fn routes(site: Arc<Site>, port: Port) -> Router {
         .route("/_/health", get(health).head(get_only).fallback(get_only))
         .route("/_/ready", get(ready).head(get_only).fallback(get_only));
     if port != Port::Admin {
-        routes = routes.route("/", post(ask::ask).fallback(post_only));
+        let one = get(requests::show).head(show_or_cancel_only).delete(requests::cancel);
+        routes = routes
+            .route("/", post(ask::ask).fallback(post_only))
+            .route("/requests", get(listing::list).head(get_only).fallback(get_only))
+            .route("/requests/{id}", one.fallback(show_or_cancel_only))
+            .route("/requests/{id}/retry", post(listing::retry).fallback(post_only));
     }
     if port != Port::Clients {
         routes = routes.route("/metrics", get(metrics).head(get_only).fallback(get_only));
@@ -83,6 +94,10 @@ async fn get_only(State(site): State<Arc<Site>>, request: Request) -> Response {
 
 async fn post_only(State(site): State<Arc<Site>>, request: Request) -> Response {
     wrong_method(site, request, "POST").await
+}
+
+async fn show_or_cancel_only(State(site): State<Arc<Site>>, request: Request) -> Response {
+    wrong_method(site, request, "GET, DELETE").await
 }
 
 async fn wrong_method(site: Arc<Site>, request: Request, allowed: &'static str) -> Response {

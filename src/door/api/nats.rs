@@ -3,7 +3,7 @@
 //! Requests go to [`Subjects::ask`](stageline_wire::Subjects::ask), which all doors of a pipeline's name share as one queue group:
 //! NATS picks a door; or to [`Subjects::ask_digest`](stageline_wire::Subjects::ask_digest), where only doors of that digest are.
 //! The message's headers are those of HTTP (`Content-Type`, without which the payload is JSON; `Content-Encoding`, `Accept`,
-//! `X-Call-Id`, `X-Timeout`, `traceparent`), and so are its payload and what it is answered (`api/native`). A reply carries `Stageline-Status`,
+//! `X-Call-Id`, `X-Timeout`, `Prefer`, `Idempotency-Key`, `X-Callback-Url`, `Authorization`, `X-Api-Key`, `traceparent`), and so are its payload and what it is answered (`api/native`). A reply carries `Stageline-Status`,
 //! HTTP's status; one of a stream carries `Stageline-Event`, the event's name (`token`, `done` or `error`; `done` and `error` are
 //! the last), and the event's data as payload.
 //!
@@ -39,12 +39,17 @@ const AGAIN: Duration = Duration::from_secs(2);
 /// The queue group of a pipeline's doors.
 const GROUP: &str = "door";
 /// Headers of a message that are the HTTP request's.
-const HEADERS: [HeaderName; 6] = [
+const HEADERS: [HeaderName; 11] = [
     header::CONTENT_TYPE,
     header::CONTENT_ENCODING,
     header::ACCEPT,
     HeaderName::from_static("x-call-id"),
     HeaderName::from_static("x-timeout"),
+    HeaderName::from_static("prefer"),
+    HeaderName::from_static("idempotency-key"),
+    HeaderName::from_static("x-callback-url"),
+    header::AUTHORIZATION,
+    HeaderName::from_static("x-api-key"),
     HeaderName::from_static(TRACEPARENT),
 ];
 /// The header of a reply that is all of an answer: its status.
@@ -172,6 +177,7 @@ async fn answer(client: &Client, site: &Arc<Site>, message: Message) {
     };
     let call = Call::new(site, &headers, Instant::now());
     match native::reply(site, call, &headers, Body::from(message.payload)).await {
+        Ok(Reply::Accepted { json, .. }) => send(client, &to, (STATUS, "202"), json.into()).await,
         Ok(Reply::Whole(json)) => send(client, &to, (STATUS, "200"), json.into()).await,
         Ok(Reply::Events(mut events)) => {
             while let Some(event) = events.next().await {

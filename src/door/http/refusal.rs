@@ -119,6 +119,7 @@ fn what_to_do(class: FaultClass) -> &'static str {
         FaultClass::InvalidRequest => "change the request as the message says; sent again as it is, it fails again",
         FaultClass::TooLarge => "make the request smaller than the limit that the message names",
         FaultClass::Misdirected => "send the request where the message says",
+        FaultClass::Unauthenticated => "send a key that the door knows",
         FaultClass::Overloaded => "send the same request again after the seconds in retry_after",
         FaultClass::DeadlineExceeded => "send it again, all of it at once, with fewer max_tokens or a longer deadline",
         FaultClass::Cancelled => "nothing: the client ended the request",
@@ -142,6 +143,9 @@ impl IntoResponse for Refusal {
             // By this name OpenFaaS' queue worker knows that the function is full, not broken.
             let name = HeaderName::from_static("x-openfaas-internal");
             headers.insert(name, HeaderValue::from_static("stageline"));
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         if self.status == StatusCode::UNSUPPORTED_MEDIA_TYPE {
             headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));

@@ -7,20 +7,27 @@ pub use client::{Connection, Reply, exchange};
 pub use log::logged;
 
 use futures::future::BoxFuture;
-use stageline_base::{Fault, FaultClass, StageIndex, Task};
+use stageline_base::{Fault, FaultClass, ReplicaId, StageIndex, Task};
 use stageline_core::{DirectOutput, DirectRun, Observed};
+use stageline_door::api::forms::AllForms;
+use stageline_door::durable::{Keeper, KeeperSetup};
 use stageline_door::http::serve;
+use stageline_door::keys::Keys;
+use stageline_door::outgoing::Outgoing;
 use stageline_door::stages::StageFacts;
 use stageline_door::stages::{Here, Overview, Stages};
 use stageline_door::{Answer, AnswerEvent, Intake, Readiness, Request};
-use stageline_door::{Limits, Site, SiteSetup, router, routers_apart};
+use stageline_door::{Limits, NoStore, Site, SiteSetup, router, routers_apart};
 use stageline_metrics::Metrics;
 use stageline_proto::inference::inference_client::InferenceClient;
+use stageline_store::MemoryStore;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
 
 /// The pipeline's side of an admitted request.
@@ -127,11 +134,41 @@ pub struct Setup {
     pub stage: u16,
     /// Whether operators have a port of their own.
     pub apart: bool,
+    /// How durable requests are kept, if they are.
+    pub keeping: Option<KeeperSetup>,
+    /// Whose requests are answered.
+    pub keys: Option<Arc<Keys>>,
+}
+
+/// A store of this process, for a pipeline that is called tiny.
+pub fn keeping() -> KeeperSetup {
+    KeeperSetup {
+        store: Arc::new(MemoryStore::new(Duration::from_secs(3), 100)),
+        me: ReplicaId::new("door", 1),
+        manifest: "ab".repeat(32),
+        at_once: 8,
+        timeout: Duration::from_secs(600),
+        keep: Duration::from_secs(600),
+        name: "tiny".to_owned(),
+        outgoing: Outgoing::default(),
+        callback_url: None,
+        join_always: false,
+        metrics: Arc::new(Metrics::new("tiny", 0..1)),
+        forms: &AllForms,
+    }
 }
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { limits: Limits::default(), script: Script::Hand, task: Task::GENERATE, stage: 0, apart: false }
+        Self {
+            limits: Limits::default(),
+            script: Script::Hand,
+            task: Task::GENERATE,
+            stage: 0,
+            apart: false,
+            keeping: None,
+            keys: None,
+        }
     }
 }
 
@@ -157,6 +194,12 @@ impl Door {
         let pipeline = Arc::new(Pipeline { script: Mutex::new(setup.script), task: setup.task, served: to_test });
         let metrics = Arc::new(Metrics::new("tiny", 0..1));
         let readiness = watch::Sender::new(Readiness::Ready);
+        let keeper = setup.keeping.map(|setup| Keeper::new(setup).unwrap());
+        if let Some(keeper) = &keeper {
+            let intake = Arc::clone(&pipeline) as Arc<dyn Intake>;
+            let (closing, release) = (CancellationToken::new(), CancellationToken::new());
+            tokio::spawn(Arc::clone(keeper).work(intake, closing, release));
+        }
         let site = Site::new(SiteSetup {
             intake: (setup.stage == 0).then(|| Arc::clone(&pipeline) as Arc<dyn Intake>),
             readiness: readiness.subscribe(),
@@ -164,6 +207,8 @@ impl Door {
             limits: setup.limits.clone(),
             pipeline: "tiny".to_string(),
             stage: setup.stage,
+            keeper: keeper.clone().ok_or(NoStore::Unasked),
+            keys: setup.keys,
             stages: Arc::new(Echo { served: setup.stage }),
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -198,6 +243,11 @@ impl Door {
     /// What the pipeline does with the requests from now on.
     pub fn script(&self, script: Script) {
         *self.pipeline.script.lock().unwrap() = script;
+    }
+
+    /// Whether no other request has been admitted.
+    pub fn served_nothing(&mut self) -> bool {
+        self.served.try_recv().is_err()
     }
 
     /// The next admitted request.

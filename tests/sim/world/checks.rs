@@ -127,10 +127,12 @@ fn check_client(client: &Client, (stages, hurried): (StageIndex, bool), model: &
                 // No door at all, one that ends, or a stage that was missing for long.
                 FaultClass::Unavailable => {
                     let ended = fault.message.contains("shutting down");
-                    client.sequence.is_none() || ended || hurried || client.deadline < Duration::from_secs(100)
+                    let waited = (hurried && !client.patient) || client.deadline < Duration::from_secs(100);
+                    client.sequence.is_none() || ended || waited
                 }
                 FaultClass::Overloaded => {
-                    client.tokens.len() == client.brought && (hurried || client.deadline < Duration::from_secs(100))
+                    let begun = client.tokens.len() > client.brought;
+                    !begun && !client.patient && (hurried || client.deadline < Duration::from_secs(100))
                 }
                 FaultClass::DeviceFailed => client.device_failures > 3 || client.poisoned,
                 FaultClass::InvalidRequest => true,

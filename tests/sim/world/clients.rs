@@ -13,6 +13,8 @@ pub struct Client {
     pub max_tokens: u32,
     pub work: Work,
     pub deadline: Duration,
+    /// It waits as long as it may for room and for what is missing.
+    pub patient: bool,
     pub poisoned: bool,
     pub cancelled: bool,
     pub door: Option<ReplicaId>,
@@ -58,6 +60,7 @@ impl World {
                 max_tokens: 1 + self.random.below(24) as u32,
                 work,
                 deadline: Duration::from_millis(deadline),
+                patient: index % 4 == 3,
                 poisoned,
                 cancelled: false,
                 door: None,
@@ -90,6 +93,7 @@ impl World {
             generated: client.tokens.clone(),
             max_tokens: client.max_tokens,
             deadline: self.now + client.deadline,
+            patient: client.patient,
         };
         let takes = |p: &&mut Process| p.alive && p.drained_since.is_none() && p.door.is_some();
         let doors = self.processes.iter_mut().filter(takes).count() as u64;

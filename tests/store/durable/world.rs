@@ -76,6 +76,11 @@ pub fn right(request: usize, place: u32) -> TokenId {
     (request as u32 * 7919 + place * 104_729) % 50_000
 }
 
+/// Tokens of a request's prompt.
+pub fn right_prompt(request: usize) -> u32 {
+    3 + request as u32
+}
+
 /// What is due.
 #[derive(Debug)]
 pub enum Due {

@@ -1,13 +1,17 @@
 //! The calls of `stageline.v1.Inference`.
 
 use super::body::Came;
+use super::durable::{self, Kept};
 use super::{deadline, pb, requests, status};
+use crate::api::idempotency;
 use crate::call::{Answering, Call};
 use crate::call_ids::CALL_ID;
+use crate::durable::Api;
 use crate::site::{Port, Site};
 use crate::{Answer, AnswerEvent, FinishReason};
 use futures::stream::{self, BoxStream};
 use futures::{Stream, StreamExt};
+use prost::Message;
 use stageline_base::{Fault, FaultClass, Gives, StageIndex, Takes, Task, Tensors};
 use stageline_wire::Phase;
 use std::sync::Arc;
@@ -19,20 +23,24 @@ use tracing::Instrument;
 
 /// See the module.
 pub(super) struct Service {
-    site: Arc<Site>,
+    pub(super) site: Arc<Site>,
     port: Port,
 }
 
 /// What a call brings beside its message.
-struct Arrived {
-    call: Call,
+pub(super) struct Arrived {
+    pub(super) call: Call,
     /// How long it may take, from its head on.
-    time: Result<Duration, Fault>,
+    pub(super) time: Result<Duration, Fault>,
+    /// The key that it is known by, if it comes again.
+    pub(super) key: Result<Option<String>, Fault>,
+    /// The durable request that it turned out to be.
+    pub(super) request: Option<String>,
 }
 
 impl Arrived {
     /// Gives the call its place, until its answer is delivered or its time is over; what is left of that.
-    fn takes_place(&self) -> Result<Duration, Fault> {
+    pub(super) fn takes_place(&self) -> Result<Duration, Fault> {
         let time = self.time.clone()?;
         self.call.takes_place(self.call.after(time))?;
         self.call.left(time)
@@ -57,7 +65,7 @@ impl Service {
         }
     }
 
-    fn arrived<T>(&self, request: Request<T>) -> (Arrived, T) {
+    pub(super) fn arrived<T>(&self, request: Request<T>) -> (Arrived, T) {
         let (metadata, extensions, message): (MetadataMap, Extensions, T) = request.into_parts();
         let headers = metadata.into_headers();
         let came = extensions.get::<Came>().map_or_else(Instant::now, |came| came.0);
@@ -65,7 +73,8 @@ impl Service {
         // A longer timeout only says how long the client would wait.
         let time = deadline::of(&headers);
         let time = time.map(|time| time.map_or(limits.default_deadline, |time| limits.longest(Some(time))));
-        (Arrived { call: Call::new(&self.site, &headers, came), time }, message)
+        let key = idempotency::key(&headers);
+        (Arrived { call: Call::new(&self.site, &headers, came), time, key, request: None }, message)
     }
 
     /// Hands a request in, if it may come in here and is one for a model that does what `call` is for.
@@ -73,23 +82,30 @@ impl Service {
         &self,
         arrived: &mut Arrived,
         call: &str,
-        request: Result<crate::Request, Fault>,
+        (request, kept): (Result<crate::Request, Fault>, Option<Kept>),
     ) -> Result<Answer, Fault> {
         let intake = self.site.intake()?;
+        arrived.call.principal()?;
         let left = arrived.takes_place()?;
         let task = intake.task();
         let calls = calls(task);
         if !calls.contains(&call) {
             return Err(Fault::invalid(format!("this pipeline {}: call {}", task.verb(), calls.join(" or "))));
         }
-        arrived.call.submit(intake, crate::Request { deadline: Some(left), ..request? }).await
+        let request = request?;
+        if let Some(kept) = kept
+            && let Some(answer) = self.kept(arrived, kept, &request).await?
+        {
+            return Ok(answer);
+        }
+        arrived.call.submit(intake, crate::Request { deadline: Some(left), ..request }).await
     }
 
     /// Answers a `call` of which there is one reply: `read` of its message, and made by `reply` of its answer.
     async fn whole<T, R, F: Future<Output = Result<R, Fault>>>(
         &self,
         request: Request<T>,
-        (call, read): (&str, impl FnOnce(T) -> Result<crate::Request, Fault>),
+        (call, read): (&str, impl FnOnce(T) -> (Result<crate::Request, Fault>, Option<Kept>)),
         reply: impl FnOnce(Answering) -> F,
     ) -> Result<Response<R>, Status> {
         self.not_at(Port::Clients)?;
@@ -99,8 +115,10 @@ impl Service {
             match self.submit(&mut arrived, call, read(asked)).await {
                 Err(fault) => Err(refused(&fault, arrived.call)),
                 Ok(answer) => {
+                    let request = arrived.request.take();
                     let outcome = reply(Answering::new(answer, arrived.call)).await;
-                    outcome.map(|reply| named(reply, &id)).map_err(|fault| told(&fault, &id))
+                    let named = |reply| also_named(named(reply, &id), request.as_deref());
+                    outcome.map(named).map_err(|fault| told(&fault, &id))
                 }
             }
         };
@@ -108,6 +126,7 @@ impl Service {
     }
 
     async fn run_rows(&self, arrived: &mut Arrived, asked: pb::RunRequest) -> Result<pb::RunReply, Fault> {
+        arrived.call.principal()?;
         let left = arrived.takes_place()?;
         let stage = match asked.stage {
             Some(stage) => Some(StageIndex::try_from(stage).map_err(|_| Fault::invalid("`stage` is none"))?),
@@ -218,7 +237,15 @@ fn named<T>(message: T, id: &str) -> Response<T> {
     response
 }
 
-fn name(metadata: &mut MetadataMap, id: &str) {
+/// The same, which names the durable request that it is of, if it is.
+fn also_named<T>(mut response: Response<T>, request: Option<&str>) -> Response<T> {
+    if let Some(request) = request {
+        durable::names(response.metadata_mut(), request);
+    }
+    response
+}
+
+pub(super) fn name(metadata: &mut MetadataMap, id: &str) {
     // An id is kept only as far as a header can hold it.
     if let Ok(id) = MetadataValue::try_from(id) {
         metadata.insert(CALL_ID, id);
@@ -273,11 +300,14 @@ fn event(piece: AnswerEvent, tokens: &mut u32) -> Option<Result<pb::generate_eve
     }))
 }
 
-/// The events of an answer. Dropped when the client goes away, and the answer with them.
-fn events(answering: Answering) -> impl Stream<Item = Result<pb::GenerateEvent, Status>> {
+/// The events of an answer, whose first token is the one at `position`. Dropped when the client goes away, and the answer with them.
+pub(super) fn events(
+    answering: Answering,
+    position: u32,
+) -> impl Stream<Item = Result<pb::GenerateEvent, Status>> + use<> {
     let started = pb::Started { prompt_tokens: answering.prompt_tokens() };
     let started = Ok(pb::generate_event::Event::Started(started));
-    let pieces = stream::unfold((answering, 0), |(mut answering, mut tokens)| async move {
+    let pieces = stream::unfold((answering, position), |(mut answering, mut tokens)| async move {
         loop {
             let piece = answering.next().await?;
             if let Some(event) = event(piece, &mut tokens) {
@@ -297,21 +327,36 @@ impl pb::inference_server::Inference for Service {
         self.not_at(Port::Clients)?;
         let (mut arrived, asked) = self.arrived(request);
         let span = arrived.call.span.clone();
-        match self.submit(&mut arrived, "Generate", requests::generate(asked)).instrument(span).await {
+        let kept = Kept { api: Api::Generate, message: asked.encode_to_vec() };
+        let asked = (requests::generate(asked), Some(kept));
+        match self.submit(&mut arrived, "Generate", asked).instrument(span).await {
             Err(fault) => Err(refused(&fault, arrived.call)),
             Ok(answer) => {
-                let id = arrived.call.id.clone();
-                Ok(named(events(Answering::new(answer, arrived.call)).boxed(), &id))
+                let (id, request) = (arrived.call.id.clone(), arrived.request.take());
+                let response = named(events(Answering::new(answer, arrived.call), 0).boxed(), &id);
+                Ok(also_named(response, request.as_deref()))
             }
         }
     }
 
+    type FollowStream = BoxStream<'static, Result<pb::GenerateEvent, Status>>;
+
+    async fn follow(&self, request: Request<pb::FollowRequest>) -> Result<Response<Self::FollowStream>, Status> {
+        self.not_at(Port::Clients)?;
+        Ok(self.followed(request).await?.map(StreamExt::boxed))
+    }
+
     async fn embed(&self, request: Request<pb::EmbedRequest>) -> Result<Response<pb::EmbedReply>, Status> {
-        self.whole(request, ("Embed", requests::embed), vector).await
+        let read = |asked: pb::EmbedRequest| {
+            let kept = Kept { api: Api::Embed, message: asked.encode_to_vec() };
+            (requests::embed(asked), Some(kept))
+        };
+        self.whole(request, ("Embed", read), vector).await
     }
 
     async fn infer(&self, request: Request<pb::InferRequest>) -> Result<Response<pb::InferReply>, Status> {
-        self.whole(request, ("Infer", requests::infer), answered).await
+        // Tensors are not kept.
+        self.whole(request, ("Infer", |asked| (requests::infer(asked), None)), answered).await
     }
 
     async fn run(&self, request: Request<pb::RunRequest>) -> Result<Response<pb::RunReply>, Status> {
@@ -322,8 +367,9 @@ impl pb::inference_server::Inference for Service {
         ended(outcome, arrived.call)
     }
 
-    async fn status(&self, _: Request<pb::StatusRequest>) -> Result<Response<pb::StatusReply>, Status> {
+    async fn status(&self, request: Request<pb::StatusRequest>) -> Result<Response<pb::StatusReply>, Status> {
         self.not_at(Port::Admin)?;
+        self.site.principal(&request.into_parts().0.into_headers()).map_err(|fault| status::of(&fault))?;
         Ok(Response::new(self.status_now()))
     }
 }

@@ -6,7 +6,7 @@ use crate::call::Answering;
 use crate::http::json::written;
 use crate::http::refusal::ErrorBody;
 use axum::body::Body;
-use axum::http::{HeaderName, HeaderValue, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures::stream;
 use stageline_base::Fault;
@@ -22,6 +22,13 @@ pub(in crate::api) enum Reply {
     Whole(String),
     /// In pieces, as they come.
     Events(Box<Events>),
+    /// That it was accepted, and under which id.
+    Accepted {
+        /// Its id.
+        id: String,
+        /// What says so, as JSON.
+        json: String,
+    },
 }
 
 /// A piece of an answer.
@@ -47,10 +54,22 @@ impl fmt::Display for Event {
     }
 }
 
+/// 202, and where the answer will be.
+fn accepted(id: &str, json: String) -> Response {
+    let applied = (HeaderName::from_static("preference-applied"), HeaderValue::from_static("respond-async"));
+    let mut response = (StatusCode::ACCEPTED, [(header::CONTENT_TYPE, JSON), applied], json).into_response();
+    // Of hexadecimal digits.
+    if let Ok(location) = HeaderValue::from_str(&format!("/requests/{id}")) {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    response
+}
+
 impl IntoResponse for Reply {
     fn into_response(self) -> Response {
         let events = match self {
             Self::Whole(json) => return ([(header::CONTENT_TYPE, JSON)], json).into_response(),
+            Self::Accepted { id, json } => return accepted(&id, json),
             Self::Events(events) => events,
         };
         let pieces = stream::unfold(events, |mut events| async {
@@ -66,12 +85,24 @@ impl IntoResponse for Reply {
 
 /// The whole answer in one body.
 pub(super) async fn whole(mut answering: Answering) -> Result<Reply, Fault> {
+    let mut events = Vec::new();
+    while let Some(event) = answering.next().await {
+        match event {
+            AnswerEvent::Failed(fault) => return Err(fault),
+            event => events.push(event),
+        }
+    }
+    Ok(Reply::Whole(in_one(events, answering.prompt_tokens(), answering.call.id.clone())))
+}
+
+/// The body of an answer that came in these pieces.
+pub(in crate::api) fn in_one(events: Vec<AnswerEvent>, prompt_tokens: u32, call_id: String) -> String {
     let mut text = String::new();
     let mut token_ids = Vec::new();
     let mut logits = Vec::new();
     let mut embedding = None;
     let mut finish_reason = "";
-    while let Some(event) = answering.next().await {
+    for event in events {
         match event {
             AnswerEvent::Token { id, text: piece, observed } => {
                 text += &piece;
@@ -80,30 +111,28 @@ pub(super) async fn whole(mut answering: Answering) -> Result<Reply, Fault> {
             }
             AnswerEvent::Vector(vector) => embedding = Some(vector),
             // No request of this API is answered so.
-            AnswerEvent::Tensors(_) => {}
+            AnswerEvent::Tensors(_) | AnswerEvent::Failed(_) => {}
             AnswerEvent::Finished { reason, text: piece } => {
                 text += &piece;
                 finish_reason = reason.as_str();
             }
-            AnswerEvent::Failed(fault) => return Err(fault),
         }
     }
-    let (prompt_tokens, call_id) = (answering.prompt_tokens(), answering.call.id.clone());
-    Ok(Reply::Whole(match embedding {
+    match embedding {
         Some(embedding) => written(&Embedding { embedding, prompt_tokens, call_id }),
         None => {
             let logits = (!logits.is_empty()).then_some(logits);
             written(&Whole { text, token_ids, finish_reason, logits, prompt_tokens, call_id })
         }
-    }))
+    }
 }
 
-/// The answer as events, one a token as it comes, then `done` or `error`. The first piece is awaited: what fails before it still has
-/// a status of its own.
-pub(super) async fn events(mut answering: Answering) -> Result<Reply, Fault> {
+/// The answer as events, one a token as it comes, then `done` or `error`; the first token is the one at `position` of the answer. The
+/// first piece is awaited: what fails before it still has a status of its own.
+pub(super) async fn events(mut answering: Answering, position: u64) -> Result<Reply, Fault> {
     match answering.next().await {
         Some(AnswerEvent::Failed(fault)) => Err(fault),
-        first => Ok(Reply::Events(Box::new(Events { answering, position: 0, first }))),
+        first => Ok(Reply::Events(Box::new(Events { answering, position, first }))),
     }
 }
 

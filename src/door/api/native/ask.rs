@@ -1,16 +1,20 @@
 //! `POST /`: one request, from its head to the answer.
 
 use super::answer::{self, Reply};
-use super::parse::{Parsed, accepts_events, parse, patience};
-use crate::Intake;
+use super::later::Durably;
+use super::parse::{Parsed, TIMEOUT, accepts_events, parse, patience};
+use super::replies::StandingBody;
+use super::requests;
 use crate::call::{Answering, Call};
 use crate::call_ids::CALL_ID;
+use crate::check::check;
 use crate::http::body::{self, Arrived};
 use crate::http::kinds;
 use crate::http::refusal::Refusal;
-use crate::site::Site;
+use crate::site::{Limits, Site};
 use crate::workroom::SHORT_BYTES;
-use axum::body::Body;
+use crate::{Answer, Intake};
+use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue};
 use axum::response::{IntoResponse, Response};
@@ -18,7 +22,7 @@ use stageline_base::{Fault, FaultClass, Task};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
-use tracing::Instrument;
+use tracing::{Instrument, info};
 
 /// Answers, and sends the call id back whatever the answer is.
 pub(super) async fn ask(State(site): State<Arc<Site>>, request: axum::extract::Request) -> Response {
@@ -52,8 +56,16 @@ pub(in crate::api) async fn reply(
     let (call_id, span) = (call.id.clone(), call.span.clone());
     let replying = async {
         match submitted(site, &mut call, headers, body).await {
-            Ok((answer, true)) => answer::events(Answering::new(answer, call)).await.map_err(Refusal::from),
-            Ok((answer, false)) => answer::whole(Answering::new(answer, call)).await.map_err(Refusal::from),
+            Ok(Submitted::Answer(answer, true)) => {
+                answer::events(Answering::new(answer, call), 0).await.map_err(Refusal::from)
+            }
+            Ok(Submitted::Answer(answer, false)) => {
+                answer::whole(Answering::new(answer, call)).await.map_err(Refusal::from)
+            }
+            Ok(Submitted::Later(standing)) => {
+                call.ends(None);
+                Ok(Reply::accepted(&standing))
+            }
             Err(refusal) => {
                 call.refused(&refusal.fault);
                 Err(refusal)
@@ -63,33 +75,74 @@ pub(in crate::api) async fn reply(
     replying.instrument(span).await.map_err(|refusal| refusal.of_call(call_id))
 }
 
-/// Everything before the answer: is this the place, is there room, what is asked. With the answer, whether it is to come as events.
-async fn submitted(
-    site: &Site,
-    call: &mut Call,
-    headers: &HeaderMap,
-    body: Body,
-) -> Result<(crate::Answer, bool), Refusal> {
+/// What becomes of a request.
+enum Submitted {
+    /// It is answered; whether as events.
+    Answer(Answer, bool),
+    /// It is answered later, and stands so.
+    Later(StandingBody),
+}
+
+/// Everything before the answer: is this the place, is there room, what is asked.
+async fn submitted(site: &Site, call: &mut Call, headers: &HeaderMap, body: Body) -> Result<Submitted, Refusal> {
     let limits = &site.setup.limits;
-    let (intake, patience) = match looked_at(site, headers) {
-        Ok(looked_at) => looked_at,
+    let looked = looked_at(site, (call, headers)).and_then(|looked| Ok((looked, Durably::of(site, headers)?)));
+    let ((intake, patience), durably) = match looked {
+        Ok(looked) => looked,
         Err(refusal) => return Err(body::unwanted(refusal, headers, body, limits).await),
     };
     let until = call.after(limits.longest(patience));
     let Arrived { bytes, share } = body::read(site, headers, body, until, |_| Ok(())).await?;
     kinds::check_letters(headers, &bytes)?;
+    if let Some(durably) = durably {
+        return kept(site, call, (intake, &durably), (headers, bytes, until)).await;
+    }
     call.takes_place(until)?;
-    let Parsed { mut request, stream } = read(site, (headers, intake.task()), bytes, until).await?;
+    let Parsed { mut request, stream } =
+        read(site, (headers, intake.task()), bytes.into(), until, limits.clone()).await?;
     request.deadline = request.deadline.map(|time| call.left(time)).transpose()?;
     let answer = call.submit(intake, request).await;
     // The memory that its body, or the prompt that was read from it, takes.
     drop(share);
-    Ok((answer?, stream))
+    Ok(Submitted::Answer(answer?, stream))
+}
+
+/// The same of a request that is kept: it is answered from its log, by whichever door it is run.
+async fn kept(
+    site: &Site,
+    call: &mut Call,
+    (intake, durably): (&dyn Intake, &Durably),
+    (headers, bytes, until): (&HeaderMap, Vec<u8>, Instant),
+) -> Result<Submitted, Refusal> {
+    // Whoever waits for an answer holds a place; one that is to come later waits in the store.
+    if !durably.later {
+        call.takes_place(until)?;
+    }
+    let (limits, bytes) = (durably.limits(&site.setup.limits), Bytes::from(bytes));
+    let mut head = headers.clone();
+    head.remove(&TIMEOUT);
+    let Parsed { request, stream } = read(site, (&head, intake.task()), bytes.clone(), until, limits).await?;
+    check(&request)?;
+    let kept = durably.kept(call, (headers, &bytes), request.deadline.unwrap_or(Duration::MAX)).await?;
+    let (keeper, id) = (durably.keeper(), kept.log.token());
+    call.span.in_scope(|| info!(request = id, joined = kept.joined, "request kept"));
+    if durably.later {
+        let standing = keeper.look(call.principal()?, id).await?;
+        let body = standing.as_ref().map(requests::body);
+        return body.map(Submitted::Later).ok_or_else(|| Fault::internal("a kept request is gone").into());
+    }
+    let answer = keeper.answer(intake, (&kept.log, &kept.stored, 0), until).await?;
+    call.reads(&answer);
+    Ok(Submitted::Answer(answer, stream))
 }
 
 /// What the head says: where the request goes, and how long its client waits.
-fn looked_at<'a>(site: &'a Site, headers: &HeaderMap) -> Result<(&'a dyn Intake, Option<Duration>), Refusal> {
+fn looked_at<'a>(
+    site: &'a Site,
+    (call, headers): (&Call, &HeaderMap),
+) -> Result<(&'a dyn Intake, Option<Duration>), Refusal> {
     let intake = site.intake()?;
+    call.principal()?;
     kinds::check(headers)?;
     Ok((intake, patience(headers)?))
 }
@@ -98,15 +151,15 @@ fn looked_at<'a>(site: &'a Site, headers: &HeaderMap) -> Result<(&'a dyn Intake,
 async fn read(
     site: &Site,
     (headers, task): (&HeaderMap, Task),
-    bytes: Vec<u8>,
+    bytes: Bytes,
     until: Instant,
+    limits: Limits,
 ) -> Result<Parsed, Fault> {
-    let limits = &site.setup.limits;
     if bytes.len() <= SHORT_BYTES {
-        return parse(headers, &bytes, task, limits);
+        return parse(headers, &bytes, task, &limits);
     }
-    let (headers, of) = (headers.clone(), limits.clone());
+    let headers = headers.clone();
     let late = || Fault::new(FaultClass::DeadlineExceeded, "the deadline passed before the request was read");
-    let reading = site.workroom.done(bytes.len(), move || parse(&headers, &bytes, task, &of));
+    let reading = site.workroom.done(bytes.len(), move || parse(&headers, &bytes, task, &limits));
     timeout_at(until, reading).await.map_err(|_| late())??
 }

@@ -5,11 +5,11 @@ use super::{go_duration, text};
 use crate::http::{json, kinds};
 use crate::site::Limits;
 use crate::{Conversation, Input, Request};
-use axum::http::{HeaderMap, HeaderName, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use stageline_base::{Fault, Gives, Takes, Task};
 use std::time::Duration;
 
-const TIMEOUT: HeaderName = HeaderName::from_static("x-timeout");
+pub(super) const TIMEOUT: HeaderName = HeaderName::from_static("x-timeout");
 
 /// A request, and whether its answer is to come as a stream of events.
 #[derive(Debug)]
@@ -65,6 +65,18 @@ pub(super) fn parse(headers: &HeaderMap, body: &[u8], task: Task, limits: &Limit
         ..Request::new("", input)
     };
     Ok(Parsed { request, stream })
+}
+
+/// The request that a body was read as when it was accepted.
+///
+/// # Errors
+/// As [`parse`].
+pub(in crate::api) fn stored(content_type: &str, body: &[u8], task: Task) -> Result<Request, Fault> {
+    let kind = HeaderValue::from_str(content_type).ok().filter(|kind| !kind.is_empty());
+    let headers = kind.map(|kind| (header::CONTENT_TYPE, kind)).into_iter().collect();
+    // It was held against them then.
+    let limits = Limits { default_deadline: Duration::MAX, max_deadline: Duration::MAX, ..Limits::default() };
+    parse(&headers, body, task, &limits).map(|parsed| parsed.request)
 }
 
 /// Whether the client takes a stream of events; `q=0` says that it does not.

@@ -1,6 +1,9 @@
 //! The reference of this API: docs/openapi.json and the tables of docs/http.md are made from the parser's own types, and held
 //! against them. `STAGELINE_WRITE_DOCS=1 cargo test -p stageline-door --lib reference` writes both anew.
 
+mod durable;
+mod words;
+
 use super::fields::Fields;
 use super::replies::{DoneEvent, Embedding, Logit, Logits, TokenEvent, VectorEvent, Whole};
 use crate::http::json::{must_be, names, settings};
@@ -15,56 +18,10 @@ use stageline_base::sampling::{REPETITION_PENALTY, TEMPERATURE, TOP_P};
 use stageline_base::{Fault, FaultClass};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-
-/// Statuses that say that something went wrong, the class that the body names, and when.
-const STATUSES: [(u16, &str, &str); 13] = [
-    (400, "invalid_request", "the request as it is cannot be answered: the message names the field, header or byte"),
-    (
-        404,
-        "invalid_request",
-        "there is nothing at this path, or it is at the other address, where the setting `admin` is set",
-    ),
-    (405, "invalid_request", "another method than the one in Allow"),
-    (408, "deadline_exceeded", "the body took too long to arrive"),
-    (413, "too_large", "the body, or the conversation laid out"),
-    (415, "invalid_request", "a body that is compressed, in parts or of another charset"),
-    (421, "misdirected", "another stage's port, or a `manifest` that is not this door's"),
-    (429, "overloaded", "no room in time"),
-    (500, "device_failed", "a device failed again and again"),
-    (500, "internal", "a defect, of the program or of the model's files"),
-    (501, "invalid_request", "a body of another transfer encoding than chunks"),
-    (503, "unavailable", "a stage or the broker is missing, or this replica loads or is about to end"),
-    (504, "deadline_exceeded", "the deadline has passed"),
-];
-
-/// Headers of a request.
-const ASKED: [(&str, &str); 4] = [
-    ("X-Call-Id", "The request's id, for log lines; one is made where it is absent."),
-    (
-        "X-Timeout",
-        "How long the client waits, as Go writes durations: 10s, 1m30s, 500ms. It can shorten the deadline, and not lengthen it.",
-    ),
-    (
-        "traceparent",
-        "The trace that the request belongs to, as W3C's Trace Context writes it, for log lines; one begins where it is absent or malformed.",
-    ),
-    ("Accept", "`text/event-stream` asks for events, as the field `stream` does."),
-];
+use words::{ANSWERED, ASKED, STATUSES};
 
 /// A duration above 0 as Go writes it, in ASCII.
 const DURATION: &str = r"^\+?(?=.*[1-9])(([0-9]+(\.[0-9]*)?|\.[0-9]+)(ns|us|ms|s|m|h))+$";
-
-/// Headers of an answer, and where they are.
-const ANSWERED: [(&str, &str); 8] = [
-    ("X-Call-Id", "The request's id. Absent where the request brought one and accepts events."),
-    ("X-Duration-Seconds", "How long the answer took to be ready. Absent where it is events."),
-    ("Retry-After", "With 429 and 503: after how many seconds the same request may be sent again."),
-    ("Allow", "With 405: the method that is taken."),
-    ("Accept-Encoding", "With 415: `identity`."),
-    ("X-OpenFaaS-Internal", "With 429: tells OpenFaaS' queue that the function is full, and not broken."),
-    ("Cache-Control", "With events: `no-cache`."),
-    ("X-Accel-Buffering", "With events: `no`, which has proxies pass each on at once."),
-];
 
 /// Which headers an answer of this status may have.
 fn headers_of(status: u16, with_call: bool, events: bool) -> Value {
@@ -75,6 +32,8 @@ fn headers_of(status: u16, with_call: bool, events: bool) -> Value {
         "Retry-After" => matches!(status, 429 | 503),
         "X-OpenFaaS-Internal" => status == 429,
         "Allow" => status == 405,
+        "Location" | "Preference-Applied" => status == 202,
+        "WWW-Authenticate" => status == 401,
         "Accept-Encoding" => status == 415,
         _ => events,
     };
@@ -174,10 +133,12 @@ fn ask(schemas: &mut SchemaGenerator) -> Value {
             },
         },
     });
-    let mut responses = refusals(&[400, 404, 408, 413, 415, 421, 429, 500, 501, 503, 504], true);
+    let mut responses = refusals(&[400, 401, 404, 408, 413, 415, 421, 422, 429, 500, 501, 503, 504], true);
     responses.insert("200".into(), ok);
+    responses.insert("202".into(), durable::accepted(schemas));
     let reference = |name: &str| json!({ "$ref": format!("#/components/parameters/{name}") });
-    let parameters = ["X-Call-Id", "X-Timeout", "traceparent"].map(reference);
+    let parameters =
+        ["X-Call-Id", "X-Timeout", "traceparent", "Prefer", "Idempotency-Key", "X-Callback-Url"].map(reference);
     json!({ "post": {
         "operationId": "ask",
         "summary": "Answer a request, at stage 0",
@@ -199,6 +160,9 @@ fn openapi() -> Value {
     let metrics = "# TYPE stageline_requests_in_flight gauge\nstageline_requests_in_flight 1\n";
     let paths = json!({
         "/": ask(&mut schemas),
+        "/requests": durable::list(&mut schemas),
+        "/requests/{id}": durable::path(&mut schemas),
+        "/requests/{id}/retry": durable::retry(&mut schemas),
         "/_/health": text_path("health", ["Is the process alive?", "Also while it loads its weights.", "OK"], &[]),
         "/_/ready": text_path("ready", ["Are requests taken?", "No while a stage loads, is missing or is about to end.", "OK"], &[429, 503]),
         "/metrics": text_path("metrics", ["What is counted", "In Prometheus' text format.", metrics], &[404]),
@@ -206,6 +170,7 @@ fn openapi() -> Value {
     let schema = |name: &str| match name {
         "Retry-After" => json!({ "type": "integer", "minimum": 0 }),
         "X-Timeout" => json!({ "type": "string", "pattern": DURATION }),
+        "Idempotency-Key" => json!({ "type": "string", "minLength": 1, "maxLength": 255 }),
         "X-Duration-Seconds" => json!({ "type": "string", "pattern": r"^[0-9]+\.[0-9]{6}$" }),
         _ => json!({ "type": "string" }),
     };
@@ -215,8 +180,12 @@ fn openapi() -> Value {
         let parameter = json!({ "name": name, "in": "header", "description": what, "schema": schema(name) });
         (name.to_string(), parameter)
     };
-    // OpenAPI takes no parameter of the name Accept: it says so by an answer's types.
-    let parameters = ASKED.iter().filter(|(name, _)| *name != "Accept").map(parameter).collect::<Map<_, _>>();
+    // OpenAPI takes no parameters of these names: it says so by an answer's types, and by its security schemes.
+    let parameters = ASKED
+        .iter()
+        .filter(|(name, _)| !["Accept", "Authorization"].contains(name))
+        .map(parameter)
+        .collect::<Map<_, _>>();
     let (headers, schemas) = (ANSWERED.iter().map(header).collect::<Map<_, _>>(), schemas.take_definitions(true));
     json!({
         "openapi": "3.1.0",
@@ -225,8 +194,15 @@ fn openapi() -> Value {
             "description": "What a stage answers over HTTP. docs/http.md says the same for people.",
         },
         "servers": [{ "url": "http://127.0.0.1:8080" }],
+        "security": [{}, { "bearer": [] }, { "key": [] }],
         "paths": paths,
-        "components": { "schemas": schemas, "parameters": parameters, "headers": headers },
+        "components": {
+            "schemas": schemas, "parameters": parameters, "headers": headers,
+            "securitySchemes": {
+                "bearer": { "type": "http", "scheme": "bearer" },
+                "key": { "type": "apiKey", "in": "header", "name": "X-Api-Key" },
+            },
+        },
     })
 }
 
@@ -275,6 +251,7 @@ fn tables() -> Vec<(&'static str, String)> {
         ("token", of("TokenEvent")),
         ("done", of("DoneEvent")),
         ("error", of("Error")),
+        ("standing", of("Standing")),
         ("statuses", table(&["status", "class", "when"], statuses)),
         ("answered", headers(&ANSWERED)),
     ]

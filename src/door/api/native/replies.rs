@@ -1,5 +1,6 @@
 //! The JSON of answers and of their events.
 
+use crate::durable::STATUSES;
 use schemars::JsonSchema;
 use serde::Serialize;
 use stageline_base::TokenId;
@@ -35,6 +36,56 @@ pub(super) struct Embedding {
     pub prompt_tokens: u32,
     /// The request's id.
     pub call_id: String,
+}
+
+/// How a durable request stands.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Standing")]
+pub(super) struct StandingBody {
+    /// Its id: `GET /requests/ID` tells how it stands, `DELETE` ends it.
+    pub id: String,
+    /// What has become of it.
+    #[schemars(extend("enum" = STATUSES))]
+    pub status: &'static str,
+    /// Tokens of the answer so far.
+    pub answer_tokens: u64,
+    /// The id of the call that it was accepted with.
+    pub call_id: String,
+}
+
+/// Durable requests, newest first.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Listing {
+    /// They.
+    pub requests: Vec<Listed>,
+}
+
+/// A durable request, for who looks after them.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Listed {
+    /// Its id.
+    pub id: String,
+    /// The id of the call that it was accepted with.
+    pub call_id: String,
+    /// Whose it is: the name of its key; empty where nobody says who they are.
+    pub principal: String,
+    /// What has become of it. A dead one could not be told to whom it was to be, or its doors ended with it; `retry` tries it anew.
+    #[schemars(extend("enum" = STATUSES))]
+    pub status: &'static str,
+    /// Why it failed, or is dead.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+    /// Tokens of the answer so far.
+    pub answer_tokens: u64,
+    /// How often in a row a door ended with it in hand.
+    pub deaths: u32,
+    /// When it was accepted, in milliseconds since 1970.
+    pub accepted_unix_ms: u64,
+    /// When it must have ended.
+    pub deadline_unix_ms: u64,
+    /// When it ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ended_unix_ms: Option<u64>,
 }
 
 /// An event without a name, whose id is the token's place in the answer, from 0: one token.

@@ -1,7 +1,7 @@
 //! What must hold, at each step and in the end.
 
 use super::doors::Who;
-use super::{World, right_tokens};
+use super::{World, right_prompt, right_tokens};
 use bytes::Bytes;
 use stageline_base::FaultClass;
 use stageline_core::durable::{Life, Logged, LoggedToken};
@@ -128,6 +128,9 @@ impl World {
             Some((Ok(_), _)) if made != length => self.wrong(format!("request {request}: {made} tokens of {length}")),
             Some((Ok(_), _)) if poison.is_some() => {
                 self.wrong(format!("request {request} ended well, and nothing that runs it lives"));
+            }
+            Some((Ok(_), _)) if life.prompt_tokens != Some(right_prompt(request)) => {
+                self.wrong(format!("request {request}: its prompt has {:?} tokens", life.prompt_tokens));
             }
             Some((Ok(_), _)) => {}
             Some((Err(fault), at)) => match fault.class {

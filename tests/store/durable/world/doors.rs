@@ -1,6 +1,6 @@
 //! Doors with jobs, and what they and the store say to each other.
 
-use super::{Asked, Due, LEASE, PATIENCE, World, replica, right};
+use super::{Asked, Due, LEASE, PATIENCE, World, replica, right, right_prompt};
 use bytes::Bytes;
 use stageline_core::Planted;
 use stageline_core::durable::{
@@ -305,6 +305,7 @@ impl World {
         held.run = Some((generated.len() as u32, run));
         held.seen = Some(generated.len());
         self.at(when, Due::Token { door, boot, slot, run });
+        self.on(who, OwnerEvent::Began(right_prompt(request)));
     }
 
     pub fn token(&mut self, who: Who, run: u64) {
