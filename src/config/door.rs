@@ -76,13 +76,20 @@ fn keeping(r: &mut Reader) -> Keeping {
         sync: r.value(&s::STORE_SYNC, parse::word(&[("second", false), ("always", true)])),
         max_stored: r.value(&s::MAX_STORED, parse::count(1..=100_000_000)),
         max_bytes: r.value(&s::MAX_STORE_BYTES, parse::bytes),
-        timeout: r.value(&s::DURABLE_TIMEOUT, parse::duration),
-        keep: r.value(&s::RESULT_TTL, parse::duration),
+        timeout: r.value(&s::DURABLE_TIMEOUT, some_time),
+        keep: r.value(&s::RESULT_TTL, some_time),
         callback_url: r.optional(&s::CALLBACK_URL, url),
         allow,
         secret_file: r.optional(&s::CALLBACK_SECRET_FILE, parse::file),
         join_always: r.value(&s::JOIN_CALLS, parse::word(&[("queue-worker", false), ("always", true)])),
     }
+}
+
+/// A time in which something can happen, and that can be counted with.
+fn some_time(text: &str) -> parse::Parsed<Duration> {
+    let bounds = Duration::from_secs(1)..=Duration::from_secs(366 * 24 * 3600);
+    let time = parse::duration(text)?;
+    if bounds.contains(&time) { Ok(time) } else { Err("1s to 366 days are expected".into()) }
 }
 
 /// Hosts that may be called, with commas between them.

@@ -188,7 +188,7 @@ impl DoorMachine {
             rows_ahead: None,
         };
         self.live.insert(sequence, live);
-        self.waiting.push_back(sequence);
+        self.queue(sequence);
         Ok(sequence)
     }
 

@@ -14,6 +14,7 @@ mod revived;
 mod running;
 mod standing;
 mod stored;
+mod sweeping;
 mod telling;
 mod wall;
 

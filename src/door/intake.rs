@@ -14,6 +14,14 @@ pub trait Intake: Send + Sync {
     /// Whatever refuses it before any work is done: see [`stageline_base::FaultClass`].
     fn submit(&self, request: Request) -> BoxFuture<'_, Result<Answer, Fault>>;
 
+    /// Refuses what [`Intake::submit`] would refuse for what it asks, as far as that is known already.
+    ///
+    /// # Errors
+    /// As there.
+    fn check<'a>(&'a self, request: &'a Request) -> BoxFuture<'a, Result<(), Fault>> {
+        Box::pin(std::future::ready(crate::check::check(request)))
+    }
+
     /// What the model does with requests.
     fn task(&self) -> Task;
 

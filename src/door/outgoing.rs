@@ -7,7 +7,7 @@ use reqwest::{Client, Url};
 use sha2::Sha256;
 use stageline_base::{Fault, hex};
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 /// How long a connection may take, and all of a call.
@@ -66,23 +66,34 @@ pub(crate) enum Called {
 
 /// Why nobody may be made to call `address`: it is this machine's own network's, a cloud's description of the machine, or nobody's.
 fn never(address: IpAddr) -> Option<&'static str> {
-    const METADATA: [IpAddr; 3] = [
-        IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)),
-        IpAddr::V4(Ipv4Addr::new(192, 0, 0, 192)),
-        IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
+    /// Of Alibaba and Oracle, and of Azure's own wire server.
+    const METADATA_V4: [Ipv4Addr; 3] =
+        [Ipv4Addr::new(100, 100, 100, 200), Ipv4Addr::new(192, 0, 0, 192), Ipv4Addr::new(168, 63, 129, 16)];
+    /// Of Amazon (the machine's, and its pods'), Google and Oracle.
+    const METADATA_V6: [[u16; 8]; 4] = [
+        [0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254],
+        [0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x23],
+        [0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254],
+        [0xfd00, 0xc1, 0, 0, 0, 0, 0xa9fe, 0xa9fe],
     ];
-    let address = address.to_canonical();
-    let (local, nobody) = match address {
-        IpAddr::V4(v4) => (v4.is_link_local(), v4.is_unspecified() || v4.is_multicast() || v4.is_broadcast()),
+    let inside = |high: u16, low: u16| never(Ipv4Addr::from((u32::from(high) << 16) | u32::from(low)).into());
+    let (local, metadata, nobody) = match address.to_canonical() {
+        IpAddr::V4(v4) => (
+            v4.is_link_local(),
+            METADATA_V4.contains(&v4),
+            v4.octets()[0] == 0 || v4.is_multicast() || v4.is_broadcast(),
+        ),
         IpAddr::V6(v6) => match v6.segments() {
-            // Addresses of IPv4 behind a translator.
-            [0x64, 0xff9b, 0, 0, 0, 0, high, low] => {
-                return never(Ipv4Addr::from((u32::from(high) << 16) | u32::from(low)).into());
+            // Addresses of IPv4 behind translators, in tunnels, and as they were once written.
+            [0x64, 0xff9b, .., high, low] => return inside(high, low),
+            [0x2002, high, low, ..] => return inside(high, low),
+            [0, 0, 0, 0, 0, 0, high, low] if (high, low) != (0, 1) => return inside(high, low),
+            segments => {
+                (v6.is_unicast_link_local(), METADATA_V6.contains(&segments), v6.is_unspecified() || v6.is_multicast())
             }
-            _ => (v6.is_unicast_link_local(), v6.is_unspecified() || v6.is_multicast()),
         },
     };
-    match (local, METADATA.contains(&address), nobody) {
+    match (local, metadata, nobody) {
         (true, ..) => Some("a link-local address"),
         (_, true, _) => Some("an address of a cloud's metadata"),
         (_, _, true) => Some("no host's address"),
@@ -206,7 +217,13 @@ mod tests {
             "http://[fe80::1]/",
             "http://[64:ff9b::a9fe:a9fe]/",
             "http://[fd00:ec2::254]/",
+            "http://[64:ff9b:1::a9fe:a9fe]/",
+            "http://[2002:a9fe:a9fe::]/",
+            "http://[::a9fe:a9fe]/",
+            "http://[fd20:ce::254]/",
             "http://100.100.100.200/",
+            "http://168.63.129.16/",
+            "http://0.1.2.3/",
             "http://0.0.0.0/",
             "http://[::]/",
             "http://224.0.0.1/",

@@ -5,7 +5,7 @@ use crate::check;
 use crate::desk::Submission;
 use crate::request::{Answer, AnswerEvent, FinishReason, Input, Readiness, Request};
 use crate::text::{TextModel, TextStream};
-use crate::workroom::Workroom;
+use crate::workroom::{SHORT_BYTES, Workroom};
 use futures::future::BoxFuture;
 use stageline_base::prng::Prng;
 use stageline_base::{Border, Fault, FaultClass, Task, Tensors, Tick, TokenId, Trace};
@@ -176,6 +176,20 @@ fn begun(request: &NewRequest, mut text: Option<&mut TextStream>) -> Option<Fini
 impl Intake for Reception {
     fn submit(&self, request: Request) -> BoxFuture<'_, Result<Answer, Fault>> {
         Box::pin(self.submit_checked(request))
+    }
+
+    fn check<'a>(&'a self, request: &'a Request) -> BoxFuture<'a, Result<(), Fault>> {
+        Box::pin(async {
+            let is_text = matches!(request.input, Input::Text(_) | Input::Chat(_));
+            if is_text && size(&request.input) > SHORT_BYTES {
+                // To read it twice takes long: what is too long by its bytes is refused, and the rest when it is run.
+                check::check(request)?;
+                check::check_manifest(request.manifest.as_deref(), &self.terms.manifest)?;
+                let most = self.terms.max_model_len as usize;
+                return self.text.as_ref().map_or(Ok(()), |text| text.fits(&request.input, most));
+            }
+            self.checked(&Arc::new(request.clone()), Tick(0)).await.map(drop)
+        })
     }
 
     fn task(&self) -> Task {

@@ -52,7 +52,7 @@ impl Keeping {
     /// # Errors
     /// `Unavailable`, naming the file, if that cannot be used: whoever named one relies on it.
     pub async fn open(&self, host: &Host, broker: Option<&Broker>) -> Result<Result<Arc<Keeper>, NoStore>, Fault> {
-        let blob_age = (self.timeout + self.keep).saturating_mul(BLOBS_KEPT);
+        let blob_age = (self.timeout + self.keep).saturating_mul(BLOBS_KEPT).max(Keeper::LONGEST_KEPT + self.timeout);
         let store: Arc<dyn Store> = if let Some(file) = &self.file {
             let flush = if self.sync { Flush::EachCommit } else { Flush::EverySecond };
             let settings =
@@ -87,8 +87,8 @@ impl Keeping {
             store,
             me: new_replica(),
             manifest: hex(&host.pipeline.digest),
-            // As many as may run, and as many again, so that none waits for a job to be taken.
-            at_once: 2 * host.pipeline.options.max_num_seqs as usize,
+            // As many as may run.
+            at_once: host.pipeline.options.max_num_seqs as usize,
             timeout: self.timeout,
             keep: self.keep,
             name: host.pipeline.name.clone(),

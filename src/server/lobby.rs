@@ -135,6 +135,16 @@ impl Intake for Lobby {
         })
     }
 
+    fn check<'a>(&'a self, request: &'a Request) -> BoxFuture<'a, Result<(), Fault>> {
+        Box::pin(async {
+            match self.reception() {
+                Ok(reception) => reception.check(request).await,
+                // Before there is a model, all that is known is what every model takes.
+                Err(_) => stageline_door::check::check(request),
+            }
+        })
+    }
+
     fn task(&self) -> Task {
         self.closed.task
     }

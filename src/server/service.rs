@@ -114,9 +114,10 @@ pub async fn serve(
         Err(_) => tracing::warn!(stage, "the device is still at work: it ends with the process"),
     }
     release.cancel();
-    if let Some(owning) = owning
-        && timeout(DELIVERY, owning).await.is_err()
+    if let Some(mut owning) = owning
+        && timeout(DELIVERY, &mut owning).await.is_err()
     {
+        owning.abort();
         tracing::warn!("the store does not answer: durable requests are another door's when their leases have run out");
     }
     // With the broker away the door on NATS would wait for it.

@@ -105,6 +105,12 @@ pub trait Store: Debug + Send + Sync {
     /// As [`Store::append`].
     async fn finish(&self, log: &Name, after: u64, record: Bytes, keep: Duration) -> Result<u64, StoreError>;
 
+    /// Replaces all of `log`, which [`Store::finish`] has ended at `after`, by a new first record, behind which it goes on.
+    ///
+    /// # Errors
+    /// As [`Store::append`].
+    async fn renew(&self, log: &Name, after: u64, record: Bytes) -> Result<u64, StoreError>;
+
     /// All records of `log` behind `after`, in order. None if there is no such log, or not any more.
     ///
     /// # Errors
@@ -115,11 +121,11 @@ pub trait Store: Debug + Send + Sync {
     /// by a last one, that is the next.
     fn follow(&self, log: &Name, after: u64) -> Following;
 
-    /// The logs of a kind, by name, each with its last record.
+    /// The logs of a kind, by name, each with its last record: at most `most` of those whose names come behind `after`.
     ///
     /// # Errors
     /// See the trait.
-    async fn logs(&self, kind: &str) -> Result<Vec<(Name, Record)>, StoreError>;
+    async fn logs(&self, kind: &str, after: Option<&Name>, most: usize) -> Result<Vec<(Name, Record)>, StoreError>;
 
     /// Lets go of `log`.
     ///

@@ -16,6 +16,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tables::Place;
 use tokio::sync::{Notify, watch};
 use tokio::time::sleep;
 use worker::Worker;
@@ -161,11 +162,11 @@ impl FileStore {
         queues.entry(queue.clone()).or_default().clone()
     }
 
-    async fn write(&self, log: &Name, after: u64, record: Bytes, keep: Option<Duration>) -> Result<u64, StoreError> {
+    async fn write(&self, log: &Name, after: u64, record: Bytes, place: Place) -> Result<u64, StoreError> {
         fits(&record, MAX_RECORD_BYTES)?;
         let (log, followed) = (log.clone(), self.shared.followed.clone());
         let told = log.clone();
-        let work = move |file: &Connection| tables::append(file, now(), &log, after, &record, keep.map(millis));
+        let work = move |file: &Connection| tables::append(file, now(), &log, after, &record, place);
         let tell = move |position: &u64| followed.tell(&told, *position);
         self.shared.worker.run_then(work, tell).await
     }
@@ -174,11 +175,15 @@ impl FileStore {
 #[async_trait]
 impl Store for FileStore {
     async fn append(&self, log: &Name, after: u64, record: Bytes) -> Result<u64, StoreError> {
-        self.write(log, after, record, None).await
+        self.write(log, after, record, Place::Behind).await
     }
 
     async fn finish(&self, log: &Name, after: u64, record: Bytes, keep: Duration) -> Result<u64, StoreError> {
-        self.write(log, after, record, Some(keep)).await
+        self.write(log, after, record, Place::Instead(Some(millis(keep)))).await
+    }
+
+    async fn renew(&self, log: &Name, after: u64, record: Bytes) -> Result<u64, StoreError> {
+        self.write(log, after, record, Place::Instead(None)).await
     }
 
     async fn read(&self, log: &Name, after: u64) -> Result<Vec<Record>, StoreError> {
@@ -190,9 +195,11 @@ impl Store for FileStore {
         following(self.clone(), self.shared.followed.subscribe(log), log.clone(), after)
     }
 
-    async fn logs(&self, kind: &str) -> Result<Vec<(Name, Record)>, StoreError> {
+    async fn logs(&self, kind: &str, after: Option<&Name>, most: usize) -> Result<Vec<(Name, Record)>, StoreError> {
+        // A dot is the least that stands behind a kind.
+        let after = after.map_or(format!("{kind}."), Name::to_string);
         let kind = kind.to_owned();
-        self.run(move |file| tables::logs(file, now(), &kind)).await
+        self.run(move |file| tables::logs(file, now(), (&kind, &after, most))).await
     }
 
     async fn remove(&self, log: &Name) -> Result<(), StoreError> {

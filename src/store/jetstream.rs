@@ -220,6 +220,13 @@ impl Store for JetStream {
         self.publish(self.subject("log", log), message).await
     }
 
+    async fn renew(&self, log: &Name, after: u64, record: Bytes) -> Result<u64, StoreError> {
+        fits(&record, self.max_record_bytes())?;
+        let message =
+            PublishMessage::build().payload(record).expected_last_subject_sequence(after).header(NATS_ROLLUP, "sub");
+        self.publish(self.subject("log", log), message).await
+    }
+
     async fn read(&self, log: &Name, after: u64) -> Result<Vec<Record>, StoreError> {
         self.read_log(log, after).await
     }
@@ -228,8 +235,8 @@ impl Store for JetStream {
         self.follow_log(log, after)
     }
 
-    async fn logs(&self, kind: &str) -> Result<Vec<(Name, Record)>, StoreError> {
-        self.list_logs(kind).await
+    async fn logs(&self, kind: &str, after: Option<&Name>, most: usize) -> Result<Vec<(Name, Record)>, StoreError> {
+        self.list_logs(kind, after, most).await
     }
 
     async fn remove(&self, log: &Name) -> Result<(), StoreError> {

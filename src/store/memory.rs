@@ -68,8 +68,13 @@ impl Store for MemoryStore {
         following(self.clone(), self.changes.subscribe(), log.clone(), after)
     }
 
-    async fn logs(&self, kind: &str) -> Result<Vec<(Name, Record)>, StoreError> {
-        Ok(self.lock().logs(self.now(), kind))
+    async fn renew(&self, log: &Name, after: u64, record: Bytes) -> Result<u64, StoreError> {
+        fits(&record, MAX_RECORD_BYTES)?;
+        self.change(|state, now| state.renew(now, log, after, record))
+    }
+
+    async fn logs(&self, kind: &str, after: Option<&Name>, most: usize) -> Result<Vec<(Name, Record)>, StoreError> {
+        Ok(self.lock().logs(self.now(), kind, after, most))
     }
 
     async fn remove(&self, log: &Name) -> Result<(), StoreError> {

@@ -63,6 +63,7 @@ fn entry(logged: &Logged) -> pb::log_entry::What {
             What::Owned(pb::LogOwned { door: door.to_string(), job: *job, delivery: *delivery })
         }
         Logged::Began { prompt_tokens } => What::Began(pb::LogBegan { prompt_tokens: *prompt_tokens }),
+        Logged::Alone => What::Alone(pb::LogAlone {}),
         Logged::Released => What::Released(pb::LogReleased {}),
         Logged::Tokens { from, tokens } => {
             let seen = tokens.iter().enumerate().filter_map(|(token, it)| Some((token as u32, it.observed.clone()?)));
@@ -107,6 +108,7 @@ fn logged(what: Option<pb::log_entry::What>) -> Checked<Logged> {
             check(delivery > 0, "a job was owned before it was taken")?;
             Logged::Owned { door: decode::replica(&door)?, job, delivery }
         }
+        What::Alone(pb::LogAlone {}) => Logged::Alone,
         What::Released(pb::LogReleased {}) => Logged::Released,
         What::Began(pb::LogBegan { prompt_tokens }) => Logged::Began { prompt_tokens },
         What::Tokens(message) => tokens(message)?,
@@ -164,6 +166,7 @@ mod tests {
             Logged::Accepted(Accepted { request: Bytes::from_static(b"{}"), deadline: Wall(u64::MAX), callback: true }),
             Logged::Owned { door: ReplicaId::new("door", 1), job: u64::MAX, delivery: 1 },
             Logged::Released,
+            Logged::Alone,
             Logged::Began { prompt_tokens: 12 },
             Logged::Tokens { from: 9, tokens: vec![token(0, None), token(u32::MAX, observed.clone()), token(5, None)] },
             Logged::Tokens { from: 0, tokens: vec![token(1, observed)] },

@@ -42,6 +42,8 @@ pub struct Driver {
     pub logs: Vec<(String, watch::Receiver<Vec<String>>)>,
     /// How often each kind of fault has happened.
     pub marks: BTreeMap<&'static str, usize>,
+    /// Of those, the kills at each place.
+    pub killed: BTreeMap<&'static str, usize>,
     /// What must not be.
     faults: Arc<std::sync::Mutex<Vec<String>>>,
     /// Each process's memory: its first and last weight in MiB, and how much it grew a minute.
@@ -53,8 +55,9 @@ impl Driver {
     pub async fn start(site: Arc<Site>, broker: NatsServer) -> Self {
         let places = PLACES.iter().map(|_| None).collect();
         let (numbers, logs, leaving) = (vec![0; PLACES.len()], Vec::new(), JoinSet::new());
-        let (later, marks, faults, weights) = (Vec::new(), BTreeMap::new(), Arc::default(), Vec::new());
-        let mut driver = Self { site, broker, places, numbers, leaving, later, logs, marks, faults, weights };
+        let (later, marks, killed) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
+        let (faults, weights) = (Arc::default(), Vec::new());
+        let mut driver = Self { site, broker, places, numbers, leaving, later, logs, marks, killed, faults, weights };
         for place in 0..PLACES.len() {
             driver.begin(place).await;
         }
@@ -145,6 +148,9 @@ impl Driver {
             Fault::Slow { place, hop, time, by } => self.bend(now + time, (place, hop), Mode::Slow(by)),
         };
         *self.marks.entry(fault.kind()).or_default() += usize::from(happened);
+        if let (Fault::Kill { place, .. }, true) = (fault, happened) {
+            *self.killed.entry(PLACES[place].0).or_default() += 1;
+        }
     }
 
     fn bend(&mut self, until: Duration, (place, hop): (usize, bool), mode: Mode) -> bool {

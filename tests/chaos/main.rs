@@ -135,7 +135,10 @@ async fn answers_are_right_whatever_happens() {
 
     let counts = &site.counts;
     let cables = [&counts.cut, &counts.held, &counts.late].map(|count| count.load(Relaxed));
-    println!("seed {seed}: {replays} replays, faults {marks:?}, connections cut, pieces held and late {cables:?}");
+    println!(
+        "seed {seed}: {replays} replays, kills {:?}, faults {marks:?}, connections cut, pieces held and late {cables:?}",
+        driver.killed
+    );
     let mut wrong = std::mem::take(&mut ledger.faults);
     println!("{ledger:#?}\n{}", weights.join("\n"));
     // Faults that do nothing prove nothing.

@@ -104,6 +104,11 @@ async fn a_request_is_kept_while_stages_are_missing() {
     let path = place.later(&[], &json!({"tokens": PROMPT, "max_tokens": 50})).await;
     let (status, body) = place.get(&path).await.expect("a door");
     assert_eq!(status, 202, "{body}");
+    // What could never be run is not kept.
+    for wrong in [json!({"tokens": [1_000_000]}), json!({"tokens": vec![1; 200_001]}), json!({"prompt": ""})] {
+        let refused = place.send_with(&[("prefer", "respond-async")], &wrong).await;
+        assert_eq!(refused.status(), 400, "{:?}", refused.text().await);
+    }
     let _others: Vec<Program> = (1..STAGES).map(serve).collect();
     assert_eq!(whole(&place, &path).await, right_ids(50));
 }

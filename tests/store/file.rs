@@ -37,7 +37,7 @@ async fn all_is_there_after_it_was_closed() {
             Ok(store) => store,
             Err(_) => open_again(&path).await,
         };
-        let last = store.logs("request").await.unwrap().first().map_or(0, |(_, record)| record.position);
+        let last = store.logs("request", None, 9).await.unwrap().first().map_or(0, |(_, record)| record.position);
         store.append(&log, last, Bytes::from_static(b"record")).await.unwrap();
         store.push(&queue, Bytes::from_static(b"job")).await.unwrap();
         let revision = store.get(&key).await.unwrap().map_or(0, |entry| entry.revision);

@@ -115,6 +115,7 @@ contract!(
     a_log_is_read_and_followed_from_anywhere,
     a_finished_log_is_one_record_and_then_none,
     logs_are_listed_by_kind_with_their_ends,
+    an_ended_log_may_go_on_anew,
     a_removed_log_begins_anew_and_is_not_the_old_one,
     a_job_is_its_takers_until_the_lease_runs_out,
     a_job_that_is_held_stays_held,

@@ -109,14 +109,14 @@ pub async fn a_finished_log_is_one_record_and_then_none(Two { one, other, _alive
     // A log may be a last record from the beginning, and is kept on its own account.
     other.finish(&name("request", "other"), 0, bytes("other"), HOUR).await.unwrap();
     until("it is gone", async || one.read(&log, 0).await.unwrap().is_empty()).await;
-    assert_eq!(other.logs("request").await.unwrap().len(), 1);
+    assert_eq!(other.logs("request", None, 9).await.unwrap().len(), 1);
     let ghost = one.append(&log, end, bytes("ghost")).await.unwrap_err();
     assert_eq!(ghost, StoreError::Conflict { last: 0 });
     assert!(one.append(&log, 0, bytes("anew")).await.unwrap() > end);
 }
 
 pub async fn logs_are_listed_by_kind_with_their_ends(Two { one, other, _alive }: Two) {
-    assert_eq!(one.logs("request").await.unwrap(), []);
+    assert_eq!(one.logs("request", None, 9).await.unwrap(), []);
     let mut expected = Vec::new();
     // More than a page of any store.
     for n in 0..600 {
@@ -129,8 +129,30 @@ pub async fn logs_are_listed_by_kind_with_their_ends(Two { one, other, _alive }:
     }
     one.append(&name("requests", "x"), 0, bytes("another kind")).await.unwrap();
     one.append(&name("reques", "x"), 0, bytes("another kind")).await.unwrap();
-    assert_eq!(other.logs("request").await.unwrap(), expected);
-    assert_eq!(other.logs("requests").await.unwrap().len(), 1);
+    assert_eq!(other.logs("request", None, 1000).await.unwrap(), expected);
+    assert_eq!(one.logs("request", None, 3).await.unwrap(), expected[..3]);
+    assert_eq!(one.logs("request", Some(&expected[2].0), 590).await.unwrap(), expected[3..593]);
+    assert_eq!(one.logs("request", Some(&expected[599].0), 9).await.unwrap(), []);
+    assert_eq!(other.logs("requests", None, 9).await.unwrap().len(), 1);
+}
+
+pub async fn an_ended_log_may_go_on_anew(Two { one, other, _alive }: Two) {
+    let log = name("request", "renewed");
+    let first = one.append(&log, 0, bytes("first")).await.unwrap();
+    let end = one.finish(&log, first, bytes("end"), HOUR).await.unwrap();
+    assert_eq!(other.renew(&log, first, bytes("late")).await, Err(StoreError::Conflict { last: end }));
+    let anew = other.renew(&log, end, bytes("anew")).await.unwrap();
+    assert_eq!(one.read(&log, 0).await.unwrap(), [Record { position: anew, bytes: bytes("anew") }]);
+    let next = one.append(&log, anew, bytes("next")).await.unwrap();
+    assert_eq!(other.read(&log, anew).await.unwrap(), [Record { position: next, bytes: bytes("next") }]);
+    // Nothing of it is gone when the end would have been.
+    let brief = name("request", "brief");
+    let end = one.finish(&brief, 0, bytes("end"), Duration::from_secs(2)).await.unwrap();
+    let other_log = name("request", "other");
+    one.finish(&other_log, 0, bytes("end"), Duration::from_secs(2)).await.unwrap();
+    one.renew(&brief, end, bytes("anew")).await.unwrap();
+    until("the other is gone", async || one.read(&other_log, 0).await.unwrap().is_empty()).await;
+    assert_eq!(one.read(&brief, 0).await.unwrap().len(), 1);
 }
 
 pub async fn a_removed_log_begins_anew_and_is_not_the_old_one(Two { one, other, _alive }: Two) {

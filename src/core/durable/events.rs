@@ -18,7 +18,7 @@ pub struct OwnerSetup {
     pub beat_ms: u64,
     /// Pause before a store that could not write is asked again, in milliseconds.
     pub retry_ms: u64,
-    /// Deaths with it after which it runs alone; after one more it is not run again.
+    /// Deaths with it after which it runs alone; if its owner dies then, too, it is not run again.
     pub alone_after: u32,
     /// A defect planted by a test.
     pub planted: Planted,
@@ -62,6 +62,8 @@ pub enum OwnerEvent {
         /// Where its record stands.
         written: Result<u64, Refused>,
     },
+    /// Nothing else runs here, and will not until the run that follows has ended.
+    Turn,
     /// The run has read its prompt, which has so many tokens.
     Began(u32),
     /// The run made a token.
@@ -104,14 +106,14 @@ pub enum OwnerAction {
         /// The record.
         record: Vec<Logged>,
     },
+    /// Wait until nothing else runs here: it may be what its owners died of.
+    AwaitTurn,
     /// Run the request, from behind these tokens on.
     Run {
         /// What is generated already.
         generated: Vec<LoggedToken>,
-        /// Whether nothing else may run beside it: it may be what its owners died of.
-        alone: bool,
     },
-    /// End the run; nothing of it counts any more.
+    /// End the run, or the wait for its turn; nothing of it counts any more.
     Stop,
     /// This is in the log now: whoever waits for it here may see it.
     Show(Vec<Logged>),

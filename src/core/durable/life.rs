@@ -43,6 +43,8 @@ pub enum Logged {
         /// How often that job had been taken by then: of two owners the one with more is the later.
         delivery: u32,
     },
+    /// It runs with nothing else beside it from here on: if its owner dies now, it is what it died of.
+    Alone,
     /// Its owner let go of it, alive and well. Its job stays the one that counts.
     Released,
     /// Its job was lost, or it is to be tried anew: whatever job is taken for it next counts.
@@ -97,12 +99,18 @@ pub struct Life {
     pub deaths: u32,
     /// Tokens of the prompt, once it has run.
     pub prompt_tokens: Option<u32>,
+    /// Whether it runs alone.
+    alone: bool,
+    /// Whether an owner has died with it alone, before it got on.
+    pub died_alone: bool,
     /// Tokens that were there when it was owned last.
     owned_at: usize,
     /// The answer's tokens.
     pub tokens: Vec<LoggedToken>,
     /// The answer, where it is tensors.
     pub answer: Option<Tensors>,
+    /// Whether it was queued again, and nobody has owned it since.
+    pub queued_again: bool,
     /// Whether it is wanted no more.
     pub cancelled: bool,
     /// How it ended, and when.
@@ -133,15 +141,19 @@ impl Life {
             }
             Logged::Owned { door, job, delivery } => {
                 if self.owner.is_some() && self.ended.is_none() {
-                    self.deaths = if self.tokens.len() > self.owned_at { 1 } else { self.deaths + 1 };
+                    let got_on = self.tokens.len() > self.owned_at;
+                    self.deaths = if got_on { 1 } else { self.deaths + 1 };
+                    self.died_alone = !got_on && (self.died_alone || self.alone);
                 }
+                (self.alone, self.queued_again) = (false, false);
                 self.owned_at = self.tokens.len();
                 self.job.get_or_insert(*job);
                 self.delivery = self.delivery.max(*delivery);
                 self.owner = Some((door.clone(), *delivery));
             }
-            Logged::Released => self.owner = None,
-            Logged::Requeued => (self.job, self.delivery) = (None, 0),
+            Logged::Alone => self.alone = true,
+            Logged::Released => (self.owner, self.alone) = (None, false),
+            Logged::Requeued => (self.job, self.delivery, self.queued_again) = (None, 0, true),
             Logged::Began { prompt_tokens } => self.prompt_tokens = Some(*prompt_tokens),
             // What was there already is not there twice, whoever wrote it.
             Logged::Tokens { from, tokens } => {

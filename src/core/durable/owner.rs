@@ -14,16 +14,20 @@ enum State {
     Reading,
     /// It says in the log that it owns it.
     Claiming,
+    /// It waits until it may run alone; until then nothing has been done with it.
+    Waiting,
+    /// It says in the log that it runs alone.
+    Marking,
     /// It runs.
     Running,
     /// The run is over; what is left of it is written.
     Ending,
-    /// Who is to be told is told, or again at that time.
-    Telling(Option<Wall>),
+    /// Who is to be told is told.
+    Telling,
     /// The last record is written.
     Finishing,
-    /// It lets go.
-    Releasing,
+    /// It lets go, for another to take it after so many milliseconds.
+    Releasing(u64),
     /// It is over.
     Over,
 }
@@ -107,13 +111,9 @@ impl Owner {
     /// When it is to be told of the time next.
     pub fn next_deadline(&self) -> Wall {
         let deadline = self.life.accepted.as_ref().map(|accepted| accepted.deadline);
-        let deadline = deadline.filter(|_| self.state == State::Running);
+        let deadline = deadline.filter(|_| self.is_under_way());
         let again = self.writing.as_ref().and_then(|writing| writing.again_at);
-        let tell = match self.state {
-            State::Telling(at) => at,
-            _ => None,
-        };
-        [Some(self.beat_at), deadline, again, tell].into_iter().flatten().min().unwrap_or(self.beat_at)
+        [Some(self.beat_at), deadline, again].into_iter().flatten().min().unwrap_or(self.beat_at)
     }
 
     /// Takes `event` in; what is to be done is added to `out`.
@@ -128,6 +128,10 @@ impl Owner {
             OwnerEvent::Unreadable => self.unreadable(out),
             OwnerEvent::Written { write, written } if write == self.writes => self.written(now, written, out),
             OwnerEvent::Written { .. } => {}
+            OwnerEvent::Turn if self.state == State::Waiting => {
+                self.state = State::Marking;
+                self.waiting.push(Logged::Alone);
+            }
             OwnerEvent::Began(prompt_tokens) if self.state == State::Running => {
                 // The same each time that it runs.
                 if self.life.prompt_tokens.is_none() {
@@ -148,8 +152,12 @@ impl Owner {
                 }
                 self.ends(now, outcome);
             }
-            OwnerEvent::Began(_) | OwnerEvent::Token(_) | OwnerEvent::Answer(_) | OwnerEvent::RunEnded(_) => {}
-            OwnerEvent::Told(delivery) => self.told(delivery, out),
+            OwnerEvent::Turn
+            | OwnerEvent::Began(_)
+            | OwnerEvent::Token(_)
+            | OwnerEvent::Answer(_)
+            | OwnerEvent::RunEnded(_) => {}
+            OwnerEvent::Told(delivery) => self.told(now, delivery, out),
             OwnerEvent::Release => self.release = true,
             OwnerEvent::Time => {}
         }
@@ -170,20 +178,12 @@ impl Owner {
                 self.look(out);
             }
         }
-        if self.state == State::Running && self.is_late(now) {
+        if self.is_under_way() && self.is_late(now) {
             self.stop(out);
             self.ends(now, Err(late_fault()));
         }
-        if self.release && matches!(self.state, State::Running | State::Telling(_)) {
-            self.stop(out);
-            self.state = State::Releasing;
-            self.waiting.push(Logged::Released);
-        }
-        if let State::Telling(Some(at)) = self.state
-            && at <= now
-        {
-            self.state = State::Telling(None);
-            out.push(OwnerAction::Tell);
+        if self.release && (self.is_under_way() || self.state == State::Telling) {
+            self.let_go(0, out);
         }
         match &mut self.writing {
             Some(writing) if writing.again_at.is_some_and(|at| at <= now) => {
@@ -240,9 +240,21 @@ impl Owner {
         self.life.accepted.as_ref().is_some_and(|accepted| accepted.callback)
     }
 
+    /// Whether it runs, or is about to.
+    fn is_under_way(&self) -> bool {
+        matches!(self.state, State::Waiting | State::Marking | State::Running)
+    }
+
+    /// Lets go, for another to take it after so long.
+    fn let_go(&mut self, after_ms: u64, out: &mut Vec<OwnerAction>) {
+        self.stop(out);
+        self.state = State::Releasing(after_ms);
+        self.waiting.push(Logged::Released);
+    }
+
     /// Ends the run, if there is one.
     fn stop(&self, out: &mut Vec<OwnerAction>) {
-        if self.state == State::Running {
+        if self.is_under_way() {
             out.push(OwnerAction::Stop);
         }
     }
@@ -292,36 +304,45 @@ impl Owner {
         match self.state {
             State::Claiming => self.claimed(now, out),
             State::Ending if self.life.ended.is_some() => self.ended(out),
-            State::Releasing if self.waiting.is_empty() => self.over(OwnerAction::Again { after_ms: 0 }, out),
+            // Behind what was being written before, it is on its way.
+            State::Releasing(after_ms) if self.waiting.is_empty() => self.over(OwnerAction::Again { after_ms }, out),
+            State::Marking if self.waiting.is_empty() => self.begin(out),
             _ => {}
         }
     }
 
     /// It is ours.
     fn claimed(&mut self, now: Wall, out: &mut Vec<OwnerAction>) {
-        let Life { ended, cancelled, deaths, tokens, .. } = &self.life;
-        let deaths = *deaths;
+        let Life { ended, cancelled, deaths, died_alone, .. } = &self.life;
+        let (deaths, died_alone) = (*deaths, *died_alone);
         if ended.is_some() {
             self.ended(out);
         } else if self.release {
-            self.state = State::Releasing;
-            self.waiting.push(Logged::Released);
+            self.let_go(0, out);
         } else if *cancelled {
             self.ends(now, Err(cancelled_fault()));
         } else if self.is_late(now) {
             self.ends(now, Err(late_fault()));
-        } else if deaths > self.setup.alone_after && self.setup.planted != Planted::ForgetDeaths {
+        } else if died_alone && self.setup.planted != Planted::ForgetDeaths {
             let message = format!(
                 "{deaths} doors ended with this request in hand, the last with nothing else: it is not run again"
             );
             self.ends(now, Err(Fault::internal(message)));
+        } else if deaths >= self.setup.alone_after {
+            self.state = State::Waiting;
+            out.push(OwnerAction::AwaitTurn);
         } else {
-            let generated = if self.setup.planted == Planted::BeginAnew { Vec::new() } else { tokens.clone() };
-            let alone = deaths == self.setup.alone_after;
-            self.made = generated.len() as u32;
-            self.state = State::Running;
-            out.push(OwnerAction::Run { generated, alone });
+            self.begin(out);
         }
+    }
+
+    /// Runs it.
+    fn begin(&mut self, out: &mut Vec<OwnerAction>) {
+        let tokens = &self.life.tokens;
+        let generated = if self.setup.planted == Planted::BeginAnew { Vec::new() } else { tokens.clone() };
+        self.made = generated.len() as u32;
+        self.state = State::Running;
+        out.push(OwnerAction::Run { generated });
     }
 
     /// Its end is in the log.
@@ -329,7 +350,7 @@ impl Owner {
         if self.setup.planted == Planted::DoneUntold {
             self.over(OwnerAction::Done, out);
         } else if self.has_callback() {
-            self.state = State::Telling(None);
+            self.state = State::Telling;
             out.push(OwnerAction::Tell);
         } else {
             self.finish(None, out);
@@ -343,14 +364,15 @@ impl Owner {
         self.write(out);
     }
 
-    fn told(&mut self, delivery: Delivery, out: &mut Vec<OwnerAction>) {
-        if !matches!(self.state, State::Telling(_)) {
+    fn told(&mut self, now: Wall, delivery: Delivery, out: &mut Vec<OwnerAction>) {
+        if self.state != State::Telling {
             return;
         }
-        if let Delivery::Again(at) = delivery {
-            self.state = State::Telling(Some(at));
-            return;
+        match delivery {
+            // Who waits for so long holds nothing meanwhile.
+            Delivery::Again(at) => self.let_go(at.0.saturating_sub(now.0), out),
+            Delivery::Done => self.finish(None, out),
+            Delivery::GivenUp(why) => self.finish(Some(why), out),
         }
-        self.finish(if let Delivery::GivenUp(why) = delivery { Some(why) } else { None }, out);
     }
 }

@@ -198,9 +198,8 @@ impl DoorMachine {
             live.phase = Phase::Backoff(now + TRY_AGAIN);
         } else {
             live.phase = Phase::Waiting;
-            // Oldest first: it goes back to where it came from.
-            let place = self.waiting.iter().position(|other| *other > sequence).unwrap_or(self.waiting.len());
-            self.waiting.insert(place, sequence);
+            // It goes back to where it came from.
+            self.queue(sequence);
         }
         self.close_on_link(now, sequence, attempt, out);
     }

@@ -2,7 +2,7 @@
 //! who come last an answer of some milliseconds, and nobody a place.
 
 use super::{DoorMachine, Live, Phase};
-use stageline_base::{Fault, FaultClass, Tick};
+use stageline_base::{Fault, FaultClass, SequenceId, Tick};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::Duration;
@@ -17,6 +17,19 @@ const PATIENCE: u32 = 2;
 const AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
 impl DoorMachine {
+    /// Has a request wait: oldest first, those that wait for as long as they may behind all others.
+    pub(super) fn queue(&mut self, sequence: SequenceId) {
+        let order = |of: SequenceId| (self.live.get(&of).is_some_and(|live| live.patient), of);
+        let place = self.waiting.iter().position(|other| order(*other) > order(sequence));
+        self.waiting.insert(place.unwrap_or(self.waiting.len()), sequence);
+    }
+
+    /// Those that wait and are no more patient than the queue: the others come behind all of them.
+    fn impatient(&self) -> impl Iterator<Item = &Live> + Clone {
+        let waiting = self.waiting.iter().filter_map(|sequence| self.live.get(sequence));
+        waiting.take_while(|live| !live.patient)
+    }
+
     /// Whether one more request may wait, and the estimate of how long it will if it must: the pace of those before it, as it is.
     ///
     /// # Errors
@@ -27,8 +40,9 @@ impl DoorMachine {
         let full = |words: String, wait: Duration| {
             Err(Fault::new(FaultClass::Overloaded, words).again_after(wait.clamp(AGAIN.0, AGAIN.1)))
         };
-        if self.waiting.len() >= self.setup.max_queue {
-            let words = format!("{} requests wait already: try again later", self.waiting.len());
+        let waiting = self.impatient().count();
+        if waiting >= self.setup.max_queue {
+            let words = format!("{waiting} requests wait already: try again later");
             return full(words, wait.unwrap_or_default());
         }
         // Nobody knows when what is missing is back.
@@ -54,9 +68,8 @@ impl DoorMachine {
     /// pipeline has run. `None` if at once, or if nothing has been measured.
     fn starts_in(&self, now: Tick) -> Option<Duration> {
         let place = self.place_in(now);
-        let waiting = self.waiting.iter().filter_map(|sequence| self.live.get(sequence));
-        let begun = self.begun();
-        if begun.clone().count() + self.waiting.len() < FEW {
+        let (waiting, begun) = (self.impatient(), self.begun());
+        if begun.clone().count() + waiting.clone().count() < FEW {
             return place;
         }
         let rows = |of: &Live| of.progress.rows();
@@ -77,7 +90,7 @@ impl DoorMachine {
             let free = (self.setup.max_num_seqs as usize).saturating_sub(places.len());
             places.extend(std::iter::repeat_n(Reverse(Duration::ZERO), free));
         }
-        for live in self.waiting.iter().filter_map(|sequence| self.live.get(sequence)) {
+        for live in self.impatient() {
             let Reverse(begins) = places.pop()?;
             places.push(Reverse(begins.saturating_add(self.pace.left(now, live, crowd)?)));
         }

@@ -14,6 +14,8 @@ impl Forms for AllForms {
     fn read(&self, api: Api, content_type: &str, body: &[u8], task: Task) -> Result<Request, Fault> {
         match api {
             Api::Http => native::stored(content_type, body, task),
+            Api::Generate if !task.generates() => Err(Fault::invalid("this pipeline does not generate")),
+            Api::Embed if task.generates() => Err(Fault::invalid("this pipeline does not embed")),
             Api::Generate | Api::Embed => grpc::stored(api, body),
             Api::UnknownApi => Err(Fault::internal("a stored request came by no API that this version knows")),
         }

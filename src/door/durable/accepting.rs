@@ -6,7 +6,7 @@ use super::stored::{self, Api, Stored};
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use stageline_base::{Fault, FaultClass, Trace, hex};
-use stageline_core::durable::{Accepted, Logged, Wall};
+use stageline_core::durable::{Accepted, Life, Logged, Wall};
 use stageline_metrics::Kept as Event;
 use stageline_proto::durable as pb;
 use stageline_store::{Name, StoreError};
@@ -71,6 +71,17 @@ pub(crate) enum Declined {
     Fault(Fault),
 }
 
+/// What a client is told whose request has no place among those that wait.
+fn no_job(error: &StoreError) -> Fault {
+    match error {
+        StoreError::Full { .. } => {
+            let words = "as many requests as may wait do: try again later";
+            Fault::new(FaultClass::Overloaded, words).again_after(FULL_FOR)
+        }
+        error => store_fault(error),
+    }
+}
+
 impl From<Fault> for Declined {
     fn from(fault: Fault) -> Self {
         Self::Fault(fault)
@@ -101,7 +112,7 @@ impl Keeper {
         let (stored, record) = self.begun(asking);
         for _ in 0..TRIES {
             match self.logs.append(&log, 0, &record).await {
-                Ok(position) => return self.accepted(log, position, stored).await,
+                Ok(position) => return self.accepted((log, position), stored, &record).await,
                 // Somebody was faster, or it was this call: the log says who.
                 Err(StoreError::Conflict { .. } | StoreError::Unknown) => {
                     if let Some(kept) = self.joined(&log, &stored).await? {
@@ -138,7 +149,12 @@ impl Keeper {
     }
 
     /// Its log begins at `position`: its job follows. Where that has no place, the log goes again.
-    async fn accepted(&self, log: Name, position: u64, stored: Stored) -> Result<Kept, Declined> {
+    async fn accepted(
+        &self,
+        (log, position): (Name, u64),
+        stored: Stored,
+        record: &[Logged],
+    ) -> Result<Kept, Declined> {
         let error = match self.push(&log).await {
             Ok(()) => {
                 self.count(Event::Accepted);
@@ -146,20 +162,15 @@ impl Keeper {
             }
             Err(error) => error,
         };
-        let fault = match &error {
-            // Its job may be there: it may be run, and who asks again joins it.
-            StoreError::Unknown => return Err(store_fault(&error).into()),
-            StoreError::Full { .. } => {
-                let words = "as many requests as may wait do: try again later";
-                Fault::new(FaultClass::Overloaded, words).again_after(FULL_FOR)
-            }
-            _ => store_fault(&error),
-        };
+        // Its job may be there: it may be run, and who asks again joins it.
+        if error == StoreError::Unknown {
+            return Err(store_fault(&error).into());
+        }
+        let fault = no_job(&error);
         // Refused if another has joined it meanwhile, who has pushed a job of its own.
-        let at = self.clock.now();
-        let ended = Logged::Ended { outcome: Err(fault.clone()), at, deaths: 0 };
-        let last = [ended, Logged::Delivered { given_up: None }];
-        let _ = self.logs.finish(&log, position, &last, Duration::from_secs(1)).await;
+        let mut ended = Life::of([(position, record)]);
+        ended.ended = Some((Err(fault.clone()), self.clock.now()));
+        let _ = self.logs.finish(&log, position, &ended.whole(None), Duration::from_secs(1)).await;
         Err(fault.into())
     }
 
@@ -181,7 +192,7 @@ impl Keeper {
         }
         // Whoever began it may not have got to its job, or may be about to take it back: neither can happen behind this.
         match self.logs.append(log, life.last, &[Logged::Requeued]).await {
-            Ok(_) => self.push(log).await.map(|()| Some(kept)).map_err(|error| store_fault(&error).into()),
+            Ok(_) => self.push(log).await.map(|()| Some(kept)).map_err(|error| no_job(&error).into()),
             Err(StoreError::Conflict { .. }) => Ok(None),
             Err(error) => Err(store_fault(&error).into()),
         }

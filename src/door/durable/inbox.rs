@@ -3,8 +3,8 @@
 use super::accepting::{Asking, Declined, Key};
 use super::keeper::{AGAIN, DEAD_KEPT, Keeper};
 use super::stored::{Api, Job};
-use crate::check::check;
-use stageline_base::{Fault, FaultClass, Task, Trace};
+use crate::Intake;
+use stageline_base::{Fault, FaultClass, Trace};
 use stageline_core::durable::Logged;
 use stageline_metrics::Kept as Event;
 use stageline_store::{self as store, Name, StoreError};
@@ -16,8 +16,8 @@ use tokio_util::sync::CancellationToken;
 const INBOX: (&str, &str) = ("inbox", "requests");
 
 impl Keeper {
-    /// Takes jobs in until `closing`, for a model that does `task`.
-    pub(super) async fn take_in(self: Arc<Self>, task: Task, closing: CancellationToken) {
+    /// Takes jobs in until `closing`; `intake` says what is a request.
+    pub(super) async fn take_in(self: Arc<Self>, intake: Arc<dyn Intake>, closing: CancellationToken) {
         let Some(inbox) = Name::new(INBOX.0, INBOX.1) else { return };
         loop {
             let taken = tokio::select! {
@@ -25,7 +25,16 @@ impl Keeper {
                 taken = self.setup.store.take(&inbox) => taken,
             };
             match taken {
-                Ok(job) => self.took(job, task).await,
+                Ok(job) => {
+                    let (keeper, intake, taken) = (Arc::clone(&self), Arc::clone(&intake), job.clone());
+                    // What breaks at a job must not break at it again and again.
+                    if tokio::spawn(async move { keeper.took(taken, &*intake).await }).await.is_err() {
+                        let fault = Fault::internal("the door broke at this job: see its log");
+                        if self.buries(&job, fault).await.is_ok() {
+                            let _ = self.setup.store.done(&job.id).await;
+                        }
+                    }
+                }
                 // Said already by whoever owns requests.
                 Err(_) => sleep(AGAIN).await,
             }
@@ -33,8 +42,8 @@ impl Keeper {
     }
 
     /// Keeps the request that a job is, or its corpse.
-    async fn took(&self, job: store::Job, task: Task) {
-        let outcome = match self.read(&job, task) {
+    async fn took(&self, job: store::Job, intake: &dyn Intake) {
+        let outcome = match self.read(&job, intake).await {
             Ok(read) => self.keeps(&job, read).await,
             Err(fault) => Err(fault),
         };
@@ -56,10 +65,10 @@ impl Keeper {
     }
 
     /// What a job asks, if that can be read, and how long it may take.
-    fn read(&self, job: &store::Job, task: Task) -> Result<(Job, std::time::Duration), Fault> {
+    async fn read(&self, job: &store::Job, intake: &dyn Intake) -> Result<(Job, std::time::Duration), Fault> {
         let asked = self.setup.forms.job(&job.bytes)?;
-        let request = self.setup.forms.read(asked.api, &asked.content_type, &asked.body, task)?;
-        check(&request)?;
+        let request = self.setup.forms.read(asked.api, &asked.content_type, &asked.body, intake.task())?;
+        intake.check(&request).await?;
         if let Some(url) = &asked.callback {
             self.setup.outgoing.check("callback_url", url)?;
         }

@@ -15,16 +15,19 @@ use stageline_base::{Fault, FaultClass, ReplicaId};
 use stageline_core::durable::{Life, Logged};
 use stageline_metrics::{Kept as Event, Metrics};
 use stageline_store::{Name, Store, StoreError};
-use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::{RwLock, Semaphore};
+use tokio::sync::{Mutex as Turn, RwLock, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 /// Pause before a store that gave no job is asked again.
 pub(super) const AGAIN: Duration = Duration::from_secs(1);
+/// Most callbacks that are under way at once.
+const TELLING: usize = 64;
+/// How often a request's owner may be faster than who cancels it.
+const CANCEL_TRIES: u32 = 200;
 /// How often somebody else may be faster, until it is said that the store does not get on.
 pub(super) const TRIES: u32 = 20;
 /// How much longer than an answer it is remembered that there was one, and at least.
@@ -68,7 +71,11 @@ pub struct Keeper {
     pub(super) logs: Logs,
     pub(super) clock: Clock,
     /// Held for reading by each run, and for writing by one that is to run alone.
-    pub(super) turns: RwLock<()>,
+    pub(super) turns: Arc<RwLock<()>>,
+    /// One permit a callback that is under way.
+    pub(super) telling: Arc<Semaphore>,
+    /// Held by whoever looks through all requests.
+    pub(super) listing: Turn<()>,
     pub(super) queue: Name,
     seeds: Mutex<Prng>,
 }
@@ -84,6 +91,9 @@ pub(super) fn store_fault(error: &StoreError) -> Fault {
 }
 
 impl Keeper {
+    /// The longest that a request is kept after its end, unless answers are kept for longer.
+    pub const LONGEST_KEPT: Duration = DEAD_KEPT;
+
     /// One that owns nothing yet.
     ///
     /// # Errors
@@ -92,7 +102,16 @@ impl Keeper {
         let queue = setup.manifest.get(..16).and_then(|digest| Name::new("jobs", digest));
         let queue = queue.ok_or_else(|| Fault::internal("a manifest's digest is not one"))?;
         let (logs, seeds) = (Logs::new(setup.store.clone()), Mutex::new(Prng::new(setup.me.boot())));
-        Ok(Arc::new(Self { setup, logs, clock: Clock::new(), turns: RwLock::new(()), queue, seeds }))
+        Ok(Arc::new(Self {
+            setup,
+            logs,
+            clock: Clock::new(),
+            turns: Arc::default(),
+            telling: Arc::new(Semaphore::new(TELLING)),
+            listing: Turn::default(),
+            queue,
+            seeds,
+        }))
     }
 
     /// How it was made.
@@ -176,14 +195,19 @@ impl Keeper {
     /// # Errors
     /// As [`Keeper::standing`].
     pub(crate) async fn cancel(&self, principal: &str, id: &str) -> Result<bool, Fault> {
-        for _ in 0..TRIES {
-            let Some(Standing { log, life, .. }) = self.look(principal, id).await? else { return Ok(false) };
+        let Some(Standing { log, mut life, .. }) = self.look(principal, id).await? else { return Ok(false) };
+        for _ in 0..CANCEL_TRIES {
             if life.cancelled || life.ended.is_some() {
                 return Ok(true);
             }
             match self.logs.append(&log, life.last, &[Logged::Cancelled]).await {
                 Ok(_) => return Ok(true),
-                Err(StoreError::Conflict { .. } | StoreError::Unknown) => {}
+                // Its owner was faster: only what that wrote is read, so that this call is the faster one soon.
+                Err(StoreError::Conflict { last: 0 }) => return Ok(true),
+                Err(StoreError::Conflict { .. } | StoreError::Unknown) => {
+                    let entries = self.logs.read(&log, life.last).await.map_err(|error| error.fault())?;
+                    entries.iter().for_each(|(position, record)| life.take(*position, record));
+                }
                 Err(error) => return Err(store_fault(&error)),
             }
         }
@@ -199,14 +223,20 @@ impl Keeper {
         release: CancellationToken,
     ) {
         let (room, mut owning) = (Arc::new(Semaphore::new(self.setup.at_once)), JoinSet::new());
-        owning.spawn(Arc::clone(&self).take_in(intake.task(), closing.clone()));
+        owning.spawn(Arc::clone(&self).take_in(Arc::clone(&intake), closing.clone()));
+        owning.spawn(Arc::clone(&self).sweep(closing.clone()));
         let mut was_away = false;
-        loop {
-            let next = async {
+        let next = || {
+            let (room, keeper) = (Arc::clone(&room), Arc::clone(&self));
+            Box::pin(async move {
                 // Never closed.
-                let place = Arc::clone(&room).acquire_owned().await.ok()?;
-                Some((place, self.setup.store.take(&self.queue).await))
-            };
+                let place = room.acquire_owned().await.ok()?;
+                Some((place, keeper.setup.store.take(&keeper.queue).await))
+            })
+        };
+        // Kept while owners end: a job that was taken by a call that is dropped is nobody's until its lease is over.
+        let mut taking = next();
+        loop {
             let taken = tokio::select! {
                 // Closing first: a job that waits must not be taken any more.
                 biased;
@@ -215,18 +245,16 @@ impl Keeper {
                     report(ended);
                     continue;
                 }
-                taken = next => taken,
+                taken = &mut taking => taken,
             };
+            taking = next();
             match taken {
                 Some((place, Ok(job))) => {
                     was_away = false;
                     let (keeper, intake) = (Arc::clone(&self), Arc::clone(&intake));
                     let (closing, release) = (closing.clone(), release.clone());
-                    owning.spawn(async move {
-                        let told = AtomicU32::new(0);
-                        Owning { keeper, intake, job, closing, release, told }.own_to_its_end().await;
-                        drop(place);
-                    });
+                    let owner = Owning { keeper, intake, job, closing, release, place };
+                    owning.spawn(owner.own_to_its_end());
                 }
                 Some((_, Err(error))) => {
                     if !std::mem::replace(&mut was_away, true) {

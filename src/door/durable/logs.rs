@@ -51,8 +51,9 @@ impl Logs {
 
     /// As [`Store::append`].
     pub(super) async fn append(&self, log: &Name, after: u64, record: &[Logged]) -> Result<u64, StoreError> {
-        let record = self.packed(log, record).await?;
-        self.store.append(log, after, record).await
+        let (record, blob) = self.packed(log, record).await?;
+        let appended = self.store.append(log, after, record).await;
+        self.unless(appended, blob).await
     }
 
     /// As [`Store::finish`].
@@ -63,8 +64,16 @@ impl Logs {
         record: &[Logged],
         keep: Duration,
     ) -> Result<u64, StoreError> {
-        let record = self.packed(log, record).await?;
-        self.store.finish(log, after, record, keep).await
+        let (record, blob) = self.packed(log, record).await?;
+        let finished = self.store.finish(log, after, record, keep).await;
+        self.unless(finished, blob).await
+    }
+
+    /// As [`Store::renew`].
+    pub(super) async fn renew(&self, log: &Name, after: u64, record: &[Logged]) -> Result<u64, StoreError> {
+        let (record, blob) = self.packed(log, record).await?;
+        let renewed = self.store.renew(log, after, record).await;
+        self.unless(renewed, blob).await
     }
 
     /// As [`Store::read`].
@@ -82,20 +91,32 @@ impl Logs {
         unpacking(logs, self.store.follow(log, after)).boxed()
     }
 
-    async fn packed(&self, log: &Name, record: &[Logged]) -> Result<Bytes, StoreError> {
+    /// Lets go of the blob of a record that surely was not written.
+    async fn unless(&self, written: Result<u64, StoreError>, blob: Option<Name>) -> Result<u64, StoreError> {
+        if let (Some(blob), Err(error)) = (blob, &written)
+            && *error != StoreError::Unknown
+        {
+            // It is let go of by its age.
+            let _ = self.store.remove_blob(&blob).await;
+        }
+        written
+    }
+
+    /// A record as it is written, and the blob that it is in, if it is in one.
+    async fn packed(&self, log: &Name, record: &[Logged]) -> Result<(Bytes, Option<Name>), StoreError> {
         let bytes = encode_record(record);
         if bytes.len() <= self.store.max_record_bytes() {
-            return Ok(bytes);
+            return Ok((bytes, None));
         }
         // Another one each time: who is refused must not have replaced what the log speaks of.
         let token = format!("{}-{:016x}", log.token(), RandomState::new().hash_one(bytes.len()));
         let blob = Name::new("record", &token).ok_or(StoreError::Unavailable { cause: "a name is too long".into() })?;
         let reference = encode_in_blob(blob.as_str());
         self.store.put_blob(&blob, bytes).await?;
-        Ok(reference)
+        Ok((reference, Some(blob)))
     }
 
-    async fn unpacked(&self, Record { position, bytes }: Record) -> Result<Entry, Unread> {
+    pub(super) async fn unpacked(&self, Record { position, bytes }: Record) -> Result<Entry, Unread> {
         let blob = match decode_record(bytes)? {
             Recorded::Here(record) => return Ok((position, record)),
             Recorded::InBlob(blob) => Name::parse(&blob).ok_or(Unread::Gone)?,

@@ -2,24 +2,29 @@
 
 use super::keeper::Keeper;
 use super::logs::Unread;
-use super::running::{Run, Running};
+use super::running::{Run, Running, Sole};
 use super::stored::Stored;
 use crate::Intake;
 use futures::future::{BoxFuture, FutureExt};
 use futures::stream::{FuturesUnordered, StreamExt};
 use stageline_core::Planted;
-use stageline_core::durable::{LoggedToken, Owner, OwnerAction, OwnerEvent, OwnerSetup, Refused};
+use stageline_core::durable::{Delivery, LoggedToken, Owner, OwnerAction, OwnerEvent, OwnerSetup, Refused, Wall};
 use stageline_metrics::Kept as Event;
 use stageline_store::{Job, Name, StoreError};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
-use tokio::time::sleep;
+use std::time::Duration;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 /// Pause before a store that could not write is asked again, in milliseconds.
 const RETRY_MS: u64 = 500;
 /// Deaths after which a request runs alone: two owners may die of what is not its doing.
 const ALONE_AFTER: u32 = 2;
+/// How long a request waits to run alone, while others come to an end, before it is tried another time.
+const TURN: Duration = Duration::from_secs(60);
+/// Pause before somebody is told, where as many are being told as may.
+const CROWDED: Duration = Duration::from_secs(2);
 /// Beats in a lease: two may be lost.
 const BEATS: u32 = 3;
 
@@ -33,8 +38,8 @@ pub(super) struct Owning {
     pub(super) closing: CancellationToken,
     /// It has closed.
     pub(super) release: CancellationToken,
-    /// How often whoever is to be told of the end has been called.
-    pub(super) told: AtomicU32,
+    /// Its place among the requests that are owned here.
+    pub(super) place: OwnedSemaphorePermit,
 }
 
 /// What an owner waits for.
@@ -50,7 +55,7 @@ fn refused(error: &StoreError) -> Refused {
 
 impl Owning {
     /// Owns the job's request until nothing is left to do, or another is to.
-    pub(super) async fn own_to_its_end(self) {
+    pub(super) async fn own_to_its_end(mut self) {
         let log = std::str::from_utf8(&self.job.bytes).ok().and_then(Name::parse);
         let Some(log) = log.filter(|log| log.kind() == "request") else {
             tracing::warn!(job = self.job.number, "a job names no request: it is dropped");
@@ -58,18 +63,16 @@ impl Owning {
             let _ = self.keeper.setup.store.done(&self.job.id).await;
             return;
         };
-        let figures = &self.keeper.setup.metrics.door;
+        let metrics = Arc::clone(&self.keeper.setup.metrics);
         self.keeper.count(Event::Owned);
-        figures.durable_owned.inc();
+        metrics.door.durable_owned.inc();
         let last = self.own(&log).await;
-        figures.durable_owned.dec();
+        metrics.door.durable_owned.dec();
         self.keeper.count(if last == OwnerAction::Done { Event::Ended } else { Event::HandedOn });
         let store = &self.keeper.setup.store;
         let said = match last {
             OwnerAction::Done => store.done(&self.job.id).await,
-            OwnerAction::Again { after_ms } => {
-                store.again(&self.job.id, std::time::Duration::from_millis(after_ms)).await
-            }
+            OwnerAction::Again { after_ms } => store.again(&self.job.id, Duration::from_millis(after_ms)).await,
             _ => Ok(()),
         };
         if let Err(error) = said {
@@ -79,7 +82,7 @@ impl Owning {
     }
 
     /// Does what the owner wants; its last wish.
-    async fn own(&self, log: &Name) -> OwnerAction {
+    async fn own(&mut self, log: &Name) -> OwnerAction {
         let beat = self.keeper.setup.store.lease() / BEATS;
         let setup = OwnerSetup {
             me: self.keeper.setup.me.clone(),
@@ -90,24 +93,46 @@ impl Owning {
             alone_after: ALONE_AFTER,
             planted: Planted::None,
         };
-        let clock = &self.keeper.clock;
-        let (mut wishes, mut doing, mut run) = (Vec::new(), Doing::new(), None);
+        let keeper = Arc::clone(&self.keeper);
+        let clock = &keeper.clock;
+        let (mut wishes, mut doing) = (Vec::new(), Doing::new());
+        let (mut run, mut turn, mut sole) = (None, None, None);
         let mut owner = Owner::new(clock.now(), setup, &mut wishes);
         let mut released = false;
         loop {
             for wish in wishes.drain(..) {
                 match wish {
-                    OwnerAction::Run { generated, alone } => run = self.run(&owner, generated, alone),
-                    OwnerAction::Stop => run = None,
+                    OwnerAction::AwaitTurn => turn = Some(self.awaited_turn()),
+                    OwnerAction::Run { generated } => run = self.run(&owner, generated, sole.take()),
+                    OwnerAction::Stop => (run, turn, sole) = (None, None, None),
                     // Whoever waits for it follows the log.
                     OwnerAction::Show(_) => {}
                     OwnerAction::Done | OwnerAction::Again { .. } | OwnerAction::Leave => return wish,
+                    OwnerAction::Tell => match Arc::clone(&self.keeper.telling).try_acquire_owned() {
+                        Ok(telling) => {
+                            // Whoever takes long to listen keeps no request from being run.
+                            self.place = telling;
+                            doing.extend(self.carried_out(log, OwnerAction::Tell));
+                        }
+                        Err(_) => {
+                            let later = Wall(clock.now().0 + CROWDED.as_millis() as u64);
+                            let told = OwnerEvent::Told(Delivery::Again(later));
+                            doing.push(async move { Some(told) }.boxed());
+                        }
+                    },
                     wish => doing.extend(self.carried_out(log, wish)),
                 }
             }
             let event = tokio::select! {
                 Some(event) = doing.next() => event,
                 event = next_of(&mut run) => Some(event),
+                got = got(&mut turn) => {
+                    turn = None;
+                    // Where others run for long, it is tried another time, or it would keep all that come meanwhile.
+                    let event = if got.is_some() { OwnerEvent::Turn } else { OwnerEvent::Release };
+                    sole = got;
+                    Some(event)
+                }
                 () = self.release.cancelled(), if !released => {
                     released = true;
                     Some(OwnerEvent::Release)
@@ -148,20 +173,34 @@ impl Owning {
                 .boxed()
             }
             OwnerAction::Tell => {
-                let (intake, tries) = (Arc::clone(&self.intake), self.told.fetch_add(1, Relaxed));
-                async move { Some(OwnerEvent::Told(keeper.told(&log, &*intake, tries).await)) }.boxed()
+                let intake = Arc::clone(&self.intake);
+                async move { Some(OwnerEvent::Told(keeper.told(&log, &*intake).await)) }.boxed()
             }
             _ => return None,
         })
     }
 
+    /// The right to run alone; nothing where others run for too long.
+    fn awaited_turn(&self) -> BoxFuture<'static, Option<Sole>> {
+        let turns = Arc::clone(&self.keeper.turns);
+        async move { timeout(TURN, turns.write_owned()).await.ok() }.boxed()
+    }
+
     /// The run of the request that `owner` owns, of which so much is generated already.
-    fn run(&self, owner: &Owner, generated: Vec<LoggedToken>, alone: bool) -> Option<Run> {
+    fn run(&self, owner: &Owner, generated: Vec<LoggedToken>, sole: Option<Sole>) -> Option<Run> {
         let accepted = owner.life().accepted.clone()?;
         let stored = Stored::decode(&accepted.request);
         let (keeper, intake) = (Arc::clone(&self.keeper), Arc::clone(&self.intake));
         let (deadline, closing) = (accepted.deadline, self.closing.clone());
-        Some(Run::begin(Running { keeper, intake, stored, deadline, generated, alone, closing }))
+        Some(Run::begin(Running { keeper, intake, stored, deadline, generated, sole, closing }))
+    }
+}
+
+/// The turn that is waited for; nothing while none is.
+async fn got(turn: &mut Option<BoxFuture<'static, Option<Sole>>>) -> Option<Sole> {
+    match turn {
+        Some(turn) => turn.await,
+        None => std::future::pending().await,
     }
 }
 

@@ -5,6 +5,7 @@ use super::logs::{Entry, Unread};
 use super::stored::Stored;
 use crate::text::TextStream;
 use crate::{Answer, AnswerEvent, Intake};
+use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use stageline_base::{Fault, FaultClass, Gives, TokenId};
@@ -14,10 +15,12 @@ use stageline_store::Name;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 /// Pause before a log that could not be followed is followed again.
 const AGAIN: Duration = Duration::from_millis(500);
+/// How long a log may say nothing before it is looked for.
+const IDLE: Duration = Duration::from_secs(10);
 /// Pieces on their way to whoever reads.
 const AHEAD: usize = 64;
 
@@ -41,9 +44,20 @@ impl Follower {
     /// `Internal` for what cannot be read.
     async fn next(&mut self) -> Result<(), Fault> {
         loop {
-            match self.records.next().await {
+            let Ok(next) = timeout(IDLE, self.records.next()).await else {
+                // A log that is gone says nothing, for ever.
+                if self.keeper.logs.read(&self.log, 0).await.is_ok_and(|entries| entries.is_empty()) {
+                    return Err(Fault::invalid("the request has ended, and its answer is not kept any more"));
+                }
+                continue;
+            };
+            match next {
                 Some(Ok((position, record))) => {
                     self.life.take(position, &record);
+                    // Nobody needs the body again, for as long as the answer takes.
+                    if let Some(accepted) = &mut self.life.accepted {
+                        accepted.request = Bytes::new();
+                    }
                     return Ok(());
                 }
                 Some(Err(error @ (Unread::Record(_) | Unread::Gone))) => return Err(error.fault()),
@@ -57,7 +71,7 @@ impl Follower {
 }
 
 /// What is shown of an answer.
-struct Shown {
+pub(super) struct Shown {
     text: Option<TextStream>,
     gives: Gives,
     /// Tokens that were looked at, and how many the reader has already.
@@ -68,7 +82,7 @@ struct Shown {
 
 impl Shown {
     /// What `life` adds.
-    fn more(&mut self, life: &Life) -> Vec<AnswerEvent> {
+    pub(super) fn more(&mut self, life: &Life) -> Vec<AnswerEvent> {
         let mut events = Vec::new();
         for token in &life.tokens[self.tokens.min(life.tokens.len())..] {
             let text = self.text.as_mut().map_or_else(String::new, |text| text.token(token.id).0);
@@ -108,6 +122,14 @@ fn goes_on(log: &Name) -> Fault {
 }
 
 impl Keeper {
+    /// How the answer to a request is shown, without its first `skip` tokens.
+    pub(super) async fn shown(&self, stored: &Stored, intake: &dyn Intake, skip: usize) -> Result<Shown, Fault> {
+        stored.is_for(&self.setup.manifest)?;
+        let stop = stored.request(self.setup.forms, intake.task())?.stop;
+        let text = intake.text().await?.map(|text| text.stream(stop));
+        Ok(Shown { text, gives: intake.task().gives, tokens: 0, skip, answered: false })
+    }
+
     /// The answer to the request of `log`, as its log tells it, without its first `skip` tokens, once its prompt has been read or it has
     /// ended. Where `until` passes before the end, the answer ends with words that say where the rest will be. `intake` knows the
     /// model's text.
@@ -121,21 +143,18 @@ impl Keeper {
         (log, stored, skip): (&Name, &Stored, usize),
         until: Instant,
     ) -> Result<Answer, Fault> {
-        stored.is_for(&self.setup.manifest)?;
         let mut follower = Follower::new(self, log);
         let begins = async {
             while follower.life.prompt_tokens.is_none() && follower.life.ended.is_none() {
                 follower.next().await?;
             }
-            let stop = stored.request(self.setup.forms, intake.task())?.stop;
-            Ok::<_, Fault>(intake.text().await?.map(|text| text.stream(stop)))
+            self.shown(stored, intake, skip).await
         };
-        let text = timeout_at(until, begins).await.map_err(|_| goes_on(log))??;
+        let mut shown = timeout_at(until, begins).await.map_err(|_| goes_on(log))??;
         if let (Some((Err(fault), _)), true) = (&follower.life.ended, follower.life.tokens.len() <= skip) {
             return Err(fault.clone());
         }
         let prompt_tokens = follower.life.prompt_tokens.unwrap_or_default();
-        let mut shown = Shown { text, gives: intake.task().gives, tokens: 0, skip, answered: false };
         let ((told, events), (alive, _)) = (mpsc::channel(AHEAD), oneshot::channel());
         let log = log.clone();
         tokio::spawn(async move {

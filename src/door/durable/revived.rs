@@ -1,31 +1,89 @@
 //! Requests as operators see them: all that there are, and those that are to be tried anew.
 
-use super::keeper::{Keeper, TRIES, may_see, store_fault};
+use super::keeper::{Keeper, may_see, store_fault};
 use super::standing::Standing;
 use super::stored::Stored;
-use stageline_base::Fault;
-use stageline_core::durable::{Accepted, Life, Logged, LoggedToken, Wall};
-use stageline_store::StoreError;
+use stageline_base::{Fault, FaultClass};
+use stageline_core::durable::{Accepted, Life, Logged, Wall};
+use stageline_store::{Name, Record, StoreError};
 use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, VecDeque};
 
-impl Keeper {
-    /// The newest `most` requests that `principal` may see, newest first.
+/// Logs that are looked at together.
+const PAGE: usize = 64;
+
+/// All requests that there are, one after the other: no more than a page of their logs is in memory at once.
+pub(super) struct Looking<'a> {
+    keeper: &'a Keeper,
+    page: VecDeque<(Name, Record)>,
+    last: Option<Name>,
+}
+
+impl<'a> Looking<'a> {
+    pub(super) fn through(keeper: &'a Keeper) -> Self {
+        Self { keeper, page: VecDeque::new(), last: None }
+    }
+
+    /// The next one, by name.
     ///
     /// # Errors
     /// `Unavailable` if the store does not say.
-    pub(crate) async fn list(&self, principal: &str, most: usize) -> Result<Vec<Standing>, Fault> {
-        let logs = self.setup.store.logs("request").await.map_err(|error| store_fault(&error))?;
-        let mut all = Vec::new();
-        for (log, _) in logs {
+    pub(super) async fn next(&mut self) -> Result<Option<Standing>, Fault> {
+        loop {
+            let Some((log, record)) = self.page.pop_front() else {
+                let page = self.keeper.setup.store.logs("request", self.last.as_ref(), PAGE).await;
+                self.page = page.map_err(|error| store_fault(&error))?.into();
+                let Some((last, _)) = self.page.back() else { return Ok(None) };
+                self.last = Some(last.clone());
+                continue;
+            };
             // One that cannot be read says so when it is asked for by itself.
-            let Ok(Some(standing)) = self.standing(&log).await else { continue };
-            if may_see(principal, standing.stored.principal()) {
-                all.push(standing);
+            if let Ok(Some(standing)) = self.keeper.standing_at(log, record).await {
+                return Ok(Some(standing));
             }
         }
-        all.sort_by_key(|standing| Reverse(standing.stored.accepted()));
-        all.truncate(most);
-        Ok(all)
+    }
+}
+
+impl Keeper {
+    /// How the request of that log stands, whose last record that is.
+    async fn standing_at(&self, log: Name, record: Record) -> Result<Option<Standing>, Fault> {
+        let (position, entries) = self.logs.unpacked(record).await.map_err(|error| error.fault())?;
+        let life = Life::of([(position, &entries[..])]);
+        let Some(accepted) = &life.accepted else { return self.standing(&log).await };
+        let stored = Stored::decode(&accepted.request)?;
+        Ok(Some(Standing { log, stored, life }))
+    }
+
+    /// What `tell` says of the newest `most` requests that `principal` may see, newest first.
+    ///
+    /// # Errors
+    /// `Overloaded` while they are listed for another, `Unavailable` if the store does not say.
+    pub(crate) async fn list<T>(
+        &self,
+        principal: &str,
+        most: usize,
+        tell: impl Fn(&Standing) -> T,
+    ) -> Result<Vec<T>, Fault> {
+        let busy = |_| Fault::new(FaultClass::Overloaded, "the requests are being listed already: try again");
+        let _turn = self.listing.try_lock().map_err(busy)?;
+        let mut newest = BinaryHeap::new();
+        let mut told = HashMap::new();
+        let mut looking = Looking::through(self);
+        while let Some(standing) = looking.next().await? {
+            if !may_see(principal, standing.stored.principal()) {
+                continue;
+            }
+            newest.push(Reverse((standing.stored.accepted(), standing.log.clone())));
+            told.insert(standing.log.clone(), tell(&standing));
+            if newest.len() > most
+                && let Some(Reverse((_, oldest))) = newest.pop()
+            {
+                told.remove(&oldest);
+            }
+        }
+        let newest = newest.into_sorted_vec();
+        Ok(newest.into_iter().filter_map(|Reverse((_, log))| told.remove(&log)).collect())
     }
 
     /// Has a request that has ended tried anew: one that was answered tells its end again, one that failed is run again, with as much
@@ -35,60 +93,45 @@ impl Keeper {
     /// `InvalidRequest` if it has not ended or cannot be run, `Unavailable` if the store does not do it.
     pub(crate) async fn retry(&self, principal: &str, id: &str) -> Result<Option<Standing>, Fault> {
         let Some(Standing { log, stored, life }) = self.look(principal, id).await? else { return Ok(None) };
-        let Some((outcome, at)) = &life.ended else {
-            return Err(Fault::invalid("the request has not ended: there is nothing to try again"));
+        // Until then it has an owner, who would go on with what is put in its place.
+        let (Some((outcome, at)), Some(_), Some(accepted)) = (&life.ended, &life.delivered, &life.accepted) else {
+            return Err(Fault::invalid(
+                "the request has not ended, or its end is being told: there is nothing to try again",
+            ));
         };
-        let Some(accepted) = &life.accepted else { return Ok(None) };
         if stored.is_no_request() {
             return Err(Fault::invalid("it is a job that could not be read: send another one"));
         }
-        if outcome.is_ok() && !accepted.callback {
-            return Err(Fault::invalid(
-                "the request was answered, and nobody is to be told: there is nothing to try again",
-            ));
-        }
+        let now = self.clock.now();
         let record = match outcome {
+            Ok(_) if !accepted.callback => {
+                let words = "the request was answered, and nobody is to be told: there is nothing to try again";
+                return Err(Fault::invalid(words));
+            }
+            // What is told is given up an hour after this.
             Ok(reason) => {
-                let mut record = vec![Logged::Accepted(accepted.clone())];
-                record.extend(life.prompt_tokens.map(|prompt_tokens| Logged::Began { prompt_tokens }));
-                let tokens: Vec<LoggedToken> = life.tokens.clone();
-                record.extend((!tokens.is_empty()).then_some(Logged::Tokens { from: 0, tokens }));
-                record.extend(life.answer.clone().map(Logged::Answer));
-                // What is told is given up an hour after this.
-                record.push(Logged::Ended { outcome: Ok(*reason), at: self.clock.now(), deaths: 0 });
+                let ended = Logged::Ended { outcome: Ok(*reason), at: now, deaths: 0 };
+                let mut record = life.whole(None);
+                record.retain(|logged| !matches!(logged, Logged::Ended { .. } | Logged::Delivered { .. }));
+                record.push(ended);
                 record
             }
             Err(_) => {
-                let time = accepted.deadline.0.saturating_sub(stored.accepted().0);
-                let deadline = Wall(self.clock.now().0 + time.max(at.0.saturating_sub(stored.accepted().0)).max(1));
-                let request = stored.accepted_anew(self.clock.now()).encode();
+                let since = |then: Wall| then.0.saturating_sub(stored.accepted().0);
+                let deadline = Wall(now.0 + since(accepted.deadline).max(since(*at)).max(1));
+                let request = stored.accepted_anew(now).encode();
                 vec![Logged::Accepted(Accepted { request, deadline, callback: accepted.callback })]
             }
         };
-        self.revived(Standing { log, stored, life }, record).await.map(Some)
-    }
-
-    /// Puts `record` in the place of a log that has ended, and a job beside it.
-    async fn revived(&self, Standing { log, life, .. }: Standing, record: Vec<Logged>) -> Result<Standing, Fault> {
-        self.setup.store.remove(&log).await.map_err(|error| store_fault(&error))?;
-        for _ in 0..TRIES {
-            match self.logs.append(&log, 0, &record).await {
-                Ok(_) => break,
-                // It is there, by this call or by another.
-                Err(StoreError::Conflict { .. }) => break,
-                Err(StoreError::Unknown) => {}
-                Err(error) => {
-                    // What was there before is put back, as far as that goes.
-                    let whole = life.whole(life.delivered.clone().flatten());
-                    let _ = self.logs.append(&log, 0, &whole).await;
-                    return Err(store_fault(&error));
-                }
+        match self.logs.renew(&log, life.last, &record).await {
+            Ok(_) => {}
+            Err(StoreError::Conflict { .. }) => {
+                return Err(Fault::invalid("somebody tries it again already, or it is not kept any more"));
             }
+            Err(error) => return Err(store_fault(&error)),
         }
+        // Without it, whoever looks for forgotten requests finds it.
         self.push(&log).await.map_err(|error| store_fault(&error))?;
-        let life = Life::of([(1, &record[..])]);
-        let stored = life.accepted.as_ref().map(|accepted| Stored::decode(&accepted.request));
-        let stored = stored.unwrap_or_else(|| Err(Fault::internal("a request is none")))?;
-        Ok(Standing { log, stored, life })
+        self.standing(&log).await
     }
 }

@@ -7,6 +7,7 @@ use stageline_base::{Fault, FaultClass, HostTensor, Tensors, TokenId};
 use stageline_core::durable::{LoggedToken, OwnerEvent, Wall};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::OwnedRwLockWriteGuard;
 use tokio::sync::mpsc::{self, Receiver, Sender};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -19,6 +20,9 @@ const AHEAD: usize = 256;
 /// What an encoder's answer is called in the log.
 const VECTOR: &str = "embedding";
 
+/// The right to run with no other durable request beside it.
+pub(super) type Sole = OwnedRwLockWriteGuard<()>;
+
 /// What there is to run.
 pub(super) struct Running {
     pub(super) keeper: Arc<Keeper>,
@@ -27,8 +31,8 @@ pub(super) struct Running {
     pub(super) deadline: Wall,
     /// The answer so far.
     pub(super) generated: Vec<LoggedToken>,
-    /// No other durable request runs here meanwhile.
-    pub(super) alone: bool,
+    /// The right to run alone, if it has that.
+    pub(super) sole: Option<Sole>,
     pub(super) closing: CancellationToken,
 }
 
@@ -59,12 +63,10 @@ impl Run {
 impl Running {
     /// Runs it, and again where the door had no place for it; how it ends.
     async fn run_to_its_end(self, told: &Sender<OwnerEvent>) -> OwnerEvent {
-        let turns = &self.keeper.turns;
-        let (mut _shared, mut _sole) = (None, None);
-        match self.alone {
-            true => _sole = Some(turns.write().await),
-            false => _shared = Some(turns.read().await),
-        }
+        let _shared = match self.sole {
+            Some(_) => None,
+            None => Some(self.keeper.turns.read().await),
+        };
         let stored = match &self.stored {
             Ok(stored) => stored,
             Err(fault) => return OwnerEvent::RunEnded(Err(fault.clone())),
@@ -107,7 +109,9 @@ impl Running {
         };
         tell(OwnerEvent::Began(answer.prompt_tokens)).await;
         loop {
-            match answer.next().await {
+            // Without an end, what ran it has ended: the answer goes on elsewhere.
+            let gone = || Fault::new(FaultClass::Unavailable, "the pipeline has stopped");
+            match answer.events.recv().await.ok_or_else(gone)? {
                 AnswerEvent::Token { id, observed, .. } => {
                     ids.push(id);
                     tell(OwnerEvent::Token(LoggedToken { id, observed })).await;

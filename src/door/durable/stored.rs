@@ -60,6 +60,12 @@ impl Stored {
         Self(message)
     }
 
+    /// A request that asks for nothing.
+    #[cfg(test)]
+    pub(super) fn empty() -> Self {
+        Self(pb::DurableRequest::default())
+    }
+
     /// From what a log's first entry holds.
     ///
     /// # Errors

@@ -1,28 +1,52 @@
 //! The time of day, as far as it never goes back.
 
 use stageline_core::durable::Wall;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// Milliseconds since 1970: what the system said when this was made, and what has passed since. Whoever sets the system's clock
-/// meanwhile makes no lease, pause or deadline longer or shorter.
+/// Milliseconds since 1970, by the system's clock. Where that is set back, time goes on from where it was; where it is set forward, or
+/// the machine slept, this follows: leases and deadlines of others have passed, too.
 #[derive(Debug)]
 pub(super) struct Clock {
-    began: Wall,
+    /// Of this clock at the instant.
+    began: AtomicU64,
     since: Instant,
+}
+
+fn system() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_millis() as u64
 }
 
 impl Clock {
     pub(super) fn new() -> Self {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-        Self { began: Wall(now.as_millis() as u64), since: Instant::now() }
+        Self { began: AtomicU64::new(system()), since: Instant::now() }
     }
 
     pub(super) fn now(&self) -> Wall {
-        Wall(self.began.0 + self.since.elapsed().as_millis() as u64)
+        self.at(self.since.elapsed().as_millis() as u64, system())
+    }
+
+    fn at(&self, elapsed: u64, system: u64) -> Wall {
+        let began = self.began.fetch_max(system.saturating_sub(elapsed), Relaxed);
+        Wall(began.max(system.saturating_sub(elapsed)) + elapsed)
     }
 
     /// How long it is until `then`.
     pub(super) fn until(&self, then: Wall) -> Duration {
         Duration::from_millis(then.0.saturating_sub(self.now().0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_follows_a_clock_that_is_set_forward_and_not_one_that_is_set_back() {
+        let clock = Clock { began: AtomicU64::new(1000), since: Instant::now() };
+        assert_eq!(clock.at(10, 1010), Wall(1010));
+        assert_eq!(clock.at(20, 5), Wall(1020));
+        assert_eq!(clock.at(30, 9030), Wall(9030));
+        assert_eq!(clock.at(40, 1040), Wall(9040));
     }
 }

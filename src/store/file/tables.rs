@@ -19,15 +19,17 @@ fn bytes(row: &Row<'_>, column: usize) -> rusqlite::Result<Bytes> {
     row.get::<_, Vec<u8>>(column).map(Bytes::from)
 }
 
-/// Appends a record behind `after`; kept for `keep`, it takes the place of all that were there.
-pub(super) fn append(
-    file: &Connection,
-    now: u64,
-    log: &Name,
-    after: u64,
-    record: &[u8],
-    keep: Option<u64>,
-) -> Asked<u64> {
+/// Where a record goes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Place {
+    /// Behind those that are there.
+    Behind,
+    /// Instead of them: for so many milliseconds, if it is the last.
+    Instead(Option<u64>),
+}
+
+/// Appends a record to a log that ends at `after`.
+pub(super) fn append(file: &Connection, now: u64, log: &Name, after: u64, record: &[u8], place: Place) -> Asked<u64> {
     // Its end alone: an append must not get dearer with each that was before.
     let last =
         "SELECT position, coalesce(gone_at <= ?2, FALSE) FROM records WHERE log = ?1 ORDER BY position DESC LIMIT 1";
@@ -38,10 +40,12 @@ pub(super) fn append(
     if last != after {
         return Err(StoreError::Conflict { last });
     }
-    if after == 0 && keep.is_none() {
-        has_room(file)?;
-    }
-    if keep.is_some() || is_over {
+    let keep = match place {
+        Place::Behind if after == 0 => has_room(file).map(|()| None)?,
+        Place::Behind => None,
+        Place::Instead(keep) => keep,
+    };
+    if place != Place::Behind || is_over {
         remove(file, log)?;
     }
     let insert = "INSERT INTO records (log, bytes, gone_at) VALUES (?1, ?2, ?3)";
@@ -69,14 +73,18 @@ pub(super) fn read(file: &Connection, now: u64, log: &Name, after: u64) -> Asked
     Ok(records.collect::<Result<_, _>>()?)
 }
 
-/// The last record of each log of a kind.
-pub(super) fn logs(file: &Connection, now: u64, kind: &str) -> Asked<Vec<(Name, Record)>> {
+/// The last record of each of the first `most` logs of a kind whose names come behind `after`.
+pub(super) fn logs(
+    file: &Connection,
+    now: u64,
+    (kind, after, most): (&str, &str, usize),
+) -> Asked<Vec<(Name, Record)>> {
     // Of the rows of a group SQLite takes the one with the maximum for what is not grouped.
     let select = "SELECT log, max(position), bytes FROM records
-        WHERE log >= ?1 || '.' AND log < ?1 || '/' AND coalesce(gone_at > ?2, TRUE) GROUP BY log ORDER BY log";
+        WHERE log > ?3 AND log < ?1 || '/' AND coalesce(gone_at > ?2, TRUE) GROUP BY log ORDER BY log LIMIT ?4";
     let mut select = file.prepare_cached(select)?;
     let log = |row: &Row<'_>| Ok((row.get::<_, String>(0)?, Record { position: row.get(1)?, bytes: bytes(row, 2)? }));
-    let logs: Vec<_> = select.query_map(params![kind, now], log)?.collect::<Result<_, _>>()?;
+    let logs: Vec<_> = select.query_map(params![kind, now, after, most as u64], log)?.collect::<Result<_, _>>()?;
     Ok(logs.into_iter().filter_map(|(log, record)| Some((Name::parse(&log)?, record))).collect())
 }
 

@@ -73,7 +73,12 @@ impl JetStream {
     }
 
     /// See [`crate::Store::logs`].
-    pub(super) async fn list_logs(&self, kind: &str) -> Result<Vec<(Name, Record)>, StoreError> {
+    pub(super) async fn list_logs(
+        &self,
+        kind: &str,
+        after: Option<&Name>,
+        most: usize,
+    ) -> Result<Vec<(Name, Record)>, StoreError> {
         let prefix = format!("{}.log.", self.shared.settings.subject);
         let listed = self.shared.logs.info_with_subjects(format!("{prefix}{kind}.*")).await;
         let listed = listed.map_err(|error| unavailable("the logs cannot be listed", error))?;
@@ -81,6 +86,11 @@ impl JetStream {
             listed.try_collect().await.map_err(|error| unavailable("the logs cannot be listed", error))?;
         let mut subjects: Vec<String> = subjects.into_iter().map(|(subject, _)| subject).collect();
         subjects.sort_unstable();
+        // Names of one kind and their subjects have one order.
+        if let Some(after) = after.map(|after| format!("{prefix}{after}")) {
+            subjects.retain(|subject| *subject > after);
+        }
+        subjects.truncate(most);
         let mut logs = Vec::with_capacity(subjects.len());
         for page in subjects.chunks(direct::PAGE) {
             let mut left = page.to_vec();

@@ -51,7 +51,9 @@ pub(super) async fn make(context: &Context, settings: &Settings) -> Result<Strea
     let logs = Config { allow_rollup: true, allow_message_ttl: true, ..stream("log", settings.max_bytes) };
     let jobs = Config {
         retention: RetentionPolicy::WorkQueue,
-        max_messages: i64::try_from(settings.max_jobs).unwrap_or(i64::MAX),
+        // Of each queue: one that is full does not keep jobs from going on to another.
+        max_messages_per_subject: i64::try_from(settings.max_jobs).unwrap_or(i64::MAX),
+        discard_new_per_subject: true,
         ..stream("job", settings.max_bytes)
     };
     let keys = Config { max_messages_per_subject: 1, allow_message_ttl: true, ..stream("key", settings.max_bytes / 8) };
@@ -67,11 +69,20 @@ pub(super) async fn make(context: &Context, settings: &Settings) -> Result<Strea
         logs: open(context, logs).await?,
         jobs: open(context, jobs).await?,
         keys: open(context, keys).await?,
-        blobs: context.create_object_store(blobs).await.map_err(|error| match source_is_full(&error) {
-            true => StoreError::Full { what: error.to_string() },
-            false => unavailable("the bucket of blobs cannot be opened", error),
-        })?,
+        blobs: bucket(context, blobs).await?,
     })
+}
+
+/// The bucket of blobs. One that is there already stays as it is kept: how long its blobs live is then as it was.
+async fn bucket(context: &Context, config: object_store::Config) -> Result<ObjectStore, StoreError> {
+    let name = config.bucket.clone();
+    let error = match context.create_object_store(config).await {
+        Ok(bucket) => return Ok(bucket),
+        Err(error) if source_is_full(&error) => return Err(StoreError::Full { what: error.to_string() }),
+        Err(error) => error,
+    };
+    let unusable = |_| unavailable("the bucket of blobs cannot be opened", error);
+    context.get_object_store(&name).await.map_err(unusable)
 }
 
 async fn open(context: &Context, config: Config) -> Result<Stream, StoreError> {
@@ -105,11 +116,11 @@ fn foreign(name: &str, wanted: &Config, there: &Config) -> Option<StoreError> {
         ("discard", wanted.discard != there.discard),
         ("storage", wanted.storage != there.storage),
         ("max_bytes", wanted.max_bytes != there.max_bytes),
-        ("max_msgs", wanted.max_messages.max(-1) != there.max_messages && wanted.max_messages > 0),
         (
             "max_msgs_per_subject",
             wanted.max_messages_per_subject > 0 && wanted.max_messages_per_subject != there.max_messages_per_subject,
         ),
+        ("discard_new_per_subject", wanted.discard_new_per_subject != there.discard_new_per_subject),
         ("allow_rollup_hdrs", wanted.allow_rollup != there.allow_rollup),
         ("allow_msg_ttl", wanted.allow_message_ttl != there.allow_message_ttl),
         ("max_age", wanted.max_age != there.max_age),

@@ -92,9 +92,21 @@ impl State {
     }
 
     /// See [`crate::Store::logs`].
-    pub fn logs(&self, now: Duration, kind: &str) -> Vec<(Name, Record)> {
+    pub fn logs(&self, now: Duration, kind: &str, after: Option<&Name>, most: usize) -> Vec<(Name, Record)> {
         let of_kind = self.logs.iter().filter(|(name, log)| name.kind() == kind && !is_over(log.gone_at, now));
+        let of_kind = of_kind.filter(|(name, _)| after.is_none_or(|after| *name > after)).take(most);
         of_kind.filter_map(|(name, log)| Some((name.clone(), log.records.last()?.clone()))).collect()
+    }
+
+    /// See [`crate::Store::renew`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn renew(&mut self, now: Duration, log: &Name, after: u64, bytes: Bytes) -> Result<u64, StoreError> {
+        self.ends_at(now, log, after)?;
+        let position = self.next();
+        self.logs.insert(log.clone(), Log { records: vec![Record { position, bytes }], gone_at: None });
+        Ok(position)
     }
 
     /// See [`crate::Store::remove`].

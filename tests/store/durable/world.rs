@@ -1,14 +1,16 @@
 //! Doors, a store, clients, and what may happen to them.
 
+mod answers;
 mod checks;
 mod doors;
+mod runs;
 
+use answers::{replica, right_prompt, right_tokens};
 use bytes::Bytes;
 use doors::Door;
 use stageline_base::prng::Prng;
-use stageline_base::{ReplicaId, TokenId};
 use stageline_core::Planted;
-use stageline_core::durable::{Accepted, Life, Logged, LoggedToken, Wall};
+use stageline_core::durable::{Accepted, Life, Logged, Wall};
 use stageline_store::{Name, State};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -71,16 +73,6 @@ pub struct Asked {
     pub finished_by: Option<doors::Who>,
 }
 
-/// The right token at a place of an answer.
-pub fn right(request: usize, place: u32) -> TokenId {
-    (request as u32 * 7919 + place * 104_729) % 50_000
-}
-
-/// Tokens of a request's prompt.
-pub fn right_prompt(request: usize) -> u32 {
-    3 + request as u32
-}
-
 /// What is due.
 #[derive(Debug)]
 pub enum Due {
@@ -127,6 +119,12 @@ pub enum Due {
         boot: u64,
         slot: u64,
         run: u64,
+    },
+    /// An owner that waits to run alone looks whether it may.
+    Turn {
+        door: usize,
+        boot: u64,
+        slot: u64,
     },
     /// An owner's own time.
     Clock {
@@ -321,6 +319,7 @@ impl World {
             Due::Look { door, boot, slot, after } => self.look((door, boot, slot), after),
             Due::Hear { door, boot, slot, what } => self.hear((door, boot, slot), what),
             Due::Token { door, boot, slot, run } => self.token((door, boot, slot), run),
+            Due::Turn { door, boot, slot } => self.turn((door, boot, slot)),
             Due::Clock { door, boot, slot } => self.clock((door, boot, slot)),
             Due::Hold { job } if !self.is_away() => self.store.due(self.since() + LEASE, &job),
             Due::Hold { .. } => {}
@@ -385,14 +384,4 @@ impl World {
         self.asked[request].cancelled = true;
         self.mark("a request was cancelled");
     }
-}
-
-/// Tokens of the right answer.
-pub fn right_tokens(request: usize, places: std::ops::Range<u32>) -> Vec<LoggedToken> {
-    places.map(|place| LoggedToken { id: right(request, place), observed: None }).collect()
-}
-
-/// A door's name, one a life.
-pub fn replica(door: usize, boot: u64) -> ReplicaId {
-    ReplicaId::new(&format!("door-{door}"), boot)
 }

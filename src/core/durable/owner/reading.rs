@@ -46,7 +46,7 @@ impl Owner {
                 return;
             }
         }
-        if self.life.cancelled && self.state == State::Running {
+        if self.life.cancelled && self.is_under_way() {
             self.stop(out);
             self.ends(now, Err(cancelled_fault()));
         }

@@ -4,7 +4,6 @@ use super::service::{Arrived, Service, events, name, refused};
 use super::{pb, requests};
 use crate::Answer;
 use crate::call::Answering;
-use crate::check::check;
 use crate::durable::{Api, Asking, Declined, Key};
 use crate::site::{NoStore, Site};
 use axum::body::Bytes;
@@ -45,8 +44,13 @@ impl Service {
         kept: Kept,
         request: &crate::Request,
     ) -> Result<Option<Answer>, Fault> {
-        let (Some(key), Ok(keeper)) = (arrived.key.clone()?, &self.site.setup.keeper) else { return Ok(None) };
-        check(request)?;
+        let Some(key) = arrived.key.clone()? else { return Ok(None) };
+        let keeper = match &self.site.setup.keeper {
+            Ok(keeper) => keeper,
+            Err(NoStore::Unasked) => return Ok(None),
+            Err(NoStore::Unusable(why)) => return Err(unusable(why)),
+        };
+        self.site.intake()?.check(request).await?;
         let (call, until) = (&mut arrived.call, arrived.time.clone()?);
         let asking = Asking {
             principal: call.principal()?,
@@ -93,12 +97,16 @@ impl Service {
     }
 }
 
+fn unusable(why: &str) -> Fault {
+    Fault::new(FaultClass::Unavailable, format!("this door keeps no requests: {why}"))
+}
+
 async fn found(site: &Site, arrived: &mut Arrived, id: &str, skip: u64) -> Result<Answer, Fault> {
     let intake = site.intake()?;
     arrived.takes_place()?;
     let keeper = site.setup.keeper.as_ref().map_err(|why| match why {
         NoStore::Unasked => Fault::invalid("this door keeps no requests: start it with --store FILE, or with --nats"),
-        NoStore::Unusable(why) => Fault::new(FaultClass::Unavailable, format!("this door keeps no requests: {why}")),
+        NoStore::Unusable(why) => unusable(why),
     })?;
     let standing = keeper.look(arrived.call.principal()?, id).await?;
     let standing =

@@ -7,7 +7,6 @@ use super::replies::StandingBody;
 use super::requests;
 use crate::call::{Answering, Call};
 use crate::call_ids::CALL_ID;
-use crate::check::check;
 use crate::http::body::{self, Arrived};
 use crate::http::kinds;
 use crate::http::refusal::Refusal;
@@ -107,6 +106,9 @@ async fn submitted(site: &Site, call: &mut Call, headers: &HeaderMap, body: Body
     Ok(Submitted::Answer(answer?, stream))
 }
 
+/// How long it may take to keep a request.
+const KEPT_WITHIN: Duration = Duration::from_secs(20);
+
 /// The same of a request that is kept: it is answered from its log, by whichever door it is run.
 async fn kept(
     site: &Site,
@@ -122,14 +124,19 @@ async fn kept(
     let mut head = headers.clone();
     head.remove(&TIMEOUT);
     let Parsed { request, stream } = read(site, (&head, intake.task()), bytes.clone(), until, limits).await?;
-    check(&request)?;
-    let kept = durably.kept(call, (headers, &bytes), request.deadline.unwrap_or(Duration::MAX)).await?;
+    let time = request.deadline.unwrap_or(Duration::MAX);
+    let keeping = async {
+        intake.check(&request).await?;
+        durably.kept(call, (headers, &bytes), time).await
+    };
+    // A store that stands still keeps nobody waiting for ever.
+    let still =
+        |_| Fault::new(FaultClass::Unavailable, "the store does not answer: whether the request is kept is not known");
+    let kept = timeout_at(until.min(call.after(KEPT_WITHIN)), keeping).await.map_err(still)??;
     let (keeper, id) = (durably.keeper(), kept.log.token());
     call.span.in_scope(|| info!(request = id, joined = kept.joined, "request kept"));
     if durably.later {
-        let standing = keeper.look(call.principal()?, id).await?;
-        let body = standing.as_ref().map(requests::body);
-        return body.map(Submitted::Later).ok_or_else(|| Fault::internal("a kept request is gone").into());
+        return Ok(Submitted::Later(requests::just_kept(&kept)));
     }
     let answer = keeper.answer(intake, (&kept.log, &kept.stored, 0), until).await?;
     call.reads(&answer);

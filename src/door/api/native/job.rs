@@ -63,7 +63,9 @@ fn plain(body: Bytes) -> Job {
 fn enveloped(bytes: &[u8]) -> Result<Job, Fault> {
     let Envelope { request, call_id, idempotency_key, callback_url } = json::read(bytes)?;
     let body = Bytes::copy_from_slice(request.get().as_bytes());
-    Ok(Job { key: idempotency_key, call_id: legal(call_id)?, callback: callback_url, ..plain(body) })
+    let given = |text: Option<String>| text.filter(|text| !text.is_empty());
+    let (key, call_id) = (given(idempotency_key), legal(given(call_id))?);
+    Ok(Job { key, call_id, callback: given(callback_url), ..plain(body) })
 }
 
 /// An id that a log line and a header can show.

@@ -53,7 +53,8 @@ impl Durably {
         let (later, key) = (is_async(headers), idempotency::key(headers)?);
         let keeper = match keeper_of(site) {
             Ok(keeper) => Arc::clone(keeper),
-            Err(refusal) if later => return Err(refusal),
+            // Whoever relies on a key must not have its request run twice since the store is away.
+            Err(refusal) if later || (key.is_some() && !is_unasked(site)) => return Err(refusal),
             Err(_) => {
                 if key.is_some() {
                     warn_once();
@@ -125,6 +126,11 @@ impl Durably {
             Declined::Fault(fault) => fault.into(),
         })
     }
+}
+
+/// Whether the door was started without a store.
+fn is_unasked(site: &Site) -> bool {
+    matches!(site.setup.keeper, Err(NoStore::Unasked))
 }
 
 /// Whether the client wants its answer later (RFC 7240).

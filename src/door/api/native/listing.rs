@@ -23,8 +23,7 @@ pub(super) async fn list(State(site): State<Arc<Site>>, RawQuery(query): RawQuer
         site.intake()?;
         let who = site.principal(&headers)?;
         let most = most(query.as_deref())?;
-        let requests = keeper_of(&site)?.list(&who, most).await?;
-        let listing = Listing { requests: requests.iter().map(listed).collect() };
+        let listing = Listing { requests: keeper_of(&site)?.list(&who, most, listed).await? };
         let json = HeaderValue::from_static("application/json");
         Ok(([(header::CONTENT_TYPE, json)], written(&listing)).into_response())
     };

@@ -6,7 +6,7 @@ use super::parse::{accepts_events, patience};
 use super::replies::StandingBody;
 use crate::call::{Answering, Call};
 use crate::call_ids::CALL_ID;
-use crate::durable::{Api, Keeper, Standing};
+use crate::durable::{Api, Keeper, Kept, Standing};
 use crate::http::json::written;
 use crate::http::kinds;
 use crate::http::refusal::Refusal;
@@ -14,12 +14,15 @@ use crate::site::Site;
 use axum::extract::{Path, RawQuery, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use stageline_base::Fault;
+use stageline_base::{Fault, FaultClass};
 use std::sync::Arc;
-use tokio::time::Instant;
+use std::time::Duration;
+use tokio::time::{Instant, timeout, timeout_at};
 use tracing::Instrument;
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+/// How long a request may take to be looked up.
+const READ_WITHIN: Duration = Duration::from_secs(30);
 /// The same in the query, for clients that cannot send headers.
 const STARTING_AFTER: &str = "starting_after";
 
@@ -30,12 +33,13 @@ pub(super) async fn show(
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Response {
+    let until = Instant::now() + READ_WITHIN;
     let shown = async {
         let who = site.principal(&headers)?;
-        let (keeper, standing) = found(&site, (&who, &id)).await?;
+        let (keeper, standing) = timeout_at(until, found(&site, (&who, &id))).await.map_err(still)??;
         match accepts_events(&headers) {
             true => streamed(&site, &keeper, standing, (&headers, query.as_deref())).await,
-            false => as_it_stands(&site, &keeper, standing).await,
+            false => timeout_at(until, as_it_stands(&site, &keeper, standing)).await.map_err(still)?,
         }
     };
     shown.await.unwrap_or_else(Refusal::into_response)
@@ -45,12 +49,18 @@ pub(super) async fn show(
 pub(super) async fn cancel(State(site): State<Arc<Site>>, Path(id): Path<String>, headers: HeaderMap) -> Response {
     let cancelled = async {
         let who = site.principal(&headers)?;
-        match keeper(&site)?.cancel(&who, &id).await? {
+        let keeper = keeper(&site)?;
+        match timeout(READ_WITHIN, keeper.cancel(&who, &id)).await.map_err(still)?? {
             true => Ok(StatusCode::NO_CONTENT.into_response()),
             false => Err(unknown()),
         }
     };
     cancelled.await.unwrap_or_else(Refusal::into_response)
+}
+
+/// A store that stands still keeps nobody waiting for ever.
+fn still(_: tokio::time::error::Elapsed) -> Fault {
+    Fault::new(FaultClass::Unavailable, "the store does not answer")
 }
 
 fn keeper(site: &Site) -> Result<Arc<Keeper>, Refusal> {
@@ -90,6 +100,16 @@ async fn as_it_stands(site: &Site, keeper: &Arc<Keeper>, standing: Standing) -> 
     };
     names(&mut response, &call_id);
     Ok(response)
+}
+
+/// How a request stands that was just kept; one that was joined may be further.
+pub(super) fn just_kept(kept: &Kept) -> StandingBody {
+    StandingBody {
+        id: kept.log.token().to_owned(),
+        status: "waiting",
+        answer_tokens: 0,
+        call_id: kept.stored.call_id().to_owned(),
+    }
 }
 
 /// How a request stands, for its client.

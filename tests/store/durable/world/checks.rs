@@ -72,8 +72,8 @@ impl World {
         if generated != right_tokens(request, 0..generated.len() as u32) {
             self.wrong(format!("request {request}: a run begins behind wrong tokens"));
         }
-        if life.deaths > 2 {
-            self.wrong(format!("request {request}: it runs after {} deaths", life.deaths));
+        if life.died_alone {
+            self.wrong(format!("request {request}: it runs although an owner died with it alone"));
         }
     }
 

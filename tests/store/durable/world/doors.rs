@@ -1,12 +1,9 @@
 //! Doors with jobs, and what they and the store say to each other.
 
-use super::{Asked, Due, LEASE, PATIENCE, World, replica, right, right_prompt};
+use super::{Due, LEASE, PATIENCE, World, replica};
 use bytes::Bytes;
 use stageline_core::Planted;
-use stageline_core::durable::{
-    Delivery, Logged, LoggedToken, Owner, OwnerAction, OwnerEvent, OwnerSetup, Refused, Wall,
-};
-use stageline_core::requests::FinishReason;
+use stageline_core::durable::{Delivery, Logged, Owner, OwnerAction, OwnerEvent, OwnerSetup, Refused, Wall};
 use stageline_store::{JobId, StoreError};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -31,8 +28,8 @@ pub struct Held {
     pub owner: Owner,
     job: (JobId, u64),
     /// Tokens that the run has made, while there is one, and which run it is.
-    run: Option<(u32, u64)>,
-    runs: u64,
+    pub run: Option<(u32, u64)>,
+    pub runs: u64,
     /// Where the tokens end that a client here has seen, once the request runs here.
     pub seen: Option<usize>,
     /// Whether it has seen the end.
@@ -69,7 +66,7 @@ impl Door {
 
 impl World {
     /// Whether that life of the door goes on; while it stands still, what is due waits.
-    fn reaches(&mut self, (door, boot, _): Who, due: impl FnOnce() -> Due) -> bool {
+    pub fn reaches(&mut self, (door, boot, _): Who, due: impl FnOnce() -> Due) -> bool {
         let it = &self.doors[door];
         if !it.alive || it.boot != boot {
             return false;
@@ -116,7 +113,7 @@ impl World {
         self.carry_out((door, boot, slot), out);
     }
 
-    fn on(&mut self, who: Who, event: OwnerEvent) {
+    pub fn on(&mut self, who: Who, event: OwnerEvent) {
         let Some(held) = self.doors[who.0].holds.get_mut(&who.2) else { return };
         let mut out = Vec::new();
         held.owner.on(Wall(self.now), event, &mut out);
@@ -143,7 +140,8 @@ impl World {
             OwnerAction::Read { after } => self.at(soon, Due::Look { door, boot, slot, after }),
             OwnerAction::Append { write, after, record } => self.send(who, (write, after), record, false),
             OwnerAction::Finish { write, after, record } => self.send(who, (write, after), record, true),
-            OwnerAction::Run { generated, alone } => self.begin(who, generated, alone),
+            OwnerAction::AwaitTurn => self.at(soon, Due::Turn { door, boot, slot }),
+            OwnerAction::Run { generated } => self.begin(who, generated),
             OwnerAction::Stop => held.run = None,
             OwnerAction::Show(shown) => self.shown((door, slot), &shown),
             OwnerAction::Tell => self.at(soon, Due::Tell { door, boot, slot }),
@@ -280,57 +278,6 @@ impl World {
         if self.doors[door].holds.get(&slot).is_some_and(|held| held.owner.next_deadline().0 <= now) {
             self.on(who, OwnerEvent::Time);
         }
-    }
-
-    fn begin(&mut self, who: Who, generated: Vec<LoggedToken>, alone: bool) {
-        let (door, boot, slot) = who;
-        let held = &self.doors[door].holds[&slot];
-        if held.owner.is_over() {
-            // It heard at once that it was followed.
-            return;
-        }
-        // As it stood when it became this one's: another may have followed meanwhile.
-        let (request, life) = (held.request, held.owner.life().clone());
-        if life.deaths > 0 {
-            self.mark("an owner followed another");
-        }
-        if alone {
-            self.mark("a request ran alone");
-        }
-        self.begins(request, &life, &generated);
-        let when = self.now + self.random.below(if self.calm() { 100 } else { 1500 });
-        let held = self.doors[door].holds.get_mut(&slot).unwrap();
-        held.runs += 1;
-        let run = held.runs;
-        held.run = Some((generated.len() as u32, run));
-        held.seen = Some(generated.len());
-        self.at(when, Due::Token { door, boot, slot, run });
-        self.on(who, OwnerEvent::Began(right_prompt(request)));
-    }
-
-    pub fn token(&mut self, who: Who, run: u64) {
-        let (door, boot, slot) = who;
-        if !self.reaches(who, || Due::Token { door, boot, slot, run }) {
-            return;
-        }
-        let Some(held) = self.doors[door].holds.get_mut(&slot) else { return };
-        let request = held.request;
-        let Some((made, _)) = held.run.filter(|(_, current)| *current == run) else { return };
-        let Asked { length, poison, .. } = self.asked[request];
-        if poison == Some(made) {
-            self.die(door);
-            return;
-        }
-        if made >= length {
-            held.run = None;
-            self.on(who, OwnerEvent::RunEnded(Ok(FinishReason::Stop)));
-            return;
-        }
-        held.run = Some((made + 1, run));
-        let longest = if self.chance(5) { 800 } else { 60 };
-        let when = self.now + 1 + self.random.below(longest);
-        self.at(when, Due::Token { door, boot, slot, run });
-        self.on(who, OwnerEvent::Token(LoggedToken { id: right(request, made), observed: None }));
     }
 
     pub fn tell(&mut self, who: Who) {
