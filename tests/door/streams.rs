@@ -126,6 +126,19 @@ async fn a_client_that_takes_nothing_is_cut() {
 }
 
 #[tokio::test]
+async fn who_is_still_sending_when_the_door_stops_is_told_so() {
+    let mut door = Door::open(Setup::default()).await;
+    let mut sending = Connection::open(door.address).await;
+    sending.send("POST / HTTP/1.1\r\ncontent-length: 9\r\nexpect: 100-continue\r\n\r\n").await;
+    sending.read_until("100 Continue\r\n\r\n").await;
+    sending.send("some").await;
+    door.stop();
+    let reply = sending.reply().await;
+    assert_eq!((reply.status, reply.error().0.as_str()), (503, "unavailable"), "{reply:?}");
+    assert!(reply.error().1.contains("shutting down") && reply.header("retry-after").is_some(), "{reply:?}");
+}
+
+#[tokio::test]
 async fn a_door_that_stops_finishes_what_it_serves() {
     let mut door = Door::open(Setup::default()).await;
     let mut connection = Connection::open(door.address).await;

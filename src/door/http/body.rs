@@ -56,6 +56,11 @@ pub(crate) async fn read(
         biased;
         read = timeout_at(deadline.min(until), reading) => read,
         () = visit.too_large() => return Err(Refusal::from(too_large(limits)).closing()),
+        // Told while there is time: a moment later its connection is cut.
+        () = visit.stopping() => {
+            let words = "this replica is shutting down: send the request again";
+            return Err(Refusal::from(Fault::new(FaultClass::Unavailable, words)).closing());
+        }
     };
     match read {
         Ok(Ok(arrived)) => Ok(arrived),

@@ -41,6 +41,8 @@ pub(crate) struct Visit {
     too_large: AtomicU64,
     /// It is of a connection whose streams have visits of their own.
     left_to_streams: AtomicBool,
+    /// The server has been told to stop.
+    stopping: CancellationToken,
 }
 
 #[derive(Debug, Default)]
@@ -71,6 +73,7 @@ impl Visit {
             begun: AtomicU64::new(0),
             too_large: AtomicU64::new(0),
             left_to_streams: AtomicBool::new(false),
+            stopping: CancellationToken::new(),
         }
     }
 
@@ -160,6 +163,11 @@ impl Visit {
         }
     }
 
+    /// Resolves when the server is told to stop.
+    pub(crate) async fn stopping(&self) {
+        self.stopping.cancelled().await;
+    }
+
     /// Resolves when the visit has lasted too long. The place is given back at the deadline.
     async fn overstays(&self, stop: &CancellationToken) -> Overstayed {
         let mut stopped = None;
@@ -191,7 +199,10 @@ impl Visit {
             };
             tokio::select! {
                 () = changed => {}
-                () = stop.cancelled(), if stopped.is_none() => stopped = Some(Instant::now() + STOP_GRACE),
+                () = stop.cancelled(), if stopped.is_none() => {
+                    self.stopping.cancel();
+                    stopped = Some(Instant::now() + STOP_GRACE);
+                }
                 () = held => drop(self.lock().place.take()),
                 () = over => return match (until, serving) {
                     (_, true) => Overstayed::Answer,
