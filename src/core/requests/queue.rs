@@ -84,7 +84,7 @@ impl DoorMachine {
         let mut places = BinaryHeap::new();
         let crowd = self.crowd();
         for live in self.live.values().filter(|live| live.phase != Phase::Waiting) {
-            places.push(Reverse(self.pace.left(now, live, crowd)?));
+            places.push(Reverse(self.ends_in(now, live, crowd)?));
         }
         if self.hold_until.is_none_or(|until| until <= now) {
             let free = (self.setup.max_num_seqs as usize).saturating_sub(places.len());
@@ -92,9 +92,14 @@ impl DoorMachine {
         }
         for live in self.impatient() {
             let Reverse(begins) = places.pop()?;
-            places.push(Reverse(begins.saturating_add(self.pace.left(now, live, crowd)?)));
+            places.push(Reverse(begins.saturating_add(self.ends_in(now, live, crowd)?)));
         }
         places.pop().map(|Reverse(begins)| begins).filter(|begins| !begins.is_zero())
+    }
+
+    /// When a request that began now would have ended: by its own pace, or by its deadline.
+    fn ends_in(&self, now: Tick, live: &Live, crowd: usize) -> Option<Duration> {
+        Some(self.pace.left(now, live, crowd)?.min(live.deadline.since(now)))
     }
 
     /// Sequences that have a place, or had one and are opened again.
