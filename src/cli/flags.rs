@@ -52,8 +52,8 @@ fn argument(group: &Group, setting: &Setting) -> Arg {
     let arg = Arg::new(setting.key).help(format!("{}{default}", setting.help)).hide(setting.hidden);
     let arg = if setting.positional { arg } else { arg.long(setting.flag()).help_heading(group.heading) };
     match setting.shape {
-        // "-5" is a value too: a wrong one, of which check() can say more than clap.
-        Shape::Value(name) => arg.value_name(name).action(ArgAction::Set).allow_negative_numbers(true),
+        // "-5" and "-1s" are values too: wrong ones, of which check() can say more than clap.
+        Shape::Value(name) => arg.value_name(name).action(ArgAction::Set).allow_hyphen_values(true),
         Shape::List(name) if setting.positional => arg.value_name(name).num_args(0..).action(ArgAction::Append),
         Shape::List(name) => arg.value_name(name).action(ArgAction::Append).allow_hyphen_values(true),
         Shape::Switch => arg

@@ -84,7 +84,14 @@ fn settings_file(named: Option<String>) -> Result<Option<(PathBuf, String)>, Pro
     let path = PathBuf::from(named.as_deref().unwrap_or("stageline.toml"));
     match std::fs::read_to_string(&path) {
         Ok(text) => Ok(Some((path, text))),
-        Err(error) if named.is_none() && error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        // A link that leads nowhere is there, and is not what somebody meant.
+        Err(error)
+            if named.is_none()
+                && error.kind() == std::io::ErrorKind::NotFound
+                && std::fs::symlink_metadata(&path).is_err() =>
+        {
+            Ok(None)
+        }
         Err(error) => Err(Problems(vec![format!("{}: {error}", path.display())])),
     }
 }

@@ -160,7 +160,9 @@ fn deadline(headers: &HeaderMap, asked_ms: Option<u64>, limits: &Limits) -> Resu
 pub(super) fn patience(headers: &HeaderMap) -> Result<Option<Duration>, Fault> {
     let Some(header) = kinds::single(headers, &TIMEOUT)? else { return Ok(None) };
     let wrong = "the header X-Timeout must be a duration above 0 as Go writes it, such as 10s, 1m30s or 500ms";
-    let patience = header.to_str().ok().and_then(go_duration::parse).filter(|patience| !patience.is_zero());
+    // Go writes microseconds with a letter that is not ASCII's.
+    let patience =
+        std::str::from_utf8(header.as_bytes()).ok().and_then(go_duration::parse).filter(|patience| !patience.is_zero());
     patience.map(Some).ok_or_else(|| Fault::invalid(wrong))
 }
 
