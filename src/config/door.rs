@@ -87,9 +87,9 @@ fn keeping(r: &mut Reader) -> Keeping {
 
 /// A time in which something can happen, and that can be counted with.
 fn some_time(text: &str) -> parse::Parsed<Duration> {
-    let bounds = Duration::from_secs(1)..=Duration::from_secs(366 * 24 * 3600);
+    // The longest is that of every duration.
     let time = parse::duration(text)?;
-    if bounds.contains(&time) { Ok(time) } else { Err("1s to 366 days are expected".into()) }
+    if time >= Duration::from_secs(1) { Ok(time) } else { Err("1s or more is expected".into()) }
 }
 
 /// Hosts that may be called, with commas between them.
@@ -113,20 +113,24 @@ fn host_of(text: &str) -> parse::Parsed<Allowed> {
 }
 
 pub(super) fn requests(r: &mut Reader) -> RequestsConfig {
-    let url = |text: &str| match text.starts_with("http://") {
+    let url = |text: &str| match ["http://", "https://"].iter().any(|scheme| text.starts_with(scheme)) {
         true => Ok(text.trim_end_matches('/').to_owned()),
         false => Err("a URL is expected, such as http://127.0.0.1:8080".into()),
     };
+    let is_id = |id: &str| id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
     let words = r.all(&s::REQUESTS_WORDS, parse::text);
     let limit = r.value(&s::LIMIT, parse::count(1..=10_000));
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let order = match words[..] {
         ["list"] => RequestsOrder::List(limit),
-        ["show", id] => RequestsOrder::Show(id.to_owned()),
-        ["retry", id] => RequestsOrder::Retry(id.to_owned()),
-        ["cancel", id] => RequestsOrder::Cancel(id.to_owned()),
+        ["show", id] if is_id(id) => RequestsOrder::Show(id.to_owned()),
+        ["retry", id] if is_id(id) => RequestsOrder::Retry(id.to_owned()),
+        ["cancel", id] if is_id(id) => RequestsOrder::Cancel(id.to_owned()),
         _ => {
-            r.problems.0.push("say what to do: `list`, or `show`, `retry` or `cancel` and the request's id".into());
+            r.problems.0.push(
+                "say what to do: `list`, or `show`, `retry` or `cancel` and a request's id, 32 hexadecimal digits"
+                    .into(),
+            );
             RequestsOrder::List(limit)
         }
     };

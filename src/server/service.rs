@@ -79,7 +79,8 @@ pub async fn serve(
     tracing::info!(stage, %address, pipeline = host.pipeline.name, "ready");
     let closing_nats = CancellationToken::new();
     let release = CancellationToken::new();
-    let owning = doors.keeper.ok().filter(|_| stage == 0).map(|keeper| {
+    let keeper = doors.keeper.ok().filter(|_| stage == 0);
+    let owning = keeper.clone().map(|keeper| {
         let (closing, release) = (serving.drain.begin.clone(), release.clone());
         tokio::spawn(keeper.work(lobby.clone(), closing, release))
     });
@@ -114,6 +115,9 @@ pub async fn serve(
         Err(_) => tracing::warn!(stage, "the device is still at work: it ends with the process"),
     }
     release.cancel();
+    if let Some(keeper) = keeper {
+        keeper.leave();
+    }
     if let Some(mut owning) = owning
         && timeout(DELIVERY, &mut owning).await.is_err()
     {

@@ -136,7 +136,7 @@ pub trait Store: Debug + Send + Sync {
     /// Puts a job into `queue`, to be taken from then on.
     ///
     /// # Errors
-    /// [`StoreError::Full`] where as many wait as the store holds.
+    /// [`StoreError::Crowded`] where as many wait in it as may.
     async fn push(&self, queue: &Name, job: Bytes) -> Result<(), StoreError>;
 
     /// Takes the job of `queue` that has waited longest, as soon as there is one. It is the taker's for one lease

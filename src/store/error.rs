@@ -18,6 +18,12 @@ pub enum StoreError {
         /// What there is no room for.
         what: String,
     },
+    /// As many jobs wait in a queue as may.
+    #[error("{most} jobs wait, which is as many as may")]
+    Crowded {
+        /// How many.
+        most: u64,
+    },
     /// A record, a job or a blob beyond the largest.
     #[error("{bytes} bytes are more than the {most} that the store takes at once")]
     TooLarge {

@@ -246,7 +246,14 @@ impl Store for JetStream {
 
     async fn push(&self, queue: &Name, job: Bytes) -> Result<(), StoreError> {
         fits(&job, self.max_record_bytes())?;
-        self.publish(self.subject("job", queue), PublishMessage::build().payload(job)).await.map(drop)
+        let pushed = self.publish(self.subject("job", queue), PublishMessage::build().payload(job)).await;
+        pushed.map(drop).map_err(|error| match error {
+            // The broker has one number for all that it has no room for, and words for which.
+            StoreError::Full { what } if what.contains("per subject") => {
+                StoreError::Crowded { most: self.shared.settings.max_jobs }
+            }
+            error => error,
+        })
     }
 
     async fn take(&self, queue: &Name) -> Result<Job, StoreError> {

@@ -2,7 +2,7 @@
 
 use crate::looking::found;
 use crate::nats::NatsServer;
-use crate::pipelines::{Cluster, LONG, PROMPT, Pipeline, STAGES, right_ids};
+use crate::pipelines::{Cluster, ENDLESS, LONG, PROMPT, Pipeline, STAGES, right_ids};
 use crate::places::{Piece, Place, Stream, ids_of};
 use crate::programs::Program;
 use crate::real_models::ids;
@@ -10,6 +10,10 @@ use serde_json::{Value, json};
 
 fn long() -> Value {
     json!({"tokens": PROMPT, "max_tokens": LONG})
+}
+
+fn endless() -> Value {
+    json!({"tokens": PROMPT, "max_tokens": ENDLESS})
 }
 
 /// The next `count` tokens of `stream` go to `ids`; how it ended, if it did.
@@ -72,8 +76,22 @@ async fn a_door_that_ends_hands_on_what_it_has() {
     let mut stream = cluster.place(0).follow(&path, 0).await.expect("a door");
     read(&mut stream, 20, &mut ids).await;
     let (_other, there) = cluster.another(0, &[]).await;
+    // Whoever waits for all of it is told, too, where it will be.
+    let waiting = cluster.place(0);
+    let waiting = tokio::spawn(async move { waiting.send_with(&[("idempotency-key", "k")], &endless()).await });
+    cluster.hold(&[0], 2).await;
     cluster.process(0).terminate();
-    while let Some(Piece::Token(_)) = read(&mut stream, 1, &mut ids).await {}
+    let end = loop {
+        match read(&mut stream, 1, &mut ids).await {
+            Some(Piece::Token(_)) => {}
+            end => break end,
+        }
+    };
+    let Some(Piece::Error(error)) = end else { panic!("{end:?} after {} tokens", ids.len()) };
+    assert!(error.to_string().contains(&path), "{error}");
+    let told = waiting.await.expect("who waits");
+    assert_eq!(told.status(), 503);
+    assert!(told.text().await.expect("words").contains("/requests/"));
     assert_eq!(cluster.process(0).exit().await.code(), Some(0));
     assert_eq!(rest(&there, &path, ids).await, right_ids(LONG));
 }

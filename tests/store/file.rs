@@ -82,7 +82,9 @@ async fn a_file_that_is_no_store_is_left_as_it_is() {
     let said = refusal(&folder.path().join("missing/store"));
     assert!(said.contains("missing/store"), "{said}");
     let said = refusal(folder.path());
-    assert!(said.contains("cannot be opened"), "{said}");
+    assert!(said.contains("it is no file"), "{said}");
+    let said = refusal(std::path::Path::new("/dev/null"));
+    assert!(said.contains("it is no file") && !std::path::Path::new("/dev/null.lock").exists(), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

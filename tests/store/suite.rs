@@ -263,11 +263,11 @@ pub async fn a_full_queue_takes_no_more(Two { one, other, _alive }: Two) {
     for job in 0..MAX_JOBS {
         one.push(&queue, bytes(&job.to_string())).await.unwrap();
     }
-    assert!(matches!(other.push(&queue, bytes("too many")).await, Err(StoreError::Full { .. })));
+    assert!(matches!(other.push(&queue, bytes("too many")).await, Err(StoreError::Crowded { .. })));
     // A job that is held has its place still; one that is done has none.
     let first = other.take(&queue).await.unwrap();
     assert_eq!(first.bytes, "0");
-    assert!(matches!(other.push(&queue, bytes("too many")).await, Err(StoreError::Full { .. })));
+    assert!(matches!(other.push(&queue, bytes("too many")).await, Err(StoreError::Crowded { .. })));
     other.done(&first.id).await.unwrap();
     until("there is room", async || other.push(&queue, bytes("last")).await.is_ok()).await;
     assert_eq!(one.jobs(&queue).await.unwrap(), MAX_JOBS);

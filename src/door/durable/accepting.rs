@@ -74,7 +74,7 @@ pub(crate) enum Declined {
 /// What a client is told whose request has no place among those that wait.
 fn no_job(error: &StoreError) -> Fault {
     match error {
-        StoreError::Full { .. } => {
+        StoreError::Crowded { .. } => {
             let words = "as many requests as may wait do: try again later";
             Fault::new(FaultClass::Overloaded, words).again_after(FULL_FOR)
         }

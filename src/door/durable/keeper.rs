@@ -76,6 +76,8 @@ pub struct Keeper {
     pub(super) telling: Arc<Semaphore>,
     /// Held by whoever looks through all requests.
     pub(super) listing: Turn<()>,
+    /// Whoever reads an answer here is to read on elsewhere.
+    pub(super) leaving: CancellationToken,
     pub(super) queue: Name,
     seeds: Mutex<Prng>,
 }
@@ -109,9 +111,15 @@ impl Keeper {
             turns: Arc::default(),
             telling: Arc::new(Semaphore::new(TELLING)),
             listing: Turn::default(),
+            leaving: CancellationToken::new(),
             queue,
             seeds,
         }))
+    }
+
+    /// The door is about to end: whoever reads an answer here is told where to read on.
+    pub fn leave(&self) {
+        self.leaving.cancel();
     }
 
     /// How it was made.

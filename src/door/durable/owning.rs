@@ -49,7 +49,10 @@ fn refused(error: &StoreError) -> Refused {
     match error {
         StoreError::Conflict { last } => Refused::EndsAt(*last),
         StoreError::Unknown => Refused::Unsure,
-        StoreError::Full { .. } | StoreError::TooLarge { .. } | StoreError::Unavailable { .. } => Refused::NotNow,
+        StoreError::Crowded { .. }
+        | StoreError::Full { .. }
+        | StoreError::TooLarge { .. }
+        | StoreError::Unavailable { .. } => Refused::NotNow,
     }
 }
 

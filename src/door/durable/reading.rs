@@ -115,6 +115,15 @@ fn piece(id: TokenId, text: String, observed: Option<Observed>) -> AnswerEvent {
     AnswerEvent::Token { id, text, observed }
 }
 
+/// What a reader is told at a door that is about to end.
+fn goes_on_elsewhere(log: &Name) -> Fault {
+    let words = format!(
+        "this replica is shutting down, and the request goes on: ask another one for /requests/{}, or send it again with its key",
+        log.token()
+    );
+    Fault::new(FaultClass::Unavailable, words)
+}
+
 /// What a reader is told whose time is over before the answer's end.
 fn goes_on(log: &Name) -> Fault {
     let words = format!("the answer is not whole yet, and the request goes on: ask for /requests/{}", log.token());
@@ -150,13 +159,16 @@ impl Keeper {
             }
             self.shown(stored, intake, skip).await
         };
-        let mut shown = timeout_at(until, begins).await.map_err(|_| goes_on(log))??;
+        let mut shown = tokio::select! {
+            begun = timeout_at(until, begins) => begun.map_err(|_| goes_on(log))??,
+            () = self.leaving.cancelled() => return Err(goes_on_elsewhere(log)),
+        };
         if let (Some((Err(fault), _)), true) = (&follower.life.ended, follower.life.tokens.len() <= skip) {
             return Err(fault.clone());
         }
         let prompt_tokens = follower.life.prompt_tokens.unwrap_or_default();
         let ((told, events), (alive, _)) = (mpsc::channel(AHEAD), oneshot::channel());
-        let log = log.clone();
+        let (log, leaving) = (log.clone(), self.leaving.clone());
         tokio::spawn(async move {
             loop {
                 for event in shown.more(&follower.life) {
@@ -169,6 +181,7 @@ impl Keeper {
                 let next = tokio::select! {
                     next = timeout_at(until, follower.next()) => next,
                     () = told.closed() => return,
+                    () = leaving.cancelled() => Ok(Err(goes_on_elsewhere(&log))),
                 };
                 let fault = match next {
                     Ok(Ok(())) => continue,

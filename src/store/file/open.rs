@@ -52,6 +52,10 @@ const TABLES: &str = "
 /// The file's connection, and the lock that says whose it is.
 pub(super) fn open(path: &Path, settings: &FileSettings) -> Result<(Connection, File), StoreError> {
     let said = |cause: String| StoreError::Unavailable { cause: format!("{}: {cause}", path.display()) };
+    // A device or a pipe would be opened, and something put beside it.
+    if std::fs::metadata(path).is_ok_and(|there| !there.is_file()) {
+        return Err(said("it is no file".to_owned()));
+    }
     // Prompts and answers are in it: nobody else is to read them.
     let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
     let file = file.map_err(|error| said(format!("cannot be opened for writing: {error}")))?;

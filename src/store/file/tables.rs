@@ -97,7 +97,7 @@ pub(super) fn remove(file: &Connection, log: &Name) -> Asked<()> {
 /// Puts a job into a queue that holds fewer than `most`.
 pub(super) fn push(file: &Connection, now: u64, queue: &Name, job: &[u8], most: u64) -> Asked<()> {
     if jobs(file, queue)? >= most {
-        return Err(StoreError::Full { what: format!("{most} jobs wait") });
+        return Err(StoreError::Crowded { most });
     }
     has_room(file)?;
     let insert = "INSERT INTO jobs (queue, bytes, deliveries, due) VALUES (?1, ?2, 0, ?3)";

@@ -119,7 +119,7 @@ impl State {
         let id = self.next();
         let jobs = self.queues.entry(queue.clone()).or_default();
         if jobs.len() >= self.max_jobs {
-            return Err(StoreError::Full { what: format!("{} jobs wait", self.max_jobs) });
+            return Err(StoreError::Crowded { most: self.max_jobs as u64 });
         }
         jobs.insert(id, Held { bytes, deliveries: 0, due: now });
         Ok(())

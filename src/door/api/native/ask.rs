@@ -136,7 +136,12 @@ async fn kept(
     let (keeper, id) = (durably.keeper(), kept.log.token());
     call.span.in_scope(|| info!(request = id, joined = kept.joined, "request kept"));
     if durably.later {
-        return Ok(Submitted::Later(requests::just_kept(&kept)));
+        // One that was joined may be further; that it is kept is all that must be said.
+        let standing =
+            if kept.joined { timeout_at(until, keeper.look(call.principal()?, id)).await.ok() } else { None };
+        let standing = standing.and_then(Result::ok).flatten();
+        let body = standing.as_ref().map_or_else(|| requests::just_kept(&kept), requests::body);
+        return Ok(Submitted::Later(body));
     }
     let answer = keeper.answer(intake, (&kept.log, &kept.stored, 0), until).await?;
     call.reads(&answer);

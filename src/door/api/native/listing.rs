@@ -2,7 +2,7 @@
 
 use super::later::keeper_of;
 use super::replies::{Listed, Listing};
-use super::requests;
+use super::requests::{self, READ_WITHIN};
 use crate::durable::Standing;
 use crate::http::json::written;
 use crate::http::refusal::Refusal;
@@ -12,6 +12,7 @@ use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use stageline_base::Fault;
 use std::sync::Arc;
+use tokio::time::timeout;
 
 /// Most requests that are listed, and how many where nobody says.
 const MOST: usize = 10_000;
@@ -23,7 +24,8 @@ pub(super) async fn list(State(site): State<Arc<Site>>, RawQuery(query): RawQuer
         site.intake()?;
         let who = site.principal(&headers)?;
         let most = most(query.as_deref())?;
-        let listing = Listing { requests: keeper_of(&site)?.list(&who, most, listed).await? };
+        let listing = timeout(READ_WITHIN, keeper_of(&site)?.list(&who, most, listed));
+        let listing = Listing { requests: listing.await.map_err(requests::still)?? };
         let json = HeaderValue::from_static("application/json");
         Ok(([(header::CONTENT_TYPE, json)], written(&listing)).into_response())
     };

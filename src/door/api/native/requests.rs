@@ -22,7 +22,7 @@ use tracing::Instrument;
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// How long a request may take to be looked up.
-const READ_WITHIN: Duration = Duration::from_secs(30);
+pub(super) const READ_WITHIN: Duration = Duration::from_secs(30);
 /// The same in the query, for clients that cannot send headers.
 const STARTING_AFTER: &str = "starting_after";
 
@@ -59,7 +59,7 @@ pub(super) async fn cancel(State(site): State<Arc<Site>>, Path(id): Path<String>
 }
 
 /// A store that stands still keeps nobody waiting for ever.
-fn still(_: tokio::time::error::Elapsed) -> Fault {
+pub(super) fn still(_: tokio::time::error::Elapsed) -> Fault {
     Fault::new(FaultClass::Unavailable, "the store does not answer")
 }
 
