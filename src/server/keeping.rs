@@ -73,7 +73,19 @@ impl Keeping {
                 replicas: 1,
             };
             match opened(broker.net.client(), settings).await {
-                Ok(store) => Arc::new(store),
+                Ok(store) => {
+                    // 2 min where nobody says: nats-server's default.
+                    tracing::info!(
+                        "durable requests are kept at the broker; with the power is lost what its sync_interval leaves unwritten, 2 min \
+                         at most where nobody says"
+                    );
+                    if self.sync {
+                        tracing::warn!(
+                            "store_sync is for a file: what a broker flushes its own settings say (sync_interval: always)"
+                        );
+                    }
+                    Arc::new(store)
+                }
                 // Who asks for nothing durable needs no store: what there was before is served.
                 Err(error) => {
                     tracing::warn!(%error, "no durable request can be taken");
