@@ -133,15 +133,11 @@ impl Ask {
                 Ok(None) => return End::Broken("no last event".into(), !given.ids.is_empty()),
                 Err(error) => return End::Broken(format!("{error:?}"), !given.ids.is_empty()),
             }
-            while let Some(end) = held.windows(2).position(|pair| pair == b"\n\n") {
-                let event: Vec<u8> = held.drain(..end + 2).collect();
-                let event = String::from_utf8(event).expect("text");
-                let field = |name: &str| event.lines().find_map(|line| line.strip_prefix(name));
-                let body: Value = serde_json::from_str(field("data: ").expect("a body")).expect("JSON");
-                match field("event: ") {
+            while let Some(Sent { id, name, body }) = next_event(&mut held) {
+                match name.as_deref() {
                     None => {
-                        if field("id: ") != Some(given.ids.len().to_string().as_str()) {
-                            return End::Failed(format!("token {} is not the next: {event}", given.ids.len()));
+                        if id != Some(given.ids.len().to_string()) {
+                            return End::Failed(format!("token {id:?} is not the next of {}: {body}", given.ids.len()));
                         }
                         given.take(body["token_id"].as_u64().expect("an id") as u32, body["text"].as_str());
                         if given.ids.len() >= leaves {
@@ -196,6 +192,22 @@ impl Ask {
         }
         End::Broken("no last event".into(), !given.ids.is_empty())
     }
+}
+
+/// A server-sent event.
+pub struct Sent {
+    pub id: Option<String>,
+    pub name: Option<String>,
+    pub body: Value,
+}
+
+/// Takes the next whole event out of what is held.
+pub fn next_event(held: &mut Vec<u8>) -> Option<Sent> {
+    let end = held.windows(2).position(|pair| pair == b"\n\n")?;
+    let event = String::from_utf8(held.drain(..end + 2).collect()).expect("text");
+    let field = |name: &str| event.lines().find_map(|line| line.strip_prefix(name)).map(str::to_owned);
+    let body = serde_json::from_str(&field("data: ").expect("a body")).expect("JSON");
+    Some(Sent { id: field("id: "), name: field("event: "), body })
 }
 
 impl Given {

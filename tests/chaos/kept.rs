@@ -1,10 +1,9 @@
 //! Clients whose requests are kept: what they were promised must come, whatever dies, at whichever door they ask.
 
-use crate::asks::{Ask, Given};
+use crate::asks::{Ask, Given, Sent, next_event};
 use crate::clients::{Clients, difference};
 use crate::clock::due;
 use crate::plan::DOORS;
-use serde_json::Value;
 use stageline_base::prng::Prng;
 use std::time::{Duration, Instant};
 
@@ -120,9 +119,8 @@ async fn read(address: &str, path: &str, reading: &mut Reading) -> Step {
     let mut held = Vec::new();
     while let Ok(Some(chunk)) = answer.chunk().await {
         held.extend_from_slice(&chunk);
-        while let Some(end) = held.windows(2).position(|pair| pair == b"\n\n") {
-            let event: Vec<u8> = held.drain(..end + 2).collect();
-            if let Some(step) = take(&String::from_utf8(event).expect("text"), &mut reading.given) {
+        while let Some(event) = next_event(&mut held) {
+            if let Some(step) = take(event, &mut reading.given) {
                 return step;
             }
         }
@@ -131,15 +129,13 @@ async fn read(address: &str, path: &str, reading: &mut Reading) -> Step {
 }
 
 /// Takes an event in; what follows, if it is the last.
-fn take(event: &str, given: &mut Given) -> Option<Step> {
-    let field = |name: &str| event.lines().find_map(|line| line.strip_prefix(name));
-    let body: Value = serde_json::from_str(field("data: ").expect("a body")).expect("JSON");
-    match field("event: ") {
-        None if field("id: ") == Some(given.ids.len().to_string().as_str()) => {
+fn take(Sent { id, name, body }: Sent, given: &mut Given) -> Option<Step> {
+    match name.as_deref() {
+        None if id == Some(given.ids.len().to_string()) => {
             given.take(body["token_id"].as_u64().expect("an id") as u32, body["text"].as_str());
             None
         }
-        None => Some(Step::Wrong(format!("token {} is not the next: {event}", given.ids.len()))),
+        None => Some(Step::Wrong(format!("token {id:?} is not the next of {}: {body}", given.ids.len()))),
         Some("done") => {
             given.text += body["text"].as_str().expect("a text");
             Some(Step::Done)
