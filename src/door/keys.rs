@@ -4,7 +4,7 @@
 
 use axum::http::{HeaderMap, HeaderName, header};
 use sha2::{Digest, Sha256};
-use stageline_base::{Fault, FaultClass};
+use stageline_base::{Fault, FaultClass, hex};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,7 +23,7 @@ const MAX_FILE_BYTES: u64 = 16 << 20;
 const MAX_NAME_BYTES: usize = 64;
 
 /// Keys that a door takes, by their digest, with their names.
-type Names = HashMap<[u8; 32], Arc<str>>;
+type Names = HashMap<String, Arc<str>>;
 
 /// A file of keys.
 pub struct Keys {
@@ -46,21 +46,9 @@ fn mark(file: &Path) -> Mark {
     Some((facts.modified().ok()?, facts.len()))
 }
 
-fn digest(key: &str) -> [u8; 32] {
-    Sha256::digest(key).into()
-}
-
-/// The digest that 64 hexadecimal digits are.
-fn of_hex(text: &str) -> Option<[u8; 32]> {
-    let mut digest = [0; 32];
-    let digits = text.as_bytes();
-    if digits.len() != 64 || !digits.iter().all(u8::is_ascii_hexdigit) {
-        return None;
-    }
-    for (byte, pair) in digest.iter_mut().zip(text.as_bytes().chunks(2)) {
-        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
-    }
-    Some(digest)
+/// The digest of a key, in lower-case hexadecimal.
+fn digest(key: &str) -> String {
+    hex(&Sha256::digest(key))
 }
 
 /// The keys of a file's text: a name and a key a line; what begins with `#`, and what is empty, is none.
@@ -82,7 +70,10 @@ fn read(text: &str) -> Result<Names, String> {
             return Err(format!("line {number}: a name may be 1 to {MAX_NAME_BYTES} of A-Z a-z 0-9 . _ -"));
         }
         let digest = match key.strip_prefix(HASHED) {
-            Some(hex) => of_hex(hex).ok_or(format!("line {number}: {HASHED} goes with 64 hexadecimal digits"))?,
+            Some(hex) if hex.len() == 64 && hex.bytes().all(|digit| digit.is_ascii_hexdigit()) => {
+                hex.to_ascii_lowercase()
+            }
+            Some(_) => return Err(format!("line {number}: {HASHED} goes with 64 hexadecimal digits")),
             None => digest(key),
         };
         if names.insert(digest, name.into()).is_some_and(|other| *other != *name) {
@@ -161,7 +152,7 @@ mod tests {
 
     #[test]
     fn a_line_is_a_name_and_a_key_plain_or_hashed() {
-        let hashed = stageline_base::hex(&digest("other"));
+        let hashed = digest("other");
         let names = read(&format!("# who\n\nalice  secret\nbob sha256:{hashed}\nalice second\n")).unwrap();
         let name = |key: &str| names.get(&digest(key)).map(|name| name.to_string());
         assert_eq!((name("secret"), name("second")), (Some("alice".to_owned()), Some("alice".to_owned())));
