@@ -94,7 +94,7 @@ async fn submitted(site: &Site, call: &mut Call, headers: &HeaderMap, body: Body
     let Arrived { bytes, share } = body::read(site, headers, body, until, |_| Ok(())).await?;
     kinds::check_letters(headers, &bytes)?;
     if let Some(durably) = durably {
-        return kept(site, call, (intake, &durably), (headers, bytes, until)).await;
+        return kept(site, call, (intake, &durably), (headers, Arrived { bytes, share }, until)).await;
     }
     call.takes_place(until)?;
     let Parsed { mut request, stream } =
@@ -114,12 +114,13 @@ async fn kept(
     site: &Site,
     call: &mut Call,
     (intake, durably): (&dyn Intake, &Durably),
-    (headers, bytes, until): (&HeaderMap, Vec<u8>, Instant),
+    (headers, arrived, until): (&HeaderMap, Arrived, Instant),
 ) -> Result<Submitted, Refusal> {
     // Whoever waits for an answer holds a place; one that is to come later waits in the store.
     if !durably.later {
         call.takes_place(until)?;
     }
+    let Arrived { bytes, share } = arrived;
     let (limits, bytes) = (durably.limits(&site.setup.limits), Bytes::from(bytes));
     let mut head = headers.clone();
     head.remove(&TIMEOUT);
@@ -133,6 +134,8 @@ async fn kept(
     let still =
         |_| Fault::new(FaultClass::Unavailable, "the store does not answer: whether the request is kept is not known");
     let kept = timeout_at(until.min(call.after(KEPT_WITHIN)), keeping).await.map_err(still)??;
+    // The store has the body: what waits for the answer holds no memory of it.
+    drop((bytes, share, request));
     let (keeper, id) = (durably.keeper(), kept.log.token());
     call.span.in_scope(|| info!(request = id, joined = kept.joined, "request kept"));
     if durably.later {
