@@ -10,4 +10,4 @@ mod owner;
 
 pub use events::{Delivery, OwnerAction, OwnerEvent, OwnerSetup, Refused};
 pub use life::{Accepted, Life, Logged, LoggedToken, Wall};
-pub use owner::Owner;
+pub use owner::{Owner, late_fault};

@@ -108,13 +108,8 @@ impl Desk {
                 return Some(Judged { sequence, position, end });
             }
             DoorAction::Answer { sequence, tensors } => {
-                let vector = tensors.first().filter(|_| self.gives == Gives::Vector);
-                let answer = match vector.and_then(|named| named.tensor.to_f32()) {
-                    Some(vector) => AnswerEvent::Vector(vector),
-                    None => AnswerEvent::Tensors(tensors),
-                };
                 let writing = self.writing.get_mut(&sequence)?;
-                let _ = writing.events.try_send(answer);
+                let _ = writing.events.try_send(AnswerEvent::of(tensors, self.gives));
             }
             DoorAction::Ended { sequence, outcome } => self.end(now, sequence, outcome),
             DoorAction::Drained => self.drained = true,

@@ -1,7 +1,7 @@
 //! A request as the door takes it in, and the answer as it comes out, whichever way the client came.
 
 use crate::Conversation;
-use stageline_base::{AskedSampling, Fault, Tensors, TokenId, Trace};
+use stageline_base::{AskedSampling, Fault, Gives, Tensors, TokenId, Trace};
 use stageline_core::Observed;
 pub use stageline_core::requests::FinishReason;
 use std::time::Duration;
@@ -89,6 +89,17 @@ pub enum AnswerEvent {
     },
     /// The end: the request failed after it was admitted.
     Failed(Fault),
+}
+
+impl AnswerEvent {
+    /// An answer that is tensors, of a model that gives what `gives` says.
+    pub(crate) fn of(tensors: Tensors, gives: Gives) -> Self {
+        let vector = tensors.first().filter(|_| gives == Gives::Vector);
+        match vector.and_then(|named| named.tensor.to_f32()) {
+            Some(vector) => Self::Vector(vector),
+            None => Self::Tensors(tensors),
+        }
+    }
 }
 
 /// An admitted request's answer. Dropping it cancels the request and frees what it holds on every stage.

@@ -78,6 +78,16 @@ pub enum NoStore {
     Unusable(String),
 }
 
+impl NoStore {
+    /// What a client is told.
+    pub(crate) fn words(&self) -> String {
+        match self {
+            Self::Unasked => "this door keeps no requests: start it with --store FILE, or with --nats".to_owned(),
+            Self::Unusable(why) => format!("this door keeps no requests: {why}"),
+        }
+    }
+}
+
 /// What the doors of a stage need.
 #[derive(Clone)]
 pub struct SiteSetup {

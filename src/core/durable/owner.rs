@@ -49,7 +49,8 @@ fn cancelled_fault() -> Fault {
     Fault::new(FaultClass::Cancelled, "the request was cancelled")
 }
 
-fn late_fault() -> Fault {
+/// The end of a request whose time is over.
+pub fn late_fault() -> Fault {
     Fault::new(FaultClass::DeadlineExceeded, "the deadline passed before the answer was whole")
 }
 

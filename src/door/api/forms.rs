@@ -25,12 +25,12 @@ impl Forms for AllForms {
         native::job(job)
     }
 
-    fn write(&self, _: Api, ended: &Ended) -> (u16, &'static str, String) {
+    fn write(&self, _: Api, ended: Ended) -> (u16, &'static str, String) {
         let Ended { call_id, prompt_tokens, answer } = ended;
         match answer {
-            Ok(events) => (200, "application/json", native::in_one(events.clone(), *prompt_tokens, call_id.clone())),
+            Ok(events) => (200, "application/json", native::in_one(events, prompt_tokens, call_id)),
             Err(fault) => {
-                let refusal = Refusal::from(fault.clone()).of_call(call_id.clone());
+                let refusal = Refusal::from(fault).of_call(call_id);
                 (refusal.status().as_u16(), "application/json", refusal.body())
             }
         }

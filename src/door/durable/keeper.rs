@@ -144,9 +144,7 @@ impl Keeper {
     pub(super) async fn standing(&self, log: &Name) -> Result<Option<Standing>, Fault> {
         let entries = self.logs.read(log, 0).await.map_err(|error| error.fault())?;
         let life = Life::of(entries.iter().map(|(position, record)| (*position, &record[..])));
-        let Some(accepted) = &life.accepted else { return Ok(None) };
-        let stored = Stored::decode(&accepted.request)?;
-        Ok(Some(Standing { log: log.clone(), stored, life }))
+        Standing::of(log.clone(), life)
     }
 
     /// The request of that id, if it is `principal`'s.

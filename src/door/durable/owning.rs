@@ -8,7 +8,7 @@ use crate::Intake;
 use futures::future::{BoxFuture, FutureExt};
 use futures::stream::{FuturesUnordered, StreamExt};
 use stageline_core::Planted;
-use stageline_core::durable::{Delivery, LoggedToken, Owner, OwnerAction, OwnerEvent, OwnerSetup, Refused, Wall};
+use stageline_core::durable::{Delivery, LoggedToken, Owner, OwnerAction, OwnerEvent, OwnerSetup, Refused};
 use stageline_metrics::Kept as Event;
 use stageline_store::{Job, Name, StoreError};
 use std::sync::Arc;
@@ -118,8 +118,7 @@ impl Owning {
                             doing.extend(self.carried_out(log, OwnerAction::Tell));
                         }
                         Err(_) => {
-                            let later = Wall(clock.now().0 + CROWDED.as_millis() as u64);
-                            let told = OwnerEvent::Told(Delivery::Again(later));
+                            let told = OwnerEvent::Told(Delivery::Again(clock.after(CROWDED)));
                             doing.push(async move { Some(told) }.boxed());
                         }
                     },

@@ -8,8 +8,7 @@ use crate::{Answer, AnswerEvent, Intake};
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use stageline_base::{Fault, FaultClass, Gives, TokenId};
-use stageline_core::Observed;
+use stageline_base::{Fault, FaultClass, Gives};
 use stageline_core::durable::Life;
 use stageline_store::Name;
 use std::sync::Arc;
@@ -88,16 +87,12 @@ impl Shown {
             let text = self.text.as_mut().map_or_else(String::new, |text| text.token(token.id).0);
             self.tokens += 1;
             if self.tokens > self.skip {
-                events.push(piece(token.id, text, token.observed.clone()));
+                events.push(AnswerEvent::Token { id: token.id, text, observed: token.observed.clone() });
             }
         }
         if let (Some(tensors), false) = (&life.answer, self.answered) {
             self.answered = true;
-            let vector = tensors.first().filter(|_| self.gives == Gives::Vector);
-            events.push(match vector.and_then(|named| named.tensor.to_f32()) {
-                Some(vector) => AnswerEvent::Vector(vector),
-                None => AnswerEvent::Tensors(tensors.clone()),
-            });
+            events.push(AnswerEvent::of(tensors.clone(), self.gives));
         }
         match &life.ended {
             Some((Ok(reason), _)) => {
@@ -109,10 +104,6 @@ impl Shown {
         }
         events
     }
-}
-
-fn piece(id: TokenId, text: String, observed: Option<Observed>) -> AnswerEvent {
-    AnswerEvent::Token { id, text, observed }
 }
 
 /// What a reader is told at a door that is about to end.

@@ -2,7 +2,6 @@
 
 use super::keeper::{Keeper, may_see, store_fault};
 use super::standing::Standing;
-use super::stored::Stored;
 use stageline_base::{Fault, FaultClass};
 use stageline_core::durable::{Accepted, Life, Logged, Wall};
 use stageline_store::{Name, Record, StoreError};
@@ -50,9 +49,11 @@ impl Keeper {
     async fn standing_at(&self, log: Name, record: Record) -> Result<Option<Standing>, Fault> {
         let (position, entries) = self.logs.unpacked(record).await.map_err(|error| error.fault())?;
         let life = Life::of([(position, &entries[..])]);
-        let Some(accepted) = &life.accepted else { return self.standing(&log).await };
-        let stored = Stored::decode(&accepted.request)?;
-        Ok(Some(Standing { log, stored, life }))
+        // The last record of one that has not ended tells but a part of it.
+        if life.accepted.is_none() {
+            return self.standing(&log).await;
+        }
+        Standing::of(log, life)
     }
 
     /// What `tell` says of the newest `most` requests that `principal` may see, newest first.

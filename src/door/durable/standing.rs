@@ -1,6 +1,7 @@
 //! How a durable request stands.
 
 use super::stored::Stored;
+use stageline_base::Fault;
 use stageline_core::durable::Life;
 use stageline_store::Name;
 
@@ -16,6 +17,15 @@ pub(crate) struct Standing {
 }
 
 impl Standing {
+    /// Of a log that says so; `None` if it begins with no request.
+    ///
+    /// # Errors
+    /// `Internal` for a request that cannot be read.
+    pub(super) fn of(log: Name, life: Life) -> Result<Option<Self>, Fault> {
+        let stored = life.accepted.as_ref().map(|accepted| Stored::decode(&accepted.request)).transpose()?;
+        Ok(stored.map(|stored| Self { log, stored, life }))
+    }
+
     /// What has become of it, in a word: one of [`STATUSES`].
     pub(crate) fn status(&self) -> &'static str {
         let Life { ended, delivered, deaths, cancelled, owner, .. } = &self.life;

@@ -43,7 +43,7 @@ pub trait Forms: Send + Sync {
     fn job(&self, job: &Bytes) -> Result<Job, Fault>;
 
     /// The status, the Content-Type and the body of the answer to a request of an API.
-    fn write(&self, api: Api, ended: &Ended) -> (u16, &'static str, String);
+    fn write(&self, api: Api, ended: Ended) -> (u16, &'static str, String);
 }
 
 /// See the module.

@@ -5,8 +5,8 @@ use super::keeper::Keeper;
 use super::revived::Looking;
 use super::standing::Standing;
 use super::telling::GIVEN_UP_AFTER;
-use stageline_base::{Fault, FaultClass};
-use stageline_core::durable::{Life, Logged, Wall};
+use stageline_base::prng::Prng;
+use stageline_core::durable::{Life, Logged, Wall, late_fault};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::sleep;
@@ -21,7 +21,7 @@ impl Keeper {
     pub(super) async fn sweep(self: Arc<Self>, closing: CancellationToken) {
         loop {
             // Not all doors at one moment.
-            let wait = EVERY.mul_f64(0.5 + (self.draw() % 1000) as f64 / 1000.0);
+            let wait = EVERY.mul_f64(0.5 + Prng::new(self.draw()).unit());
             tokio::select! {
                 () = sleep(wait) => {}
                 () = closing.cancelled() => return,
@@ -54,8 +54,7 @@ impl Keeper {
         }
         let mut life = life;
         if life.ended.is_none() {
-            let fault = Fault::new(FaultClass::DeadlineExceeded, "the deadline passed before the answer was whole");
-            life.ended = Some((Err(fault), self.clock.now()));
+            life.ended = Some((Err(late_fault()), self.clock.now()));
         }
         // Refused if somebody does something with it after all.
         let _ = self.finished(&log, life.last, &life.whole(None)).await;
@@ -82,7 +81,7 @@ mod tests {
     use crate::Request;
     use crate::outgoing::Outgoing;
     use bytes::Bytes;
-    use stageline_base::{ReplicaId, Task};
+    use stageline_base::{Fault, ReplicaId, Task};
     use stageline_core::durable::Accepted;
     use stageline_metrics::Metrics;
     use stageline_store::{MemoryStore, Name, Store};
@@ -98,7 +97,7 @@ mod tests {
             Err(Fault::internal("nobody reads"))
         }
 
-        fn write(&self, _: Api, _: &Ended) -> (u16, &'static str, String) {
+        fn write(&self, _: Api, _: Ended) -> (u16, &'static str, String) {
             (500, "text/plain", String::new())
         }
     }

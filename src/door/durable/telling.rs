@@ -7,7 +7,7 @@ use crate::{AnswerEvent, Intake};
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use stageline_base::prng::Prng;
 use stageline_base::{Fault, FaultClass};
-use stageline_core::durable::{Delivery, Wall};
+use stageline_core::durable::Delivery;
 use stageline_metrics::Kept as Event;
 use stageline_store::Name;
 use std::sync::Arc;
@@ -36,9 +36,9 @@ impl Keeper {
         let standing = match self.standing(log).await {
             Ok(Some(standing)) => standing,
             // The owner looks for itself.
-            Ok(None) => return Delivery::Again(Wall(self.clock.now().0 + FIRST.as_millis() as u64)),
+            Ok(None) => return Delivery::Again(self.clock.after(FIRST)),
             Err(fault) if fault.class == FaultClass::Unavailable => {
-                return Delivery::Again(Wall(self.clock.now().0 + FIRST.as_millis() as u64));
+                return Delivery::Again(self.clock.after(FIRST));
             }
             Err(fault) => return Delivery::GivenUp(fault.message),
         };
@@ -47,7 +47,7 @@ impl Keeper {
         let (asked, why) = match self.ended(&standing, intake).await {
             Err(fault) => (None, fault.message),
             Ok(ended) => {
-                let (status, kind, body) = self.setup.forms.write(stored.api(), &ended);
+                let (status, kind, body) = self.setup.forms.write(stored.api(), ended);
                 let took = Duration::from_millis(ended_at.0.saturating_sub(stored.accepted().0));
                 let headers = self.headers((stored.call_id(), log.token()), (status, kind), took);
                 let now = self.clock.now().0;
@@ -70,11 +70,10 @@ impl Keeper {
             }
         };
         self.count(Event::NotTold);
-        let now = self.clock.now();
-        let since = Duration::from_millis(now.0.saturating_sub(ended_at.0));
+        let since = Duration::from_millis(self.clock.now().0.saturating_sub(ended_at.0));
         tracing::debug!(call_id = stored.call_id(), request = log.token(), why, "a callback is tried again");
         match pause(since, asked, self.draw()) {
-            Some(pause) => Delivery::Again(Wall(now.0 + pause.as_millis() as u64)),
+            Some(pause) => Delivery::Again(self.clock.after(pause)),
             None => Delivery::GivenUp(format!("the callback could not be made for an hour: {why}")),
         }
     }

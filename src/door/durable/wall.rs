@@ -31,6 +31,11 @@ impl Clock {
         Wall(began.max(system.saturating_sub(elapsed)) + elapsed)
     }
 
+    /// When `time` has passed.
+    pub(super) fn after(&self, time: Duration) -> Wall {
+        Wall(self.now().0 + time.as_millis() as u64)
+    }
+
     /// How long it is until `then`.
     pub(super) fn until(&self, then: Wall) -> Duration {
         Duration::from_millis(then.0.saturating_sub(self.now().0))

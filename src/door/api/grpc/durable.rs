@@ -4,12 +4,13 @@ use super::service::{Arrived, Service, events, name, refused};
 use super::{pb, requests};
 use crate::Answer;
 use crate::call::Answering;
-use crate::durable::{Api, Asking, Declined, Key};
+use crate::durable::{Api, Asking, Declined, Keeper, Key};
 use crate::site::{NoStore, Site};
 use axum::body::Bytes;
 use futures::Stream;
 use prost::Message;
 use stageline_base::{Fault, FaultClass};
+use std::sync::Arc;
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Request, Response, Status};
 use tracing::{Instrument, info};
@@ -45,11 +46,11 @@ impl Service {
         request: &crate::Request,
     ) -> Result<Option<Answer>, Fault> {
         let Some(key) = arrived.key.clone()? else { return Ok(None) };
-        let keeper = match &self.site.setup.keeper {
-            Ok(keeper) => keeper,
-            Err(NoStore::Unasked) => return Ok(None),
-            Err(NoStore::Unusable(why)) => return Err(unusable(why)),
-        };
+        // Without a store, a key counts for nothing.
+        if self.site.setup.keeper.as_ref().is_err_and(|none| *none == NoStore::Unasked) {
+            return Ok(None);
+        }
+        let keeper = keeper_of(&self.site)?;
         self.site.intake()?.check(request).await?;
         let (call, until) = (&mut arrived.call, arrived.time.clone()?);
         let asking = Asking {
@@ -97,17 +98,21 @@ impl Service {
     }
 }
 
-fn unusable(why: &str) -> Fault {
-    Fault::new(FaultClass::Unavailable, format!("this door keeps no requests: {why}"))
+/// Who keeps the durable requests of `site`.
+///
+/// # Errors
+/// `InvalidRequest` where the door was started without a store, `Unavailable` where that cannot be used.
+fn keeper_of(site: &Site) -> Result<&Arc<Keeper>, Fault> {
+    site.setup.keeper.as_ref().map_err(|none| match none {
+        NoStore::Unasked => Fault::invalid(none.words()),
+        NoStore::Unusable(_) => Fault::new(FaultClass::Unavailable, none.words()),
+    })
 }
 
 async fn found(site: &Site, arrived: &mut Arrived, id: &str, skip: u64) -> Result<Answer, Fault> {
     let intake = site.intake()?;
     arrived.takes_place()?;
-    let keeper = site.setup.keeper.as_ref().map_err(|why| match why {
-        NoStore::Unasked => Fault::invalid("this door keeps no requests: start it with --store FILE, or with --nats"),
-        NoStore::Unusable(why) => unusable(why),
-    })?;
+    let keeper = keeper_of(site)?;
     let standing = keeper.look(arrived.call.principal()?, id).await?;
     let standing =
         standing.ok_or_else(|| Fault::invalid("there is no request of this id, or it is somebody else's"))?;

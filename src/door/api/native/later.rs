@@ -23,14 +23,9 @@ const QUEUE_WORKER: &str = "openfaas-ce/nats-queue-worker";
 /// # Errors
 /// 501 where the door was started without a store, 503 where that cannot be used.
 pub(super) fn keeper_of(site: &Site) -> Result<&Arc<Keeper>, Refusal> {
-    site.setup.keeper.as_ref().map_err(|why| match why {
-        NoStore::Unasked => {
-            let words = "this door keeps no requests: start it with --store FILE, or with --nats";
-            Refusal::with_status(StatusCode::NOT_IMPLEMENTED, words)
-        }
-        NoStore::Unusable(why) => {
-            Fault::new(FaultClass::Unavailable, format!("this door keeps no requests: {why}")).into()
-        }
+    site.setup.keeper.as_ref().map_err(|none| match none {
+        NoStore::Unasked => Refusal::with_status(StatusCode::NOT_IMPLEMENTED, none.words()),
+        NoStore::Unusable(_) => Fault::new(FaultClass::Unavailable, none.words()).into(),
     })
 }
 

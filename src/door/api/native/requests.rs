@@ -91,7 +91,7 @@ async fn as_it_stands(site: &Site, keeper: &Arc<Keeper>, standing: Standing) -> 
     let call_id = standing.stored.call_id().to_owned();
     let mut response = if standing.life.ended.is_some() {
         let ended = keeper.ended(&standing, site.intake()?).await?;
-        let (status, kind, body) = keeper.setup().forms.write(Api::Http, &ended);
+        let (status, kind, body) = keeper.setup().forms.write(Api::Http, ended);
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         (status, [(header::CONTENT_TYPE, HeaderValue::from_static(kind))], body).into_response()
     } else {
