@@ -2,7 +2,7 @@
 //!
 //! What the broker does, and what follows (nats-server 2.15, async-nats 0.51):
 //! - Positions and revisions are a stream's sequence numbers: never given twice, and what an append expects is the last of its
-//!   subject. A subject whose messages are gone expects 0 again.
+//!   subject. A subject whose messages are gone expects 0 again. A stream that is made in a lost one's place begins above its numbers.
 //! - An acknowledgement may be lost, and what waits for a connection may be sent long after its sender gave up: both are
 //!   [`StoreError::Unknown`].
 //! - A full stream must refuse what is new; by default it would let go of what is old.
@@ -12,6 +12,7 @@
 mod direct;
 mod keys;
 mod logs;
+mod looking;
 mod streams;
 
 use super::contract::fits;
@@ -54,7 +55,7 @@ pub struct Settings {
 
 /// Longest wait for an answer of the broker.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Between two looks at how full the logs are.
+/// Between two looks at the streams.
 const LOOK: Duration = Duration::from_secs(1);
 /// Pause before what was followed is looked for again.
 const RETRY: Duration = Duration::from_millis(200);
@@ -80,15 +81,8 @@ struct Shared {
     queues: Mutex<HashMap<Name, PullConsumer>>,
     /// Whether the stream of logs has room only for what is begun.
     nearly_full: AtomicBool,
-}
-
-impl Shared {
-    /// Keeps an eighth of the stream for the logs that are there already: one that cannot be ended never makes room.
-    async fn look_for_room(&self) {
-        let Ok(info) = self.logs.get_info().await else { return };
-        let most = u64::try_from(info.config.max_bytes).unwrap_or(u64::MAX);
-        self.nearly_full.store(info.state.bytes > most - most / 8, Relaxed);
-    }
+    /// Whether it was said that streams are gone and cannot be made again.
+    is_lacking: AtomicBool,
 }
 
 impl fmt::Debug for JetStream {
@@ -115,12 +109,12 @@ impl JetStream {
             .build(client);
         let streams::Streams { logs, jobs, keys, blobs } = streams::make(&context, &settings).await?;
         let queues = Mutex::default();
-        let nearly_full = AtomicBool::new(false);
-        let shared = Arc::new(Shared { context, settings, logs, jobs, keys, blobs, queues, nearly_full });
+        let (nearly_full, is_lacking) = Default::default();
+        let shared = Arc::new(Shared { context, settings, logs, jobs, keys, blobs, queues, nearly_full, is_lacking });
         let looked_at = Arc::downgrade(&shared);
         tokio::spawn(async move {
             while let Some(shared) = looked_at.upgrade() {
-                shared.look_for_room().await;
+                shared.look().await;
                 drop(shared);
                 sleep(LOOK).await;
             }

@@ -114,6 +114,30 @@ async fn an_answer_goes_on_when_its_broker_is_back() {
 }
 
 #[tokio::test]
+async fn a_door_keeps_requests_again_at_a_broker_that_lost_them() {
+    let mut cluster = Cluster::start(Pipeline::fake()).await;
+    let door = cluster.place(0);
+    let named = [("x-call-id", "one")];
+    let path = door.later(&named, &endless()).await;
+    let mut stream = door.follow(&path, 0).await.expect("a door");
+    read(&mut stream, 20, &mut Vec::new()).await;
+    cluster.broker.kill();
+    cluster.broker.forget();
+    cluster.broker.start_again().await;
+    // The same name is another request now, and whoever read the one before is not told of this one's answer.
+    let short = json!({"tokens": PROMPT, "max_tokens": 5});
+    let taken = async || {
+        let answer = door.send_with(&[named[0], ("prefer", "respond-async")], &short).await;
+        // Lost with the broker's last moments, or not there yet.
+        (answer.status() == 202).then_some(())
+    };
+    found("a request to be taken", taken).await;
+    assert!(stream.error().await.to_string().contains("not kept any more"));
+    assert_eq!(whole(&door, &path).await, right_ids(5));
+    cluster.hold(&[0, 1, 2], 0).await;
+}
+
+#[tokio::test]
 async fn a_request_is_kept_while_stages_are_missing() {
     let (pipeline, broker) = (Pipeline::fake(), NatsServer::start().await);
     let serve = |stage: usize| pipeline.program(&["serve"], &["--stage", &stage.to_string(), "--nats", &broker.url()]);

@@ -68,6 +68,78 @@ async fn consumers(server: &NatsServer) -> usize {
     jetstream::new(client).get_stream("store-test-jobs").await.unwrap().cached_info().state.consumer_count
 }
 
+/// Has the broker lose all that it keeps by `lose`: nobody takes what is kept next for what was lost.
+async fn what_was_lost_is_over(mut server: NatsServer, lose: impl AsyncFnOnce(&mut NatsServer)) {
+    let store = broker(&server).await;
+    let (log, queue, key, blob) = (name("request", "a"), name("jobs", "a"), name("claim", "a"), name("body", "a"));
+    let mut last = 0;
+    for _ in 0..50 {
+        last = store.append(&log, last, Bytes::from_static(b"old")).await.unwrap();
+    }
+    store.push(&queue, Bytes::from_static(b"old")).await.unwrap();
+    let held = store.take(&queue).await.unwrap();
+    let revision = store.set(&key, 0, Bytes::from_static(b"old"), None).await.unwrap();
+    store.put_blob(&blob, Bytes::from_static(b"old")).await.unwrap();
+    let mut followed = store.follow(&log, last);
+    lose(&mut server).await;
+    let mut first = 0;
+    until("a log can be begun", async || match store.append(&log, 0, Bytes::from_static(b"new")).await {
+        Ok(position) => {
+            first = position;
+            true
+        }
+        // Its answer was lost, perhaps.
+        Err(StoreError::Conflict { last }) => {
+            first = last;
+            true
+        }
+        Err(_) => false,
+    })
+    .await;
+    assert!(first > last, "{first} was a position before: {last}");
+    let records = store.read(&log, 0).await.unwrap();
+    assert_eq!(records.iter().map(|record| &record.bytes[..]).collect::<Vec<_>>(), [b"new"]);
+    // Whoever follows hears of what is new, and who owned what is gone is refused.
+    assert_eq!(soon("what is new", followed.next()).await.unwrap().unwrap(), records[0]);
+    let refused = store.append(&log, last, Bytes::from_static(b"ghost")).await;
+    assert_eq!(refused, Err(StoreError::Conflict { last: first }));
+    let refused = store.append(&name("request", "gone"), last, Bytes::from_static(b"ghost")).await;
+    assert_eq!(refused, Err(StoreError::Conflict { last: 0 }));
+    store.push(&queue, Bytes::from_static(b"new")).await.unwrap();
+    let taken = soon("the job", store.take(&queue)).await.unwrap();
+    assert_eq!((&taken.bytes[..], taken.deliveries), (&b"new"[..], 1));
+    assert!(taken.number > held.number);
+    // Nobody knows the job of before any more, whatever is said of it.
+    let _ = store.done(&held.id).await;
+    assert_eq!(store.jobs(&queue).await.unwrap(), 1);
+    assert_eq!(store.get(&key).await.unwrap(), None);
+    assert!(store.set(&key, 0, Bytes::from_static(b"new"), None).await.unwrap() > revision);
+    assert_eq!(store.blob(&blob).await.unwrap(), None);
+    store.put_blob(&blob, Bytes::from_static(b"new")).await.unwrap();
+    assert_eq!(store.blob(&blob).await.unwrap().unwrap(), "new");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_that_somebody_removed_are_made_again() {
+    what_was_lost_is_over(NatsServer::start().await, async |server| {
+        let context = jetstream::new(async_nats::connect(server.url()).await.unwrap());
+        for kind in ["store-test-logs", "store-test-jobs", "store-test-keys", "OBJ_store-test-blobs"] {
+            context.delete_stream(kind).await.unwrap();
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_lost_its_volume_keeps_what_comes_then() {
+    what_was_lost_is_over(NatsServer::start().await, async |server| {
+        server.kill();
+        server.forget();
+        server.start_again().await;
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_of_other_settings_is_named() {
     let server = NatsServer::start().await;

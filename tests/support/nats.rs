@@ -86,6 +86,12 @@ impl NatsServer {
         assert!(stopped.expect("a shell").success(), "the server can be stopped");
     }
 
+    /// Takes away what it kept, after [`NatsServer::kill`], as where its volume is lost.
+    #[allow(dead_code, reason = "not every test binary has a broker lose something")]
+    pub fn forget(&self) {
+        std::fs::remove_dir_all(self.folder.path().join("jetstream")).expect("what it kept goes");
+    }
+
     /// Starts it again on the same port, after [`NatsServer::kill`].
     pub async fn start_again(&mut self) {
         remove_ports_files(self.folder.path());

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use stageline_base::{Fault, FaultClass, Gives};
-use stageline_core::durable::Life;
+use stageline_core::durable::{Accepted, Life, Logged};
 use stageline_store::Name;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 /// Pause before a log that could not be followed is followed again.
 const AGAIN: Duration = Duration::from_millis(500);
 /// How long a log may say nothing before it is looked for.
-const IDLE: Duration = Duration::from_secs(10);
+const IDLE: Duration = if cfg!(test) { Duration::from_millis(20) } else { Duration::from_secs(10) };
 /// Pieces on their way to whoever reads.
 const AHEAD: usize = 64;
 
@@ -29,12 +29,20 @@ struct Follower {
     log: Name,
     records: BoxStream<'static, Result<Entry, Unread>>,
     life: Life,
+    /// Which request it is, once that was read.
+    which: Option<[u8; 32]>,
 }
 
 impl Follower {
     fn new(keeper: &Arc<Keeper>, log: &Name) -> Self {
         let records = keeper.logs.follow(log, 0);
-        Self { keeper: Arc::clone(keeper), log: log.clone(), records, life: Life::default() }
+        Self { keeper: Arc::clone(keeper), log: log.clone(), records, life: Life::default(), which: None }
+    }
+
+    /// Follows it from its beginning: it does not hold any more what was read of it.
+    fn begin_anew(&mut self) {
+        self.life = Life::default();
+        self.records = self.keeper.logs.follow(&self.log, 0);
     }
 
     /// Takes the next record in.
@@ -44,14 +52,23 @@ impl Follower {
     async fn next(&mut self) -> Result<(), Fault> {
         loop {
             let Ok(next) = timeout(IDLE, self.records.next()).await else {
-                // A log that is gone says nothing, for ever.
-                if self.keeper.logs.read(&self.log, 0).await.is_ok_and(|entries| entries.is_empty()) {
-                    return Err(Fault::invalid("the request has ended, and its answer is not kept any more"));
+                // A log that is gone says nothing, for ever; nor does one for long whose end was lost.
+                match self.keeper.logs.read(&self.log, 0).await.map(|entries| entries.last().map(|(last, _)| *last)) {
+                    Ok(None) => return Err(not_kept()),
+                    Ok(Some(last)) if last < self.life.last => self.begin_anew(),
+                    Ok(_) | Err(_) => {}
                 }
                 continue;
             };
             match next {
                 Some(Ok((position, record))) => {
+                    if let Some(Logged::Accepted(Accepted { request, .. })) = record.first() {
+                        let which = Stored::decode(request)?.identity();
+                        // Where a store was lost, the same key begins another request: its answer is another.
+                        if *self.which.get_or_insert(which) != which {
+                            return Err(not_kept());
+                        }
+                    }
                     self.life.take(position, &record);
                     // Nobody needs the body again, for as long as the answer takes.
                     if let Some(accepted) = &mut self.life.accepted {
@@ -104,6 +121,11 @@ impl Shown {
         }
         events
     }
+}
+
+/// What a reader is told whose request is gone.
+fn not_kept() -> Fault {
+    Fault::invalid("the request has ended, and its answer is not kept any more")
 }
 
 /// What a reader is told at a door that is about to end.
@@ -184,5 +206,42 @@ impl Keeper {
             }
         });
         Ok(Answer { prompt_tokens, events, alive })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sweeping::tests::keeper;
+    use super::*;
+    use stageline_core::durable::Wall;
+    use stageline_store::{MemoryStore, Store};
+
+    fn accepted(stored: &Stored) -> Logged {
+        Logged::Accepted(Accepted { request: stored.encode(), deadline: Wall(60_000), callback: false })
+    }
+
+    async fn next(follower: &mut Follower) -> Result<(), Fault> {
+        timeout(Duration::from_secs(20), follower.next()).await.expect("what there is to read")
+    }
+
+    #[tokio::test]
+    async fn a_log_whose_end_was_lost_is_followed_from_its_beginning() {
+        let store = Arc::new(MemoryStore::new(Duration::from_secs(3), 100));
+        let (keeper, log) = (keeper(store.clone()), Name::new("request", "a").unwrap());
+        let stored = Stored::empty();
+        let last = keeper.logs.append(&log, 0, &[accepted(&stored)]).await.unwrap();
+        let mut follower = Follower::new(&keeper, &log);
+        next(&mut follower).await.unwrap();
+        // It had more, once.
+        follower.life.last = last + 400;
+        follower.records = keeper.logs.follow(&log, last + 400);
+        next(&mut follower).await.unwrap();
+        assert_eq!(follower.life.last, last);
+        // Tried anew it is the same request.
+        let again = keeper.logs.append(&log, last, &[accepted(&stored.accepted_anew(Wall(7)))]).await.unwrap();
+        next(&mut follower).await.unwrap();
+        assert_eq!(follower.life.last, again);
+        store.remove(&log).await.unwrap();
+        assert_eq!(next(&mut follower).await.unwrap_err(), not_kept());
     }
 }

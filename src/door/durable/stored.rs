@@ -112,6 +112,11 @@ impl Stored {
         Self(pb::DurableRequest { accepted_unix_ms: now.0, ..self.0.clone() })
     }
 
+    /// What no other request has, and this one has also when it is tried anew: its seed, among all else that was decided once.
+    pub(super) fn identity(&self) -> [u8; 32] {
+        digest(&self.accepted_anew(Wall(0)).encode())
+    }
+
     /// Whether it asks for the same, and for the same principal.
     pub(super) fn is_like(&self, other: &Self) -> bool {
         (self.0.api, &self.0.digest, &self.0.principal) == (other.0.api, &other.0.digest, &other.0.principal)

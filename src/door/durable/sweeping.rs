@@ -74,7 +74,7 @@ impl Keeper {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::super::stored::Stored;
     use super::super::{Api, Ended, Forms, Job, KeeperSetup};
     use super::*;
@@ -102,11 +102,10 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn only_what_should_have_ended_long_ago_is_queued_again() {
-        let store = Arc::new(MemoryStore::new(Duration::from_secs(3), 100));
-        let keeper = Keeper::new(KeeperSetup {
-            store: store.clone(),
+    /// A keeper of `store` that neither reads nor writes any form.
+    pub(in crate::durable) fn keeper(store: Arc<MemoryStore>) -> Arc<Keeper> {
+        Keeper::new(KeeperSetup {
+            store,
             me: ReplicaId::new("door", 1),
             manifest: "ab".repeat(32),
             at_once: 1,
@@ -119,7 +118,13 @@ mod tests {
             metrics: Arc::new(Metrics::new("tiny", 0..1)),
             forms: &Mute,
         })
-        .unwrap();
+        .unwrap()
+    }
+
+    #[tokio::test]
+    async fn only_what_should_have_ended_long_ago_is_queued_again() {
+        let store = Arc::new(MemoryStore::new(Duration::from_secs(3), 100));
+        let keeper = keeper(store.clone());
         let now = keeper.clock.now().0;
         let late = now - 61_000;
         for (name, deadline, callback) in [

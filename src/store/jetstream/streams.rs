@@ -8,6 +8,7 @@ use async_nats::jetstream::object_store::{self, ObjectStore};
 use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType, Stream};
 use async_nats::jetstream::{self};
 use std::error::Error;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// What a store is made of.
 pub(super) struct Streams {
@@ -36,8 +37,28 @@ pub(super) fn source_is_full(error: &(dyn Error + 'static)) -> bool {
     false
 }
 
+/// The stream of logs.
+pub(super) fn logs(settings: &Settings) -> String {
+    format!("{}-logs", settings.name)
+}
+
+/// The streams that a store is made of.
+pub(super) fn names(settings: &Settings) -> [String; 4] {
+    let name = &settings.name;
+    // As object stores are called at a broker.
+    [logs(settings), format!("{name}-jobs"), format!("{name}-keys"), format!("OBJ_{name}-blobs")]
+}
+
+/// What the numbers of a new stream begin with: the time of day in microseconds. A stream may be made in the place of one that was
+/// lost, and no broker stores a million messages a second: so no position, job or revision of the lost one is taken for one of its own.
+fn first_sequence() -> Option<u64> {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
+    u64::try_from(since.as_micros()).ok()
+}
+
 /// Opens the streams, and makes those that are not there.
 pub(super) async fn make(context: &Context, settings: &Settings) -> Result<Streams, StoreError> {
+    let first_sequence = first_sequence();
     let stream = |kind: &str, max_bytes: u64| Config {
         name: format!("{}-{kind}s", settings.name),
         subjects: vec![format!("{}.{kind}.*.*", settings.subject)],
@@ -46,6 +67,7 @@ pub(super) async fn make(context: &Context, settings: &Settings) -> Result<Strea
         storage: StorageType::File,
         num_replicas: settings.replicas,
         allow_direct: true,
+        first_sequence,
         ..Config::default()
     };
     let logs = Config { allow_rollup: true, allow_message_ttl: true, ..stream("log", settings.max_bytes) };
@@ -95,8 +117,8 @@ async fn open(context: &Context, config: Config) -> Result<Stream, StoreError> {
         CreateStreamErrorKind::JetStream(refused) if refused.error_code() == ErrorCode::STREAM_NAME_EXIST => {
             let there =
                 context.get_stream(&name).await.map_err(|error| unavailable("a stream cannot be read", error))?;
-            let said = foreign(&name, &wanted, &there.cached_info().config);
-            Err(said.unwrap_or_else(|| unavailable(&format!("the stream {name} cannot be opened"), refused)))
+            // It began with another number, and differs in nothing else, or it is foreign.
+            foreign(&name, &wanted, &there.cached_info().config).map_or(Ok(there), Err)
         }
         CreateStreamErrorKind::JetStream(refused) if is_full(&refused) => {
             Err(StoreError::Full { what: format!("the broker has no room for the stream {name}: {refused}") })
@@ -123,6 +145,7 @@ fn foreign(name: &str, wanted: &Config, there: &Config) -> Option<StoreError> {
         ("discard_new_per_subject", wanted.discard_new_per_subject != there.discard_new_per_subject),
         ("allow_rollup_hdrs", wanted.allow_rollup != there.allow_rollup),
         ("allow_msg_ttl", wanted.allow_message_ttl != there.allow_message_ttl),
+        ("allow_direct", wanted.allow_direct != there.allow_direct),
         ("max_age", wanted.max_age != there.max_age),
         ("num_replicas", wanted.num_replicas.max(1) != there.num_replicas.max(1)),
     ];

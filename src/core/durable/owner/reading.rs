@@ -41,8 +41,15 @@ impl Owner {
             let least = if self.state == State::Claiming { self.setup.delivery } else { 0 };
             let is_owned = |logged: &Logged| matches!(logged, Logged::Owned { delivery, .. } if *delivery >= least);
             let is_later = record.iter().any(is_owned);
+            let is_anew = matches!(record.first(), Some(Logged::Accepted(_)));
             self.life.take(position, &record);
             if self.gives_way(is_later, out) {
+                return;
+            }
+            // It was ended by another and is tried anew, or its log was lost and somebody asks by the same name: either has a job of its own.
+            if is_anew {
+                self.stop(out);
+                self.over(OwnerAction::Done, out);
                 return;
             }
         }
@@ -89,5 +96,59 @@ impl Owner {
         let after_ms = 10 * self.setup.retry_ms;
         let last = if self.state == State::Reading { OwnerAction::Again { after_ms } } else { OwnerAction::Leave };
         self.over(last, out);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Owner, OwnerSetup};
+    use crate::durable::{Accepted, Logged, OwnerAction, OwnerEvent, Refused, Wall};
+    use crate::planted::Planted;
+    use bytes::Bytes;
+    use stageline_base::ReplicaId;
+
+    fn accepted(request: &'static [u8]) -> Logged {
+        Logged::Accepted(Accepted { request: Bytes::from_static(request), deadline: Wall(60_000), callback: false })
+    }
+
+    /// An owner whose claim stands at 11, behind the request at 10, and that runs it.
+    fn owner() -> Owner {
+        let setup = OwnerSetup {
+            me: ReplicaId::new("door", 1),
+            job: 7,
+            delivery: 1,
+            beat_ms: 1000,
+            retry_ms: 500,
+            alone_after: 2,
+            planted: Planted::None,
+        };
+        let mut out = Vec::new();
+        let mut owner = Owner::new(Wall(0), setup, &mut out);
+        owner.on(Wall(0), OwnerEvent::Read(vec![(10, vec![accepted(b"old")])]), &mut out);
+        owner.on(Wall(0), OwnerEvent::Written { write: 1, written: Ok(11) }, &mut out);
+        assert!(matches!(out.last(), Some(OwnerAction::Run { .. })), "{out:?}");
+        owner
+    }
+
+    /// What an owner does that has begun an answer when its append is `refused`, and where the log holds `records` behind what it knew.
+    fn does(refused: Refused, records: Option<(u64, Vec<Logged>)>) -> Vec<OwnerAction> {
+        let (mut owner, mut out) = (owner(), Vec::new());
+        owner.on(Wall(1), OwnerEvent::Began(5), &mut out);
+        owner.on(Wall(2), OwnerEvent::Written { write: 2, written: Err(refused) }, &mut out);
+        owner.on(Wall(3), OwnerEvent::Read(records.into_iter().collect()), &mut out);
+        out
+    }
+
+    #[test]
+    fn whose_log_is_gone_or_begun_anew_owns_nothing() {
+        let over = [OwnerAction::Stop, OwnerAction::Done];
+        assert!(does(Refused::EndsAt(0), None).ends_with(&over));
+        // It was lost, and somebody else's request has the name; or it was ended by another, and is tried anew.
+        let anew = (500, vec![accepted(b"new")]);
+        let done = does(Refused::EndsAt(500), Some(anew));
+        assert!(done.ends_with(&over), "{done:?}");
+        // Another's word between is no reason.
+        let again = does(Refused::EndsAt(12), Some((12, vec![Logged::Began { prompt_tokens: 5 }, Logged::Released])));
+        assert!(matches!(again.last(), Some(OwnerAction::Append { after: 12, .. })), "{again:?}");
     }
 }
