@@ -14,6 +14,8 @@ use tracing::{Span, info, info_span, warn};
 /// A request while it is served. Dropped before it is ended, it was the client that went away.
 pub(crate) struct Call {
     pub id: String,
+    /// Its id among durable requests, once it is kept.
+    pub request: Option<String>,
     pub trace: Trace,
     /// Whose it is; nobody's where the door asks for no keys.
     who: Result<Arc<str>, Fault>,
@@ -35,7 +37,8 @@ impl Call {
         let span = info_span!("request", call_id = %id, traceparent = %trace);
         site.setup.metrics.door.requests_in_flight.inc();
         let who = site.principal(headers);
-        Self { id, trace, who, span, site: Arc::clone(site), came, prompt_tokens: 0, answer_tokens: 0, end: None }
+        let (site, request) = (Arc::clone(site), None);
+        Self { id, request, trace, who, span, site, came, prompt_tokens: 0, answer_tokens: 0, end: None }
     }
 
     /// Whose it is.

@@ -1,6 +1,6 @@
 //! The ids of requests and of their traces: what log lines and clients know them by.
 
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use stageline_base::limits::MAX_CALL_ID_BYTES;
 use stageline_base::trace::TRACEPARENT;
 use stageline_base::{Trace, prng};
@@ -9,6 +9,17 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 /// The header that carries a request's id.
 pub(crate) const CALL_ID: &str = "x-call-id";
+
+/// The header of an answer that carries the id of a durable request, and of a callback.
+pub(crate) const REQUEST: HeaderName = HeaderName::from_static("x-stageline-request");
+
+/// Has the headers of an answer name the durable request that it is of, if it is of one.
+pub(crate) fn name_request(headers: &mut HeaderMap, request: Option<&str>) {
+    // Of hexadecimal digits.
+    if let Some(id) = request.and_then(|request| HeaderValue::from_str(request).ok()) {
+        headers.insert(REQUEST, id);
+    }
+}
 
 /// Makes ids for requests that bring none.
 pub(crate) struct CallIds {

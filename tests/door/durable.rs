@@ -12,6 +12,8 @@ use stageline_store::Name;
 use std::time::Duration;
 
 pub const LATER: &str = "prefer: respond-async\r\n";
+/// The header that names a durable request.
+const ID: &str = "x-stageline-request";
 
 pub async fn door() -> Door {
     door_of(keeping()).await
@@ -30,7 +32,8 @@ pub async fn ask(door: &Door, headers: &str, prompt: &str) -> Reply {
 pub fn path_of(reply: &Reply) -> String {
     assert_eq!((reply.status, reply.header("preference-applied")), (202, Some("respond-async")), "{reply:?}");
     let path = reply.header("location").expect("where the answer will be").to_owned();
-    assert_eq!(path, format!("/requests/{}", reply.json()["id"].as_str().unwrap()));
+    let id = reply.json()["id"].as_str().unwrap().to_owned();
+    assert_eq!((path.clone(), reply.header(ID)), (format!("/requests/{id}"), Some(&*id)));
     path
 }
 
@@ -136,13 +139,18 @@ async fn a_request_that_comes_again_joins_the_first() {
     let served = door.served().await;
     served.token(7, "a").await;
     finish(&served).await;
-    for reply in [first.await.unwrap(), second.await.unwrap()] {
+    let (first, second) = (first.await.unwrap(), second.await.unwrap());
+    let id = first.header(ID).expect("the request's id").to_owned();
+    for reply in [first, second] {
         assert_eq!((reply.status, reply.json()["token_ids"].clone()), (200, json!([7])));
+        assert_eq!(reply.header(ID), Some(&*id));
     }
+    assert_eq!(door.get(&format!("/requests/{id}")).await.header(ID), Some(&*id));
     let again = ask(&door, "idempotency-key: k\r\naccept: text/event-stream\r\n", "x").await;
+    assert_eq!(again.header(ID), Some(&*id));
     assert_eq!(events(&again), (vec![(0, 7)], "done".to_owned()));
     let other = ask(&door, "idempotency-key: k\r\n", "y").await;
-    assert_eq!(other.status, 422);
+    assert_eq!((other.status, other.header(ID)), (422, None));
     assert!(other.body.contains("Idempotency-Key was used for another body"), "{other:?}");
     assert!(door.served_nothing(), "it ran twice");
     for wrong in ["idempotency-key: \r\n", "idempotency-key: a\r\nidempotency-key: b\r\n"] {
@@ -232,9 +240,12 @@ async fn calls_of_the_queue_worker_join_by_their_id() {
 #[tokio::test]
 async fn a_cancelled_request_ends_its_run() {
     let mut door = door().await;
-    let path = path_of(&ask(&door, LATER, "x").await);
+    let path = path_of(&ask(&door, &format!("{LATER}idempotency-key: k\r\n"), "x").await);
     let served = door.served().await;
     served.token(1, "a").await;
+    // Whoever is told that it goes on is told as what, too.
+    let late = ask(&door, "idempotency-key: k\r\nx-timeout: 20ms\r\n", "x").await;
+    assert_eq!((late.status, late.header(ID)), (504, path.strip_prefix("/requests/")));
     assert_eq!(delete(&door, "", &path).await.status, 204);
     soon("the run's end", served.dropped()).await;
     let ended = once(&door, 499, &path).await;

@@ -2,7 +2,7 @@
 
 use crate::nats::NatsServer;
 use crate::patience::soon;
-use crate::support::{Door, Script, Setup, logged};
+use crate::support::{Door, Script, Setup, keeping, logged};
 use async_nats::{Client, HeaderMap, HeaderName, HeaderValue, Message};
 use futures::StreamExt;
 use serde_json::{Value, json};
@@ -45,7 +45,8 @@ impl Site {
         let net = NatsNet::connect(NatsSettings::new(format!("nats://door:d@{place}"), subjects)).await.unwrap();
         let client = connect_client("client", &format!("nats://client:c@{place}"), None).await.unwrap();
         let done = AnswerEvent::Finished { reason: FinishReason::Stop, text: "ok".into() };
-        let door = Door::open(Setup { script: Script::Answer(vec![done]), ..Setup::default() }).await;
+        let setup = Setup { script: Script::Answer(vec![done]), keeping: Some(keeping()), ..Setup::default() };
+        let door = Door::open(setup).await;
         let stop = CancellationToken::new();
         let on_nats = NatsDoor::new(net.client().clone(), net.errors(), door.site.clone());
         tokio::spawn(on_nats.serve(SUBJECT.into(), stop.clone()));
@@ -54,6 +55,18 @@ impl Site {
 
     async fn ask(&self, headers: HeaderMap, body: &'static [u8]) -> Option<Message> {
         self.client.request_with_headers(SUBJECT, headers, body.into()).await.ok()
+    }
+
+    /// The replies to a request that asks for events.
+    async fn events(&self, headers: HeaderMap, body: &'static [u8]) -> Vec<Message> {
+        let inbox = self.client.new_inbox();
+        let mut replies = self.client.subscribe(inbox.clone()).await.unwrap();
+        self.client.publish_with_reply_and_headers(SUBJECT, inbox, headers, body.into()).await.unwrap();
+        let mut events = Vec::new();
+        while events.last().is_none_or(|event| header(event, "Stageline-Event") == Some("token")) {
+            events.push(soon("an event", replies.next()).await.unwrap());
+        }
+        events
     }
 
     /// Waits until a request is answered.
@@ -102,6 +115,11 @@ fn line((name, value): (&str, &str)) -> (HeaderName, HeaderValue) {
     (name.parse().unwrap(), value.into())
 }
 
+/// A header of a reply.
+fn header<'m>(reply: &'m Message, name: &str) -> Option<&'m str> {
+    reply.headers.as_ref()?.get(name).map(|value| value.as_str())
+}
+
 /// The one header of a reply, and its payload.
 fn said(reply: &Message) -> (String, String, Value) {
     let headers: Vec<_> = reply.headers.iter().flat_map(|headers| headers.iter()).collect();
@@ -125,15 +143,8 @@ async fn an_answer_is_one_reply_or_a_reply_an_event() {
     let reply = soon("a reply", site.ask(headers("*/*"), body)).await.unwrap();
     assert_eq!(said(&reply), ("Stageline-Status".into(), "200".into(), whole));
     let ask = async || {
-        let inbox = site.client.new_inbox();
-        let mut replies = site.client.subscribe(inbox.clone()).await.unwrap();
-        let headers = headers("text/event-stream");
-        site.client.publish_with_reply_and_headers(SUBJECT, inbox, headers, body[..].into()).await.unwrap();
-        let mut events = Vec::new();
-        while events.last().is_none_or(|(_, name, _)| name == "token") {
-            events.push(said(&soon("an event", replies.next()).await.unwrap()));
-        }
-        events
+        let events = site.events(headers("text/event-stream"), body).await;
+        events.iter().map(said).collect::<Vec<_>>()
     };
     let event = |name: &str, data: Value| ("Stageline-Event".to_string(), name.to_string(), data);
     let first = event("token", json!({"text": "a\ndata: b\n\n", "token_id": 7}));
@@ -151,6 +162,30 @@ async fn an_answer_is_one_reply_or_a_reply_an_event() {
     assert_eq!((name.as_str(), status.as_str()), ("Stageline-Status", "500"));
     assert_eq!(error["error"]["message"], "out of memory");
     assert_eq!(site.door.metrics.door.ends(Some(FaultClass::DeviceFailed)), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_reply_of_a_durable_request_names_it() {
+    let (_folder, conf) = folder(ALLOWED);
+    let site = Site::open(&conf).await;
+    site.answers().await;
+    let headers = |more: (&str, &str)| HeaderMap::from_iter([("Idempotency-Key", "k"), more].map(line));
+    let body = br#"{"prompt": "x"}"#;
+    let later = soon("a reply", site.ask(headers(("Prefer", "respond-async")), body)).await.unwrap();
+    let id = header(&later, "X-Stageline-Request").expect("the request's id");
+    let standing: Value = serde_json::from_slice(&later.payload).unwrap();
+    assert_eq!((header(&later, "Stageline-Status"), standing["id"].as_str()), (Some("202"), Some(id)));
+    let whole = soon("a reply", site.ask(headers(("Accept", "*/*")), body)).await.unwrap();
+    assert_eq!((header(&whole, "Stageline-Status"), header(&whole, "X-Stageline-Request")), (Some("200"), Some(id)));
+    for event in site.events(headers(("Accept", "text/event-stream")), body).await {
+        assert_eq!(header(&event, "X-Stageline-Request"), Some(id), "{event:?}");
+    }
+    // What ends badly, too.
+    site.door.script(Script::Refuse(Fault::new(FaultClass::DeviceFailed, "x")));
+    let headers = HeaderMap::from_iter([("Idempotency-Key", "bad")].map(line));
+    let bad = soon("a reply", site.ask(headers, body)).await.unwrap();
+    assert_eq!(header(&bad, "Stageline-Status"), Some("500"));
+    assert!(header(&bad, "X-Stageline-Request").is_some_and(|other| other != id), "{bad:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -177,6 +177,9 @@ async fn durable_requests(reference: &mut Reference) {
     let accepted = door.send(post(later, "x")).await;
     reference.hold("/", &accepted);
     reference.hold("/", &door.send(post(later, "y")).await);
+    for headers in ["idempotency-key: k\r\n", "idempotency-key: k\r\naccept: text/event-stream\r\n"] {
+        reference.hold("/", &door.send(post(headers, "x")).await);
+    }
     let (path, place) = ("get /requests/{id}", accepted.header("location").unwrap().to_owned());
     let get = |headers: &str| format!("GET {place} HTTP/1.1\r\nconnection: close\r\n{headers}\r\n");
     reference.hold(path, &door.send(get("accept: text/event-stream\r\n")).await);
@@ -187,7 +190,27 @@ async fn durable_requests(reference: &mut Reference) {
     reference.hold("delete /requests/{id}", &door.send(delete).await);
     let waits = Door::open(Setup { keeping: Some(keeping()), ..Setup::default() }).await;
     let accepted = waits.send(post(later, "x")).await;
-    reference.hold(path, &waits.get(accepted.header("location").unwrap()).await);
+    let waiting = accepted.header("location").unwrap();
+    reference.hold(path, &waits.get(waiting).await);
+    waits.send(format!("DELETE {waiting} HTTP/1.1\r\nconnection: close\r\n\r\n")).await;
+    let cancelled = waits.send(post("idempotency-key: k\r\n", "x")).await;
+    assert_eq!(cancelled.status, 499);
+    reference.hold("/", &cancelled);
+    for class in [
+        FaultClass::InvalidRequest,
+        FaultClass::TooLarge,
+        FaultClass::Misdirected,
+        FaultClass::DeviceFailed,
+        FaultClass::DeadlineExceeded,
+    ] {
+        waits.script(Script::Refuse(Fault::new(class, "x")));
+        reference.hold("/", &waits.send(post(&format!("idempotency-key: {class:?}\r\n"), "x")).await);
+    }
+    waits.script(Script::Hand);
+    waits.keeper.as_ref().unwrap().leave();
+    let elsewhere = waits.send(post("idempotency-key: elsewhere\r\n", "x")).await;
+    assert_eq!(elsewhere.status, 503);
+    reference.hold("/", &elsewhere);
     reference.hold("/requests", &door.get("/requests").await);
     reference.hold("/requests", &door.get("/requests?limit=x").await);
     let retry = format!("POST {place}/retry HTTP/1.1\r\nconnection: close\r\n\r\n");

@@ -5,7 +5,7 @@
 //! The message's headers are those of HTTP (`Content-Type`, without which the payload is JSON; `Content-Encoding`, `Accept`,
 //! `X-Call-Id`, `X-Timeout`, `Prefer`, `Idempotency-Key`, `X-Callback-Url`, `Authorization`, `X-Api-Key`, `traceparent`), and so are its payload and what it is answered (`api/native`). A reply carries `Stageline-Status`,
 //! HTTP's status; one of a stream carries `Stageline-Event`, the event's name (`token`, `done` or `error`; `done` and `error` are
-//! the last), and the event's data as payload.
+//! the last), and the event's data as payload. Each of a durable request carries `X-Stageline-Request`, its id.
 //!
 //! Nobody tells a door that a requester has gone: what bounds such a request, and the sending of its answer, is its deadline.
 
@@ -52,6 +52,8 @@ const HEADERS: [HeaderName; 11] = [
     HeaderName::from_static("x-api-key"),
     HeaderName::from_static(TRACEPARENT),
 ];
+/// The header of each reply that is of a durable request: its id. NATS keeps the case of names.
+const REQUEST: &str = "X-Stageline-Request";
 /// The header of a reply that is all of an answer: its status.
 const STATUS: &str = "Stageline-Status";
 /// The header of a reply that is a part of an answer: its event.
@@ -176,15 +178,20 @@ async fn answer(client: &Client, site: &Arc<Site>, message: Message) {
         Err(fault) => return send_refusal(client, &to, &fault.into()).await,
     };
     let call = Call::new(site, &headers, Instant::now());
-    match native::reply(site, call, &headers, Body::from(message.payload)).await {
-        Ok(Reply::Accepted { json, .. }) => send(client, &to, (STATUS, "202"), json.into()).await,
-        Ok(Reply::Whole(json)) => send(client, &to, (STATUS, "200"), json.into()).await,
-        Ok(Reply::Events(mut events)) => {
+    let reply = match native::reply(site, call, &headers, Body::from(message.payload)).await {
+        Ok(reply) => reply,
+        Err(refusal) => return send_refusal(client, &to, &refusal).await,
+    };
+    let request = reply.request().map(str::to_owned);
+    let send = |said, payload: String| send(client, &to, said, request.as_deref(), payload.into());
+    match reply {
+        Reply::Accepted { json, .. } => send((STATUS, "202"), json).await,
+        Reply::Whole { json, .. } => send((STATUS, "200"), json).await,
+        Reply::Events(mut events) => {
             while let Some(event) = events.next().await {
-                send(client, &to, (EVENT, event.name.unwrap_or("token")), event.data.into()).await;
+                send((EVENT, event.name.unwrap_or("token")), event.data).await;
             }
         }
-        Err(refusal) => send_refusal(client, &to, &refusal).await,
     }
 }
 
@@ -217,11 +224,11 @@ fn values_of<'m>(message: &'m Message, name: &str) -> impl Iterator<Item = &'m s
 }
 
 async fn send_refusal(client: &Client, to: &Subject, refusal: &Refusal) {
-    send(client, to, (STATUS, refusal.status().as_str()), refusal.body().into()).await;
+    send(client, to, (STATUS, refusal.status().as_str()), refusal.request(), refusal.body().into()).await;
 }
 
-/// Sends one reply; one that the broker would not carry becomes the words that say so.
-async fn send(client: &Client, to: &Subject, (name, value): (&str, &str), payload: Bytes) {
+/// Sends one reply, of that durable request where there is one; one that the broker would not carry becomes the words that say so.
+async fn send(client: &Client, to: &Subject, (name, value): (&str, &str), request: Option<&str>, payload: Bytes) {
     let most = client.max_payload();
     let mut headers = HeaderMap::new();
     let too_large = payload.len() + 256 > most;
@@ -234,6 +241,9 @@ async fn send(client: &Client, to: &Subject, (name, value): (&str, &str), payloa
         }
     };
     headers.insert(name, value);
+    if let Some(request) = request {
+        headers.insert(REQUEST, request);
+    }
     if let Err(error) = client.publish_with_headers(to.clone(), headers, payload).await {
         warn!(%error, "a reply is not taken by NATS");
     }

@@ -2,6 +2,7 @@
 
 use super::keeper::Keeper;
 use super::standing::Standing;
+use crate::call_ids::name_request;
 use crate::outgoing::Called;
 use crate::{AnswerEvent, Intake};
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
@@ -95,9 +96,9 @@ impl Keeper {
     fn headers(&self, (call_id, id): (&str, &str), (status, kind): (u16, &'static str), took: Duration) -> HeaderMap {
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+        name_request(&mut headers, Some(id));
         let said = [
             ("x-call-id", call_id.to_owned()),
-            ("x-stageline-request", id.to_owned()),
             ("x-function-status", status.to_string()),
             ("x-function-name", self.setup.name.clone()),
             ("x-duration-seconds", format!("{:.6}", took.as_secs_f64())),

@@ -1,6 +1,7 @@
 //! A fault as an HTTP answer.
 
 use super::json::written;
+use crate::call_ids::name_request;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use schemars::JsonSchema;
@@ -18,6 +19,8 @@ pub(crate) struct Refusal {
     status: StatusCode,
     /// For the request that is refused, if it got so far as to have one.
     call_id: Option<String>,
+    /// The durable request that it is of, if it is of one.
+    request: Option<String>,
     /// The connection is closed after it: the rest of the request is not read.
     closes: bool,
 }
@@ -25,7 +28,7 @@ pub(crate) struct Refusal {
 impl From<Fault> for Refusal {
     fn from(fault: Fault) -> Self {
         let status = StatusCode::from_u16(fault.class.row().http).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        Self { fault, status, call_id: None, closes: false }
+        Self { fault, status, call_id: None, request: None, closes: false }
     }
 }
 
@@ -44,6 +47,16 @@ impl Refusal {
     /// The same, of the request with this id.
     pub(crate) fn of_call(self, id: String) -> Self {
         Self { call_id: Some(id), ..self }
+    }
+
+    /// The same, of this durable request where there is one.
+    pub(crate) fn of_request(self, request: Option<String>) -> Self {
+        Self { request, ..self }
+    }
+
+    /// The durable request that it is of.
+    pub(crate) fn request(&self) -> Option<&str> {
+        self.request.as_deref()
     }
 
     /// The status of HTTP that tells it.
@@ -136,6 +149,7 @@ impl IntoResponse for Refusal {
         let json = HeaderValue::from_static("application/json");
         let mut response = (self.status, [(header::CONTENT_TYPE, json)], self.body()).into_response();
         let headers = response.headers_mut();
+        name_request(headers, self.request.as_deref());
         if matches!(self.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(again_in(&self.fault)));
         }

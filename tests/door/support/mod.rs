@@ -181,6 +181,8 @@ pub struct Door {
     pub metrics: Arc<Metrics>,
     pub readiness: watch::Sender<Readiness>,
     pub serving: JoinHandle<()>,
+    /// Who keeps its durable requests.
+    pub keeper: Option<Arc<Keeper>>,
     pipeline: Arc<Pipeline>,
     served: mpsc::Receiver<Served>,
     stop: Option<oneshot::Sender<()>>,
@@ -237,7 +239,7 @@ impl Door {
             None => None,
         };
         let serving = tokio::spawn(serve(listener, clients, setup.limits, metrics.clone(), shutdown));
-        Self { address, admin, site, metrics, readiness, serving, pipeline, served, stop: Some(stop) }
+        Self { address, admin, site, metrics, readiness, serving, keeper, pipeline, served, stop: Some(stop) }
     }
 
     /// What the pipeline does with the requests from now on.

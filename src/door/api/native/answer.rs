@@ -3,6 +3,7 @@
 use super::replies::{DoneEvent, Embedding, Logits, TokenEvent, VectorEvent, Whole};
 use crate::AnswerEvent;
 use crate::call::Answering;
+use crate::call_ids::name_request;
 use crate::http::json::written;
 use crate::http::refusal::ErrorBody;
 use axum::body::Body;
@@ -18,8 +19,13 @@ const EVENTS: HeaderValue = HeaderValue::from_static("text/event-stream");
 
 /// What a request is answered.
 pub(in crate::api) enum Reply {
-    /// All of it, as JSON.
-    Whole(String),
+    /// All of it.
+    Whole {
+        /// As JSON.
+        json: String,
+        /// The durable request that it answers, if it answers one.
+        request: Option<String>,
+    },
     /// In pieces, as they come.
     Events(Box<Events>),
     /// That it was accepted, and under which id.
@@ -29,6 +35,17 @@ pub(in crate::api) enum Reply {
         /// What says so, as JSON.
         json: String,
     },
+}
+
+impl Reply {
+    /// The durable request that it is of, if it is of one.
+    pub(in crate::api) fn request(&self) -> Option<&str> {
+        match self {
+            Self::Whole { request, .. } => request.as_deref(),
+            Self::Events(events) => events.answering.call.request.as_deref(),
+            Self::Accepted { id, .. } => Some(id),
+        }
+    }
 }
 
 /// A piece of an answer.
@@ -67,12 +84,20 @@ fn accepted(id: &str, json: String) -> Response {
 
 impl IntoResponse for Reply {
     fn into_response(self) -> Response {
-        let events = match self {
-            Self::Whole(json) => return ([(header::CONTENT_TYPE, JSON)], json).into_response(),
-            Self::Accepted { id, json } => return accepted(&id, json),
-            Self::Events(events) => events,
+        let request = self.request().map(str::to_owned);
+        let mut response = match self {
+            Self::Whole { json, .. } => ([(header::CONTENT_TYPE, JSON)], json).into_response(),
+            Self::Accepted { id, json } => accepted(&id, json),
+            Self::Events(events) => events.into_response(),
         };
-        let pieces = stream::unfold(events, |mut events| async {
+        name_request(response.headers_mut(), request.as_deref());
+        response
+    }
+}
+
+impl IntoResponse for Box<Events> {
+    fn into_response(self) -> Response {
+        let pieces = stream::unfold(self, |mut events| async {
             let event = events.next().await?;
             Some((Ok::<_, Infallible>(event.to_string()), events))
         });
@@ -92,7 +117,8 @@ pub(super) async fn whole(mut answering: Answering) -> Result<Reply, Fault> {
             event => events.push(event),
         }
     }
-    Ok(Reply::Whole(in_one(events, answering.prompt_tokens(), answering.call.id.clone())))
+    let request = answering.call.request.clone();
+    Ok(Reply::Whole { json: in_one(events, answering.prompt_tokens(), answering.call.id.clone()), request })
 }
 
 /// The body of an answer that came in these pieces.

@@ -54,7 +54,9 @@ pub(in crate::api) async fn reply(
 ) -> Result<Reply, Refusal> {
     let (call_id, span) = (call.id.clone(), call.span.clone());
     let replying = async {
-        match submitted(site, &mut call, headers, body).await {
+        let submitted = submitted(site, &mut call, headers, body).await;
+        let request = call.request.clone();
+        let replied = match submitted {
             Ok(Submitted::Answer(answer, true)) => {
                 answer::events(Answering::new(answer, call), 0).await.map_err(Refusal::from)
             }
@@ -69,9 +71,10 @@ pub(in crate::api) async fn reply(
                 call.refused(&refusal.fault);
                 Err(refusal)
             }
-        }
+        };
+        replied.map_err(|refusal| refusal.of_call(call_id).of_request(request))
     };
-    replying.instrument(span).await.map_err(|refusal| refusal.of_call(call_id))
+    replying.instrument(span).await
 }
 
 /// What becomes of a request.
@@ -137,6 +140,7 @@ async fn kept(
     // The store has the body: what waits for the answer holds no memory of it.
     drop((bytes, share, request));
     let (keeper, id) = (durably.keeper(), kept.log.token());
+    call.request = Some(id.to_owned());
     call.span.in_scope(|| info!(request = id, joined = kept.joined, "request kept"));
     if durably.later {
         // One that was joined may be further; that it is kept is all that must be said.

@@ -29,6 +29,8 @@ fn headers_of(status: u16, with_call: bool, events: bool) -> Value {
         // Where no requests are taken, none has an id.
         "X-Call-Id" => with_call && status != 404,
         "X-Duration-Seconds" => true,
+        // What is refused before it is kept has none.
+        "X-Stageline-Request" => with_call && matches!(status, 200 | 202 | 400 | 413 | 421 | 499 | 500 | 503 | 504),
         "Retry-After" => matches!(status, 429 | 503),
         "X-OpenFaaS-Internal" => status == 429,
         "Allow" => status == 405,
@@ -133,7 +135,7 @@ fn ask(schemas: &mut SchemaGenerator) -> Value {
             },
         },
     });
-    let mut responses = refusals(&[400, 401, 404, 408, 413, 415, 421, 422, 429, 500, 501, 503, 504], true);
+    let mut responses = refusals(&[400, 401, 404, 408, 413, 415, 421, 422, 429, 499, 500, 501, 503, 504], true);
     responses.insert("200".into(), ok);
     responses.insert("202".into(), durable::accepted(schemas));
     let reference = |name: &str| json!({ "$ref": format!("#/components/parameters/{name}") });

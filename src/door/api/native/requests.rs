@@ -5,7 +5,7 @@ use super::later::keeper_of;
 use super::parse::{accepts_events, patience};
 use super::replies::StandingBody;
 use crate::call::{Answering, Call};
-use crate::call_ids::CALL_ID;
+use crate::call_ids::{CALL_ID, name_request};
 use crate::durable::{Api, Keeper, Kept, Standing};
 use crate::http::json::written;
 use crate::http::kinds;
@@ -88,7 +88,7 @@ async fn found(site: &Site, (who, id): (&str, &str)) -> Result<(Arc<Keeper>, Sta
 
 /// The answer, if there is one, or how far it is.
 async fn as_it_stands(site: &Site, keeper: &Arc<Keeper>, standing: Standing) -> Result<Response, Refusal> {
-    let call_id = standing.stored.call_id().to_owned();
+    let (call_id, id) = (standing.stored.call_id().to_owned(), standing.log.token().to_owned());
     let mut response = if standing.life.ended.is_some() {
         let ended = keeper.ended(&standing, site.intake()?).await?;
         let (status, kind, body) = keeper.setup().forms.write(Api::Http, ended);
@@ -99,6 +99,7 @@ async fn as_it_stands(site: &Site, keeper: &Arc<Keeper>, standing: Standing) -> 
         (StatusCode::ACCEPTED, [(header::CONTENT_TYPE, json)], written(&body(&standing))).into_response()
     };
     names(&mut response, &call_id);
+    name_request(response.headers_mut(), Some(&id));
     Ok(response)
 }
 
@@ -140,6 +141,7 @@ async fn streamed(
     };
     let mut call = Call::new(site, headers, Instant::now());
     call.id = stored.call_id().to_owned();
+    call.request = Some(log.token().to_owned());
     let (id, span) = (call.id.clone(), call.span.clone());
     let until = call.after(site.setup.limits.longest(patience(headers)?));
     call.takes_place(until)?;
@@ -154,8 +156,9 @@ async fn streamed(
         call.reads(&answer);
         answer::events(Answering::new(answer, call), skip).await
     };
-    let mut response =
-        events.instrument(span).await.map_err(|fault| Refusal::from(fault).of_call(id.clone()))?.into_response();
+    let request = Some(log.token().to_owned());
+    let refused = |fault| Refusal::from(fault).of_call(id.clone()).of_request(request);
+    let mut response = events.instrument(span).await.map_err(refused)?.into_response();
     names(&mut response, &id);
     Ok(response)
 }

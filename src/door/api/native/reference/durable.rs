@@ -27,7 +27,7 @@ pub(super) fn accepted(schemas: &mut SchemaGenerator) -> Value {
 /// `/requests/{id}`.
 pub(super) fn path(schemas: &mut SchemaGenerator) -> Value {
     let id = json!({
-        "name": "id", "in": "path", "required": true, "description": "The request's id, as its Location said.",
+        "name": "id", "in": "path", "required": true, "description": "The request's id, as X-Stageline-Request said.",
         "schema": { "type": "string", "pattern": "^[0-9a-f]{32}$" },
     });
     let after = json!({
@@ -99,6 +99,7 @@ pub(super) fn retry(schemas: &mut SchemaGenerator) -> Value {
     let mut responses = refusals(&[400, 401, 404, 421, 500, 501, 503], false);
     let mut accepted = accepted(schemas);
     accepted["headers"] = headers_of(202, false, false);
+    accepted["headers"]["X-Stageline-Request"] = json!({ "$ref": "#/components/headers/X-Stageline-Request" });
     responses.insert("202".into(), accepted);
     let id = json!({ "name": "id", "in": "path", "required": true, "schema": { "type": "string" } });
     json!({

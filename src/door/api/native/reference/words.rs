@@ -60,8 +60,9 @@ pub(super) const ASKED: [(&str, &str); 9] = [
 ];
 
 /// Headers of an answer, and where they are.
-pub(super) const ANSWERED: [(&str, &str); 11] = [
+pub(super) const ANSWERED: [(&str, &str); 12] = [
     ("X-Call-Id", "The request's id. Absent where the request brought one and accepts events."),
+    ("X-Stageline-Request", "The id of the durable request that it is of: `GET /requests/ID` answers it, at any door."),
     ("X-Duration-Seconds", "How long the answer took to be ready. Absent where it is events."),
     ("Retry-After", "With 429 and 503: after how many seconds the same request may be sent again."),
     ("Allow", "With 405: the methods that are taken."),
