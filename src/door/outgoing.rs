@@ -1,14 +1,14 @@
 //! Calls that the door makes: to addresses that clients name, so never to one that it must not reach.
 
 use hmac::{Hmac, Mac};
-use reqwest::header::{HeaderMap, RETRY_AFTER};
+use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
 use reqwest::redirect::Policy;
 use reqwest::{Client, Url};
 use sha2::Sha256;
 use stageline_base::{Fault, hex};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// How long a connection may take, and all of a call.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -161,8 +161,8 @@ impl Outgoing {
         match answer {
             // What it says beyond that is not read.
             Ok(answer) => {
-                let again = answer.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
-                Called::Answered(answer.status().as_u16(), again.map(Duration::from_secs))
+                let again = again_in(answer.headers(), UNIX_EPOCH + Duration::from_millis(now));
+                Called::Answered(answer.status().as_u16(), again)
             }
             Err(error) => unanswered(error),
         }
@@ -176,6 +176,19 @@ impl Outgoing {
         mac.update(body.as_bytes());
         Some(format!("t={seconds},v1={}", hex(&mac.finalize().into_bytes())))
     }
+}
+
+/// In how long whoever answers with `headers` wants to be called again, if it says so: in seconds, or as a date.
+fn again_in(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    let of = |text: &str| httpdate::parse_http_date(text).ok();
+    if let Ok(seconds) = text.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let then = of(text)?;
+    // By its own clock, where it tells the time: ours may be another.
+    let now = headers.get(DATE).and_then(|date| of(date.to_str().ok()?)).unwrap_or(now);
+    Some(then.duration_since(now).unwrap_or_default())
 }
 
 /// The addresses of the URL's host, all of which may be called.
@@ -273,6 +286,27 @@ mod tests {
         // A name that this machine knows without asking anybody.
         let url = Url::parse("http://localhost:1/").unwrap();
         assert!(resolved(&url).await.is_ok_and(|found| found.iter().all(|address| address.ip().is_loopback())));
+    }
+
+    #[test]
+    fn who_is_called_says_when_to_call_again_in_seconds_or_by_a_date() {
+        // 2015-10-21 07:28:00 by our clock.
+        let now = UNIX_EPOCH + Duration::from_secs(1_445_412_480);
+        let asked = |again: &str, date: Option<&str>| {
+            let date = date.map(|date| (DATE, date.parse().unwrap()));
+            let headers = HeaderMap::from_iter([(RETRY_AFTER, again.parse().unwrap())].into_iter().chain(date));
+            again_in(&headers, now).map(|time| time.as_secs())
+        };
+        assert_eq!((asked("120", None), asked("0", None)), (Some(120), Some(0)));
+        assert_eq!(asked("Wed, 21 Oct 2015 07:30:00 GMT", None), Some(120));
+        assert_eq!(asked("Wed, 21 Oct 2015 07:20:00 GMT", None), Some(0));
+        // Its clock is an hour behind.
+        let date = Some("Wed, 21 Oct 2015 06:28:00 GMT");
+        assert_eq!(asked("Wed, 21 Oct 2015 06:29:00 GMT", date), Some(60));
+        for wrong in ["", "soon", "-1", "1.5", "Wed, 21 Oct"] {
+            assert_eq!(asked(wrong, None), None, "{wrong}");
+        }
+        assert_eq!(again_in(&HeaderMap::new(), now), None);
     }
 
     #[test]

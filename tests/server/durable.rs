@@ -138,6 +138,19 @@ async fn a_door_keeps_requests_again_at_a_broker_that_lost_them() {
 }
 
 #[tokio::test]
+async fn a_cancelled_request_leaves_nothing_at_any_stage() {
+    let cluster = Cluster::start(Pipeline::fake()).await;
+    let door = cluster.place(0);
+    let path = door.later(&[], &endless()).await;
+    let mut stream = door.follow(&path, 0).await.expect("a door");
+    read(&mut stream, 20, &mut Vec::new()).await;
+    cluster.hold(&[0, 1, 2], 1).await;
+    door.cancel(&path).await;
+    cluster.hold(&[0, 1, 2], 0).await;
+    assert!(stream.error().await.to_string().contains("cancelled"));
+}
+
+#[tokio::test]
 async fn a_request_is_kept_while_stages_are_missing() {
     let (pipeline, broker) = (Pipeline::fake(), NatsServer::start().await);
     let serve = |stage: usize| pipeline.program(&["serve"], &["--stage", &stage.to_string(), "--nats", &broker.url()]);

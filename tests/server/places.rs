@@ -94,6 +94,13 @@ impl Place {
         answer.headers()["location"].to_str().expect("a path").to_owned()
     }
 
+    /// Cancels the request at `path`.
+    #[allow(dead_code, reason = "most test binaries ask at once")]
+    pub async fn cancel(&self, path: &str) {
+        let sent = self.client.delete(format!("http://{}{path}", self.address)).send();
+        assert_eq!(soon("an answer", sent).await.expect("an answer").status(), 204);
+    }
+
     /// The stream of the answer at `path`, from the token at `seen` on; `None` if nobody answers.
     #[allow(dead_code, reason = "most test binaries ask at once")]
     pub async fn follow(&self, path: &str, seen: u64) -> Option<Stream> {
