@@ -1,6 +1,6 @@
 //! How a request comes to be kept.
 
-use super::keeper::{Keeper, TRIES, store_fault};
+use super::keeper::{Keeper, TRIES, queue_of, store_fault};
 use super::standing::Standing;
 use super::stored::{self, Api, Stored};
 use bytes::Bytes;
@@ -155,7 +155,7 @@ impl Keeper {
         stored: Stored,
         record: &[Logged],
     ) -> Result<Kept, Declined> {
-        let error = match self.push(&log).await {
+        let error = match self.push(&log, &stored).await {
             Ok(()) => {
                 self.count(Event::Accepted);
                 return Ok(Kept { log, stored, joined: false });
@@ -174,8 +174,11 @@ impl Keeper {
         Err(fault.into())
     }
 
-    pub(super) async fn push(&self, log: &Name) -> Result<(), StoreError> {
-        self.setup.store.push(&self.queue, log.to_string().into()).await
+    /// Has a door of the manifest that it was accepted for take it.
+    pub(super) async fn push(&self, log: &Name, stored: &Stored) -> Result<(), StoreError> {
+        // What says otherwise was never accepted: it is no request, and nobody runs it.
+        let queue = queue_of(stored.manifest()).unwrap_or_else(|| self.queue.clone());
+        self.setup.store.push(&queue, log.to_string().into()).await
     }
 
     /// The request that is there already, if it is; `None` where it has gone meanwhile.
@@ -192,7 +195,7 @@ impl Keeper {
         }
         // Whoever began it may not have got to its job, or may be about to take it back: neither can happen behind this.
         match self.logs.append(log, life.last, &[Logged::Requeued]).await {
-            Ok(_) => self.push(log).await.map(|()| Some(kept)).map_err(|error| no_job(&error).into()),
+            Ok(_) => self.push(log, &kept.stored).await.map(|()| Some(kept)).map_err(|error| no_job(&error).into()),
             Err(StoreError::Conflict { .. }) => Ok(None),
             Err(error) => Err(store_fault(&error).into()),
         }

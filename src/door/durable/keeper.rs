@@ -101,8 +101,7 @@ impl Keeper {
     /// # Errors
     /// `Internal` if the manifest's digest is none.
     pub fn new(setup: KeeperSetup) -> Result<Arc<Self>, Fault> {
-        let queue = setup.manifest.get(..16).and_then(|digest| Name::new("jobs", digest));
-        let queue = queue.ok_or_else(|| Fault::internal("a manifest's digest is not one"))?;
+        let queue = queue_of(&setup.manifest).ok_or_else(|| Fault::internal("a manifest's digest is not one"))?;
         let (logs, seeds) = (Logs::new(setup.store.clone()), Mutex::new(Prng::new(setup.me.boot())));
         Ok(Arc::new(Self {
             setup,
@@ -275,6 +274,11 @@ impl Keeper {
             report(ended);
         }
     }
+}
+
+/// Where jobs wait for doors of the manifest with this digest.
+pub(super) fn queue_of(manifest: &str) -> Option<Name> {
+    manifest.get(..16).and_then(|digest| Name::new("jobs", digest))
 }
 
 /// Whether `principal` may know of a request of `owner`'s.

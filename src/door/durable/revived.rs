@@ -132,7 +132,34 @@ impl Keeper {
             Err(error) => return Err(store_fault(&error)),
         }
         // Without it, whoever looks for forgotten requests finds it.
-        self.push(&log).await.map_err(|error| store_fault(&error))?;
+        self.push(&log, &stored).await.map_err(|error| store_fault(&error))?;
         self.standing(&log).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::stored::{Api, Stored};
+    use super::super::sweeping::tests::keeper;
+    use stageline_base::Fault;
+    use stageline_core::durable::{Accepted, Logged, Wall};
+    use stageline_proto::durable as pb;
+    use stageline_store::{MemoryStore, Name, Store};
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    #[tokio::test]
+    async fn what_is_tried_anew_goes_to_the_model_that_it_was_accepted_for() {
+        let store = Arc::new(MemoryStore::new(Duration::from_secs(3), 100));
+        let (keeper, log) = (keeper(store.clone()), Name::new("request", "a").unwrap());
+        let stored =
+            Stored::new(pb::DurableRequest { manifest: "cd".repeat(32), api: Api::Http.into(), ..Default::default() });
+        let accepted = Accepted { request: stored.encode(), deadline: Wall(60_000), callback: false };
+        let ended = Logged::Ended { outcome: Err(Fault::internal("it broke")), at: Wall(1), deaths: 0 };
+        let record = [Logged::Accepted(accepted), ended, Logged::Delivered { given_up: None }];
+        keeper.logs.append(&log, 0, &record).await.unwrap();
+        assert_eq!(keeper.retry("", "a").await.unwrap().unwrap().status(), "waiting");
+        let theirs = Name::new("jobs", &"cd".repeat(8)).unwrap();
+        assert_eq!((store.jobs(&theirs).await, store.jobs(&keeper.queue).await), (Ok(1), Ok(0)));
     }
 }

@@ -97,6 +97,11 @@ impl Stored {
         Wall(self.0.accepted_unix_ms)
     }
 
+    /// The digest of the manifest that it was accepted for.
+    pub(super) fn manifest(&self) -> &str {
+        &self.0.manifest
+    }
+
     /// Whose it is.
     pub(crate) fn principal(&self) -> &str {
         &self.0.principal

@@ -43,12 +43,12 @@ impl Keeper {
         }
     }
 
-    async fn look_after(&self, Standing { log, life, .. }: Standing) {
+    async fn look_after(&self, Standing { log, life, stored }: Standing) {
         let Some(accepted) = life.accepted.as_ref().filter(|_| self.is_forgotten(&life)) else { return };
         tracing::warn!(request = log.token(), "a request's time is over and nobody has ended it");
         if accepted.callback {
             if self.logs.append(&log, life.last, &[Logged::Requeued]).await.is_ok() {
-                let _ = self.push(&log).await;
+                let _ = self.push(&log, &stored).await;
             }
             return;
         }
