@@ -33,6 +33,10 @@ fn wrong_command_lines_and_settings_end_with_64_and_nothing_on_standard_output()
         (&["inspect", "nowhere"], "DIR: `nowhere`: there is no such folder"),
         (&["inspect", ".", "--json=maybe"], "--json: `maybe`: true or false is expected"),
         (&["inspect", ".", "--config", "no.toml"], "no.toml: "),
+        (&["requests", "list", "--target", "nats://a"], "--target: `nats://a`: a URL is expected"),
+        (&["requests", "list", "--nats", "a", "--store", "b"], "--nats, --store: one of them is expected"),
+        (&["requests", "list", "--nats", "a"], "--name is missing"),
+        (&["requests", "show", "7"], "a request's id, 32 hexadecimal digits"),
         (&[], "Usage: stageline <COMMAND>"),
     ] {
         let output = stageline(folder.path(), arguments, &[]);
@@ -82,7 +86,7 @@ fn help_of_every_command_shows_its_flags_and_examples_on_standard_output() {
     let output = stageline(folder.path(), &["--help"], &[]);
     assert!(output.status.success());
     let overview = String::from_utf8(output.stdout).unwrap();
-    for verb in ["split", "serve", "up", "run", "load", "inspect", "demo"] {
+    for verb in ["split", "serve", "up", "run", "load", "requests", "inspect", "demo"] {
         assert!(overview.contains(&format!("\n  {verb} ")), "{verb}");
         let output = stageline(folder.path(), &[verb, "--help"], &[]);
         assert!(output.status.success(), "{verb}");
@@ -94,6 +98,26 @@ fn help_of_every_command_shows_its_flags_and_examples_on_standard_output() {
     }
     assert!(overview.contains("[alias: embed]"), "{overview}");
     assert!(stageline(folder.path(), &["embed", "--help"], &[]).status.success());
+}
+
+#[test]
+fn requests_are_asked_of_nobody_but_who_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    // What is there for a server is no reason to open its file, or to ask its broker.
+    let env = [("STAGELINE_STORE", "a.db"), ("STAGELINE_NATS", "127.0.0.1:1")];
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    for (arguments, want) in [
+        (["--target", &format!("http://{closed}")], "is a door there (--target URL)?"),
+        (["--store", "requests.db"], "requests.db: there is no such file"),
+    ] {
+        let output = stageline(folder.path(), &[&["requests", "list"][..], &arguments].concat(), &env);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains(want), "{arguments:?}: {}", stderr(&output));
+    }
+    let env = [env[0], env[1], ("STAGELINE_TARGET", &format!("http://{closed}"))];
+    let output = stageline(folder.path(), &["requests", "list"], &env);
+    assert!(stderr(&output).contains(&closed.to_string()), "{}", stderr(&output));
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "something was made");
 }
 
 #[test]

@@ -1,11 +1,12 @@
 //! From settings as text to settings as the program uses them.
 
 use crate::config::checked::*;
-use crate::config::door::{door, requests};
+use crate::config::door::door;
 use crate::config::load::load;
 use crate::config::parse;
 use crate::config::problem::Problems;
 use crate::config::raw::{Reader, Written};
+use crate::config::requests::requests;
 use crate::config::settings as s;
 use crate::config::verbs;
 use stageline_base::limits::{MAX_STAGES, MAX_STOP_BYTES, MAX_STOP_STRINGS, MAX_TOP_LOGITS};
@@ -309,7 +310,7 @@ impl BatchingConfig {
     }
 }
 
-fn nats(r: &mut Reader) -> Option<NatsConfig> {
+pub(super) fn nats(r: &mut Reader) -> Option<NatsConfig> {
     let creds = r.optional(&s::NATS_CREDS, parse::file);
     let name = r.optional(&s::NATS_USER, parse::text);
     let password = r.optional(&s::NATS_PASSWORD_FILE, parse::file);

@@ -7,32 +7,6 @@ use stageline_door::outgoing::{Allowed, Outgoing};
 use stageline_server::Keeping;
 use std::time::Duration;
 
-/// `stageline requests`: which door, and what it is asked.
-#[derive(Clone, Debug, PartialEq)]
-pub struct RequestsConfig {
-    /// Where the door is, without a slash at the end.
-    pub door: String,
-    /// The key that it asks for.
-    pub key: Option<String>,
-    /// What to do.
-    pub order: RequestsOrder,
-    /// JSON rather than text.
-    pub json: bool,
-}
-
-/// What to do with durable requests.
-#[derive(Clone, Debug, PartialEq)]
-pub enum RequestsOrder {
-    /// List so many.
-    List(usize),
-    /// Show one.
-    Show(String),
-    /// Try one anew.
-    Retry(String),
-    /// End one.
-    Cancel(String),
-}
-
 pub(super) fn door(r: &mut Reader) -> DoorConfig {
     let timeout: Duration = r.value(&s::EXEC_TIMEOUT, parse::duration);
     let inflight: u32 = r.value(&s::MAX_INFLIGHT, parse::count(0..=MANY));
@@ -109,35 +83,5 @@ fn host_of(text: &str) -> parse::Parsed<Allowed> {
     match legal(host.strip_prefix("*.").unwrap_or(host)) {
         true => Ok(Allowed { host: host.to_ascii_lowercase(), port }),
         false => Err(wrong()),
-    }
-}
-
-pub(super) fn requests(r: &mut Reader) -> RequestsConfig {
-    let url = |text: &str| match ["http://", "https://"].iter().any(|scheme| text.starts_with(scheme)) {
-        true => Ok(text.trim_end_matches('/').to_owned()),
-        false => Err("a URL is expected, such as http://127.0.0.1:8080".into()),
-    };
-    let is_id = |id: &str| id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
-    let words = r.all(&s::REQUESTS_WORDS, parse::text);
-    let limit = r.value(&s::LIMIT, parse::count(1..=10_000));
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    let order = match words[..] {
-        ["list"] => RequestsOrder::List(limit),
-        ["show", id] if is_id(id) => RequestsOrder::Show(id.to_owned()),
-        ["retry", id] if is_id(id) => RequestsOrder::Retry(id.to_owned()),
-        ["cancel", id] if is_id(id) => RequestsOrder::Cancel(id.to_owned()),
-        _ => {
-            r.problems.0.push(
-                "say what to do: `list`, or `show`, `retry` or `cancel` and a request's id, 32 hexadecimal digits"
-                    .into(),
-            );
-            RequestsOrder::List(limit)
-        }
-    };
-    RequestsConfig {
-        door: r.value(&s::DOOR_URL, url),
-        key: r.optional(&s::KEY, parse::text),
-        order,
-        json: r.switch(&s::JSON),
     }
 }

@@ -12,16 +12,17 @@ mod parse;
 mod problem;
 mod prompts;
 mod raw;
+pub mod requests;
 mod setting;
 mod settings;
 mod verbs;
 
 pub use check::check;
 pub use checked::*;
-pub use door::{RequestsConfig, RequestsOrder};
 pub use load::{LoadConfig, LoadRun, TargetConfig};
 pub use problem::{Origin, Problems};
 pub use raw::Written;
+pub use requests::{RequestsConfig, RequestsOrder, RequestsSource};
 pub use setting::{Group, Setting, Shape, Verb};
 pub use settings::CONFIG;
 pub use verbs::VERBS;

@@ -174,7 +174,7 @@ Examples:
 pub const KEPT_REQUESTS: Verb = Verb {
     name: "requests",
     alias: None,
-    about: "Show, try again or cancel the durable requests of a door",
+    about: "Show, try again or cancel durable requests: at a door, or in a file that no server has",
     examples: "\
 Examples:
   The newest, and what has become of each:
@@ -182,9 +182,14 @@ Examples:
   An answer, or how far it is:
     stageline requests show 124239a6d54315f4ff0913cbc841d0a2
   One that failed, or whose callback nobody took, once more:
-    stageline requests retry 124239a6d54315f4ff0913cbc841d0a2 --door http://gateway:8080/function/smollm2 --key KEY",
+    stageline requests retry 124239a6d54315f4ff0913cbc841d0a2 --target http://gateway:8080/function/smollm2 --key KEY
+  At whichever door of a pipeline hears it at NATS:
+    stageline requests list --nats nats://127.0.0.1:4222 --name smollm2
+  In the file of a server that does not run:
+    stageline requests list --store requests.db",
     groups: &[
-        Group { heading: "Requests", settings: &[REQUESTS_WORDS, DOOR_URL, KEY, LIMIT] },
+        Group { heading: "Requests", settings: &[REQUESTS_WORDS, REQUESTS_TARGET, REQUESTS_STORE, KEY, LIMIT] },
+        Group { heading: "NATS", settings: &[REQUESTS_NATS, REQUESTS_NAME, NATS_CREDS, NATS_USER, NATS_PASSWORD_FILE] },
         Group { heading: "Output", settings: &[JSON] },
         LOGGING_QUIET,
     ],

@@ -6,10 +6,12 @@ use crate::broker::Broker;
 use stageline_base::{Fault, FaultClass, hex};
 use stageline_door::NoStore;
 use stageline_door::api::forms::AllForms;
+use stageline_door::api::native::Shelf;
 use stageline_door::durable::{Keeper, KeeperSetup};
 use stageline_door::outgoing::{Allowed, Outgoing};
+use stageline_metrics::Metrics;
 use stageline_store::{FileSettings, FileStore, Flush, JetStream, Settings, Store, StoreError};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +22,11 @@ const TRIES: u32 = 3;
 const AGAIN: Duration = Duration::from_millis(500);
 /// How much longer than any request a blob is kept.
 const BLOBS_KEPT: u32 = 4;
+
+/// What a store may hold that no server has: no less than any server lets it.
+const MOST_JOBS: u64 = 1 << 40;
+const MOST_BYTES: u64 = 1 << 42;
+const FOREVER: Duration = Duration::from_secs(1 << 40);
 
 /// How a door keeps durable requests.
 #[derive(Clone, Debug, PartialEq)]
@@ -145,6 +152,46 @@ async fn opened(client: &async_nats::Client, settings: Settings) -> Result<JetSt
             opened => return opened,
         }
     }
+}
+
+/// The requests in the store at `file`, which no server has, for whoever operates it.
+///
+/// # Errors
+/// `InvalidRequest` if there is no such file (none is made), `Unavailable` if a server has it, or it is no store.
+pub fn shelf(file: &Path) -> Result<Shelf, Fault> {
+    if !file.exists() {
+        return Err(Fault::invalid(format!("{}: there is no such file", file.display())));
+    }
+    // The server that has it otherwise says what it may hold, and lets go of what is old.
+    let settings = FileSettings {
+        lease: LEASE,
+        max_jobs: MOST_JOBS,
+        max_bytes: MOST_BYTES,
+        blob_age: FOREVER,
+        ..Default::default()
+    };
+    let store = FileStore::open(file, settings).map_err(|error| match error {
+        StoreError::Held { file } => {
+            let words = format!("{file}: a server that runs has this store: ask that one, with --target URL");
+            Fault::new(FaultClass::Unavailable, words)
+        }
+        error => unusable(&error),
+    })?;
+    Shelf::new(KeeperSetup {
+        store: Arc::new(store),
+        me: new_replica(),
+        // Nothing is accepted here, nor run.
+        manifest: hex(&[0; 32]),
+        at_once: 0,
+        timeout: Duration::ZERO,
+        keep: Duration::ZERO,
+        name: String::new(),
+        outgoing: Outgoing::default(),
+        callback_url: None,
+        join_always: false,
+        metrics: Arc::new(Metrics::new("", 0..0)),
+        forms: &AllForms,
+    })
 }
 
 fn unusable(error: &StoreError) -> Fault {

@@ -20,7 +20,7 @@ pub use blueprint::Blueprint;
 pub use broker::{Broker, BrokerAccess, reach};
 pub use executor::load_executor;
 pub use host::{Hardware, Host, unwatched};
-pub use keeping::Keeping;
+pub use keeping::{Keeping, shelf};
 pub use options::Options;
 pub use pipeline::Pipeline;
 pub use ports::Ports;

@@ -32,6 +32,14 @@ pub enum StoreError {
         /// The largest.
         most: usize,
     },
+    /// It is another process's.
+    #[error(
+        "the store cannot be used: {file}: another process that runs has this store: stop it, or give this one a file of its own"
+    )]
+    Held {
+        /// The file.
+        file: String,
+    },
     /// It cannot be reached, or cannot work; nothing was done.
     #[error("the store cannot be used: {cause}")]
     Unavailable {

@@ -8,6 +8,7 @@ use futures::StreamExt;
 use serde_json::{Value, json};
 use stageline_base::{Fault, FaultClass};
 use stageline_door::api::nats::NatsDoor;
+use stageline_door::keys::Keys;
 use stageline_door::{AnswerEvent, FinishReason};
 use stageline_transport::{NatsNet, NatsSettings, connect_client};
 use stageline_wire::Subjects;
@@ -15,6 +16,8 @@ use std::path::Path;
 use tokio_util::sync::CancellationToken;
 
 const SUBJECT: &str = "stageline.v1.tiny.ask";
+/// The header that names a durable request.
+const ID: &str = "X-Stageline-Request";
 /// What a door must be allowed to listen to.
 const ALLOWED: &str = ", \"stageline.>\"";
 
@@ -39,14 +42,18 @@ struct Site {
 impl Site {
     /// A door that answers every request that it takes, behind the broker that `conf` sets up.
     async fn open(conf: &Path) -> Self {
+        Self::with(conf, Setup { keeping: Some(keeping()), ..Setup::default() }).await
+    }
+
+    /// The same of a door that is set up so.
+    async fn with(conf: &Path, setup: Setup) -> Self {
         let broker = NatsServer::with(&["-c", conf.to_str().unwrap()]).await;
         let place = broker.url().replace("nats://", "");
         let subjects = Subjects::new("tiny", &"ab".repeat(32)).unwrap();
         let net = NatsNet::connect(NatsSettings::new(format!("nats://door:d@{place}"), subjects)).await.unwrap();
-        let client = connect_client("client", &format!("nats://client:c@{place}"), None).await.unwrap();
+        let client = connect_client("client", &format!("nats://client:c@{place}"), None, None).await.unwrap();
         let done = AnswerEvent::Finished { reason: FinishReason::Stop, text: "ok".into() };
-        let setup = Setup { script: Script::Answer(vec![done]), keeping: Some(keeping()), ..Setup::default() };
-        let door = Door::open(setup).await;
+        let door = Door::open(Setup { script: Script::Answer(vec![done]), ..setup }).await;
         let stop = CancellationToken::new();
         let on_nats = NatsDoor::new(net.client().clone(), net.errors(), door.site.clone());
         tokio::spawn(on_nats.serve(SUBJECT.into(), stop.clone()));
@@ -172,20 +179,73 @@ async fn each_reply_of_a_durable_request_names_it() {
     let headers = |more: (&str, &str)| HeaderMap::from_iter([("Idempotency-Key", "k"), more].map(line));
     let body = br#"{"prompt": "x"}"#;
     let later = soon("a reply", site.ask(headers(("Prefer", "respond-async")), body)).await.unwrap();
-    let id = header(&later, "X-Stageline-Request").expect("the request's id");
+    let id = header(&later, ID).expect("the request's id");
     let standing: Value = serde_json::from_slice(&later.payload).unwrap();
     assert_eq!((header(&later, "Stageline-Status"), standing["id"].as_str()), (Some("202"), Some(id)));
     let whole = soon("a reply", site.ask(headers(("Accept", "*/*")), body)).await.unwrap();
-    assert_eq!((header(&whole, "Stageline-Status"), header(&whole, "X-Stageline-Request")), (Some("200"), Some(id)));
+    assert_eq!((header(&whole, "Stageline-Status"), header(&whole, ID)), (Some("200"), Some(id)));
     for event in site.events(headers(("Accept", "text/event-stream")), body).await {
-        assert_eq!(header(&event, "X-Stageline-Request"), Some(id), "{event:?}");
+        assert_eq!(header(&event, ID), Some(id), "{event:?}");
     }
     // What ends badly, too.
     site.door.script(Script::Refuse(Fault::new(FaultClass::DeviceFailed, "x")));
     let headers = HeaderMap::from_iter([("Idempotency-Key", "bad")].map(line));
     let bad = soon("a reply", site.ask(headers, body)).await.unwrap();
     assert_eq!(header(&bad, "Stageline-Status"), Some("500"));
-    assert!(header(&bad, "X-Stageline-Request").is_some_and(|other| other != id), "{bad:?}");
+    assert!(header(&bad, ID).is_some_and(|other| other != id), "{bad:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn durable_requests_are_asked_for_by_a_header() {
+    let (_folder, conf) = folder(ALLOWED);
+    let keys = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(keys.path(), "alice one\nbob two\n").unwrap();
+    let keys = Some(Keys::open(keys.path()).unwrap());
+    let site = Site::with(&conf, Setup { keeping: Some(keeping()), keys, ..Setup::default() }).await;
+    let ask = async |key: &str, more: &[(&str, &str)], body: &'static [u8]| {
+        let key = format!("Bearer {key}");
+        let headers = [&[("Authorization", key.as_str())][..], more].concat().into_iter().map(line).collect();
+        let reply = soon("a reply", site.ask(headers, body)).await.unwrap();
+        let body: Value = serde_json::from_slice(&reply.payload).unwrap_or_default();
+        (header(&reply, "Stageline-Status").unwrap().to_owned(), header(&reply, ID).map(str::to_owned), body)
+    };
+    soon("the door", async { while site.ask(HeaderMap::new(), b"").await.is_none() {} }).await;
+    let (status, id, _) = ask("one", &[("Prefer", "respond-async")], br#"{"prompt": "x"}"#).await;
+    let id = id.expect("the request's id");
+    assert_eq!(status, "202");
+    let about = async |key: &str, asked: &str| ask(key, &[("Stageline-Request", asked)], b"").await;
+    let shown = format!("GET /requests/{id}");
+    let whole = async || Some(about("one", &shown).await).filter(|(status, ..)| status == "200");
+    let whole = soon("the answer", async {
+        loop {
+            if let Some(whole) = whole().await {
+                return whole;
+            }
+        }
+    });
+    let (_, named, answer) = whole.await;
+    assert_eq!((named.as_deref(), answer["finish_reason"].as_str()), (Some(&*id), Some("stop")));
+    // Whole, whatever is accepted: it is one reply.
+    let events = [("Stageline-Request", &*shown), ("Accept", "text/event-stream")];
+    assert_eq!(ask("one", &events, b"").await.2, answer);
+    let (_, _, list) = about("one", "GET /requests?limit=1").await;
+    assert_eq!(list["requests"][0]["id"], *id);
+    assert_eq!(about("two", "GET /requests").await.2, json!({"requests": []}));
+    for (key, asked, want) in [
+        ("two", &*shown, "404"),
+        ("none", &*shown, "401"),
+        ("one", "GET /requests?limit=x", "400"),
+        ("one", "GET /metrics", "400"),
+        ("one", "POST /", "400"),
+        ("one", &format!("POST /requests/{id}/retry"), "400"),
+        ("two", &format!("DELETE /requests/{id}"), "404"),
+        ("one", &format!("DELETE /requests/{id}"), "204"),
+    ] {
+        let (status, _, said) = about(key, asked).await;
+        assert_eq!(status, want, "{key} {asked}: {said}");
+    }
+    let said = about("one", "GET /metrics").await.2;
+    assert!(said.to_string().contains("Stageline-Request may be GET /requests?limit=N"), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

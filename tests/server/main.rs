@@ -33,5 +33,6 @@ mod places;
 #[allow(dead_code, reason = "tests/edges looks at memory")]
 mod programs;
 mod replicas;
+mod requests;
 mod served;
 mod ups;

@@ -57,7 +57,17 @@ pub const JOIN_CALLS: Setting = Setting::value(
 pub const REQUESTS_WORDS: Setting =
     Setting::list("order", "list | show ID | retry ID | cancel ID", "What to do with which durable requests")
         .positional();
-pub const DOOR_URL: Setting = Setting::value("door", "URL", "A door of the pipeline").or("http://127.0.0.1:8080");
+pub const REQUESTS_TARGET: Setting =
+    Setting::value("target", "URL", "Ask this door of the pipeline, over HTTP").or("http://127.0.0.1:8080");
+pub const REQUESTS_NATS: Setting =
+    Setting::value("nats", "URL,...", "Ask a door of the pipeline called --name instead, over this NATS server");
+pub const REQUESTS_NAME: Setting = Setting::value("name", "NAME", "With --nats: the name of the pipeline");
+pub const REQUESTS_STORE: Setting = Setting::value(
+    "store",
+    "FILE",
+    "Open this store instead, which no server may have meanwhile; what `show` tells has an answer's tokens and no text, since the model's \
+     tokenizer is not in it",
+);
 pub const KEY: Setting = Setting::value("key", "KEY", "The key that the door asks for; that of admin sees everybody's");
 pub const LIMIT: Setting = Setting::value("limit", "N", "How many requests to list, the newest").or("100");
 

@@ -17,12 +17,14 @@ mod parse;
 mod reference;
 mod replies;
 mod requests;
+mod shelf;
 mod text;
 
 pub(in crate::api) use answer::{Reply, in_one};
 pub(in crate::api) use ask::reply;
 pub(in crate::api) use job::job;
 pub(in crate::api) use parse::stored;
+pub use shelf::Shelf;
 
 use crate::Readiness;
 use crate::http::body;

@@ -7,7 +7,11 @@
 //! HTTP's status; one of a stream carries `Stageline-Event`, the event's name (`token`, `done` or `error`; `done` and `error` are
 //! the last), and the event's data as payload. Each of a durable request carries `X-Stageline-Request`, its id.
 //!
+//! A message with the header `Stageline-Request` asks of durable requests instead ([`kept`]).
+//!
 //! Nobody tells a door that a requester has gone: what bounds such a request, and the sending of its answer, is its deadline.
+
+mod kept;
 
 use super::native::{self, Reply};
 use crate::call::Call;
@@ -177,6 +181,9 @@ async fn answer(client: &Client, site: &Arc<Site>, message: Message) {
         Ok(headers) => headers,
         Err(fault) => return send_refusal(client, &to, &fault.into()).await,
     };
+    if let Some(asked) = values_of(&message, kept::ASKED).next() {
+        return kept::answer(client, site, (&to, asked), headers).await;
+    }
     let call = Call::new(site, &headers, Instant::now());
     let reply = match native::reply(site, call, &headers, Body::from(message.payload)).await {
         Ok(reply) => reply,
@@ -235,7 +242,8 @@ async fn send(client: &Client, to: &Subject, (name, value): (&str, &str), reques
     let (name, value, payload) = match too_large {
         false => (name, value, payload),
         true => {
-            let words = format!("the answer has {} bytes and the broker takes {most}: ask for a stream", payload.len());
+            let other = "ask for a stream, or over HTTP";
+            let words = format!("the answer has {} bytes and the broker takes {most}: {other}", payload.len());
             let refusal = Refusal::from(Fault::new(FaultClass::TooLarge, words));
             (name, if name == EVENT { "error" } else { "413" }, refusal.body().into())
         }

@@ -52,6 +52,7 @@ fn refused(error: &StoreError) -> Refused {
         StoreError::Crowded { .. }
         | StoreError::Full { .. }
         | StoreError::TooLarge { .. }
+        | StoreError::Held { .. }
         | StoreError::Unavailable { .. } => Refused::NotNow,
     }
 }

@@ -30,7 +30,7 @@ impl NatsTarget {
         credentials: Option<&Path>,
         form: (bool, bool),
     ) -> Result<Self, Fault> {
-        let client = connect_client("stageline load", url, credentials).await?;
+        let client = connect_client("stageline load", url, credentials, None).await?;
         let form = Form { stream: form.0, embeds: form.1 };
         Ok(Self { client, subject: ask_subject(pipeline), form })
     }

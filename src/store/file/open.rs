@@ -66,25 +66,24 @@ pub(super) fn open(path: &Path, settings: &FileSettings) -> Result<(Connection, 
     if links > 1 {
         return Err(said("it is a hard link, and another process could open it by its other name: copy it".to_owned()));
     }
-    let lock = lock(path).map_err(said)?;
+    let held = || StoreError::Held { file: path.display().to_string() };
+    let lock = lock(path).map_err(said)?.ok_or_else(held)?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).map_err(|error| said(why(&error)))?;
     prepare(&connection, settings).map_err(said)?;
     Ok((connection, lock))
 }
 
-/// Takes the file for this process: by a file beside it, since SQLite's own locks come and go.
-fn lock(path: &Path) -> Result<File, String> {
+/// Takes the file for this process, if no other has it: by a file beside it, since SQLite's own locks come and go.
+fn lock(path: &Path) -> Result<Option<File>, String> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(".lock");
     let beside = PathBuf::from(beside);
     let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&beside);
     let file = file.map_err(|error| format!("{} cannot be opened for writing: {error}", beside.display()))?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => {
-            Err("another process that runs has this store: stop it, or give this one a file of its own".to_owned())
-        }
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Ok(None),
         Err(TryLockError::Error(error)) => Err(format!("{} cannot be locked: {error}", beside.display())),
     }
 }

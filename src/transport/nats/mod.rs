@@ -89,15 +89,20 @@ impl NatsSettings {
 }
 
 /// Connects somebody who is no stage to the server at `url`, which may hold user and password or a token; `file` is a `.creds`
-/// file.
+/// file, and `user` somebody whose password is in a file.
 ///
 /// # Errors
 /// No server answers, it refuses us, or what was given cannot be used.
-pub async fn connect_client(name: &str, url: &str, file: Option<&Path>) -> Result<Client, TransportError> {
+pub async fn connect_client(
+    name: &str,
+    url: &str,
+    file: Option<&Path>,
+    user: Option<&(String, PathBuf)>,
+) -> Result<Client, TransportError> {
     let place = credentials::without(url);
     let servers: Result<Vec<ServerAddr>, _> = url.split(',').map(|url| url.trim().parse()).collect();
     let servers = servers.map_err(|error| TransportError::Url { url: place.clone(), cause: error.to_string() })?;
-    let shown = credentials::Shown { user: None, file };
+    let shown = credentials::Shown { user, file };
     let options = credentials::add(ConnectOptions::new().name(name), &servers, shown).await?;
     options.connect(servers).await.map_err(|error| not_connected(place, &error))
 }

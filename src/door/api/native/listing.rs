@@ -52,7 +52,7 @@ fn most(query: Option<&str>) -> Result<usize, Fault> {
     number.ok_or_else(|| Fault::invalid(format!("limit may be 1 to {MOST}")))
 }
 
-fn listed(standing: &Standing) -> Listed {
+pub(super) fn listed(standing: &Standing) -> Listed {
     let Standing { log, stored, life } = standing;
     let fault = life.ended.as_ref().and_then(|(outcome, _)| outcome.as_ref().err());
     Listed {

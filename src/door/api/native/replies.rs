@@ -88,6 +88,31 @@ pub(super) struct Listed {
     pub ended_unix_ms: Option<u64>,
 }
 
+/// A durable request in a store that no door has, whose text nobody there knows.
+#[derive(Debug, Serialize)]
+pub(super) struct Shelved {
+    /// As it is listed.
+    #[serde(flatten)]
+    pub listed: Listed,
+    /// Tokens of its answer so far.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub token_ids: Vec<TokenId>,
+    /// What its answer is, where that is tensors.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tensors: Vec<TensorShape>,
+}
+
+/// What a tensor is like.
+#[derive(Debug, Serialize)]
+pub(super) struct TensorShape {
+    /// Its name.
+    pub name: String,
+    /// What its elements are.
+    pub element: &'static str,
+    /// Its extents, outermost first.
+    pub shape: Vec<usize>,
+}
+
 /// An event without a name, whose id is the token's place in the answer, from 0: one token.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct TokenEvent {
