@@ -8,7 +8,8 @@ use stageline_door::keys::Keys;
 use stageline_door::outgoing::{Allowed, Outgoing};
 use stageline_door::{AnswerEvent, FinishReason};
 use stageline_proto::inference::{self as pb, generate_event::Event};
-use stageline_store::Name;
+use stageline_store::{MemoryStore, Name};
+use std::sync::Arc;
 use std::time::Duration;
 
 pub const LATER: &str = "prefer: respond-async\r\n";
@@ -254,6 +255,17 @@ async fn a_cancelled_request_ends_its_run() {
     assert!(events.body.contains("event: error"), "{events:?}");
     assert_eq!(delete(&door, "", &path).await.status, 204);
     assert_eq!(door.send(format!("PUT {path} HTTP/1.1\r\nconnection: close\r\n\r\n")).await.status, 405);
+}
+
+#[tokio::test]
+async fn the_owner_here_hears_of_a_cancellation_at_once() {
+    // It looks at its log every third of a lease, and a run that says nothing has it write nothing.
+    let store = MemoryStore::new(Duration::from_secs(3600), 100);
+    let mut door = door_of(KeeperSetup { store: Arc::new(store), ..keeping() }).await;
+    let path = path_of(&ask(&door, LATER, "x").await);
+    let served = door.served().await;
+    assert_eq!(delete(&door, "", &path).await.status, 204);
+    soon("the run's end", served.dropped()).await;
 }
 
 #[tokio::test]

@@ -74,6 +74,8 @@ pub enum OwnerEvent {
     RunEnded(Result<FinishReason, Fault>),
     /// How the telling went.
     Told(Delivery),
+    /// Somebody has written to the log just now: look what.
+    Look,
     /// The door is about to end: let go of it.
     Release,
     /// Time passed.

@@ -159,6 +159,7 @@ impl Owner {
             | OwnerEvent::Answer(_)
             | OwnerEvent::RunEnded(_) => {}
             OwnerEvent::Told(delivery) => self.told(now, delivery, out),
+            OwnerEvent::Look => self.look(out),
             OwnerEvent::Release => self.release = true,
             OwnerEvent::Time => {}
         }

@@ -7,7 +7,7 @@
 //! HTTP's status; one of a stream carries `Stageline-Event`, the event's name (`token`, `done` or `error`; `done` and `error` are
 //! the last), and the event's data as payload. Each of a durable request carries `X-Stageline-Request`, its id.
 //!
-//! A message with the header `Stageline-Request` asks of durable requests instead ([`kept`]).
+//! A message with the header `Stageline-Request` asks of durable requests instead (`kept`).
 //!
 //! Nobody tells a door that a requester has gone: what bounds such a request, and the sending of its answer, is its deadline.
 

@@ -17,7 +17,7 @@ use stageline_metrics::{Kept as Event, Metrics};
 use stageline_store::{Name, Store, StoreError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::{Mutex as Turn, RwLock, Semaphore};
+use tokio::sync::{Mutex as Turn, RwLock, Semaphore, broadcast};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -26,6 +26,8 @@ use tokio_util::sync::CancellationToken;
 pub(super) const AGAIN: Duration = Duration::from_secs(1);
 /// Most callbacks that are under way at once.
 const TELLING: usize = 64;
+/// Cancellations that wait for an owner to hear of them; one that has missed some looks at its log.
+const CANCELS: usize = 64;
 /// How often a request's owner may be faster than who cancels it.
 const CANCEL_TRIES: u32 = 200;
 /// How often somebody else may be faster, until it is said that the store does not get on.
@@ -78,6 +80,8 @@ pub struct Keeper {
     pub(super) listing: Turn<()>,
     /// Whoever reads an answer here is to read on elsewhere.
     pub(super) leaving: CancellationToken,
+    /// Logs of requests that were cancelled here: their owners, if they are here too, need not find it out by and by.
+    pub(super) cancels: broadcast::Sender<Name>,
     pub(super) queue: Name,
     seeds: Mutex<Prng>,
 }
@@ -111,6 +115,7 @@ impl Keeper {
             telling: Arc::new(Semaphore::new(TELLING)),
             listing: Turn::default(),
             leaving: CancellationToken::new(),
+            cancels: broadcast::Sender::new(CANCELS),
             queue,
             seeds,
         }))
@@ -206,7 +211,11 @@ impl Keeper {
                 return Ok(true);
             }
             match self.logs.append(&log, life.last, &[Logged::Cancelled]).await {
-                Ok(_) => return Ok(true),
+                Ok(_) => {
+                    // Where nobody owns anything, nobody listens.
+                    let _ = self.cancels.send(log);
+                    return Ok(true);
+                }
                 // Its owner was faster: only what that wrote is read, so that this call is the faster one soon.
                 Err(StoreError::Conflict { last: 0 }) => return Ok(true),
                 Err(StoreError::Conflict { .. } | StoreError::Unknown) => {

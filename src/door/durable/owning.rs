@@ -102,7 +102,7 @@ impl Owning {
         let (mut wishes, mut doing) = (Vec::new(), Doing::new());
         let (mut run, mut turn, mut sole) = (None, None, None);
         let mut owner = Owner::new(clock.now(), setup, &mut wishes);
-        let mut released = false;
+        let (mut released, mut cancels) = (false, keeper.cancels.subscribe());
         loop {
             for wish in wishes.drain(..) {
                 match wish {
@@ -136,6 +136,7 @@ impl Owning {
                     sole = got;
                     Some(event)
                 }
+                cancelled = cancels.recv() => (!cancelled.is_ok_and(|other| other != *log)).then_some(OwnerEvent::Look),
                 () = self.release.cancelled(), if !released => {
                     released = true;
                     Some(OwnerEvent::Release)
