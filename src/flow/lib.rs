@@ -1,0 +1,3 @@
+//! Flows of functions and pipelines.
+
+pub mod definition;
