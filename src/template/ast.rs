@@ -5,6 +5,30 @@ use std::sync::Arc;
 /// Statements one after the other.
 pub(crate) type Body = Vec<Statement>;
 
+/// A name that an expression mentions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mention {
+    /// The name.
+    pub name: Arc<str>,
+    /// What is asked of it at once.
+    pub part: Part,
+    /// Where the name begins in the source that was read, in bytes.
+    pub byte: usize,
+}
+
+/// What of a value is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// All of it.
+    Whole,
+    /// `.field` or `['field']`.
+    Field(Arc<str>),
+    /// `[0]` or `.0`.
+    Place(i128),
+    /// `[…]`: something that only its evaluation tells, or a slice.
+    Computed,
+}
+
 /// An expression and its line.
 #[derive(Debug)]
 pub(crate) struct Expression {

@@ -33,6 +33,8 @@ pub struct Error {
     pub line: u32,
     /// What is wrong, in words.
     pub what: String,
+    /// Where in the source that is, in bytes, if it cannot be read; its line breaks count as `\n`.
+    pub byte: Option<usize>,
 }
 
 impl Error {
@@ -43,7 +45,7 @@ impl Error {
             Some((end, _)) => format!("{}…", &what[..end]),
             None => what,
         };
-        Self { kind, line: 0, what }
+        Self { kind, line: 0, what, byte: None }
     }
 
     /// [`ErrorKind::Invalid`].
@@ -56,6 +58,12 @@ impl Error {
         if self.line == 0 {
             self.line = line;
         }
+        self
+    }
+
+    /// The same error at `byte`, if it has no place yet.
+    pub(super) fn at_byte(mut self, byte: usize) -> Self {
+        self.byte.get_or_insert(byte);
         self
     }
 }

@@ -5,7 +5,7 @@ use crate::error::Error;
 use crate::filters;
 use crate::filters::checks;
 use crate::values::access;
-use crate::values::arguments::Args;
+use crate::values::arguments::{Args, used};
 use crate::values::budget::{Budget, Draft};
 use crate::values::methods;
 use crate::values::object::Object;
@@ -21,6 +21,8 @@ use std::sync::Arc;
 mod calls;
 mod statements;
 
+pub(crate) use calls::BUILT_IN;
+
 /// What `body` writes when it sees `names`.
 pub(super) fn render(body: &Body, names: HashMap<Arc<str>, Value>, budget: &Budget) -> Result<String, Error> {
     let rendering = Rendering { budget, scopes: RefCell::default(), namespaces: RefCell::default() };
@@ -31,6 +33,12 @@ pub(super) fn render(body: &Body, names: HashMap<Arc<str>, Value>, budget: &Budg
     let mut out = Draft::output(budget);
     rendering.body(body, &scope, &mut out)?;
     Ok(out.finish())
+}
+
+/// The value of an expression alone when it sees `names`.
+pub(super) fn value(expression: &Expression, names: HashMap<Arc<str>, Value>, budget: &Budget) -> Result<Value, Error> {
+    let rendering = Rendering { budget, scopes: RefCell::default(), namespaces: RefCell::default() };
+    rendering.value(expression, &Scope::outermost(names))
 }
 
 /// One rendering.
@@ -57,8 +65,17 @@ impl Drop for Rendering<'_> {
 }
 
 impl Rendering<'_> {
-    /// The value of `expression`.
+    /// The value of `expression`, which is used.
     fn value(&self, expression: &Expression, scope: &Rc<Scope>) -> Result<Value, Error> {
+        let value = self.found(expression, scope)?;
+        if self.budget.is_strict() {
+            used(&value).map_err(|error| error.at(expression.line))?;
+        }
+        Ok(value)
+    }
+
+    /// The value of `expression`, be it there or not.
+    fn found(&self, expression: &Expression, scope: &Rc<Scope>) -> Result<Value, Error> {
         self.budget.step(1)?;
         match &expression.kind {
             ExpressionKind::None => Ok(Value::None),
@@ -122,12 +139,12 @@ impl Rendering<'_> {
                 Ok(Value::Bool(true))
             }
             ExpressionKind::Choice(choice) => match (self.value(&choice.test, scope)?.is_true(), &choice.otherwise) {
-                (true, _) => self.value(&choice.then, scope),
-                (false, Some(otherwise)) => self.value(otherwise, scope),
+                (true, _) => self.found(&choice.then, scope),
+                (false, Some(otherwise)) => self.found(otherwise, scope),
                 (false, None) => Ok(Value::undefined("an `if` without `else` was false, and there is no other value")),
             },
             ExpressionKind::Steps(first, steps) => {
-                let first = self.value(first, scope)?;
+                let first = self.found(first, scope)?;
                 self.steps(first, steps, scope)
             }
             _ => Err(Error::invalid("an expression without a value")),
@@ -186,12 +203,21 @@ impl Rendering<'_> {
                 let args = self.arguments(arguments, scope)?;
                 self.call(value, args)
             }
-            StepKind::Filter(name, arguments) => filters::apply(name, value, self.arguments(arguments, scope)?, budget),
+            StepKind::Filter(name, arguments) => {
+                self.used_by(value, name, ["default", "d"])?;
+                filters::apply(name, value, self.arguments(arguments, scope)?, budget)
+            }
             StepKind::Test { name, arguments, negated } => {
+                self.used_by(value, name, ["defined", "undefined"])?;
                 let taken = checks::check(name, value, self.arguments(arguments, scope)?, budget)?;
                 Ok(Value::Bool(taken != *negated))
             }
         }
+    }
+
+    /// An error if `value` is not there, unless `name` is one of those that ask for that.
+    fn used_by(&self, value: &Value, name: &str, asking: [&str; 2]) -> Result<(), Error> {
+        if self.budget.is_strict() && !asking.contains(&name) { used(value) } else { Ok(()) }
     }
 
     fn arguments(&self, arguments: &Arguments, scope: &Rc<Scope>) -> Result<Args, Error> {

@@ -80,9 +80,15 @@ pub(super) fn exists(name: &str) -> bool {
     NAMES.contains(&name)
 }
 
+/// Whether it draws from what no value says.
+pub(super) fn is_random(name: &str) -> bool {
+    name == "random"
+}
+
 /// `value | name(args)`.
 pub(super) fn apply(name: &str, value: &Value, args: Args, budget: &Budget) -> Result<Value, Error> {
     match name {
+        _ if is_random(name) && budget.is_strict() => Err(Error::invalid(format!("there is no filter `{name}` here"))),
         "capitalize" | "center" | "e" | "escape" | "forceescape" | "indent" | "lower" | "replace" | "safe"
         | "string" | "title" | "trim" | "truncate" | "upper" | "wordcount" | "wordwrap" => {
             if name == "truncate" && text::is_short(value, &args, budget)? {

@@ -290,7 +290,7 @@ fn number(value: f64) -> String {
 }
 
 /// A dict's key as `json.dumps` makes a string of it.
-fn key_text(key: &Value) -> Result<Arc<str>, Error> {
+pub(super) fn key_text(key: &Value) -> Result<Arc<str>, Error> {
     Ok(match key {
         Value::Text(text) => Arc::clone(text),
         Value::None => Arc::from("null"),

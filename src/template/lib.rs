@@ -15,12 +15,14 @@ use std::sync::Arc;
 mod ast;
 mod error;
 mod eval;
+mod expression;
 mod filters;
 mod json;
 mod syntax;
 mod values;
 
 pub use error::{Error, ErrorKind};
+pub use expression::{Expression, Mention, Part, Piece, pieces};
 pub use json::{Json, Reader};
 pub use values::arguments::Args;
 pub use values::budget::{Budget, Limits};

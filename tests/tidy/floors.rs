@@ -4,9 +4,10 @@ use crate::{Finding, found, tree::File};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The floor of each package, by its folder.
-const FLOORS: [(&str, u8); 18] = [
+const FLOORS: [(&str, u8); 19] = [
     ("src/base", 0),
     ("src/core", 1),
+    ("src/flow", 1),
     ("src/plan", 1),
     ("src/template", 1),
     ("proto", 2),

@@ -13,7 +13,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 /// Functions that every template sees.
-pub(super) const BUILT_IN: [&str; 5] = ["cycler", "dict", "joiner", "namespace", "range"];
+pub(crate) const BUILT_IN: [&str; 5] = ["cycler", "dict", "joiner", "namespace", "range"];
 
 /// Longest range, as in Jinja2's sandbox.
 const MAX_RANGE: i128 = 100_000;

@@ -148,7 +148,10 @@ fn mapped(value: &Value, mut args: Args, budget: &Budget) -> Result<Value, Error
         for item in &items.items {
             budget.step(1)?;
             let default = default.as_ref().filter(|default| !matches!(default, Value::None));
-            results.push(access::path_or(item, &attribute, default, budget)?);
+            results.push(match default {
+                None => access::path(item, &attribute, budget)?,
+                default => access::path_or(item, &attribute, default, budget)?,
+            });
         }
     } else {
         let name = printed(&args.positional.remove(0), budget)?;
@@ -179,6 +182,9 @@ fn selected(
     for item in &value.iterate(budget)?.items {
         budget.step(1 + args.positional.len())?;
         let subject = match &attribute {
+            Some(path) if matches!(test.as_deref(), Some("defined" | "undefined")) => {
+                access::path_or(item, path, None, budget)?
+            }
             Some(path) => access::path(item, path, budget)?,
             None => item.clone(),
         };

@@ -6,10 +6,11 @@ use crate::error::{Error, ErrorKind};
 use crate::values::methods::letters::is_space;
 use std::sync::Arc;
 
-/// A token and its line.
+/// A token, its line and its first byte.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Placed {
     pub line: u32,
+    pub byte: usize,
     pub token: Token,
 }
 
@@ -47,6 +48,29 @@ pub(crate) fn tokens(source: &str) -> Result<Vec<Placed>, Error> {
     Ok(lexer.tokens)
 }
 
+/// The tokens of the tag `{{ … }}` that begins at `at`, and the byte behind it and behind the white space that it takes.
+pub(crate) fn printing(source: &str, at: usize) -> Result<(Vec<Placed>, usize), Error> {
+    let line = 1 + source[..at].matches('\n').count() as u32;
+    let mut lexer = Lexer { source, at, line, tokens: Vec::new() };
+    lexer.tag(Token::PrintBegin)?;
+    Ok((lexer.tokens, lexer.at))
+}
+
+/// The tokens of an expression alone, as if it stood in a tag.
+pub(crate) fn inside(source: &str) -> Result<Vec<Placed>, Error> {
+    let mut lexer = Lexer { source, at: 0, line: 1, tokens: Vec::new() };
+    lexer.push(Token::PrintBegin);
+    let mut open = Vec::new();
+    loop {
+        lexer.skip_space();
+        if lexer.rest().is_empty() {
+            lexer.push(Token::PrintEnd);
+            return Ok(lexer.tokens);
+        }
+        lexer.token(&mut open)?;
+    }
+}
+
 struct Lexer<'s> {
     source: &'s str,
     at: usize,
@@ -60,11 +84,11 @@ impl<'s> Lexer<'s> {
     }
 
     fn push(&mut self, token: Token) {
-        self.tokens.push(Placed { line: self.line, token });
+        self.tokens.push(Placed { line: self.line, byte: self.at, token });
     }
 
     fn fails<T>(&self, what: impl Into<String>) -> Result<T, Error> {
-        Err(Error::new(ErrorKind::Syntax, what).at(self.line))
+        Err(Error::new(ErrorKind::Syntax, what).at(self.line).at_byte(self.at))
     }
 
     /// Moves on by `bytes`.
@@ -207,7 +231,7 @@ impl<'s> Lexer<'s> {
     /// A tag, from its first mark to its last.
     fn tag(&mut self, begin: Token) -> Result<(), Error> {
         let prints = begin == Token::PrintBegin;
-        let began = self.line;
+        let began = (self.line, self.at);
         self.skip(2);
         let _ = self.eat("-") || self.eat("+");
         self.push(begin);
@@ -215,12 +239,14 @@ impl<'s> Lexer<'s> {
         let mut open = Vec::new();
         loop {
             self.skip_space();
+            let byte = self.at;
             if open.is_empty() && if prints { self.print_end() } else { self.block_end() } {
-                self.push(if prints { Token::PrintEnd } else { Token::BlockEnd });
+                let token = if prints { Token::PrintEnd } else { Token::BlockEnd };
+                self.tokens.push(Placed { line: self.line, byte, token });
                 return Ok(());
             }
             if self.rest().is_empty() {
-                self.line = began;
+                (self.line, self.at) = began;
                 return self.fails("the end of a tag is missing");
             }
             self.token(&mut open)?;
@@ -232,7 +258,7 @@ impl<'s> Lexer<'s> {
         let after_dot = self.source[..self.at].ends_with('.');
         let first = rest.chars().next().unwrap_or(' ');
         if first.is_ascii_digit() {
-            let (token, bytes) = literals::number(rest, !after_dot).map_err(|e| e.at(self.line))?;
+            let (token, bytes) = literals::number(rest, !after_dot).map_err(|e| e.at(self.line).at_byte(self.at))?;
             self.push(token);
             self.skip(bytes);
         } else if first == '_' || first.is_alphanumeric() {
@@ -240,7 +266,7 @@ impl<'s> Lexer<'s> {
             self.push(Token::Name(Arc::from(&rest[..end])));
             self.skip(end);
         } else if first == '"' || first == '\'' {
-            let (text, bytes) = literals::text(rest).map_err(|e| e.at(self.line))?;
+            let (text, bytes) = literals::text(rest).map_err(|e| e.at(self.line).at_byte(self.at))?;
             self.push(Token::Text(Arc::from(text)));
             self.skip(bytes);
         } else {

@@ -1,13 +1,16 @@
 //! From tokens to statements.
 
 use super::lexer::{self, Placed, Token};
-use crate::ast::{Body, Expression, ExpressionKind, For, Macro, Statement, StatementKind, Takes, Target};
+use crate::ast::{Body, Expression, ExpressionKind, For, Macro, Mention};
+use crate::ast::{Statement, StatementKind, Takes, Target};
 use crate::error::{Error, ErrorKind};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Deepest nesting of a source: blocks and expressions in each other.
 const MAX_NESTING: u32 = 100;
+/// Deepest nesting of an expression alone, which is read and evaluated on the stack of whatever thread it comes to.
+const MAX_NESTING_ALONE: u32 = 32;
 
 mod expressions;
 mod steps;
@@ -25,16 +28,23 @@ pub(crate) struct Parsed {
 /// # Errors
 /// What is wrong with it, and where.
 pub(crate) fn parse(source: &str) -> Result<Parsed, Error> {
-    let mut parser = Parser {
-        tokens: lexer::tokens(source)?,
-        at: 0,
-        nesting: 0,
-        conditional: 0,
-        macros: Vec::new(),
-        attributes: BTreeSet::new(),
-    };
+    let mut parser = Parser::of(lexer::tokens(source)?, false);
     let body = parser.body(&[])?;
     Ok(Parsed { body, attributes: parser.attributes })
+}
+
+/// Reads the one expression of a tag: it, and the names that it mentions.
+///
+/// # Errors
+/// What is wrong with it, and where.
+pub(crate) fn alone(tokens: Vec<Placed>) -> Result<(Expression, Vec<Mention>), Error> {
+    let mut parser = Parser::of(tokens, true);
+    parser.at = 1;
+    let expression = parser.expressions(&[])?;
+    match parser.token() {
+        Token::PrintEnd => Ok((expression, parser.mentions)),
+        _ => parser.unexpected("the end of the expression"),
+    }
 }
 
 struct Parser {
@@ -46,15 +56,39 @@ struct Parser {
     /// What the macros around the place mention.
     macros: Vec<Takes>,
     attributes: BTreeSet<Arc<str>>,
+    mentions: Vec<Mention>,
+    /// It is an expression alone, in which every filter and test must be there.
+    alone: bool,
 }
 
 impl Parser {
+    fn of(tokens: Vec<Placed>, alone: bool) -> Self {
+        Self {
+            tokens,
+            at: 0,
+            nesting: 0,
+            conditional: 0,
+            macros: Vec::new(),
+            attributes: BTreeSet::new(),
+            mentions: Vec::new(),
+            alone,
+        }
+    }
+
     fn token(&self) -> &Token {
         self.tokens.get(self.at).map_or(&Token::End, |placed| &placed.token)
     }
 
     fn token_after(&self) -> &Token {
-        self.tokens.get(self.at + 1).map_or(&Token::End, |placed| &placed.token)
+        self.token_behind(1)
+    }
+
+    fn token_behind(&self, count: usize) -> &Token {
+        self.tokens.get(self.at + count).map_or(&Token::End, |placed| &placed.token)
+    }
+
+    fn byte(&self) -> usize {
+        self.tokens.get(self.at).or(self.tokens.last()).map_or(0, |placed| placed.byte)
     }
 
     fn line(&self) -> u32 {
@@ -62,7 +96,7 @@ impl Parser {
     }
 
     fn fails<T>(&self, what: impl Into<String>) -> Result<T, Error> {
-        Err(Error::new(ErrorKind::Syntax, what).at(self.line()))
+        Err(Error::new(ErrorKind::Syntax, what).at(self.line()).at_byte(self.byte()))
     }
 
     /// What comes instead of what was expected.
@@ -81,9 +115,10 @@ impl Parser {
 
     /// Runs `inner` one level deeper in the source.
     fn deeper<T>(&mut self, inner: impl FnOnce(&mut Self) -> Result<T, Error>) -> Result<T, Error> {
-        if self.nesting == MAX_NESTING {
-            let what = format!("it nests more than {MAX_NESTING} deep");
-            return Err(Error::new(ErrorKind::Depth, what).at(self.line()));
+        let most = if self.alone { MAX_NESTING_ALONE } else { MAX_NESTING };
+        if self.nesting == most {
+            let what = format!("it nests more than {most} deep");
+            return Err(Error::new(ErrorKind::Depth, what).at(self.line()).at_byte(self.byte()));
         }
         self.nesting += 1;
         let result = inner(self);

@@ -11,6 +11,16 @@ use std::sync::Arc;
 /// `value.name`: a method first, then an item of a dict.
 pub(crate) fn attribute(value: &Value, name: &Arc<str>, budget: &Budget) -> Result<Value, Error> {
     used(value)?;
+    if budget.is_strict() {
+        let found = match value {
+            Value::None => Some(Value::None),
+            Value::Dict(dict) => dict.named(name, budget)?,
+            _ => None,
+        };
+        if let Some(found) = found {
+            return Ok(found);
+        }
+    }
     if let Some(found) = own_attribute(value, name, budget)? {
         return Ok(found);
     }
@@ -26,6 +36,7 @@ pub(crate) fn attribute(value: &Value, name: &Arc<str>, budget: &Budget) -> Resu
 pub(crate) fn item(value: &Value, key: &Value, budget: &Budget) -> Result<Value, Error> {
     used(value)?;
     let found = match (value, key) {
+        (Value::None, _) if budget.is_strict() => Some(Value::None),
         (Value::Dict(dict), key) if key.is_hashable() => dict.get(key, budget)?,
         (Value::List(list), key) if list.has_places() => {
             let place = key.as_int().and_then(|place| place_of(place, list.items.len()));
@@ -178,7 +189,11 @@ fn places(start: Option<i128>, end: Option<i128>, step: i128, count: usize) -> V
 
 /// What the filters of lists ask for by name: `a.b.0` is the item `0` of the item `b` of the item `a`.
 pub(crate) fn path(value: &Value, path: &Value, budget: &Budget) -> Result<Value, Error> {
-    path_or(value, path, None, budget)
+    let found = path_or(value, path, None, budget)?;
+    if budget.is_strict() {
+        used(&found)?;
+    }
+    Ok(found)
 }
 
 /// As [`path`], with `default` in the place of each item that is not there.

@@ -19,6 +19,9 @@ pub const MAX_VALUE_DEPTH: u32 = 100;
 /// Deepest nesting of what is being evaluated: expressions, blocks and calls in each other.
 pub(crate) const MAX_EVALUATION_DEPTH: u32 = 500;
 
+/// Deepest nesting of what is evaluated of an expression alone.
+const MAX_STRICT_DEPTH: u32 = 64;
+
 /// The most that one rendering may use.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -37,12 +40,14 @@ pub struct Budget {
     steps: Cell<u64>,
     bytes: Cell<usize>,
     depth: Cell<u32>,
+    strict: Cell<bool>,
 }
 
 impl Budget {
     /// All of `limits`.
     pub fn new(limits: Limits) -> Self {
-        Self { limits, steps: Cell::new(limits.steps), bytes: Cell::new(limits.bytes), depth: Cell::new(0) }
+        let (steps, bytes) = (Cell::new(limits.steps), Cell::new(limits.bytes));
+        Self { limits, steps, bytes, depth: Cell::new(0), strict: Cell::new(false) }
     }
 
     pub(crate) fn output_bytes(&self) -> usize {
@@ -77,13 +82,27 @@ impl Budget {
     /// Runs `inner` one level deeper.
     pub(crate) fn deeper<T>(&self, inner: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
         let depth = self.depth.get() + 1;
-        if depth > MAX_EVALUATION_DEPTH {
-            return Err(Error::new(ErrorKind::Depth, format!("it is more than {MAX_EVALUATION_DEPTH} calls deep")));
+        let most = if self.is_strict() { MAX_STRICT_DEPTH } else { MAX_EVALUATION_DEPTH };
+        if depth > most {
+            return Err(Error::new(ErrorKind::Depth, format!("it is more than {most} calls deep")));
         }
         self.depth.set(depth);
         let result = inner();
         self.depth.set(depth - 1);
         result
+    }
+
+    /// Runs `inner` by the rules of an expression alone: what is not there is an error wherever it is used, all fields of none are
+    /// none, and a dict's items come before its methods.
+    pub(crate) fn strictly<T>(&self, inner: impl FnOnce() -> T) -> T {
+        let before = self.strict.replace(true);
+        let result = inner();
+        self.strict.set(before);
+        result
+    }
+
+    pub(crate) fn is_strict(&self) -> bool {
+        self.strict.get()
     }
 
     /// A string.

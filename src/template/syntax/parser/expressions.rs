@@ -3,7 +3,7 @@
 
 use super::super::lexer::Token;
 use super::Parser;
-use crate::ast::{Choice, Comparison, Expression, ExpressionKind, Operator, Step, StepKind};
+use crate::ast::{Choice, Comparison, Expression, ExpressionKind, Mention, Operator, Part, Step, StepKind};
 use crate::error::Error;
 use std::sync::Arc;
 
@@ -206,6 +206,7 @@ impl Parser {
                             takes.named |= &*name == "kwargs";
                             takes.positional |= &*name == "varargs";
                         }
+                        self.mention(&name);
                         ExpressionKind::Name(name)
                     }
                 }
@@ -256,6 +257,23 @@ impl Parser {
             _ => return self.unexpected("an expression"),
         };
         Ok(Expression { line, kind })
+    }
+
+    /// Notes that `name`, which was just read, is mentioned, and what is asked of it.
+    fn mention(&mut self, name: &Arc<str>) {
+        let part = match (self.token(), self.token_behind(1), self.token_behind(2)) {
+            (Token::Operator("."), Token::Name(field), _) => Part::Field(Arc::clone(field)),
+            (Token::Operator("["), Token::Text(field), Token::Operator("]")) => Part::Field(Arc::clone(field)),
+            (Token::Operator("."), Token::Int(place), _) => Part::Place(*place),
+            (Token::Operator("["), Token::Int(place), Token::Operator("]")) => Part::Place(*place),
+            (Token::Operator("["), ..) => Part::Computed,
+            _ => Part::Whole,
+        };
+        if crate::eval::BUILT_IN.contains(&&**name) {
+            return;
+        }
+        let byte = self.tokens.get(self.at.saturating_sub(1)).map_or(0, |placed| placed.byte);
+        self.mentions.push(Mention { name: Arc::clone(name), part, byte });
     }
 
     /// What `one` reads, with commas between, up to `end`.

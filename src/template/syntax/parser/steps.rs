@@ -14,7 +14,10 @@ impl Parser {
     pub(crate) fn filter(&mut self) -> Result<Step, Error> {
         let line = self.line();
         let name = self.dotted_name()?;
-        if self.conditional == 0 && !filters::exists(&name) {
+        if self.alone && filters::is_random(&name) {
+            return self.fails(format!("the filter `{name}` gives something else each time: it cannot be used here"));
+        }
+        if (self.alone || self.conditional == 0) && !filters::exists(&name) {
             return self.fails(format!("there is no filter `{name}`"));
         }
         let arguments = if self.is_operator("(") { self.arguments()? } else { Arguments::default() };
@@ -42,7 +45,7 @@ impl Parser {
     pub(crate) fn test(&mut self, line: u32) -> Result<Step, Error> {
         let negated = self.eat_name("not");
         let name = self.dotted_name()?;
-        if self.conditional == 0 && !checks::exists(&name) {
+        if (self.alone || self.conditional == 0) && !checks::exists(&name) {
             return self.fails(format!("there is no test `{name}`"));
         }
         let mut arguments = Arguments::default();

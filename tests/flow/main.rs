@@ -1,0 +1,3 @@
+//! Flow files: what is read, what is refused and where, and expressions.
+
+mod expressions;
