@@ -212,6 +212,14 @@ pub struct Retry {
     pub within: Option<Duration>,
 }
 
+impl Default for Retry {
+    /// Four calls, with pauses of half a second to a minute.
+    fn default() -> Self {
+        let (min, max) = (Duration::from_millis(500), Duration::from_secs(60));
+        Self { attempts: 4, min, max, factor: 2.0, on: None, within: None }
+    }
+}
+
 /// How a call fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Failure {

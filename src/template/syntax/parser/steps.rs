@@ -15,9 +15,11 @@ impl Parser {
         let line = self.line();
         let name = self.dotted_name()?;
         if self.alone && filters::is_random(&name) {
+            self.at -= 1;
             return self.fails(format!("the filter `{name}` gives something else each time: it cannot be used here"));
         }
         if (self.alone || self.conditional == 0) && !filters::exists(&name) {
+            self.at -= 1;
             return self.fails(format!("there is no filter `{name}`"));
         }
         let arguments = if self.is_operator("(") { self.arguments()? } else { Arguments::default() };
@@ -46,6 +48,7 @@ impl Parser {
         let negated = self.eat_name("not");
         let name = self.dotted_name()?;
         if (self.alone || self.conditional == 0) && !checks::exists(&name) {
+            self.at -= 1;
             return self.fails(format!("there is no test `{name}`"));
         }
         let mut arguments = Arguments::default();
