@@ -1,5 +1,6 @@
 //! Flows of functions and pipelines.
 
 pub mod definition;
+pub mod export;
 pub mod file;
 pub mod times;

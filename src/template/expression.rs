@@ -82,7 +82,7 @@ pub enum Piece {
 /// What is wrong with the first expression that cannot be read, and at which byte of `text`; also where a statement, `{% %}`, stands.
 pub fn pieces(text: &str) -> Result<Vec<Piece>, Error> {
     let mut pieces = Vec::new();
-    let mut at = 0;
+    let (mut at, mut line) = (0, 1);
     while let Some(found) = text[at..].match_indices('{').find(|(i, _)| text[at + i + 1..].starts_with(['{', '%'])) {
         let begin = at + found.0;
         if text[begin..].starts_with("{%") {
@@ -92,7 +92,9 @@ pub fn pieces(text: &str) -> Result<Vec<Piece>, Error> {
         let before = &text[at..begin];
         let takes = text[begin + 2..].starts_with('-');
         push(&mut pieces, if takes { before.trim_end() } else { before });
-        let (tokens, end) = lexer::printing(text, begin)?;
+        line += before.matches('\n').count() as u32;
+        let (tokens, end) = lexer::printing(text, begin, line)?;
+        line += text[begin..end].matches('\n').count() as u32;
         let inside = text[begin + 2..end].trim_end();
         let inside = inside.strip_suffix("}}").unwrap_or(inside);
         let inside = inside.strip_prefix(['-', '+']).unwrap_or(inside);

@@ -7,6 +7,9 @@ use super::{names, report::quoted};
 use crate::definition::{Call, Failure, Input, Place, Target, Template, Undo};
 use serde_json::Value as Json;
 
+/// Most headers of a call, and most entries of its query.
+const MAX_ENTRIES: usize = 100;
+
 /// A function as a target.
 pub(super) fn function(calls_back: bool, name: &str) -> Target {
     Target::Function { name: name.to_owned(), calls_back }
@@ -26,7 +29,12 @@ pub(super) fn call(reading: &mut Reading<'_>, fields: &Fields<'_>, target: Targe
 fn texts(reading: &mut Reading<'_>, fields: &Fields<'_>, name: &str) -> Vec<(String, Template)> {
     let Some((_, tree)) = fields.get(name) else { return Vec::new() };
     let mut all: Vec<(String, Template)> = Vec::new();
-    for (key, value) in reading.entries(tree, &format!("`{name}`")) {
+    let entries = reading.entries(tree, &format!("`{name}`"));
+    if entries.len() > MAX_ENTRIES {
+        reading.problem(tree.place, format!("`{name}` has more than {MAX_ENTRIES} entries"));
+        return all;
+    }
+    for (key, value) in entries {
         if name == "headers" {
             let wrong = match names::header(&key.text) {
                 Ok(()) if all.iter().any(|(known, _)| known.eq_ignore_ascii_case(&key.text)) => {

@@ -7,7 +7,7 @@ use super::report::quoted;
 use super::tree::{Key, Tree, What};
 use super::{calls, names, nodes};
 use crate::definition::{Does, Flow, Graph, Input, Node, Place, Template};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 /// The longest that a run may take, and how long it is kept, where nobody says.
@@ -110,6 +110,9 @@ fn steps(reading: &mut Reading<'_>, tree: &Tree) -> (Graph, Level) {
         reading.problem(tree.place, format!("`steps` is a list, as in [apply: worker-1]: this is {}", tree.kind()));
         return Default::default();
     };
+    if reading.take_nodes(items.len(), tree.place).is_none() {
+        return Default::default();
+    }
     let (mut steps, mut taken) = (Vec::new(), HashSet::new());
     for item in items {
         let fields = reading.fields(item, Section::Step, "a step");
@@ -135,15 +138,18 @@ fn steps(reading: &mut Reading<'_>, tree: &Tree) -> (Graph, Level) {
             checked.unwrap_or_else(|words| reading.problem(tree.place, words));
         }
     }
-    let mut ids = Vec::new();
+    let (mut ids, mut last_of) = (Vec::new(), HashMap::new());
     for (_, kind, name, id) in &steps {
-        let numbered = (2..).map(|n| format!("{name}-{n}"));
-        let free = || std::iter::once(name.clone()).chain(numbered).find(|id| !taken.contains(id));
+        let last: &mut usize = last_of.entry(name).or_insert(0);
+        let mut next = || {
+            *last += 1;
+            if *last == 1 { name.clone() } else { format!("{name}-{last}") }
+        };
+        let free = || std::iter::repeat_with(&mut next).find(|id| !taken.contains(id));
         let id = id.clone().or_else(free).unwrap_or_default();
         taken.insert(id.clone());
         ids.push(Key { text: id, place: kind.place });
     }
-    reading.nodes += ids.len();
     let mut last = None;
     reading.graph_of(ids.iter().map(|key| key.text.clone()).collect(), |reading, i| {
         let ((fields, kind, name, _), key) = (steps.get(i)?, ids.get(i)?);

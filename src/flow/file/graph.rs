@@ -55,20 +55,28 @@ impl Reading<'_> {
             self.problem(tree.place, format!("groups nest more than {MAX_GROUPS} deep"));
             return Default::default();
         }
-        if self.nodes + entries.len() > MAX_NODES {
-            if self.nodes <= MAX_NODES {
-                self.problem(tree.place, format!("the file has more than {MAX_NODES} nodes"));
-            }
-            self.nodes = MAX_NODES + 1;
+        if self.take_nodes(entries.len(), tree.place).is_none() {
             return Default::default();
         }
-        self.nodes += entries.len();
         let ids = entries.iter().map(|(key, _)| key.text.clone()).collect();
         entries.iter().for_each(|(key, _)| self.check_id(key));
         self.graph_of(ids, |reading, i| {
             let (key, value): &(Key, Rc<Tree>) = entries.get(i)?;
             Some(nodes::node(reading, key, value))
         })
+    }
+
+    /// Counts nodes; `None` where there are too many, which is told once.
+    pub(super) fn take_nodes(&mut self, count: usize, place: Place) -> Option<()> {
+        if self.nodes + count <= MAX_NODES {
+            self.nodes += count;
+            return Some(());
+        }
+        if self.nodes <= MAX_NODES {
+            self.problem(place, format!("the file has more than {MAX_NODES} nodes"));
+        }
+        self.nodes = MAX_NODES + 1;
+        None
     }
 
     fn check_id(&mut self, key: &Key) {

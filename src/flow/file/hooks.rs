@@ -17,6 +17,8 @@ struct Hooks {
     places: BTreeMap<String, usize>,
     /// For each function those that it follows, and where that is said.
     sources: Vec<BTreeMap<usize, Place>>,
+    /// For each function those that follow it.
+    destinations: Vec<Vec<usize>>,
 }
 
 /// Most hooks of a file.
@@ -44,6 +46,8 @@ pub(super) fn flows(reading: &mut Reading<'_>, tree: &Tree) -> Vec<(Flow, Place)
         let [from, to] = [from, to].map(|(name, place)| hooks.place(name, place));
         if let Some(first) = hooks.sources.get_mut(to).and_then(|sources| sources.insert(from, item.place)) {
             reading.report.warning(item.place, format!("this hook is there already, in line {}", first.line));
+        } else if let Some(destinations) = hooks.destinations.get_mut(from) {
+            destinations.push(to);
         }
     }
     let parents: Vec<Vec<usize>> = hooks.sources.iter().map(|sources| sources.keys().copied().collect()).collect();
@@ -92,28 +96,34 @@ impl Hooks {
         if at == next {
             self.functions.push((name, place));
             self.sources.push(BTreeMap::new());
+            self.destinations.push(Vec::new());
         }
         at
     }
 
     /// The flow of what can be reached from `entry`, and where that is named.
     fn flow(&self, reading: &mut Reading<'_>, entry: usize) -> Option<(Flow, Place)> {
-        let (mut reached, mut more) = (BTreeSet::from([entry]), true);
-        while more {
-            let follows =
-                |to: &usize| self.sources.get(*to).is_some_and(|from| from.keys().any(|from| reached.contains(from)));
-            let next: Vec<usize> = (0..self.sources.len()).filter(|to| !reached.contains(to) && follows(to)).collect();
-            more = !next.is_empty();
-            reached.extend(next);
+        let mut reached = BTreeMap::from([(entry, 0)]);
+        let mut next = vec![entry];
+        while let Some(from) = next.pop() {
+            for to in self.destinations.get(from).into_iter().flatten() {
+                if reached.insert(*to, 0).is_none() {
+                    next.push(*to);
+                }
+            }
         }
-        let order: Vec<usize> = reached.into_iter().collect();
-        let of = |function: &usize| order.iter().position(|other| other == function);
+        reached.values_mut().enumerate().for_each(|(place, of)| *of = place);
+        let order: Vec<usize> = reached.keys().copied().collect();
+        reading.take_nodes(order.len(), self.functions.get(entry)?.1)?;
         let mut nodes = Vec::with_capacity(order.len());
         let mut leaves: BTreeSet<usize> = (0..order.len()).collect();
         for function in &order {
             let (name, place) = self.functions.get(*function)?;
-            let parents: Vec<usize> = self.sources.get(*function)?.keys().filter_map(of).collect();
-            leaves.retain(|leaf| !parents.contains(leaf));
+            let parents: Vec<usize> =
+                self.sources.get(*function)?.keys().filter_map(|from| reached.get(from).copied()).collect();
+            parents.iter().for_each(|parent| {
+                leaves.remove(parent);
+            });
             nodes.push(node(name, *place, parents));
         }
         let (name, place) = self.functions.get(entry)?.clone();

@@ -195,9 +195,8 @@ fn wait(reading: &mut Reading<'_>, tree: &Tree) -> Wait {
     }
     let template = reading.template(tree);
     let is_for = key.text == "for";
-    if let Template::Plain(_) = &template
-        && !matches!(&tree.what, What::Scalar { text, .. } if text.contains("{{") || text.contains("{%"))
-    {
+    let speaks = matches!(&tree.what, What::Scalar { text, .. } if text.contains("{{") || text.contains("{%"));
+    if !speaks {
         reading.scalar(tree, &key.text, |text| match is_for {
             true => times::duration(text).map(drop),
             false => times::moment(text).map(drop),

@@ -54,6 +54,11 @@ impl Report {
         self.problems.len() + self.more
     }
 
+    /// Whether more problems are only counted.
+    pub(super) fn is_full(&self) -> bool {
+        self.problems.len() >= MOST
+    }
+
     pub(super) fn is_good_in(&self, line: u32) -> bool {
         self.problems.iter().all(|problem| problem.place.line != line)
     }
@@ -64,7 +69,7 @@ impl Report {
 
     /// `, did you mean …?` if one of `known` is nearly `word`. Asked for as many problems as are told.
     pub(super) fn meant<'k>(&self, word: &str, known: impl IntoIterator<Item = &'k str>) -> String {
-        let enough = self.problems.len() >= MOST || word.len() > 63;
+        let enough = self.is_full() || word.len() > 63;
         let most = [0, 0, 0, 1, 1].get(word.len()).copied().unwrap_or(2);
         let near = known.into_iter().take(if enough { 0 } else { 1_000 }).map(|known| (distance(word, known), known));
         match near.min().filter(|(far, _)| *far <= most) {

@@ -31,28 +31,20 @@ impl<'t> Source<'t> {
         line.char_indices().nth(column).and_then(|(at, _)| line.get(at..)).unwrap_or_default()
     }
 
-    /// Where byte `at` of `value` stands, which is written at `place` in `style`. Where YAML's escapes keep that from being told, it
-    /// is `place`.
-    pub(super) fn inside(&self, place: Place, style: ScalarStyle, value: &str, at: usize) -> Place {
-        self.walk(place, style, value, at).unwrap_or(place)
-    }
-
-    fn walk(&self, place: Place, style: ScalarStyle, value: &str, at: usize) -> Option<Place> {
-        let mut written = Written { left: self.from(place).chars().peekable(), here: place };
+    /// Where the bytes `at` of `value`, in their order, stand, which is written at `place` in `style`. Where YAML's escapes keep that from
+    /// being told, it is `place`.
+    pub(super) fn inside(&self, place: Place, style: ScalarStyle, value: &str, at: &[usize]) -> Vec<Place> {
+        let mut written = Written { left: self.from(place).chars().peekable(), here: place, lost: false };
         if let ScalarStyle::SingleQuoted | ScalarStyle::DoubleQuoted = style {
             written.next();
         }
-        // White space may be written as line breaks and indents.
-        for c in value.get(..at)?.chars().filter(|c| !c.is_whitespace()) {
-            written.skip_space();
-            let same = written.next()? == c;
-            let doubled = c == '\'' && style == ScalarStyle::SingleQuoted;
-            if !same || (doubled && written.next()? != c) {
-                return None;
-            }
-        }
-        written.skip_space();
-        Some(written.here)
+        let mut begin = 0;
+        let mut place_of = |at: &usize| {
+            written.pass(value.get(begin..*at).unwrap_or_default(), style);
+            begin = begin.max(*at);
+            if written.lost { place } else { written.here }
+        };
+        at.iter().map(|at| place_of(at)).collect()
     }
 }
 
@@ -60,6 +52,8 @@ impl<'t> Source<'t> {
 struct Written<'t> {
     left: std::iter::Peekable<std::str::Chars<'t>>,
     here: Place,
+    /// It is not written as it is read.
+    lost: bool,
 }
 
 impl Written<'_> {
@@ -70,6 +64,19 @@ impl Written<'_> {
             _ => Place { column: self.here.column + 1, ..self.here },
         };
         Some(next)
+    }
+
+    /// Goes on behind `text`, and behind white space. White space may be written as line breaks and indents.
+    fn pass(&mut self, text: &str, style: ScalarStyle) {
+        for c in text.chars().filter(|c| !c.is_whitespace()) {
+            self.skip_space();
+            let doubled = c == '\'' && style == ScalarStyle::SingleQuoted;
+            self.lost |= self.next() != Some(c) || (doubled && self.next() != Some(c));
+            if self.lost {
+                return;
+            }
+        }
+        self.skip_space();
     }
 
     fn skip_space(&mut self) {

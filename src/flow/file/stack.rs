@@ -6,7 +6,7 @@ use super::report::quoted;
 use super::tree::{Tree, What};
 use super::{flows, names};
 use crate::definition::{File, LocalPipeline, Target, TargetLimits};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The gateway of `provider`.
 pub(super) fn gateway(reading: &mut Reading<'_>, tree: &Tree) -> Option<String> {
@@ -38,14 +38,17 @@ pub(super) fn functions(reading: &mut Reading<'_>, tree: &Tree) -> BTreeMap<Stri
 /// `targets`.
 pub(super) fn targets(reading: &mut Reading<'_>, tree: &Tree) -> BTreeMap<String, TargetLimits> {
     let mut limits = BTreeMap::new();
+    let called = |(target, _): &_| match target {
+        Target::Function { name, .. } | Target::Url(name) => Some(String::clone(name)),
+        Target::Pipeline(_) => None,
+    };
+    let called: BTreeSet<String> = reading.called.iter().filter_map(called).collect();
     for (key, tree) in reading.entries(tree, "`targets`") {
         let what = format!("the target {}", quoted(&key.text));
         let checked = if key.text.contains(':') { names::url(&key.text) } else { names::function(&key.text) };
-        let known =
-            |(target, _): &_| matches!(target, Target::Function { name, .. } | Target::Url(name) if *name == key.text);
         if let Err(words) = checked {
             reading.problem(key.place, words);
-        } else if !reading.called.iter().any(known) && !hooked(reading, &key.text) {
+        } else if !called.contains(&key.text) && !hooked(reading, &key.text) {
             reading.report.warning(key.place, format!("nothing in this file calls {what}"));
         }
         let fields = reading.fields(tree, Section::Target, &what);
@@ -102,11 +105,17 @@ pub(super) fn pipelines(reading: &mut Reading<'_>, tree: &Tree) -> BTreeMap<Stri
     pipelines
 }
 
+/// Most functions that are warned of.
+const MOST: usize = 100;
+
 /// Warns of functions that the file does not have, if it has any: the gateway may know them.
 pub(super) fn warn_of_strangers(reading: &mut Reading<'_>, file: &File) {
     let Some(functions) = &reading.functions else { return };
     let mut warnings = Vec::new();
     for (target, place) in &reading.called {
+        if warnings.len() >= MOST {
+            break;
+        }
         if let Target::Function { name, .. } = target
             && !functions.contains_key(name)
             && !file.flows.contains_key(name)

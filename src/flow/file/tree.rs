@@ -126,7 +126,11 @@ impl<'t> Reader<'t> {
         } else {
             ""
         };
-        Problem { place, words: format!("this is no YAML: {}{hint}", error.info()) }
+        let words = match error.info() {
+            "recursion limit exceeded" => format!("lists and maps nest more than {MAX_DEPTH} deep"),
+            wrong => format!("this is no YAML: {wrong}{hint}"),
+        };
+        Problem { place, words }
     }
 
     /// The one document.

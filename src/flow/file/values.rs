@@ -53,14 +53,19 @@ impl Reading<'_> {
         let mut pieces = match template::pieces(text) {
             Ok(pieces) => pieces,
             Err(error) => {
-                self.problem(self.inside(tree, error.byte.unwrap_or(0)), error.what);
+                let place = self.inside(tree, &[error.byte.unwrap_or(0)]).pop().unwrap_or(tree.place);
+                self.problem(place, error.what);
                 return Template::Plain(Json::Null);
             }
         };
-        for piece in &pieces {
-            if let template::Piece::Value(expression) = piece {
-                expression.mentions().iter().for_each(|mention| self.mention(tree, mention));
-            }
+        let mentions = |piece| match piece {
+            &template::Piece::Value(ref expression) => expression.mentions(),
+            template::Piece::Plain(_) => &[],
+        };
+        let mentions: Vec<&Mention> = pieces.iter().flat_map(mentions).collect();
+        let places = self.inside(tree, &mentions.iter().map(|mention| mention.byte).collect::<Vec<_>>());
+        for (mention, place) in mentions.into_iter().zip(places) {
+            self.mention(mention, place);
         }
         // A block of YAML ends with a line break that nobody means.
         if let [template::Piece::Value(_), template::Piece::Plain(rest)] = pieces.as_slice()
@@ -97,17 +102,16 @@ impl Reading<'_> {
         None
     }
 
-    /// Where byte `at` of a scalar stands.
-    fn inside(&self, tree: &Tree, at: usize) -> Place {
+    /// Where the bytes `at` of a scalar stand.
+    fn inside(&self, tree: &Tree, at: &[usize]) -> Vec<Place> {
         match &tree.what {
             What::Scalar { text, style, .. } => self.source.inside(tree.place, *style, text, at),
-            _ => tree.place,
+            _ => vec![tree.place; at.len()],
         }
     }
 
     /// Checks that what an expression names is there, and notes that the node waits for it.
-    fn mention(&mut self, tree: &Tree, mention: &Mention) {
-        let place = self.inside(tree, mention.byte);
+    fn mention(&mut self, mention: &Mention, place: Place) {
         let (name, sight) = (&*mention.name, self.sight);
         let words = match (name, &mention.part) {
             ("input", _) => return,
@@ -138,6 +142,9 @@ impl Reading<'_> {
 
     /// What may be meant by `id`, which is no node here.
     pub(super) fn no_node(&mut self, id: &str, place: Place) {
+        if self.report.is_full() {
+            return self.problem(place, format!("there is no node {}", quoted(id)));
+        }
         let ids = || self.levels.iter().flat_map(|level| level.ids.keys().map(String::as_str));
         let dashed = ids().find(|known| known.strip_prefix(id).is_some_and(|rest| rest.starts_with('-')));
         let meant = match (id, dashed) {

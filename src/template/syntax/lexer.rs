@@ -48,9 +48,8 @@ pub(crate) fn tokens(source: &str) -> Result<Vec<Placed>, Error> {
     Ok(lexer.tokens)
 }
 
-/// The tokens of the tag `{{ … }}` that begins at `at`, and the byte behind it and behind the white space that it takes.
-pub(crate) fn printing(source: &str, at: usize) -> Result<(Vec<Placed>, usize), Error> {
-    let line = 1 + source[..at].matches('\n').count() as u32;
+/// The tokens of the tag `{{ … }}` that begins at `at` in line `line`, and the byte behind it and behind the white space that it takes.
+pub(crate) fn printing(source: &str, at: usize, line: u32) -> Result<(Vec<Placed>, usize), Error> {
     let mut lexer = Lexer { source, at, line, tokens: Vec::new() };
     lexer.tag(Token::PrintBegin)?;
     Ok((lexer.tokens, lexer.at))
