@@ -6,6 +6,8 @@
 //! reads nothing; what it sees is handed over by whoever renders it. It runs on the caller's stack, of which
 //! [`STACK_BYTES`] are enough.
 //!
+//! [`Expression`]s stand alone, without a template: flows are made of them, and they fit a usual thread's stack.
+//!
 //! Reading order: `syntax` (`lexer`, `parser`, `ast`); then `values` (`value`, `budget`) and `eval`; then what values can do.
 
 use std::collections::HashMap;

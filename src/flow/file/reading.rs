@@ -177,12 +177,16 @@ impl Reading<'_> {
     }
 
     pub(super) fn flag(&mut self, fields: &Fields<'_>, name: &str) -> Option<bool> {
-        self.word(fields, name, &[("true", true), ("false", false)])
+        self.parsed(fields, name, |text| match text {
+            "true" | "True" | "TRUE" => Ok(true),
+            "false" | "False" | "FALSE" => Ok(false),
+            _ => Err("true or false is expected".into()),
+        })
     }
 
     pub(super) fn word<T: Copy>(&mut self, fields: &Fields<'_>, name: &str, words: &[(&str, T)]) -> Option<T> {
         self.parsed(fields, name, |text| {
-            let found = words.iter().find(|(word, _)| word.eq_ignore_ascii_case(text));
+            let found = words.iter().find(|(word, _)| *word == text);
             let list: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
             found.map(|(_, value)| *value).ok_or_else(|| format!("{} is expected", list.join(" or ")))
         })

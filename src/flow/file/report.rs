@@ -34,11 +34,10 @@ impl Report {
     pub(super) fn problem(&mut self, place: Place, words: impl Into<String>) {
         // The same part of a file, used again by an alias, has the same problems.
         let problem = Problem { place, words: words.into() };
-        if self.problems.contains(&problem) {
-        } else if self.problems.len() < MOST {
-            self.problems.push(problem);
-        } else {
+        if self.is_full() {
             self.more += 1;
+        } else if !self.problems.contains(&problem) {
+            self.problems.push(problem);
         }
     }
 

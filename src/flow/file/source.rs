@@ -39,12 +39,12 @@ impl<'t> Source<'t> {
             written.next();
         }
         let mut begin = 0;
-        let mut place_of = |at: &usize| {
+        let place_of = |at: &usize| {
             written.pass(value.get(begin..*at).unwrap_or_default(), style);
             begin = begin.max(*at);
             if written.lost { place } else { written.here }
         };
-        at.iter().map(|at| place_of(at)).collect()
+        at.iter().map(place_of).collect()
     }
 }
 

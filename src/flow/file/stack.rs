@@ -13,7 +13,7 @@ pub(super) fn gateway(reading: &mut Reading<'_>, tree: &Tree) -> Option<String> 
     let fields = super::reading::Fields::loose(tree);
     let text = reading.text(&fields, "gateway")?;
     let (_, tree) = fields.get("gateway")?;
-    let url = flows::url(reading, text.trim_end_matches('/'), tree.place)?;
+    let url = flows::url(reading, &text, tree.place)?.trim_end_matches('/').to_owned();
     if url.contains(['?', '#']) {
         reading.problem(tree.place, "the gateway's URL has nothing behind its path");
     }
@@ -48,7 +48,7 @@ pub(super) fn targets(reading: &mut Reading<'_>, tree: &Tree) -> BTreeMap<String
         let checked = if key.text.contains(':') { names::url(&key.text) } else { names::function(&key.text) };
         if let Err(words) = checked {
             reading.problem(key.place, words);
-        } else if !called.contains(&key.text) && !hooked(reading, &key.text) {
+        } else if reading.report.is_good() && !called.contains(&key.text) && !hooked(reading, &key.text) {
             reading.report.warning(key.place, format!("nothing in this file calls {what}"));
         }
         let fields = reading.fields(tree, Section::Target, &what);
@@ -110,7 +110,7 @@ const MOST: usize = 100;
 
 /// Warns of functions that the file does not have, if it has any: the gateway may know them.
 pub(super) fn warn_of_strangers(reading: &mut Reading<'_>, file: &File) {
-    let Some(functions) = &reading.functions else { return };
+    let Some(functions) = reading.functions.as_ref().filter(|_| reading.report.is_good()) else { return };
     let mut warnings = Vec::new();
     for (target, place) in &reading.called {
         if warnings.len() >= MOST {

@@ -58,14 +58,17 @@ impl Reading<'_> {
                 return Template::Plain(Json::Null);
             }
         };
-        let mentions = |piece| match piece {
-            &template::Piece::Value(ref expression) => expression.mentions(),
-            template::Piece::Plain(_) => &[],
+        let mentions = |piece: &template::Piece| match piece {
+            template::Piece::Value(expression) => expression.mentions().to_vec(),
+            template::Piece::Plain(_) => Vec::new(),
         };
-        let mentions: Vec<&Mention> = pieces.iter().flat_map(mentions).collect();
+        let mentions: Vec<Mention> = pieces.iter().flat_map(mentions).collect();
         let places = self.inside(tree, &mentions.iter().map(|mention| mention.byte).collect::<Vec<_>>());
-        for (mention, place) in mentions.into_iter().zip(places) {
+        for (mention, place) in mentions.iter().zip(places) {
             self.mention(mention, place);
+        }
+        if text.contains("${{") {
+            self.report.warning(tree.place, "the $ before {{ stays in the text: expressions begin with {{ alone");
         }
         // A block of YAML ends with a line break that nobody means.
         if let [template::Piece::Value(_), template::Piece::Plain(rest)] = pieces.as_slice()

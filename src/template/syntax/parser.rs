@@ -15,6 +15,8 @@ const MAX_NESTING_ALONE: u32 = 32;
 mod expressions;
 mod steps;
 
+pub(crate) use expressions::alone;
+
 /// A source as it was read.
 #[derive(Debug)]
 pub(crate) struct Parsed {
@@ -31,20 +33,6 @@ pub(crate) fn parse(source: &str) -> Result<Parsed, Error> {
     let mut parser = Parser::of(lexer::tokens(source)?, false);
     let body = parser.body(&[])?;
     Ok(Parsed { body, attributes: parser.attributes })
-}
-
-/// Reads the one expression of a tag: it, and the names that it mentions.
-///
-/// # Errors
-/// What is wrong with it, and where.
-pub(crate) fn alone(tokens: Vec<Placed>) -> Result<(Expression, Vec<Mention>), Error> {
-    let mut parser = Parser::of(tokens, true);
-    parser.at = 1;
-    let expression = parser.expressions(&[])?;
-    match parser.token() {
-        Token::PrintEnd => Ok((expression, parser.mentions)),
-        _ => parser.unexpected("the end of the expression"),
-    }
 }
 
 struct Parser {
@@ -80,15 +68,7 @@ impl Parser {
     }
 
     fn token_after(&self) -> &Token {
-        self.token_behind(1)
-    }
-
-    fn token_behind(&self, count: usize) -> &Token {
-        self.tokens.get(self.at + count).map_or(&Token::End, |placed| &placed.token)
-    }
-
-    fn byte(&self) -> usize {
-        self.tokens.get(self.at).or(self.tokens.last()).map_or(0, |placed| placed.byte)
+        self.tokens.get(self.at + 1).map_or(&Token::End, |placed| &placed.token)
     }
 
     fn line(&self) -> u32 {

@@ -1,7 +1,7 @@
 //! From tokens to expressions. Jinja2's ranks, from loosest: `if else`, `or`, `and`, `not`, comparisons, `+ -`, `~`, `* / // %`,
 //! `**`, signs, and what follows a value.
 
-use super::super::lexer::Token;
+use super::super::lexer::{Placed, Token};
 use super::Parser;
 use crate::ast::{Choice, Comparison, Expression, ExpressionKind, Mention, Operator, Part, Step, StepKind};
 use crate::error::Error;
@@ -22,7 +22,25 @@ const RANKS: [&[(&str, Operator)]; 3] = [
     &[("**", Operator::Power)],
 ];
 
+/// Reads the one expression of a tag: it, and the names that it mentions.
+///
+/// # Errors
+/// What is wrong with it, and where.
+pub(crate) fn alone(tokens: Vec<Placed>) -> Result<(Expression, Vec<Mention>), Error> {
+    let mut parser = Parser::of(tokens, true);
+    parser.at = 1;
+    let expression = parser.expressions(&[])?;
+    match parser.token() {
+        Token::PrintEnd => Ok((expression, parser.mentions)),
+        _ => parser.unexpected("the end of the expression"),
+    }
+}
+
 impl Parser {
+    pub(crate) fn byte(&self) -> usize {
+        self.tokens.get(self.at).or(self.tokens.last()).map_or(0, |placed| placed.byte)
+    }
+
     /// Several expressions with commas between them are a tuple. `ends` are names that may end it; if `no choice` is the first of
     /// them, an `if` is not a part of it.
     pub(crate) fn expressions(&mut self, ends: &[&str]) -> Result<Expression, Error> {
@@ -261,7 +279,8 @@ impl Parser {
 
     /// Notes that `name`, which was just read, is mentioned, and what is asked of it.
     fn mention(&mut self, name: &Arc<str>) {
-        let part = match (self.token(), self.token_behind(1), self.token_behind(2)) {
+        let behind = |count: usize| self.tokens.get(self.at + count).map_or(&Token::End, |placed| &placed.token);
+        let part = match (self.token(), behind(1), behind(2)) {
             (Token::Operator("."), Token::Name(field), _) => Part::Field(Arc::clone(field)),
             (Token::Operator("["), Token::Text(field), Token::Operator("]")) => Part::Field(Arc::clone(field)),
             (Token::Operator("."), Token::Int(place), _) => Part::Place(*place),
