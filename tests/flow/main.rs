@@ -6,3 +6,4 @@ mod expressions;
 mod good;
 mod keys;
 mod wrong;
+mod wrong_nodes;

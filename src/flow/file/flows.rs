@@ -178,9 +178,11 @@ fn step(reading: &mut Reading<'_>, fields: &Fields<'_>, key: &Key, name: &str) -
     } else if let (false, Err(words)) = (fields.has("id"), names::id(&key.text)) {
         reading.problem(key.place, format!("{words}; `id` gives the step another"));
     }
-    nodes::only_takers(reading, fields, "function");
+    if fields.whole {
+        nodes::only_takers(reading, fields, "function");
+    }
     let begun = nodes::begin(reading, fields);
-    let target = calls::function(nodes::reading_mode(fields), name);
+    let target = calls::function(nodes::calls_back(fields), name);
     let call = calls::call(reading, fields, target, key.place);
     nodes::end(reading, fields, key, (Does::Call(call), begun))
 }

@@ -16,7 +16,7 @@ const MAX_GROUPS: usize = 8;
 /// A graph while its nodes are read.
 #[derive(Debug, Default)]
 pub(super) struct Level {
-    pub ids: HashMap<String, usize>,
+    pub ids: BTreeMap<String, usize>,
     /// The node that is read; `None` where all nodes are over, and nobody waits for them.
     at: Option<usize>,
     edges: Vec<BTreeMap<usize, Edge>>,

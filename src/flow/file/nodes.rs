@@ -40,7 +40,10 @@ pub(super) fn node(reading: &mut Reading<'_>, key: &Key, tree: &Tree) -> Node {
     }
     let deed = deeds.first().copied();
     let kind = deed.map_or("function", |(key, _)| &key.text);
-    only_takers(reading, &fields, kind);
+    // What is misspelt may have been what the other keys are for.
+    if fields.whole && deeds.len() < 2 {
+        only_takers(reading, &fields, kind);
+    }
     let before = begin(reading, &fields);
     let does = match deed {
         Some((_, tree)) => does(reading, &fields, kind, tree),
@@ -53,7 +56,7 @@ pub(super) fn node(reading: &mut Reading<'_>, key: &Key, tree: &Tree) -> Node {
                 );
                 reading.problem(key.place, words);
             }
-            Does::Call(calls::call(reading, &fields, calls::function(reading_mode(&fields), &key.text), key.place))
+            Does::Call(calls::call(reading, &fields, calls::function(calls_back(&fields), &key.text), key.place))
         }
     };
     reading.after(&fields);
@@ -61,7 +64,7 @@ pub(super) fn node(reading: &mut Reading<'_>, key: &Key, tree: &Tree) -> Node {
 }
 
 /// Whether it is called by `/async-function/`; a wrong word has its problem elsewhere.
-pub(super) fn reading_mode(fields: &Fields<'_>) -> bool {
+pub(super) fn calls_back(fields: &Fields<'_>) -> bool {
     matches!(fields.get("mode"), Some((_, Tree { what: What::Scalar { text, .. }, .. })) if text == "async")
 }
 
@@ -92,13 +95,14 @@ pub(super) fn begin(reading: &mut Reading<'_>, fields: &Fields<'_>) -> Begun {
     let (when, over) = (expression("when"), expression("foreach"));
     let parallel = reading.number(fields, "parallel", 1..=10_000).unwrap_or(8);
     let tolerate = reading.parsed(fields, "tolerate", tolerate).unwrap_or(Tolerate::Items(0));
-    reading.sight.item |= fields.has("foreach");
+    reading.sight.each |= fields.has("foreach");
+    reading.sight.item |= fields.has("foreach") || !fields.whole;
     Begun { when, each: over.map(|over| Each { over, parallel, tolerate }), around }
 }
 
 /// Reads what is left of a node.
 pub(super) fn end(reading: &mut Reading<'_>, fields: &Fields<'_>, key: &Key, (does, begun): (Does, Begun)) -> Node {
-    let is_call = matches!(does, Does::Call(_));
+    let is_call = matches!(does, Does::Call(_)) || !fields.whole;
     let input = match fields.get("input") {
         Some((_, tree)) => Input::Given(reading.template_in(Sight { secrets: is_call, ..reading.sight }, tree)),
         None => Input::Usual,
@@ -161,7 +165,7 @@ fn does(reading: &mut Reading<'_>, fields: &Fields<'_>, kind: &str, tree: &Tree)
             }
             let name = name.unwrap_or_default();
             let target = match kind {
-                "function" => calls::function(reading_mode(fields), &name),
+                "function" => calls::function(calls_back(fields), &name),
                 "pipeline" => Target::Pipeline(name),
                 _ => Target::Url(name),
             };
@@ -295,7 +299,7 @@ fn is_async(reading: &mut Reading<'_>, fields: &Fields<'_>) -> bool {
 fn streams(reading: &mut Reading<'_>, fields: &Fields<'_>) -> bool {
     let set = reading.flag(fields, "stream").unwrap_or(false);
     let Some((key, _)) = fields.get("stream").filter(|_| set) else { return set };
-    if reading.sight.item {
+    if reading.sight.each {
         reading.problem(key.place, "`stream` cannot be inside of `foreach`: a run has one stream");
     } else if reading.sight.ended {
         reading.problem(key.place, "`stream` cannot be in `on_failure` or `finally`: the run is over by then");

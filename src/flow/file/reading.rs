@@ -40,6 +40,8 @@ pub(super) struct Reading<'t> {
 pub(super) struct Sight {
     /// `item`, `index` and `key`.
     pub item: bool,
+    /// What is done for each item.
+    pub each: bool,
     /// `error` and `run.state`.
     pub ended: bool,
     /// `output`.

@@ -145,6 +145,10 @@ impl Reading<'_> {
 
     /// What may be meant by `id`, which is no node here.
     pub(super) fn no_node(&mut self, id: &str, place: Place) {
+        // A graph without nodes has its problem already.
+        if self.levels.iter().any(|level| level.ids.is_empty()) {
+            return;
+        }
         if self.report.is_full() {
             return self.problem(place, format!("there is no node {}", quoted(id)));
         }
