@@ -96,6 +96,7 @@ fn what_is_large_is_read_in_little_time() {
             1,
         ),
         (whole(&targets), 0),
+        (whole(&format!("      a: {{set: {}'{{{{ n0 }}}}'{}}}", "[".repeat(59), "]".repeat(59))), 0),
         (format!("functions:\n{functions}async_hooks:\n{hooks}"), 0),
         (format!("functions:\n{functions}{wide_functions}async_hooks:\n{wide}{half}"), 1),
         (format!("flows: {{f: {{steps: [{}]}}}}", "apply: a, ".repeat(9_000)), 0),

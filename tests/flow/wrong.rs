@@ -82,7 +82,7 @@ fn flows_that_are_none() {
             "flows: {f: {steps: [apply: a], nodes: {a: }}}",
             "1:13: the flow `f` has `nodes` already: `steps` are another way to say them",
         ),
-        ("flows: {f: {steps: [a]}}", "1:21: a step is a map: this is a text"),
+        ("flows: {f: {steps: [a]}}", "1:21: a step is a map, as in {apply: a}"),
         ("flows: {f: {steps: [{input: 1}]}}", "1:21: a step says what it calls: `apply`, `apply_async` or `then`"),
         ("flows: {f: {steps: [{apply: a, then: b}]}}", "1:32: a step makes one call: it has `apply` already"),
         (

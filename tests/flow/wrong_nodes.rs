@@ -215,6 +215,13 @@ fn edges_that_are_none() {
 fn expressions_that_are_none() {
     nodes_are_told(&[
         ("a: {set: \"{{ 1 + }}\"}", "1:18: an expression is expected, not the end of the tag"),
+        ("a: {set: \"{{ input.x && true }}\"}", "1:22: unexpected '&', did you mean `and`?"),
+        ("a: {set: \"{{ input.x || true }}\"}", "1:23: a name is expected, not `|`, did you mean `or`?"),
+        ("a: {set: \"{{ !input.x }}\"}", "1:14: unexpected '!', did you mean `not`?"),
+        (
+            "a: {set: \"{{ input[\"x\"] }}\"}",
+            "1:21: this is no YAML: invalid trailing content after double-quoted scalar: one pair of quotes stands around the whole text, and the other kind of quotes inside of it",
+        ),
         ("a: {set: \"{{ }}\"}", "1:14: an expression is expected, not the end of the tag"),
         ("a: {set: \"{{ input\"}", "1:11: the end of a tag is missing"),
         ("a: {set: \"{% if input %}\"}", "1:11: a statement, {% %}, cannot stand here: only expressions in {{ }}"),

@@ -3,7 +3,7 @@
 use super::graph::Level;
 use super::keys::Section;
 use super::reading::{Fields, Reading, Sight};
-use super::report::quoted;
+use super::report::{cut, quoted};
 use super::tree::{Key, Tree, What};
 use super::{calls, names, nodes};
 use crate::definition::{Does, Flow, Graph, Input, Node, Place, Template};
@@ -115,6 +115,10 @@ fn steps(reading: &mut Reading<'_>, tree: &Tree) -> (Graph, Level) {
     }
     let (mut steps, mut taken) = (Vec::new(), HashSet::new());
     for item in items {
+        if let What::Scalar { value: serde_json::Value::String(name), .. } = &item.what {
+            reading.problem(item.place, format!("a step is a map, as in {{apply: {}}}", cut(name)));
+            continue;
+        }
         let fields = reading.fields(item, Section::Step, "a step");
         let kinds = fields.of(&KINDS);
         let Some((kind, _)) = kinds.first() else {

@@ -121,6 +121,8 @@ impl<'t> Reader<'t> {
         let bare = |line: &&str| line.contains(": {{") || line.contains("- {{");
         let hint = if near.iter().any(bare) {
             ": a text with {{ }} needs quotes around it"
+        } else if error.info().contains("trailing content") && near.iter().any(|line| line.contains("{{")) {
+            ": one pair of quotes stands around the whole text, and the other kind of quotes inside of it"
         } else if near.iter().any(|line| line.trim_start_matches(' ').starts_with('\t')) {
             ": lines begin with blanks, never with tabs"
         } else {

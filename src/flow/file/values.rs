@@ -12,6 +12,14 @@ const RUN: [&str; 4] = ["id", "flow", "started", "attempt"];
 /// What expressions may name beside nodes.
 const NAMES: [&str; 9] = ["input", "item", "index", "key", "run", "error", "secrets", "output", "nodes"];
 
+/// What is said of operators of other languages, and what they are here.
+const OTHERS: [(&str, &str); 4] = [
+    ("unexpected '&'", "and"),
+    ("a name is expected, not `|`", "or"),
+    ("unexpected '!'", "not"),
+    ("unexpected '?'", "… if … else …"),
+];
+
 impl Reading<'_> {
     /// `tree` with the expressions in its texts, which see what `sight` says.
     pub(super) fn template_in(&mut self, sight: Sight, tree: &Tree) -> Template {
@@ -54,7 +62,11 @@ impl Reading<'_> {
             Ok(pieces) => pieces,
             Err(error) => {
                 let place = self.inside(tree, &[error.byte.unwrap_or(0)]).pop().unwrap_or(tree.place);
-                self.problem(place, error.what);
+                let meant = OTHERS
+                    .iter()
+                    .find(|(words, _)| error.what == *words)
+                    .map(|(_, word)| format!(", did you mean `{word}`?"));
+                self.problem(place, error.what + &meant.unwrap_or_default());
                 return Template::Plain(Json::Null);
             }
         };
