@@ -186,6 +186,8 @@ fn groups_wait_for_what_is_named_inside() {
          called: {when: \"{{ each }}\", function: g, after: [last]}",
     );
     assert_eq!(edges(&graph), ["list", "other", "each<list,other", "last<other,(each)", "called<each,(last)"]);
+    // What comes first and is named too brings something.
+    assert_eq!(edges(&nodes("a: \nb: {after: a, input: \"{{ a }}\"}")), ["a", "b<a"]);
     let Does::Group(inner) = &graph.nodes[2].does else { panic!("{:?}", graph.nodes[2]) };
     assert_eq!(edges(inner), ["one", "two<one", "deep<two"]);
 }
