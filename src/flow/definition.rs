@@ -2,6 +2,7 @@
 
 use stageline_template::Expression;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 /// Where something stands in a file, both from 1.
@@ -11,6 +12,12 @@ pub struct Place {
     pub line: u32,
     /// The column, in characters.
     pub column: u32,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.line, self.column)
+    }
 }
 
 /// All that a flow file says.
@@ -24,6 +31,14 @@ pub struct File {
     pub limits: BTreeMap<String, TargetLimits>,
     /// Pipelines that may run in the flow's own process, by name.
     pub pipelines: BTreeMap<String, LocalPipeline>,
+}
+
+impl File {
+    /// What a target bears.
+    pub fn limits_of(&self, target: &Target) -> TargetLimits {
+        let (Target::Function { name, .. } | Target::Pipeline(name) | Target::Url(name)) = target;
+        self.limits.get(name).copied().unwrap_or_default()
+    }
 }
 
 /// What a target bears, from all engines together.
@@ -74,6 +89,19 @@ pub struct Flow {
 pub struct Graph {
     /// In the file's order.
     pub nodes: Vec<Node>,
+}
+
+impl Graph {
+    /// Where the node of that id is among them.
+    pub fn place_of(&self, id: &str) -> Option<usize> {
+        self.nodes.iter().position(|node| node.id == id)
+    }
+
+    /// Where the nodes are that no other waits for.
+    pub fn leaves(&self) -> Vec<usize> {
+        let waited_for = |place: &usize| self.nodes.iter().any(|node| node.parents.binary_search(place).is_ok());
+        (0..self.nodes.len()).filter(|place| !waited_for(place)).collect()
+    }
 }
 
 /// One thing that a flow does.

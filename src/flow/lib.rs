@@ -3,4 +3,5 @@
 pub mod definition;
 pub mod export;
 pub mod file;
+pub mod run;
 pub mod times;

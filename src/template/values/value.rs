@@ -172,7 +172,7 @@ impl Value {
     }
 
     /// Whether it counts as true.
-    pub(crate) fn is_true(&self) -> bool {
+    pub fn is_true(&self) -> bool {
         match self {
             Self::Undefined(_) | Self::None => false,
             Self::Bool(value) => *value,
