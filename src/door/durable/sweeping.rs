@@ -4,9 +4,9 @@
 use super::keeper::Keeper;
 use super::revived::Looking;
 use super::standing::Standing;
-use super::telling::GIVEN_UP_AFTER;
 use stageline_base::prng::Prng;
 use stageline_core::durable::{Life, Logged, Wall, late_fault};
+use stageline_runner::GIVEN_UP_AFTER;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::sleep;

@@ -6,19 +6,16 @@ use crate::call_ids::name_request;
 use crate::outgoing::Called;
 use crate::{AnswerEvent, Intake};
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
-use stageline_base::prng::Prng;
 use stageline_base::{Fault, FaultClass};
 use stageline_core::durable::Delivery;
 use stageline_metrics::Kept as Event;
+use stageline_runner::pause;
 use stageline_store::Name;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Pauses between two tries: the first, which doubles, and the longest.
+/// The pause before a store that does not say is asked again.
 const FIRST: Duration = Duration::from_secs(1);
-const LONGEST: Duration = Duration::from_secs(300);
-/// How long after its end a request's receiver is tried.
-pub(super) const GIVEN_UP_AFTER: Duration = Duration::from_secs(3600);
 
 /// What is told of a request that has ended.
 #[derive(Clone, Debug, PartialEq)]
@@ -52,7 +49,7 @@ impl Keeper {
                 let took = Duration::from_millis(ended_at.0.saturating_sub(stored.accepted().0));
                 let headers = self.headers((stored.call_id(), log.token()), (status, kind), took);
                 let now = self.clock.now().0;
-                match self.setup.outgoing.post(stored.callback(), log.token(), (headers, body), now).await {
+                match self.setup.outgoing.post(stored.callback(), log.token(), (headers, body.into()), now).await {
                     Called::Answered(200..=299, _) => {
                         self.count(Event::Told);
                         return Delivery::Done;
@@ -109,37 +106,5 @@ impl Keeper {
             }
         }
         headers
-    }
-}
-
-/// The pause before the next try, of a request that has ended so long ago: as long again, so that it doubles, within bounds; as long as its
-/// receiver `asked`, if that is longer. All within the time that it is tried: `None` when that is over.
-fn pause(since: Duration, asked: Option<Duration>, seed: u64) -> Option<Duration> {
-    let left = GIVEN_UP_AFTER.checked_sub(since).filter(|left| !left.is_zero())?;
-    // Between half of it and all of it: not all callers at once.
-    let usual = since.clamp(FIRST, LONGEST).mul_f64(0.5 + 0.5 * Prng::new(seed).unit());
-    Some(usual.max(asked.unwrap_or_default()).min(left))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pauses_grow_within_bounds_until_the_time_is_over() {
-        let after =
-            |seconds, asked: Option<u64>| pause(Duration::from_secs(seconds), asked.map(Duration::from_secs), 7);
-        let within = |pause: Option<Duration>, least: u64, most: u64| {
-            let pause = pause.expect("a pause").as_millis() as u64;
-            assert!((least..=most).contains(&pause), "{pause}");
-        };
-        within(after(0, None), 500, 1000);
-        within(after(60, None), 30_000, 60_000);
-        within(after(2000, None), 150_000, 300_000);
-        // Whoever asks for nothing is not called without end, and who asks for more than there is once more.
-        within(after(0, Some(0)), 500, 1000);
-        within(after(0, Some(20)), 20_000, 20_000);
-        within(after(3599, Some(7200)), 1000, 1000);
-        assert_eq!((after(3600, None), after(9999, Some(1))), (None, None));
     }
 }

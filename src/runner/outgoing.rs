@@ -1,6 +1,7 @@
 //! Calls that the door makes: to addresses that clients name, so never to one that it must not reach.
 
 use hmac::{Hmac, Mac};
+use reqwest::dns::{Addrs, Name as DnsName, Resolve, Resolving};
 use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
 use reqwest::redirect::Policy;
 use reqwest::{Client, Url};
@@ -8,6 +9,7 @@ use sha2::Sha256;
 use stageline_base::{Fault, hex};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// How long a connection may take, and all of a call.
@@ -55,7 +57,7 @@ pub struct Outgoing {
 
 /// What became of a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Called {
+pub enum Called {
     /// It was answered with this status, and when to try again if that was said.
     Answered(u16, Option<Duration>),
     /// It was not, and may be another time.
@@ -107,6 +109,16 @@ fn literal(url: &Url) -> Option<IpAddr> {
 }
 
 impl Outgoing {
+    /// A client for many calls: it asks for the addresses of a name itself, and takes none that is never called.
+    ///
+    /// # Errors
+    /// The library cannot be set up.
+    pub(crate) fn client(&self, connect: Duration) -> reqwest::Result<Client> {
+        let client = Client::builder().no_proxy().redirect(Policy::none()).connect_timeout(connect);
+        let client = client.dns_resolver(Arc::new(Looked)).tcp_nodelay(true);
+        client.user_agent(concat!("stageline/", env!("CARGO_PKG_VERSION"))).build()
+    }
+
     /// The URL of a `setting` or header of that name, if it may be called as far as it says.
     ///
     /// # Errors
@@ -137,7 +149,7 @@ impl Outgoing {
     }
 
     /// Posts `body` to `url`, as that of the request `id`.
-    pub(crate) async fn post(&self, url: &str, id: &str, (mut headers, body): (HeaderMap, String), now: u64) -> Called {
+    pub async fn post(&self, url: &str, id: &str, (mut headers, body): (HeaderMap, bytes::Bytes), now: u64) -> Called {
         let url = match self.check("the callback's URL", url) {
             Ok(url) => url,
             Err(fault) => return Called::Forbidden(fault.message),
@@ -169,17 +181,17 @@ impl Outgoing {
     }
 
     /// `t=SECONDS,v1=HEX`: HMAC-SHA-256 of "SECONDS.ID.BODY", where there is a secret.
-    fn signature(&self, id: &str, body: &str, now: u64) -> Option<String> {
+    fn signature(&self, id: &str, body: &[u8], now: u64) -> Option<String> {
         let mut mac = Hmac::<Sha256>::new_from_slice(self.secret.as_ref()?).ok()?;
         let seconds = now / 1000;
         mac.update(format!("{seconds}.{id}.").as_bytes());
-        mac.update(body.as_bytes());
+        mac.update(body);
         Some(format!("t={seconds},v1={}", hex(&mac.finalize().into_bytes())))
     }
 }
 
 /// In how long whoever answers with `headers` wants to be called again, if it says so: in seconds, or as a date.
-fn again_in(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+pub(crate) fn again_in(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     let of = |text: &str| httpdate::parse_http_date(text).ok();
     if let Ok(seconds) = text.parse() {
@@ -189,6 +201,21 @@ fn again_in(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     // By its own clock, where it tells the time: ours may be another.
     let now = headers.get(DATE).and_then(|date| of(date.to_str().ok()?)).unwrap_or(now);
     Some(then.duration_since(now).unwrap_or_default())
+}
+
+/// Looks addresses up, and gives none of a host that has one that is never called.
+struct Looked;
+
+impl Resolve for Looked {
+    fn resolve(&self, name: DnsName) -> Resolving {
+        Box::pin(async move {
+            let found: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
+            match found.iter().find_map(|address| never(address.ip())) {
+                Some(why) => Err(format!("its host has {why}, which is never called").into()),
+                None => Ok(Box::new(found.into_iter()) as Addrs),
+            }
+        })
+    }
 }
 
 /// The addresses of the URL's host, all of which may be called.
@@ -313,7 +340,7 @@ mod tests {
     fn a_signature_is_of_time_id_and_body() {
         let signed = |secret: &str, id: &str, body: &str, now| {
             let outgoing = Outgoing { allow: Vec::new(), secret: Some(secret.into()) };
-            outgoing.signature(id, body, now).unwrap()
+            outgoing.signature(id, body.as_bytes(), now).unwrap()
         };
         // By `printf '%s' '1700000000.id.{}' | openssl dgst -sha256 -hmac secret`.
         let known = "t=1700000000,v1=1dca887a3ab4718e84cdc8d11c7296fee779d0406c172580c343d58367840b04";

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 /// Milliseconds since 1970, by the system's clock. Where that is set back, time goes on from where it was; where it is set forward, or
 /// the machine slept, this follows: leases and deadlines of others have passed, too.
 #[derive(Debug)]
-pub(super) struct Clock {
+pub struct Clock {
     /// Of this clock at the instant.
     began: AtomicU64,
     since: Instant,
@@ -17,12 +17,20 @@ fn system() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_millis() as u64
 }
 
+impl Default for Clock {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Clock {
-    pub(super) fn new() -> Self {
+    /// One that begins now.
+    pub fn new() -> Self {
         Self { began: AtomicU64::new(system()), since: Instant::now() }
     }
 
-    pub(super) fn now(&self) -> Wall {
+    /// The time.
+    pub fn now(&self) -> Wall {
         self.at(self.since.elapsed().as_millis() as u64, system())
     }
 
@@ -32,12 +40,12 @@ impl Clock {
     }
 
     /// When `time` has passed.
-    pub(super) fn after(&self, time: Duration) -> Wall {
+    pub fn after(&self, time: Duration) -> Wall {
         Wall(self.now().0 + time.as_millis() as u64)
     }
 
     /// How long it is until `then`.
-    pub(super) fn until(&self, then: Wall) -> Duration {
+    pub fn until(&self, then: Wall) -> Duration {
         Duration::from_millis(then.0.saturating_sub(self.now().0))
     }
 }
