@@ -4,6 +4,7 @@ pub mod call;
 mod children;
 pub mod demo;
 mod flags;
+pub mod flow;
 pub mod inspect;
 pub mod load;
 mod load_table;
@@ -101,6 +102,7 @@ fn dispatch(Order { verb, logging }: Order) -> anyhow::Result<ExitCode> {
     match verb {
         VerbConfig::Split(config) => split_model(config),
         VerbConfig::Call(config) => on_runtime(None, call::call(config)),
+        VerbConfig::Flow(config) => on_runtime(None, flow::flow(*config)),
         VerbConfig::Requests(config) => on_runtime(None, requests::requests(config)),
         VerbConfig::Inspect(config) => inspect_pipeline(&config),
         VerbConfig::Serve(config) => on_runtime(Some(&config.device), serve::serve(config.clone())),

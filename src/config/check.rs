@@ -2,6 +2,7 @@
 
 use crate::config::checked::*;
 use crate::config::door::door;
+use crate::config::flow::flow;
 use crate::config::load::load;
 use crate::config::parse;
 use crate::config::problem::Problems;
@@ -36,6 +37,7 @@ pub fn check(verb: &str, written: &Written) -> Result<Order, Problems> {
         _ if verb == verbs::RUN.name => (VerbConfig::Run(run(r)), s::LOG_LEVEL_QUIET),
         _ if verb == verbs::CALL.name => (VerbConfig::Call(call(r)), s::LOG_LEVEL_QUIET),
         _ if verb == verbs::LOAD.name => (VerbConfig::Load(load(r)), s::LOG_LEVEL_QUIET),
+        _ if verb == verbs::FLOW.name => (VerbConfig::Flow(Box::new(flow(r))), s::LOG_LEVEL),
         _ if verb == verbs::KEPT_REQUESTS.name => (VerbConfig::Requests(requests(r)), s::LOG_LEVEL_QUIET),
         _ if verb == verbs::INSPECT.name => (VerbConfig::Inspect(inspect(r)), s::LOG_LEVEL_QUIET),
         _ if verb == verbs::DEMO.name => (VerbConfig::Demo(demo(r)), s::LOG_LEVEL_QUIET),

@@ -34,6 +34,8 @@ pub enum VerbConfig {
     Call(CallConfig),
     /// `stageline load`.
     Load(crate::config::LoadConfig),
+    /// `stageline flow`.
+    Flow(Box<crate::config::FlowConfig>),
     /// `stageline requests`.
     Requests(crate::config::RequestsConfig),
     /// `stageline inspect`.
@@ -60,7 +62,9 @@ impl VerbConfig {
             Self::Run(config) => (&mut config.device, &mut config.batching),
             Self::Demo(config) => (&mut config.device, &mut config.batching),
             Self::Load(crate::config::LoadConfig::Run(config)) => (&mut config.device, &mut config.batching),
-            Self::Split(_) | Self::Call(_) | Self::Requests(_) | Self::Inspect(_) | Self::Load(_) => return,
+            Self::Split(_) | Self::Call(_) | Self::Flow(_) | Self::Requests(_) | Self::Inspect(_) | Self::Load(_) => {
+                return;
+            }
         };
         device.script = measured.script;
         batching.microbatches_away = measured.microbatches_away;

@@ -67,7 +67,7 @@ fn some_time(text: &str) -> parse::Parsed<Duration> {
 }
 
 /// Hosts that may be called, with commas between them.
-fn hosts(text: &str) -> parse::Parsed<Vec<Allowed>> {
+pub(super) fn hosts(text: &str) -> parse::Parsed<Vec<Allowed>> {
     text.split(',').map(|host| host_of(host.trim())).collect()
 }
 

@@ -7,6 +7,7 @@
 mod check;
 pub mod checked;
 mod door;
+mod flow;
 pub mod load;
 mod parse;
 mod problem;
@@ -19,6 +20,7 @@ mod verbs;
 
 pub use check::check;
 pub use checked::*;
+pub use flow::{FlowConfig, FlowOrder, FlowShape};
 pub use load::{LoadConfig, LoadRun, TargetConfig};
 pub use problem::{Origin, Problems};
 pub use raw::Written;

@@ -3,8 +3,10 @@
 use crate::config::setting::{Group, Setting};
 
 mod durable;
+mod flow;
 
 pub use durable::*;
+pub use flow::*;
 
 /// Where the settings' file is. Not a key of that file.
 pub const CONFIG: Setting =

@@ -4,7 +4,7 @@ use crate::config::setting::{Group, Verb};
 use crate::config::settings::*;
 
 /// Every subcommand, in the order of `--help`.
-pub const VERBS: [&Verb; 9] = [&SPLIT, &SERVE, &UP, &RUN, &CALL, &LOAD, &KEPT_REQUESTS, &INSPECT, &DEMO];
+pub const VERBS: [&Verb; 10] = [&SPLIT, &SERVE, &UP, &RUN, &CALL, &LOAD, &FLOW, &KEPT_REQUESTS, &INSPECT, &DEMO];
 
 /// `stageline split`.
 pub const SPLIT: Verb = Verb {
@@ -167,6 +167,55 @@ Examples:
         DEVICES,
         BATCHING,
         LOGGING_QUIET,
+    ],
+};
+
+/// `stageline flow`.
+pub const FLOW: Verb = Verb {
+    name: "flow",
+    alias: None,
+    about: "Run flows of functions and pipelines, and look after their runs",
+    examples: "\
+Examples:
+  All that is wrong with a file, with line and column:
+    stageline flow check stack.yml
+  One run, here and now, with nothing but the functions behind the file's gateway:
+    stageline flow run stack.yml notes --input @notes.json --follow
+  An engine with a door, whose runs are kept in a file, or at a broker with other engines:
+    stageline flow up stack.yml
+    stageline flow up stack.yml --nats nats://127.0.0.1:4222 --http 0.0.0.0:8080
+  Then call a flow as if it were a function:
+    echo hello | OPENFAAS_URL=http://127.0.0.1:8080 faas-cli invoke --async worker-1
+  And see how its runs stand:
+    stageline flow list
+    stageline flow show 124239a6d54315f4ff0913cbc841d0a2
+    stageline flow retry 124239a6d54315f4ff0913cbc841d0a2 --from summary",
+    groups: &[
+        Group { heading: "Flow", settings: &[FLOW_WORDS, FLOW_INPUT, FOLLOW, FLOW_FORMAT, JSON] },
+        Group { heading: "Engine", settings: &[GATEWAY, SECRETS, ONLY, MAX_RUNS, MAX_VALUE_BYTES] },
+        BROKER,
+        Group {
+            heading: "Runs",
+            settings: &[STORE, STORE_SYNC, MAX_STORE_BYTES, MAX_STORED, CALLBACK_ALLOW, CALLBACK_SECRET_FILE],
+        },
+        Group {
+            heading: "Door",
+            settings: &[
+                HTTP,
+                API_KEYS,
+                MAX_INFLIGHT,
+                MAX_CONNECTIONS,
+                MAX_CONNECTIONS_PER_PEER,
+                EXEC_TIMEOUT,
+                HEALTHCHECK_INTERVAL,
+                DRAIN_TIMEOUT,
+            ],
+        },
+        Group {
+            heading: "Runs of an engine that runs",
+            settings: &[FLOW_TARGET, KEY, LIMIT, FLOW_NAME, FLOW_STATUS, FROM, UNDO],
+        },
+        LOGGING,
     ],
 };
 

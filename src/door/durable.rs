@@ -16,7 +16,6 @@ mod standing;
 mod stored;
 mod sweeping;
 mod telling;
-mod wall;
 
 pub(crate) use accepting::{Asking, Declined, Kept, Key};
 pub use keeper::{Keeper, KeeperSetup};

@@ -144,6 +144,11 @@ impl Site {
         Arc::new(Self { setup, room, call_ids: CallIds::new(), bodies, workroom: Workroom::new() })
     }
 
+    /// Where it is counted what happens.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.setup.metrics
+    }
+
     /// Where requests go.
     ///
     /// # Errors

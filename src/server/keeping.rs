@@ -111,7 +111,7 @@ impl Keeping {
             timeout: self.timeout,
             keep: self.keep,
             name: host.pipeline.name.clone(),
-            outgoing: self.outgoing()?,
+            outgoing: outgoing(&self.allow, self.secret_file.as_deref())?,
             callback_url: self.callback_url.clone(),
             join_always: self.join_always,
             metrics: host.metrics.clone(),
@@ -121,25 +121,26 @@ impl Keeping {
     }
 }
 
-impl Keeping {
-    fn outgoing(&self) -> Result<Outgoing, Fault> {
-        let secret = match &self.secret_file {
-            Some(file) => {
-                let unreadable =
-                    |error| Fault::invalid(format!("{}: the secret cannot be read: {error}", file.display()));
-                let text = std::fs::read(file).map_err(unreadable)?;
-                Some(text.trim_ascii().to_vec()).filter(|secret| !secret.is_empty())
-            }
-            None => None,
-        };
-        if let (Some(file), None) = (&self.secret_file, &secret) {
-            return Err(Fault::invalid(format!("{}: the secret is empty", file.display())));
+/// Whom calls may go to, and what they are signed with: the content of `secret_file`, where there is one.
+///
+/// # Errors
+/// `InvalidRequest`, naming the file, if that cannot be read or is empty.
+pub fn outgoing(allow: &[Allowed], secret_file: Option<&Path>) -> Result<Outgoing, Fault> {
+    let secret = match secret_file {
+        Some(file) => {
+            let unreadable = |error| Fault::invalid(format!("{}: the secret cannot be read: {error}", file.display()));
+            let text = std::fs::read(file).map_err(unreadable)?;
+            Some(text.trim_ascii().to_vec()).filter(|secret| !secret.is_empty())
         }
-        if self.allow.is_empty() {
-            tracing::warn!("callbacks may go to any host, private ones too: say with --callback-allow to which");
-        }
-        Ok(Outgoing { allow: self.allow.clone(), secret })
+        None => None,
+    };
+    if let (Some(file), None) = (secret_file, &secret) {
+        return Err(Fault::invalid(format!("{}: the secret is empty", file.display())));
     }
+    if allow.is_empty() {
+        tracing::warn!("callbacks may go to any host, private ones too: say with --callback-allow to which");
+    }
+    Ok(Outgoing { allow: allow.to_vec(), secret })
 }
 
 /// The store at the broker of `client`; one that does not answer may be about to start.

@@ -63,6 +63,14 @@ impl Ports {
         local(&self.clients)
     }
 
+    /// Answers at the address of clients with `router`, which is of `site`.
+    pub fn serve_router(self, router: axum::Router, site: Arc<Site>) -> Served {
+        let (closing, mut serving) = (CancellationToken::new(), JoinSet::new());
+        let shutdown = closing.clone().cancelled_owned();
+        serving.spawn(http::serve(self.clients, router, self.limits, site.metrics().clone(), shutdown));
+        Served { site, closing, serving }
+    }
+
     /// Answers at all addresses from now on.
     pub fn serve(self, setup: SiteSetup) -> Served {
         let closing = CancellationToken::new();

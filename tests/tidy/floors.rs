@@ -4,7 +4,7 @@ use crate::{Finding, found, tree::File};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The floor of each package, by its folder.
-const FLOORS: [(&str, u8); 19] = [
+const FLOORS: [(&str, u8); 20] = [
     ("src/base", 0),
     ("src/core", 1),
     ("src/flow", 1),
@@ -21,6 +21,7 @@ const FLOORS: [(&str, u8); 19] = [
     ("src/store", 3),
     ("src/transport", 3),
     ("src/door", 4),
+    ("src/runner", 4),
     ("src/server", 4),
     ("src/load", 4),
     ("", 5),

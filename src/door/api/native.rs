@@ -23,7 +23,8 @@ mod text;
 pub(in crate::api) use answer::{Reply, in_one};
 pub(in crate::api) use ask::reply;
 pub(in crate::api) use job::job;
-pub(in crate::api) use parse::stored;
+pub(in crate::api) use later::is_async;
+pub(in crate::api) use parse::{accepts_events, patience, stored};
 pub use shelf::Shelf;
 
 use crate::Readiness;
@@ -41,9 +42,7 @@ use std::sync::Arc;
 /// The HTTP services of a stage, as far as they are to be had at `port`.
 pub(crate) fn routes(site: Arc<Site>, port: Port) -> Router {
     // A route's `head` must be named, or `get` would answer it.
-    let mut routes = Router::new()
-        .route("/_/health", get(health).head(get_only).fallback(get_only))
-        .route("/_/ready", get(ready).head(get_only).fallback(get_only));
+    let mut routes = watched();
     if port != Port::Admin {
         let one = get(requests::show).head(show_or_cancel_only).delete(requests::cancel);
         routes = routes
@@ -53,10 +52,22 @@ pub(crate) fn routes(site: Arc<Site>, port: Port) -> Router {
             .route("/requests/{id}/retry", post(listing::retry).fallback(post_only));
     }
     if port != Port::Clients {
-        routes = routes.route("/metrics", get(metrics).head(get_only).fallback(get_only));
+        routes = routes.merge(measured());
     }
     let unknown = move |State(site): State<Arc<Site>>, request: Request| unknown_path(site, port, request);
     routes.fallback(unknown).with_state(site)
+}
+
+/// What whoever watches a process asks it.
+pub(in crate::api) fn watched() -> Router<Arc<Site>> {
+    Router::new()
+        .route("/_/health", get(health).head(get_only).fallback(get_only))
+        .route("/_/ready", get(ready).head(get_only).fallback(get_only))
+}
+
+/// What it has counted.
+pub(in crate::api) fn measured() -> Router<Arc<Site>> {
+    Router::new().route("/metrics", get(metrics).head(get_only).fallback(get_only))
 }
 
 /// Alive, loading or not: OpenFaaS kills a function that says otherwise while it loads its weights.

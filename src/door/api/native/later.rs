@@ -129,7 +129,7 @@ fn is_unasked(site: &Site) -> bool {
 }
 
 /// Whether the client wants its answer later (RFC 7240).
-fn is_async(headers: &HeaderMap) -> bool {
+pub(in crate::api) fn is_async(headers: &HeaderMap) -> bool {
     let preferences =
         headers.get_all(PREFER).iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
     let mut names = preferences.map(|preference| preference.split(';').next().unwrap_or("").trim());

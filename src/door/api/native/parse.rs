@@ -80,7 +80,7 @@ pub(in crate::api) fn stored(content_type: &str, body: &[u8], task: Task) -> Res
 }
 
 /// Whether the client takes a stream of events; `q=0` says that it does not.
-pub(super) fn accepts_events(headers: &HeaderMap) -> bool {
+pub(in crate::api) fn accepts_events(headers: &HeaderMap) -> bool {
     let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(','));
     let mut accepted = accepted.map(|kind| kind.split(';').map(str::trim));
     accepted.any(|mut kind| {
@@ -157,7 +157,7 @@ fn deadline(headers: &HeaderMap, asked_ms: Option<u64>, limits: &Limits) -> Resu
 ///
 /// # Errors
 /// `InvalidRequest` if X-Timeout is no duration, or none at all.
-pub(super) fn patience(headers: &HeaderMap) -> Result<Option<Duration>, Fault> {
+pub(in crate::api) fn patience(headers: &HeaderMap) -> Result<Option<Duration>, Fault> {
     let Some(header) = kinds::single(headers, &TIMEOUT)? else { return Ok(None) };
     let wrong = "the header X-Timeout must be a duration above 0 as Go writes it, such as 10s, 1m30s or 500ms";
     // Go writes microseconds with a letter that is not ASCII's.

@@ -1,0 +1,213 @@
+//! Flows that run in this process: a door of them, or one run.
+
+use super::tree::{Screen, Tree};
+use super::{named, opened};
+use crate::cli::serve::until_told_to_stop;
+use crate::cli::split::as_error;
+use crate::config::FlowConfig;
+use anyhow::{Context, bail};
+use bytes::Bytes;
+use futures::StreamExt;
+use sha2::{Digest, Sha256};
+use stageline_base::hex;
+use stageline_door::Limits;
+use stageline_door::keys::Keys;
+use stageline_flow::definition::File;
+use stageline_flow::run::{Ended, Logged};
+use stageline_runner::{Declined, Start};
+use stageline_server::{Ending, FlowsOrder, Kept, Ports, outgoing, serve_flows};
+use stageline_transport::connect_client;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// The longest that a caller may wait where nobody says.
+const LONGEST: Duration = Duration::from_secs(300);
+
+/// Serves until SIGTERM or SIGINT.
+pub(super) async fn up(config: &FlowConfig, path: &Path) -> anyhow::Result<ExitCode> {
+    let stop = until_told_to_stop();
+    let (text, file) = opened(path)?;
+    if let Some(name) = &config.only {
+        named(&file, path, name)?;
+    }
+    let keys = config.api_keys.as_deref().map(Keys::open).transpose().map_err(as_error)?;
+    if keys.is_none() && !config.http.ip().is_loopback() {
+        tracing::warn!(address = %config.http, "whoever reaches this address is answered: say with --api-keys who may ask");
+    }
+    let longest = config.exec_timeout.unwrap_or(LONGEST);
+    let limits = Limits {
+        max_body_bytes: usize::try_from(config.max_value_bytes).unwrap_or(usize::MAX),
+        max_inflight: config.max_inflight,
+        max_connections: config.max_connections.0,
+        max_connections_per_peer: config.max_connections.1,
+        default_deadline: longest,
+        max_deadline: longest,
+        ..Limits::default()
+    };
+    // Before the store is opened: whoever probes must find the function alive.
+    let ports = Ports::bind(config.http, None, limits).await.map_err(as_error)?;
+    let kept = match &config.nats {
+        Some(nats) => {
+            let urls = nats.urls.join(",");
+            let client = connect_client("stageline flow", &urls, nats.creds.as_deref(), nats.user.as_ref()).await;
+            Kept::Broker(client.map_err(|error| anyhow::anyhow!("{error}"))?)
+        }
+        None => Kept::File(store_of(config, path)?, config.sync),
+    };
+    let order = order(config, (text, file), kept)?;
+    let ending = Ending { healthcheck_interval: config.healthcheck_interval, drain_timeout: config.drain_timeout };
+    serve_flows(order, (ports, keys), config.only.clone(), ending, stop).await.map_err(as_error)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn order(config: &FlowConfig, (text, file): (String, File), kept: Kept) -> anyhow::Result<FlowsOrder> {
+    Ok(FlowsOrder {
+        text,
+        file: Arc::new(file),
+        kept,
+        max_stored: config.max_stored,
+        max_bytes: config.max_store_bytes,
+        gateway: config.gateway.clone(),
+        secrets: Some(config.secrets.clone()),
+        outgoing: outgoing(&config.allow, config.secret_file.as_deref()).map_err(as_error)?,
+        key: config.key.clone(),
+        max_runs: config.max_runs,
+        max_value_bytes: config.max_value_bytes,
+    })
+}
+
+/// The file that runs are kept in: the one that was named, or one of this flow file's own.
+fn store_of(config: &FlowConfig, path: &Path) -> anyhow::Result<PathBuf> {
+    if let Some(store) = &config.store {
+        return Ok(store.clone());
+    }
+    let path = std::fs::canonicalize(path).with_context(|| format!("{} cannot be found", path.display()))?;
+    let state = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from).filter(|folder| folder.is_absolute());
+    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/state"));
+    let folder =
+        state.or_else(home).context("there is no home to keep runs in: say where with --store FILE")?.join("stageline");
+    std::fs::create_dir_all(&folder).with_context(|| format!("{} cannot be made", folder.display()))?;
+    let hash = hex(&Sha256::digest(path.as_os_str().as_encoded_bytes()));
+    let store = folder.join(format!("flow-{}.store", &hash[..16]));
+    tracing::info!(file = %store.display(), "runs are kept here");
+    Ok(store)
+}
+
+/// Runs a flow once, and prints what it gives.
+pub(super) async fn run(config: &FlowConfig, path: &Path, name: &str) -> anyhow::Result<ExitCode> {
+    let (text, file) = opened(path)?;
+    named(&file, path, name)?;
+    let input = input(config.input.as_deref())?;
+    let folder = Scratch::new()?;
+    let kept = match &config.store {
+        Some(store) => store.clone(),
+        None => folder.0.join("runs"),
+    };
+    let order = order(config, (text, file), Kept::File(kept, config.sync))?;
+    let (keeper, definition) = order.keeper().await.map_err(as_error)?;
+    let (closing, release) = (CancellationToken::new(), CancellationToken::new());
+    let owning = tokio::spawn(Arc::clone(&keeper).work(closing.clone(), release.clone()));
+    let flow = named(&order.file, path, name)?;
+    let call_id = format!("run-{}", std::process::id());
+    let started = keeper.start(Start {
+        flow,
+        definition: &definition,
+        input: ("", &input),
+        principal: "",
+        call_id: &call_id,
+        key: None,
+        callback: None,
+        time: None,
+    });
+    let started = started.await.map_err(|declined| match declined {
+        Declined::OtherInput => anyhow::anyhow!("this store has another run of this process' number: say --store FILE"),
+        Declined::Fault(fault) => as_error(fault),
+    })?;
+    let mut said = keeper.follow(&started.log, 0);
+    let (mut tree, screen) = (Tree::default(), config.follow.then(Screen::new));
+    let (mut end, mut begun) = (None, false);
+    let mut stop = Box::pin(until_told_to_stop());
+    while end.is_none() {
+        let record = tokio::select! {
+            record = said.next() => record,
+            () = &mut stop => bail!("it was told to stop: the run is not kept"),
+        };
+        let (_, record) = record.context("the run's log ended without its end")?.map_err(as_error)?;
+        let tells_all = matches!(record.first().and_then(|moment| moment.said.first()), Some(Logged::Accepted(_)));
+        // The log's last record tells all of it once more.
+        let known = std::mem::replace(&mut begun, true) && tells_all;
+        for moment in record {
+            for said in moment.said {
+                tree.take(moment.at, &said);
+                if let Some(screen) = screen.as_ref().filter(|_| !known) {
+                    screen.show(&tree, &said);
+                }
+                if let Logged::Ended(ended) = said {
+                    end = Some(ended);
+                }
+            }
+        }
+    }
+    drop(screen);
+    let ended = end.unwrap_or(Ended::Cancelled);
+    if config.follow {
+        eprint!("{tree}");
+    }
+    let (_, _, body) = keeper.answer(&ended).await.map_err(|words| anyhow::anyhow!(words))?;
+    closing.cancel();
+    release.cancel();
+    let _ = owning.await;
+    match ended {
+        Ended::Succeeded(_) => {
+            use std::io::Write;
+            let mut out = std::io::stdout().lock();
+            out.write_all(&body)?;
+            if !body.ends_with(b"\n") {
+                out.write_all(b"\n")?;
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        Ended::Failed(failure) => {
+            let node = failure.node.as_ref().map_or(String::new(), |node| format!(" at {node}"));
+            bail!("the run failed{node}: {}", failure.reason)
+        }
+        Ended::Cancelled => bail!("the run was cancelled"),
+    }
+}
+
+fn input(asked: Option<&str>) -> anyhow::Result<Bytes> {
+    Ok(match asked {
+        None => Bytes::new(),
+        Some("-") => {
+            let mut bytes = Vec::new();
+            std::io::stdin().lock().read_to_end(&mut bytes).context("standard input cannot be read")?;
+            bytes.into()
+        }
+        Some(text) => match text.strip_prefix('@') {
+            Some(path) => std::fs::read(path).with_context(|| format!("{path} cannot be read"))?.into(),
+            None => Bytes::copy_from_slice(text.as_bytes()),
+        },
+    })
+}
+
+/// A folder that goes when this is dropped.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new() -> anyhow::Result<Self> {
+        let folder = std::env::temp_dir().join(format!("stageline-flow-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).with_context(|| format!("{} cannot be made", folder.display()))?;
+        Ok(Self(folder))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // What cannot be removed stays in the temporary folder, which is cleaned by others.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
