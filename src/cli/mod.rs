@@ -102,7 +102,7 @@ fn dispatch(Order { verb, logging }: Order) -> anyhow::Result<ExitCode> {
     match verb {
         VerbConfig::Split(config) => split_model(config),
         VerbConfig::Call(config) => on_runtime(None, call::call(config)),
-        VerbConfig::Flow(config) => on_runtime(None, flow::flow(*config)),
+        VerbConfig::Flow(config) => on_runtime(Some(&config.device), flow::flow((*config).clone())),
         VerbConfig::Requests(config) => on_runtime(None, requests::requests(config)),
         VerbConfig::Inspect(config) => inspect_pipeline(&config),
         VerbConfig::Serve(config) => on_runtime(Some(&config.device), serve::serve(config.clone())),

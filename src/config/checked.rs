@@ -61,8 +61,9 @@ impl VerbConfig {
             Self::Up(config) => (&mut config.device, &mut config.batching),
             Self::Run(config) => (&mut config.device, &mut config.batching),
             Self::Demo(config) => (&mut config.device, &mut config.batching),
+            Self::Flow(config) => (&mut config.device, &mut config.batching),
             Self::Load(crate::config::LoadConfig::Run(config)) => (&mut config.device, &mut config.batching),
-            Self::Split(_) | Self::Call(_) | Self::Flow(_) | Self::Requests(_) | Self::Inspect(_) | Self::Load(_) => {
+            Self::Split(_) | Self::Call(_) | Self::Requests(_) | Self::Inspect(_) | Self::Load(_) => {
                 return;
             }
         };

@@ -1,9 +1,9 @@
 //! The settings of flows, checked.
 
-use crate::config::check::{MANY, nats};
+use crate::config::check::{MANY, batching, device, nats};
 use crate::config::door::hosts;
 use crate::config::raw::Reader;
-use crate::config::{NatsConfig, parse, settings as s};
+use crate::config::{BatchingConfig, DeviceConfig, NatsConfig, parse, settings as s};
 use stageline_door::outgoing::Allowed;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -32,6 +32,10 @@ pub struct FlowConfig {
     pub max_runs: usize,
     /// Largest value of a run.
     pub max_value_bytes: u64,
+    /// What the file's pipelines run on.
+    pub device: DeviceConfig,
+    /// How they batch.
+    pub batching: BatchingConfig,
     /// The broker, where runs are kept there.
     pub nats: Option<NatsConfig>,
     /// The file, where they are kept in one that is named.
@@ -169,6 +173,8 @@ pub(super) fn flow(r: &mut Reader) -> FlowConfig {
         only: r.optional(&s::ONLY, parse::text),
         max_runs: r.value(&s::MAX_RUNS, parse::count(1..=MANY)),
         max_value_bytes: r.value(&s::MAX_VALUE_BYTES, parse::bytes),
+        device: device(r),
+        batching: batching(r),
         nats,
         store,
         sync: r.value(&s::STORE_SYNC, parse::word(&[("second", false), ("always", true)])),

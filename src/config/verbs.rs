@@ -215,6 +215,8 @@ Examples:
             heading: "Runs of an engine that runs",
             settings: &[FLOW_TARGET, KEY, LIMIT, FLOW_NAME, FLOW_STATUS, FROM, UNDO],
         },
+        DEVICES,
+        BATCHING,
         LOGGING,
     ],
 };

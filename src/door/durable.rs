@@ -5,6 +5,7 @@
 //! decided in `stageline_core::durable`; here is what carries that out.
 
 mod accepting;
+mod asked;
 mod inbox;
 mod keeper;
 mod logs;
@@ -18,6 +19,7 @@ mod sweeping;
 mod telling;
 
 pub(crate) use accepting::{Asking, Declined, Kept, Key};
+pub use asked::Question;
 pub use keeper::{Keeper, KeeperSetup};
 pub(crate) use standing::{STATUSES, Standing};
 pub use stored::{Api, Forms, Job};

@@ -17,7 +17,7 @@ mod wall;
 mod working;
 
 pub use asking::Asking;
-pub use calling::{Caller, HttpCaller, Pipelines};
+pub use calling::{Answered, Caller, HttpCaller, Pipelines};
 pub use finding::Standing;
 pub use keeper::{Keeper, KeeperSetup};
 pub use starting::{Declined, Start, Started};

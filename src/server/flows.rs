@@ -1,6 +1,8 @@
 //! The life of an engine of flows: it keeps runs, owns them, answers, and drains.
 
 use crate::assemble::new_replica;
+pub use crate::locals::Local;
+use crate::locals::Locals;
 use crate::ports::Ports;
 use crate::service::Ending;
 use futures::future::BoxFuture;
@@ -65,6 +67,8 @@ pub struct FlowsOrder {
     pub max_runs: usize,
     /// Largest value of a run, in bytes.
     pub max_value_bytes: u64,
+    /// The pipelines that run in this process.
+    pub locals: Vec<Local>,
 }
 
 fn unusable(error: &StoreError) -> Fault {
@@ -76,7 +80,7 @@ impl FlowsOrder {
     ///
     /// # Errors
     /// `Unavailable`, naming the store, if that cannot be used.
-    pub async fn keeper(&self) -> Result<(Arc<Keeper>, String), Fault> {
+    pub async fn keeper(&self) -> Result<(Arc<Keeper>, String, Arc<Locals>), Fault> {
         let store: Arc<dyn Store> = match &self.kept {
             Kept::File(path, sync) => {
                 let flush = if *sync { Flush::EachCommit } else { Flush::EverySecond };
@@ -97,10 +101,12 @@ impl FlowsOrder {
                 Arc::new(JetStream::open(client.clone(), settings).await.map_err(|error| unusable(&error))?)
             }
         };
-        let pipelines = match &self.kept {
-            Kept::Broker(client) => Some(Arc::new(Asking::new(client.clone(), self.key.clone())) as Arc<dyn Pipelines>),
+        let others = match &self.kept {
+            Kept::Broker(client) => Some(Asking::new(client.clone(), self.key.clone())),
             Kept::File(..) => None,
         };
+        let locals = Arc::new(Locals::new(&self.locals, &store, others)?);
+        let pipelines = (!locals.is_empty()).then(|| Arc::clone(&locals) as Arc<dyn Pipelines>);
         let (outgoing, most) = (self.outgoing.clone(), self.max_value_bytes);
         let caller = HttpCaller::new(outgoing.clone(), self.gateway.clone(), pipelines, self.secrets.clone(), most);
         let caller = caller.map_err(|error| Fault::internal(format!("HTTP cannot be set up: {error}")))?;
@@ -113,7 +119,7 @@ impl FlowsOrder {
             max_value_bytes: self.max_value_bytes,
         })?;
         let definition = keeper.define(&self.text, &self.file).await?;
-        Ok((keeper, definition))
+        Ok((keeper, definition, locals))
     }
 }
 
@@ -143,7 +149,7 @@ pub async fn serve_flows(
     stop: impl Future<Output = ()>,
 ) -> Result<(), Fault> {
     let address = ports.address()?;
-    let (keeper, definition) = order.keeper().await?;
+    let (keeper, definition, locals) = order.keeper().await?;
     let (told, readiness) = watch::channel(Readiness::Ready);
     let metrics = Arc::new(Metrics::new(NAME, 0..0));
     let site = Site::new(SiteSetup {
@@ -161,7 +167,8 @@ pub async fn serve_flows(
     let flows = FlowsSetup { site: Arc::clone(&site), keeper: Arc::clone(&keeper), file, definition, gateway, only };
     let answering = ports.serve_router(router(flows), site);
     let (closing, release) = (CancellationToken::new(), CancellationToken::new());
-    let mut owning = tokio::spawn(Arc::clone(&keeper).work(closing.clone(), release.clone()));
+    let working = (Arc::clone(&keeper).work(closing.clone(), release.clone()), locals.work(&closing, &release));
+    let mut owning = tokio::spawn(async move { tokio::join!(working.0, working.1) });
     // Last: whoever waits for this line may ask then.
     tracing::info!(%address, flows = order.file.flows.len(), "ready");
     stop.await;

@@ -2,9 +2,10 @@
 
 use super::tree::{Screen, Tree};
 use super::{named, opened};
+use crate::cli::pipeline::{hosted, start};
 use crate::cli::serve::until_told_to_stop;
 use crate::cli::split::as_error;
-use crate::config::FlowConfig;
+use crate::config::{FlowConfig, SourceConfig};
 use anyhow::{Context, bail};
 use bytes::Bytes;
 use futures::StreamExt;
@@ -14,8 +15,9 @@ use stageline_door::Limits;
 use stageline_door::keys::Keys;
 use stageline_flow::definition::File;
 use stageline_flow::run::{Ended, Logged};
+use stageline_plan::Goal;
 use stageline_runner::{Declined, Start};
-use stageline_server::{Ending, FlowsOrder, Kept, Ports, outgoing, serve_flows};
+use stageline_server::{Ending, FlowsOrder, Kept, Local, Ports, Serving, outgoing, serve_flows};
 use stageline_transport::connect_client;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -58,13 +60,20 @@ pub(super) async fn up(config: &FlowConfig, path: &Path) -> anyhow::Result<ExitC
         }
         None => Kept::File(store_of(config, path)?, config.sync),
     };
-    let order = order(config, (text, file), kept)?;
+    let (locals, serving) = locals(config, &file, path).await?;
+    let order = order(config, (text, file), kept, locals)?;
     let ending = Ending { healthcheck_interval: config.healthcheck_interval, drain_timeout: config.drain_timeout };
     serve_flows(order, (ports, keys), config.only.clone(), ending, stop).await.map_err(as_error)?;
+    finish(serving).await;
     Ok(ExitCode::SUCCESS)
 }
 
-fn order(config: &FlowConfig, (text, file): (String, File), kept: Kept) -> anyhow::Result<FlowsOrder> {
+fn order(
+    config: &FlowConfig,
+    (text, file): (String, File),
+    kept: Kept,
+    locals: Vec<Local>,
+) -> anyhow::Result<FlowsOrder> {
     Ok(FlowsOrder {
         text,
         file: Arc::new(file),
@@ -77,7 +86,41 @@ fn order(config: &FlowConfig, (text, file): (String, File), kept: Kept) -> anyho
         key: config.key.clone(),
         max_runs: config.max_runs,
         max_value_bytes: config.max_value_bytes,
+        locals,
     })
+}
+
+/// The pipelines that the file says to run here, loaded.
+async fn locals(config: &FlowConfig, file: &File, path: &Path) -> anyhow::Result<(Vec<Local>, Vec<Serving>)> {
+    let (mut locals, mut servings) = (Vec::new(), Vec::new());
+    for (name, pipeline) in &file.pipelines {
+        // Where the file is, that is what it says.
+        let folder = path.parent().unwrap_or(Path::new(".")).join(&pipeline.model);
+        let stages = (pipeline.stages > 1).then_some(pipeline.stages as usize);
+        let source = SourceConfig { folder, stages, goal: Goal::default() };
+        let host = hosted(&source, &config.batching, &config.device, None);
+        let host = host.with_context(|| format!("the pipeline {name} of the file"))?;
+        let serving =
+            start(&host).await.map_err(as_error).with_context(|| format!("the pipeline {name} of the file"))?;
+        let intake = serving.reception.clone().context("the pipeline has no door")?;
+        locals.push(Local {
+            name: name.clone(),
+            manifest: hex(&host.pipeline.digest),
+            intake,
+            at_once: config.batching.max_num_seqs as usize,
+            metrics: host.metrics.clone(),
+        });
+        servings.push(serving);
+    }
+    Ok((locals, servings))
+}
+
+async fn finish(servings: Vec<Serving>) {
+    for serving in servings {
+        if let Err(fault) = serving.finish().await {
+            tracing::warn!(%fault, "a pipeline did not end as it should");
+        }
+    }
 }
 
 /// The file that runs are kept in: the one that was named, or one of this flow file's own.
@@ -107,10 +150,12 @@ pub(super) async fn run(config: &FlowConfig, path: &Path, name: &str) -> anyhow:
         Some(store) => store.clone(),
         None => folder.0.join("runs"),
     };
-    let order = order(config, (text, file), Kept::File(kept, config.sync))?;
-    let (keeper, definition) = order.keeper().await.map_err(as_error)?;
+    let (locals, serving) = locals(config, &file, path).await?;
+    let order = order(config, (text, file), Kept::File(kept, config.sync), locals)?;
+    let (keeper, definition, locals) = order.keeper().await.map_err(as_error)?;
     let (closing, release) = (CancellationToken::new(), CancellationToken::new());
-    let owning = tokio::spawn(Arc::clone(&keeper).work(closing.clone(), release.clone()));
+    let working = (Arc::clone(&keeper).work(closing.clone(), release.clone()), locals.work(&closing, &release));
+    let owning = tokio::spawn(async move { tokio::join!(working.0, working.1) });
     let flow = named(&order.file, path, name)?;
     let call_id = format!("run-{}", std::process::id());
     let started = keeper.start(Start {
@@ -161,6 +206,7 @@ pub(super) async fn run(config: &FlowConfig, path: &Path, name: &str) -> anyhow:
     closing.cancel();
     release.cancel();
     let _ = owning.await;
+    finish(serving).await;
     match ended {
         Ended::Succeeded(_) => {
             use std::io::Write;
