@@ -5,5 +5,6 @@ mod exports;
 mod expressions;
 mod good;
 mod keys;
+mod reference;
 mod wrong;
 mod wrong_nodes;
