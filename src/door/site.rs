@@ -159,6 +159,11 @@ impl Site {
         intake.as_deref().ok_or_else(|| Fault::new(FaultClass::Misdirected, message()).at_stage(*stage))
     }
 
+    /// Whether clients need keys.
+    pub(crate) fn asks_for_keys(&self) -> bool {
+        self.setup.keys.is_some()
+    }
+
     /// Whose request it is that comes with `headers`: nobody's where no keys are asked for.
     ///
     /// # Errors

@@ -83,9 +83,9 @@ impl HttpCaller {
                 })?;
                 Ok(format!("{}/function/{name}", gateway.trim_end_matches('/')))
             }
-            Target::Function { calls_back: true, .. } => {
-                Err(refused("`mode: async` needs a URL at which functions call back: say --url"))
-            }
+            Target::Function { calls_back: true, .. } => Err(refused(
+                "`mode: async` is not for this engine: call the function with `mode: sync`, and a timeout that is long enough",
+            )),
             Target::Pipeline(_) => {
                 Err(refused("no pipeline is known here: say --nats URL, or `pipelines` in the file"))
             }

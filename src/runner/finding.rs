@@ -26,7 +26,7 @@ const AGAIN: Duration = Duration::from_millis(500);
 const SWEEP: Duration = Duration::from_secs(60);
 const FORGOTTEN: Duration = Duration::from_secs(30);
 /// Who sees everybody's runs.
-const ADMIN: &str = "admin";
+pub(crate) const ADMIN: &str = "admin";
 
 /// How a run stands.
 #[derive(Clone, Debug)]

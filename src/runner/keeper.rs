@@ -15,7 +15,7 @@ use stageline_flow::run::{Blob, Datum, Logged, State};
 use stageline_store::{Name, Store, StoreError};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{Mutex as Turn, Notify, Semaphore};
 
 /// After how long a caller may try again that was refused for want of room.
@@ -59,6 +59,8 @@ pub struct Keeper {
     /// Owners here that hear at once of what is written by others here.
     nudges: Mutex<HashMap<Name, Arc<Notify>>>,
     seeds: Mutex<Prng>,
+    /// Runs that have not ended, of flows that may not have more than so many, and when they were counted.
+    pub(crate) live: Mutex<HashMap<String, (Instant, u32)>>,
     client: reqwest::Client,
 }
 
@@ -75,7 +77,7 @@ pub(crate) fn store_fault(error: &StoreError) -> Fault {
     }
 }
 
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -104,6 +106,7 @@ impl Keeper {
             files: Mutex::default(),
             nudges: Mutex::default(),
             seeds,
+            live: Mutex::default(),
         }))
     }
 

@@ -1,16 +1,19 @@
 //! How a run comes to be kept.
 
-use super::keeper::{Keeper, no_name, store_fault, store_unread};
+use super::finding::{ADMIN, Standing};
+use super::keeper::{Keeper, locked, no_name, store_fault, store_unread};
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
-use stageline_base::{Fault, hex};
+use stageline_base::{Fault, FaultClass, hex};
 use stageline_flow::definition::Flow;
 use stageline_flow::run::{Accepted, Logged, Moment};
 use stageline_store::{Name, StoreError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How often somebody else may be faster, until it is said that the store does not get on.
 pub(crate) const TRIES: u32 = 20;
+/// How long a count of runs that have not ended counts.
+const COUNTED: Duration = Duration::from_secs(1);
 /// Bytes of a run's id.
 const ID_BYTES: usize = 16;
 
@@ -95,6 +98,7 @@ impl Keeper {
             retain_s: start.flow.retain.as_secs(),
         };
         let record = [Moment { at: now, said: vec![Logged::Accepted(Box::new(accepted.clone()))] }];
+        self.has_room(start.flow, &log).await?;
         for _ in 0..TRIES {
             match self.logs.append(&log, 0, &record).await {
                 Ok(_) => return self.push_or_take_back(log, start.flow.priority).await,
@@ -108,6 +112,39 @@ impl Keeper {
             }
         }
         Err(store_fault(&StoreError::Unknown).into())
+    }
+
+    /// Whether one more run of `flow` may be begun; the run of `log`, if it is there, is not one more.
+    ///
+    /// # Errors
+    /// `Overloaded` if as many have not ended as may. What other engines begin within a second may not be counted yet.
+    async fn has_room(&self, flow: &Flow, log: &Name) -> Result<(), Fault> {
+        let Some(most) = flow.max_live else { return Ok(()) };
+        if self.state(log).await?.is_some() {
+            return Ok(());
+        }
+        let known =
+            locked(&self.live).get(&flow.name).filter(|(at, _)| at.elapsed() < COUNTED).map(|(_, count)| *count);
+        let count = match known {
+            Some(count) => count,
+            None => {
+                let is_one = |standing: &Standing| {
+                    let accepted = standing.state.accepted.as_ref().filter(|_| standing.state.ended.is_none());
+                    accepted.filter(|run| run.flow == flow.name).map(drop)
+                };
+                self.list(ADMIN, usize::MAX, is_one).await?.len() as u32
+            }
+        };
+        if count >= most {
+            let words =
+                format!("{count} runs of {} have not ended, and no more than {most} may: try again later", flow.name);
+            return Err(Fault::new(FaultClass::Overloaded, words).again_after(COUNTED));
+        }
+        let at = if known.is_some() { None } else { Some(Instant::now()) };
+        let mut live = locked(&self.live);
+        let entry = live.entry(flow.name.clone()).or_insert((Instant::now(), count));
+        *entry = (at.unwrap_or(entry.0), count + 1);
+        Ok(())
     }
 
     async fn push_or_take_back(&self, log: Name, priority: u8) -> Result<Started, Declined> {

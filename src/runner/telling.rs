@@ -6,7 +6,7 @@ use bytes::Bytes;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use serde_json::json;
 use stageline_base::prng::Prng;
-use stageline_flow::run::{Datum, Delivery, Ended, Failure, FailureClass, Key, State};
+use stageline_flow::run::{Datum, Delivery, Ended, Failure, FailureClass, State};
 use stageline_store::Name;
 use std::time::Duration;
 
@@ -42,8 +42,9 @@ pub(crate) fn status_of(ended: &Ended) -> u16 {
 
 /// What says why there is no answer.
 pub(crate) fn failure_body(failure: &Failure) -> serde_json::Value {
-    let node = failure.node.as_ref().map(Key::as_str);
-    json!({ "error": { "class": failure.class, "message": failure.reason, "node": node } })
+    let mut told = failure.told();
+    told["message"] = failure.reason.as_str().into();
+    json!({ "error": told })
 }
 
 impl Keeper {

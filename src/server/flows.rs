@@ -69,6 +69,8 @@ pub struct FlowsOrder {
     pub max_value_bytes: u64,
     /// The pipelines that run in this process.
     pub locals: Vec<Local>,
+    /// Where others are.
+    pub broker: Option<async_nats::Client>,
 }
 
 fn unusable(error: &StoreError) -> Fault {
@@ -101,10 +103,7 @@ impl FlowsOrder {
                 Arc::new(JetStream::open(client.clone(), settings).await.map_err(|error| unusable(&error))?)
             }
         };
-        let others = match &self.kept {
-            Kept::Broker(client) => Some(Asking::new(client.clone(), self.key.clone())),
-            Kept::File(..) => None,
-        };
+        let others = self.broker.clone().map(|client| Asking::new(client, self.key.clone()));
         let locals = Arc::new(Locals::new(&self.locals, &store, others)?);
         let pipelines = (!locals.is_empty()).then(|| Arc::clone(&locals) as Arc<dyn Pipelines>);
         let (outgoing, most) = (self.outgoing.clone(), self.max_value_bytes);

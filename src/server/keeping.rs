@@ -102,6 +102,9 @@ impl Keeping {
         } else {
             return Ok(Err(NoStore::Unasked));
         };
+        if self.allow.is_empty() {
+            tracing::warn!("callbacks may go to any host, private ones too: say with --callback-allow to which");
+        }
         let setup = KeeperSetup {
             store,
             me: new_replica(),
@@ -136,9 +139,6 @@ pub fn outgoing(allow: &[Allowed], secret_file: Option<&Path>) -> Result<Outgoin
     };
     if let (Some(file), None) = (secret_file, &secret) {
         return Err(Fault::invalid(format!("{}: the secret is empty", file.display())));
-    }
-    if allow.is_empty() {
-        tracing::warn!("callbacks may go to any host, private ones too: say with --callback-allow to which");
     }
     Ok(Outgoing { allow: allow.to_vec(), secret })
 }

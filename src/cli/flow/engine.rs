@@ -7,8 +7,10 @@ use crate::cli::serve::until_told_to_stop;
 use crate::cli::split::as_error;
 use crate::config::{FlowConfig, SourceConfig};
 use anyhow::{Context, bail};
+use async_nats::Client;
 use bytes::Bytes;
 use futures::StreamExt;
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use stageline_base::hex;
 use stageline_door::Limits;
@@ -19,7 +21,7 @@ use stageline_plan::Goal;
 use stageline_runner::{Declined, Start};
 use stageline_server::{Ending, FlowsOrder, Kept, Local, Ports, Serving, outgoing, serve_flows};
 use stageline_transport::connect_client;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -52,16 +54,16 @@ pub(super) async fn up(config: &FlowConfig, path: &Path) -> anyhow::Result<ExitC
     };
     // Before the store is opened: whoever probes must find the function alive.
     let ports = Ports::bind(config.http, None, limits).await.map_err(as_error)?;
-    let kept = match &config.nats {
-        Some(nats) => {
-            let urls = nats.urls.join(",");
-            let client = connect_client("stageline flow", &urls, nats.creds.as_deref(), nats.user.as_ref()).await;
-            Kept::Broker(client.map_err(|error| anyhow::anyhow!("{error}"))?)
-        }
+    let broker = broker(config).await?;
+    let kept = match &broker {
+        Some(client) => Kept::Broker(client.clone()),
         None => Kept::File(store_of(config, path)?, config.sync),
     };
+    if config.allow.is_empty() {
+        tracing::warn!("callbacks may go to any host, private ones too: say with --callback-allow to which");
+    }
     let (locals, serving) = locals(config, &file, path).await?;
-    let order = order(config, (text, file), kept, locals)?;
+    let order = order(config, (text, file), (kept, broker), locals)?;
     let ending = Ending { healthcheck_interval: config.healthcheck_interval, drain_timeout: config.drain_timeout };
     serve_flows(order, (ports, keys), config.only.clone(), ending, stop).await.map_err(as_error)?;
     finish(serving).await;
@@ -71,7 +73,7 @@ pub(super) async fn up(config: &FlowConfig, path: &Path) -> anyhow::Result<ExitC
 fn order(
     config: &FlowConfig,
     (text, file): (String, File),
-    kept: Kept,
+    (kept, broker): (Kept, Option<Client>),
     locals: Vec<Local>,
 ) -> anyhow::Result<FlowsOrder> {
     Ok(FlowsOrder {
@@ -87,7 +89,16 @@ fn order(
         max_runs: config.max_runs,
         max_value_bytes: config.max_value_bytes,
         locals,
+        broker,
     })
+}
+
+/// The broker, where one is named.
+async fn broker(config: &FlowConfig) -> anyhow::Result<Option<Client>> {
+    let Some(nats) = &config.nats else { return Ok(None) };
+    let urls = nats.urls.join(",");
+    let client = connect_client("stageline flow", &urls, nats.creds.as_deref(), nats.user.as_ref()).await;
+    client.map(Some).map_err(|error| anyhow::anyhow!("{error}"))
 }
 
 /// The pipelines that the file says to run here, loaded.
@@ -151,7 +162,8 @@ pub(super) async fn run(config: &FlowConfig, path: &Path, name: &str) -> anyhow:
         None => folder.0.join("runs"),
     };
     let (locals, serving) = locals(config, &file, path).await?;
-    let order = order(config, (text, file), Kept::File(kept, config.sync), locals)?;
+    let broker = broker(config).await?;
+    let order = order(config, (text, file), (Kept::File(kept, config.sync), broker), locals)?;
     let (keeper, definition, locals) = order.keeper().await.map_err(as_error)?;
     let (closing, release) = (CancellationToken::new(), CancellationToken::new());
     let working = (Arc::clone(&keeper).work(closing.clone(), release.clone()), locals.work(&closing, &release));
@@ -207,12 +219,25 @@ pub(super) async fn run(config: &FlowConfig, path: &Path, name: &str) -> anyhow:
     release.cancel();
     let _ = owning.await;
     finish(serving).await;
+    if config.json {
+        let text = || Value::String(String::from_utf8_lossy(&body).into_owned());
+        let output: Value = serde_json::from_slice(&body).unwrap_or_else(|_| text());
+        let (status, value) = match &ended {
+            Ended::Succeeded(_) => ("succeeded", json!({ "output": output })),
+            Ended::Failed(failure) => ("failed", json!({ "error": failure.told() })),
+            Ended::Cancelled => ("cancelled", json!({})),
+        };
+        let mut told = value;
+        (told["run"], told["status"]) = (started.log.token().into(), status.into());
+        println!("{told:#}");
+        return Ok(if status == "succeeded" { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+    }
     match ended {
         Ended::Succeeded(_) => {
-            use std::io::Write;
             let mut out = std::io::stdout().lock();
             out.write_all(&body)?;
-            if !body.ends_with(b"\n") {
+            // What is not text is somebody's file, byte for byte.
+            if !body.ends_with(b"\n") && std::str::from_utf8(&body).is_ok() {
                 out.write_all(b"\n")?;
             }
             Ok(ExitCode::SUCCESS)

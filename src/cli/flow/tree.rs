@@ -19,6 +19,7 @@ pub(super) struct Tree {
     flow: String,
     began: Option<Wall>,
     ended: Option<(Wall, String)>,
+    paused: bool,
     /// In the order in which they were begun.
     nodes: Vec<Line>,
     places: BTreeMap<Key, usize>,
@@ -102,6 +103,9 @@ impl Tree {
                     true => (line.word, line.ended) = ("failed", Some(at)),
                 }
             }),
+            "ordered" if event["order"] == "pause" => self.paused = true,
+            "ordered" if event["order"] == "resume" => self.paused = false,
+            "ordered" if event["order"]["retry"].is_object() => (self.ended, self.began) = (None, Some(at)),
             "ended" => {
                 let why = event["error"]["reason"].as_str().map_or(String::new(), |why| format!(": {why}"));
                 self.ended = Some((at, format!("{}{why}", text("status"))));
@@ -128,6 +132,9 @@ impl Tree {
             line.ended.map_or(String::new(), |end| format!(" {:.3} s", seconds(end.0.saturating_sub(line.began.0))));
         let attempts = if line.attempts > 1 { format!(", {} calls", line.attempts) } else { String::new() };
         let why = line.why.as_ref().map_or(String::new(), |why| format!(": {}", one_line(why)));
+        if self.ended.is_some() && line.ended.is_none() && line.items.is_none() {
+            return format!("stopped{attempts}{why}");
+        }
         match line.items {
             Some(items) => format!("for {items} items"),
             None => format!("{}{took}{attempts}{why}", line.word),
@@ -146,12 +153,17 @@ fn one_line(text: &str) -> String {
 /// How deep a key stands, and its last part.
 fn shown(key: &Key) -> (usize, &str) {
     let text = key.as_str();
+    // What takes back, and what is at the end, is shown as such.
+    if let Some(rest) = text.strip_prefix('~') {
+        return (0, rest);
+    }
     (text.matches('.').count(), text.rsplit('.').next().unwrap_or(text))
 }
 
 impl fmt::Display for Tree {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let end = self.ended.as_ref().map_or("running", |(_, words)| words);
+        let word = if self.paused { "paused" } else { "running" };
+        let end = self.ended.as_ref().map_or(word, |(_, words)| words);
         let took =
             self.ended.as_ref().map_or(String::new(), |(at, _)| format!(" in {:.3} s", self.since(*at).as_secs_f64()));
         writeln!(f, "{} {}{took}", self.flow, one_line(end))?;

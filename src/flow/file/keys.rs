@@ -222,8 +222,8 @@ const HOOK: &[Key] = &[
 ];
 
 const TARGET: &[Key] = &[
-    key("concurrency", Count(1, 1_000_000), "", "Most calls at once."),
-    key("rate", Rate, "", "Most calls in a time: `50/s`, `100/m`, `1000/h`."),
+    key("concurrency", Count(1, 1_000_000), "", "Most calls at once, of all engines together."),
+    key("rate", Rate, "", "Most calls in a time, of each engine: `50/s`, `100/m`, `1000/h`."),
 ];
 
 const PIPELINE: &[Key] = &[

@@ -283,7 +283,10 @@ fn on_error(reading: &mut Reading<'_>, fields: &Fields<'_>) -> Option<Template> 
     if fields.whole && !fields.has("output") {
         reading.problem(key.place, "`on_error` says the `output` to go on with");
     }
-    fields.get("output").map(|(_, tree)| reading.template(tree))
+    let before = std::mem::replace(&mut reading.sight.failed, true);
+    let output = fields.get("output").map(|(_, tree)| reading.template(tree));
+    reading.sight.failed = before;
+    output
 }
 
 fn is_async(reading: &mut Reading<'_>, fields: &Fields<'_>) -> bool {

@@ -42,7 +42,9 @@ pub(super) struct Sight {
     pub item: bool,
     /// What is done for each item.
     pub each: bool,
-    /// `error` and `run.state`.
+    /// `error`.
+    pub failed: bool,
+    /// `run.state`.
     pub ended: bool,
     /// `output`.
     pub output: bool,

@@ -131,7 +131,7 @@ impl Reading<'_> {
         let words = match (name, &mention.part) {
             ("input", _) => return,
             ("item" | "index" | "key", _) if sight.item => return,
-            ("error", _) if sight.ended => return,
+            ("error", _) if sight.failed || sight.ended => return,
             ("output", _) if sight.output => return,
             ("secrets", Part::Field(_)) if sight.secrets => return,
             ("run", Part::Field(field)) if RUN.contains(&&**field) || (sight.ended && &**field == "state") => return,

@@ -116,6 +116,29 @@ impl FailureClass {
     }
 }
 
+impl Failure {
+    /// As people and expressions see it: `class` is a word, and `status` is HTTP's where there was one.
+    pub fn told(&self) -> serde_json::Value {
+        let (class, status) = match self.class {
+            FailureClass::Status(status) => ("status", Some(status)),
+            FailureClass::Connect => ("connect", None),
+            FailureClass::Timeout => ("timeout", None),
+            FailureClass::Refused => ("refused", None),
+            FailureClass::TooLarge => ("too_large", None),
+            FailureClass::Expression => ("expression", None),
+            FailureClass::Value => ("value", None),
+            FailureClass::Cancelled => ("cancelled", None),
+            FailureClass::Poison => ("poison", None),
+            FailureClass::Internal => ("internal", None),
+        };
+        let mut told = serde_json::json!({ "node": self.node, "class": class, "reason": self.reason });
+        if let Some(status) = status {
+            told["status"] = status.into();
+        }
+        told
+    }
+}
+
 /// Why something failed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Failure {

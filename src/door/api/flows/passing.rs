@@ -36,6 +36,9 @@ pub(super) async fn on(flows: &Flows, request: Request) -> Response {
                      file, or --gateway URL";
         return unread(flows, Refusal::with_status(StatusCode::NOT_FOUND, words), request).await;
     };
+    if let Err(fault) = flows.0.site.principal(request.headers()) {
+        return unread(flows, fault.into(), request).await;
+    }
     let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
     let url = format!("{}{path}", gateway.trim_end_matches('/'));
     let limits = &flows.0.site.setup.limits;
@@ -47,6 +50,12 @@ pub(super) async fn on(flows: &Flows, request: Request) -> Response {
     let (head, body) = request.into_parts();
     let mut headers = head.headers;
     HOP.iter().for_each(|name| drop(headers.remove(name)));
+    if flows.0.site.asks_for_keys() {
+        // They are this door's own.
+        [&header::AUTHORIZATION, &HeaderName::from_static("x-api-key")]
+            .into_iter()
+            .for_each(|name| drop(headers.remove(name)));
+    }
     let call = flows.0.keeper.client().request(head.method, url).headers(headers).timeout(limits.max_deadline);
     let answer = call.body(reqwest::Body::wrap_stream(body.into_data_stream())).send().await;
     match answer {

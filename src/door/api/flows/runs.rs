@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use stageline_base::{Fault, FaultClass};
 use stageline_core::durable::Wall;
 use stageline_flow::export;
-use stageline_flow::run::{Datum, Ended, Given, Logged, Order};
+use stageline_flow::run::{Datum, Ended, Failure, Given, Logged, Order};
 use stageline_runner::Standing;
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
@@ -45,24 +45,37 @@ pub(super) async fn found(flows: &Flows, headers: &HeaderMap, id: &str) -> Resul
     timeout(READ_WITHIN, flows.0.keeper.look(&who, id)).await.map_err(still)??.ok_or_else(unknown)
 }
 
-fn asked<'q>(query: Option<&'q str>, name: &str) -> Option<&'q str> {
-    query.and_then(|query| query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('=')))
+/// What a query says by that name, as it was meant.
+fn asked(query: Option<&str>, name: &str) -> Option<String> {
+    let url = reqwest::Url::parse(&format!("http://door/?{}", query?)).ok()?;
+    url.query_pairs().find(|(known, _)| known == name).map(|(_, value)| value.into_owned())
 }
 
 /// `GET /flows`.
-pub(super) async fn flows(State(flows): State<Flows>) -> Response {
+pub(super) async fn flows(State(flows): State<Flows>, headers: HeaderMap) -> Response {
+    if let Err(fault) = flows.0.site.principal(&headers) {
+        return Refusal::from(fault).into_response();
+    }
     let listed: Vec<Value> =
         flows.0.file.flows.values().map(|flow| json!({ "name": flow.name, "nodes": flow.graph.nodes.len() })).collect();
     in_json(&json!({ "flows": listed }))
 }
 
 /// `GET /flows/NAME`.
-pub(super) async fn flow(State(flows): State<Flows>, Path(name): Path<String>, RawQuery(query): RawQuery) -> Response {
+pub(super) async fn flow(
+    State(flows): State<Flows>,
+    Path(name): Path<String>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Response {
+    if let Err(fault) = flows.0.site.principal(&headers) {
+        return Refusal::from(fault).into_response();
+    }
     let Some(flow) = flows.flow(&name) else {
         let words = format!("there is no flow `{name}`: this door's flows are listed at /flows");
         return Refusal::with_status(StatusCode::NOT_FOUND, words).into_response();
     };
-    match asked(query.as_deref(), "export-dag") {
+    match asked(query.as_deref(), "export-dag").as_deref() {
         Some("true") => in_json(&export::dag(flow)),
         _ => in_json(&export::json(flow)),
     }
@@ -80,8 +93,8 @@ pub(super) async fn list(State(flows): State<Flows>, RawQuery(query): RawQuery, 
         let (flow, status) = (asked(query, "flow"), asked(query, "status"));
         let tell = |standing: &Standing| {
             let summary = summary(standing);
-            let wanted = flow.is_none_or(|flow| summary["flow"] == flow)
-                && status.is_none_or(|status| summary["status"] == status);
+            let wanted = flow.as_ref().is_none_or(|flow| summary["flow"] == **flow)
+                && status.as_ref().is_none_or(|status| summary["status"] == **status);
             wanted.then_some(summary)
         };
         let runs = timeout(READ_WITHIN, flows.0.keeper.list(&who, most, tell)).await.map_err(still)??;
@@ -106,7 +119,7 @@ fn summary(standing: &Standing) -> Value {
         "began_unix_ms": state.began().map(|at| at.0),
         "ended_unix_ms": state.ended_at().map(|at| at.0),
         "deadline_unix_ms": accepted.map(|run| run.deadline.0),
-        "error": failure,
+        "error": failure.map(Failure::told),
         "deaths": state.deaths,
         "tries": state.tries + 1,
         "told": state.delivered.as_ref().map(|given_up| given_up.as_deref().unwrap_or("yes")),
@@ -182,14 +195,16 @@ pub(super) fn shown(at: Wall, said: &Logged) -> Option<(&'static str, Value)> {
         Logged::Done { key, output } => ("done", json!({ "node": key, "output": given(output) })),
         Logged::Failed { key, failure, again, .. } => {
             let again = again.map(|at| at.0);
-            ("failed", json!({ "node": key, "class": failure.class, "reason": failure.reason, "again_unix_ms": again }))
+            let mut told = failure.told();
+            (told["node"], told["again_unix_ms"]) = (json!(key), json!(again));
+            ("failed", told)
         }
         Logged::Output(datum) => ("output", json!({ "output": cut(datum) })),
-        Logged::Failing(failure) => ("failing", json!({ "error": failure })),
+        Logged::Failing(failure) => ("failing", json!({ "error": failure.told() })),
         Logged::Entered(phase) => ("entered", json!({ "phase": phase })),
         Logged::Ended(ended) => match ended {
             Ended::Succeeded(datum) => ("ended", json!({ "status": "succeeded", "output": cut(datum) })),
-            Ended::Failed(failure) => ("ended", json!({ "status": "failed", "error": failure })),
+            Ended::Failed(failure) => ("ended", json!({ "status": "failed", "error": failure.told() })),
             Ended::Cancelled => ("ended", json!({ "status": "cancelled" })),
         },
         Logged::Delivered { given_up } => ("told", json!({ "given_up": given_up })),
@@ -251,7 +266,7 @@ pub(super) async fn order(
         Err(refusal) => return refusal.into_response(),
     };
     let order = match &*name {
-        "cancel" => Order::Cancel { undo: asked(query, "undo") == Some("true") },
+        "cancel" => Order::Cancel { undo: asked(query, "undo").as_deref() == Some("true") },
         "pause" => Order::Pause,
         "resume" => Order::Resume,
         "signal" => {
@@ -260,10 +275,10 @@ pub(super) async fn order(
                     .into_response();
             };
             let kind = head.headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-            Order::Signal { name: signal.to_owned(), value: Datum::of_body(kind, &arrived) }
+            Order::Signal { name: signal, value: Datum::of_body(kind, &arrived) }
         }
         "retry" => {
-            let from = asked(query, "from").map(str::to_owned);
+            let from = asked(query, "from");
             return retried(&flows, &head.headers, &id, from).await;
         }
         _ => {

@@ -82,6 +82,9 @@ async fn start(flows: &Flows, name: &str, waits: Waits, request: Request) -> Res
         return unread(flows, Refusal::with_status(StatusCode::NOT_FOUND, words), request).await;
     };
     if request.uri().query().is_some_and(|query| query.split('&').any(|pair| pair == "export-dag=true")) {
+        if let Err(fault) = flows.0.site.principal(request.headers()) {
+            return unread(flows, fault.into(), request).await;
+        }
         let dag = export::dag(flow);
         let refusal = ([(header::CONTENT_TYPE, "application/json")], dag.to_string()).into_response();
         return refusal;
@@ -138,7 +141,7 @@ async fn begin(
         call_id,
         key: key.as_deref(),
         callback: callback.as_deref(),
-        time: if later { None } else { patience },
+        time: None,
     };
     let started = flows.0.keeper.start(start).await.map_err(|declined| match declined {
         Declined::OtherInput => {

@@ -51,7 +51,10 @@ impl Run {
         };
         let most_timeouts = if retry.on.is_some() { u32::MAX } else { MOST_TIMEOUTS };
         let may = may && strikes < retry.attempts && timeouts < most_timeouts.min(retry.attempts);
-        let grown = retry.min.mul_f64(retry.factor.powi(slot.strikes.min(64) as i32).clamp(1.0, 1e9)).min(retry.max);
+        let grown = retry
+            .min
+            .mul_f64(retry.factor.powi(attempt.saturating_sub(1).min(64) as i32).clamp(1.0, 1e9))
+            .min(retry.max);
         let nonce = self.state.accepted.as_ref().map_or(0, |run| run.nonce);
         let seed =
             key.as_str().bytes().fold(nonce ^ u64::from(attempt), |seed, byte| seed.rotate_left(7) ^ u64::from(byte));

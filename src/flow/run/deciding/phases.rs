@@ -4,7 +4,7 @@ use super::super::datum::Datum;
 use super::super::logged::{Ended, Failure, FailureClass, Given, Logged, Phase};
 use super::super::machine::Run;
 use super::super::scope::{Hole, Scope};
-use super::super::state::{Key, SlotState, Spot, root_of};
+use super::super::state::{Frame, Key, NodeState, SlotState, Spot, root_of};
 use super::with;
 use crate::definition::{File, Flow};
 use stageline_core::durable::Wall;
@@ -45,7 +45,9 @@ impl Run {
             Some(phase @ (Phase::OnFailure | Phase::Finally)) => {
                 let root = root_of(phase).and_then(|root| self.state.roots[root]);
                 let frame = root.and_then(|root| self.state.frames.get(root));
-                if frame.is_some_and(|frame| frame.left > 0 && !frame.over) {
+                // Where something failed, what waits for that never comes.
+                let goes_on = |frame: &Frame| !frame.failed || frame.nodes.iter().any(NodeState::is_begun);
+                if frame.is_some_and(|frame| frame.left > 0 && goes_on(frame)) {
                     return false;
                 }
                 if phase == Phase::OnFailure { self.finally(file, flow, now) } else { self.is_done(file, now) }

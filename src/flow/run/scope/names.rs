@@ -1,8 +1,7 @@
 //! What names mean, and what expressions of them give.
 
 use super::super::events::secret_mark;
-use super::super::logged::Given;
-use super::super::state::Key;
+use super::super::logged::{Failure, Given};
 use super::{Hole, LIMITS, Scope};
 use serde_json::{Value as Json, json};
 use stageline_template::{Budget, Expression, Part, Value};
@@ -81,10 +80,7 @@ impl Scope<'_> {
             "run" => Ok(Some(self.run_value())),
             "error" => {
                 let failure = self.error.or(self.state.failing.as_ref());
-                Ok(Some(failure.map_or(Json::Null, |failure| {
-                    let node = failure.node.as_ref().map(Key::as_str);
-                    json!({ "node": node, "class": failure.class, "reason": failure.reason })
-                })))
+                Ok(Some(failure.map_or(Json::Null, Failure::told)))
             }
             "output" => Ok(self.output.cloned()),
             id => self.node_value(id),

@@ -68,7 +68,17 @@ impl State {
         let graph = place.graph(file)?;
         let (frame, left) = (self.frames.len(), graph.nodes.len());
         let nodes = vec![NodeState::Waiting; left];
-        self.frames.push(Frame { place, prefix, up, input: None, sees_out: false, nodes, left, over: false });
+        self.frames.push(Frame {
+            place,
+            prefix,
+            up,
+            input: None,
+            sees_out: false,
+            nodes,
+            left,
+            over: false,
+            failed: false,
+        });
         let free = graph.nodes.iter().enumerate().filter(|(_, node)| node.parents.is_empty());
         self.work.extend(free.map(|(node, _)| Work::Node { frame, node }));
         if left == 0 {
@@ -252,7 +262,8 @@ impl State {
             }
             // What is under way in the flow's own may still come to its end.
             None if self.roots[0] == Some(frame) => drop(self.failing.get_or_insert_with(|| failure.clone())),
-            None => self.frames[frame].over = true,
+            // What is at a run's end is done as far as it can be.
+            None => self.frames[frame].failed = true,
         }
     }
 

@@ -74,6 +74,8 @@ pub(in crate::run) struct Frame {
     pub(in crate::run) left: usize,
     /// Whether nothing in it counts any more.
     pub(in crate::run) over: bool,
+    /// Whether something in it failed: what waits for that is not done.
+    pub(in crate::run) failed: bool,
 }
 
 /// What a node has come to.
@@ -169,6 +171,15 @@ impl NodeState {
             Self::Skipped => true,
             Self::One(slot) => matches!(slot.state, SlotState::Done(_)),
             Self::Each(fan) => fan.is_settled() && fan.failed <= fan.tolerated,
+        }
+    }
+
+    /// Whether something of it is under way, or about to be.
+    pub(in crate::run) fn is_begun(&self) -> bool {
+        match self {
+            Self::Waiting | Self::Skipped => false,
+            Self::One(slot) => !slot.is_settled(),
+            Self::Each(fan) => !fan.is_settled() && fan.failed <= fan.tolerated,
         }
     }
 
