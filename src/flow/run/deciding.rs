@@ -34,9 +34,11 @@ impl Run {
             }
             self.take_timers(&file, now);
             self.take_signals(&file, now);
-            if let Some(Work::Node { .. } | Work::Broken { .. } | Work::Frame(_)) = self.state.work.front()
-                && (self.state.paused.is_none() || self.state.is_stopping())
-            {
+            // What failed, or is done at the end, waits, too: whoever cancels a run that rests lifts that.
+            if self.state.paused.is_some() {
+                return;
+            }
+            if let Some(Work::Node { .. } | Work::Broken { .. } | Work::Frame(_)) = self.state.work.front() {
                 self.take_work(&file, now, out);
                 continue;
             }

@@ -142,8 +142,7 @@ impl Run {
     /// When something of the run's own is due.
     fn next_due(&self) -> Option<Wall> {
         let state = &self.state;
-        let rests = state.paused.is_some() && !state.is_stopping();
-        if rests || state.ended.is_some() {
+        if state.paused.is_some() || state.ended.is_some() {
             return None;
         }
         let main = state.phase == Some(super::Phase::Main) && !state.is_stopping() && state.output.is_none();

@@ -43,7 +43,9 @@ impl State {
                 None => return Ordering::Refused("the run has not ended: there is nothing to try again"),
             },
             _ if self.ended.is_some() => return Ordering::Refused("the run has ended"),
-            Order::Cancel { .. } if self.is_stopping() || self.phase != Some(super::Phase::Main) => {
+            Order::Cancel { .. }
+                if self.paused.is_none() && (self.is_stopping() || self.phase != Some(super::Phase::Main)) =>
+            {
                 return Ordering::Needless;
             }
             Order::Pause if self.paused.is_some() => return Ordering::Needless,

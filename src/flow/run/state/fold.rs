@@ -299,9 +299,11 @@ impl State {
             // What is done at the end of each run is done.
             Order::Cancel { undo } if self.phase == Some(Phase::Main) && self.failing.is_none() => {
                 self.cancelled.get_or_insert(*undo);
-                self.has_shrunk = true;
+                (self.paused, self.has_shrunk) = (None, true);
             }
-            Order::Cancel { .. } | Order::Retry { .. } => {}
+            // It comes to its end at once.
+            Order::Cancel { .. } => self.paused = None,
+            Order::Retry { .. } => {}
             Order::Pause => drop(self.paused.get_or_insert(at)),
             // The time that it rested does not count.
             Order::Resume => {
