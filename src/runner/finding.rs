@@ -79,8 +79,7 @@ impl Keeper {
                 match stream.next().await {
                     Some(Ok((position, record))) => {
                         last = position;
-                        let ends = |said: &Logged| matches!(said, Logged::Delivered { .. });
-                        let over = record.iter().any(|moment| moment.said.iter().any(ends));
+                        let over = Logged::is_settled(&record);
                         return Some((Ok((position, record)), (keeper, log, last, records, over)));
                     }
                     Some(Err(Unread::Store(_))) | None => {

@@ -16,6 +16,26 @@ pub struct Moment {
     pub said: Vec<Logged>,
 }
 
+impl Logged {
+    /// How the run had ended when all of this was said, if it had: one that is tried again goes on.
+    pub fn end_of<'l>(record: impl IntoIterator<Item = &'l Moment>) -> Option<&'l Ended> {
+        record.into_iter().flat_map(|moment| &moment.said).fold(None, |end, said| match said {
+            Self::Ended(ended) => Some(ended),
+            Self::Ordered(Order::Retry { .. }) => None,
+            _ => end,
+        })
+    }
+
+    /// Whether nothing was left to do when all of this was said.
+    pub fn is_settled<'l>(record: impl IntoIterator<Item = &'l Moment>) -> bool {
+        record.into_iter().flat_map(|moment| &moment.said).fold(false, |over, said| match said {
+            Self::Delivered { .. } => true,
+            Self::Ordered(Order::Retry { .. }) => false,
+            _ => over,
+        })
+    }
+}
+
 /// A run as it was accepted.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Accepted {

@@ -49,14 +49,10 @@ pub(super) fn of(flows: &Flows, log: &Name, skip: u64) -> Response {
             Ok((_, record)) => {
                 let is_all = record.first().and_then(|moment| moment.said.first());
                 // The log's last record tells all of it once more.
-                if matches!(is_all, Some(Logged::Accepted(_))) {
-                    *over = *next > 0;
-                    let known = std::mem::take(next);
-                    text = told(record, next, skip.max(known));
-                } else {
-                    text = told(record, next, skip);
-                }
-                *over |= text.contains("event: ended\n");
+                let is_again = matches!(is_all, Some(Logged::Accepted(_)));
+                let known = if is_again { std::mem::take(next) } else { 0 };
+                *over = Logged::end_of(&record).is_some();
+                text = told(record, next, skip.max(known));
             }
             Err(fault) => {
                 *over = true;
@@ -78,6 +74,10 @@ fn told(record: Vec<stageline_flow::run::Moment>, next: &mut u64, skip: u64) -> 
     let mut text = String::new();
     for moment in record {
         for said in moment.said {
+            // Whether somebody has heard of the end is no part of it: that comes later, or never.
+            if matches!(said, Logged::Delivered { .. }) {
+                continue;
+            }
             let Some((name, data)) = shown(moment.at, &said) else { continue };
             let place = *next;
             *next += 1;

@@ -178,12 +178,8 @@ async fn ended(flows: &Flows, started: &Started, until: Instant) -> Response {
     let end = async {
         while let Some(record) = said.next().await {
             let (_, record) = record?;
-            let ended = record.into_iter().flat_map(|moment| moment.said).find_map(|said| match said {
-                Logged::Ended(ended) => Some(ended),
-                _ => None,
-            });
-            if let Some(ended) = ended {
-                return Ok(ended);
+            if let Some(ended) = Logged::end_of(&record) {
+                return Ok(ended.clone());
             }
         }
         Err(Fault::internal("the run's log ended without its end"))
