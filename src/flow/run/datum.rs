@@ -27,9 +27,14 @@ impl Json {
         self.0.get()
     }
 
-    /// Its value; a number that no value holds is the nearest one that does.
+    /// Its value; nothing where it is what no value holds. See [`Json::read_whole`].
     pub fn value(&self) -> serde_json::Value {
-        serde_json::from_str(self.text()).unwrap_or_default()
+        self.read_whole().unwrap_or_default()
+    }
+
+    /// Its value; `None` where it is nested more deeply than values are, or has a number that is larger than they can be.
+    pub fn read_whole(&self) -> Option<serde_json::Value> {
+        serde_json::from_str(self.text()).ok()
     }
 }
 
@@ -65,7 +70,7 @@ pub enum Datum {
     Nothing,
     /// A value that expressions can look into.
     Json(Json),
-    /// A body that is not JSON. Expressions see a text where it is one.
+    /// A body that is not JSON, or a text of JSON: sent on as it came, as what it came. Expressions see a text where it is one.
     Body {
         /// Its Content-Type.
         content_type: String,
@@ -104,16 +109,23 @@ impl Datum {
         if bytes.is_empty() {
             return Self::Nothing;
         }
-        let kind = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-        let says_json = kind == "application/json" || kind.ends_with("+json");
+        let kind = kind_of(content_type);
+        let says_json = says_json(&kind);
         let may_be = kind.is_empty() || kind == "text/plain" || kind == "application/octet-stream";
         let looks = bytes.trim_ascii_start().first().is_some_and(|first| matches!(first, b'{' | b'['));
         let json = (says_json || (may_be && looks)).then(|| std::str::from_utf8(bytes).ok().and_then(Json::read));
         match json.flatten() {
             Some(json) if json.text() == "null" => Self::Nothing,
-            Some(json) => Self::Json(json),
-            None => Self::Body { content_type: content_type.to_owned(), bytes: bytes.into() },
+            Some(json) if !json.text().starts_with('"') => Self::Json(json),
+            _ => Self::Body { content_type: content_type.to_owned(), bytes: bytes.into() },
         }
+    }
+
+    /// The text that expressions see of a body, as far as it is one.
+    pub(super) fn text_of(content_type: &str, bytes: &[u8]) -> Option<String> {
+        let text = std::str::from_utf8(bytes).ok()?;
+        let json = says_json(&kind_of(content_type)).then(|| serde_json::from_str(text).ok());
+        Some(json.flatten().unwrap_or_else(|| text.to_owned()))
     }
 
     /// Its bytes as they are here: what a blob holds is not counted.
@@ -130,6 +142,14 @@ impl Datum {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+}
+
+fn kind_of(content_type: &str) -> String {
+    content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+}
+
+fn says_json(kind: &str) -> bool {
+    kind == "application/json" || kind.ends_with("+json")
 }
 
 /// Bytes within JSON.
@@ -163,6 +183,7 @@ mod tests {
             ("application/json; charset=utf-8", " {\"a\": 1} ", json("{\"a\": 1}")),
             ("application/json", "null", Datum::Nothing),
             ("application/json", "{", body("application/json", "{")),
+            ("application/json", "\"a\"", body("application/json", "\"a\"")),
             ("text/plain", "[1]", json("[1]")),
             ("", "12", body("", "12")),
             ("image/png", "[1]", body("image/png", "[1]")),
@@ -170,6 +191,10 @@ mod tests {
         ] {
             assert_eq!(Datum::of_body(kind, text.as_bytes()), datum, "{kind} {text}");
         }
+        let seen = |kind: &str, text: &str| Datum::text_of(kind, text.as_bytes());
+        assert_eq!(seen("application/json", "\"a\\nb\""), Some("a\nb".to_owned()));
+        assert_eq!(seen("application/json", "{"), Some("{".to_owned()));
+        assert_eq!(seen("text/plain", "\"a\""), Some("\"a\"".to_owned()));
     }
 
     #[test]

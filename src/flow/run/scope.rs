@@ -183,10 +183,13 @@ impl<'a> Scope<'a> {
     pub(super) fn value(&self, datum: &Datum) -> Result<Json, Hole> {
         match datum {
             Datum::Nothing => Ok(Json::Null),
-            Datum::Json(json) => Ok(json.value()),
-            Datum::Body { content_type, bytes } => match std::str::from_utf8(bytes) {
-                Ok(text) => Ok(Json::String(text.to_owned())),
-                Err(_) => {
+            Datum::Json(json) => json.read_whole().ok_or_else(|| {
+                let words = "a JSON value is nested too deeply, or has too large a number: it can only be handed on";
+                Hole::Failure(FailureClass::Value, words.to_owned())
+            }),
+            Datum::Body { content_type, bytes } => match Datum::text_of(content_type, bytes) {
+                Some(text) => Ok(Json::String(text)),
+                None => {
                     let kind = if content_type.is_empty() { "without a Content-Type" } else { content_type };
                     let words = format!(
                         "a body {kind} of {} bytes is neither JSON nor text: it can only be handed on",
