@@ -45,10 +45,11 @@ pub(super) async fn found(flows: &Flows, headers: &HeaderMap, id: &str) -> Resul
     timeout(READ_WITHIN, flows.0.keeper.look(&who, id)).await.map_err(still)??.ok_or_else(unknown)
 }
 
-/// What a query says by that name, as it was meant.
+/// What a query says of that name, as a form writes it: `+` for a space, `%2F` for what has a meaning in URLs.
 fn asked(query: Option<&str>, name: &str) -> Option<String> {
-    let url = reqwest::Url::parse(&format!("http://door/?{}", query?)).ok()?;
-    url.query_pairs().find(|(known, _)| known == name).map(|(_, value)| value.into_owned())
+    // The library reads queries of URLs alone.
+    let url = reqwest::Url::parse(&format!("http://x/?{}", query?)).ok()?;
+    url.query_pairs().find_map(|(known, value)| (known == name).then(|| value.into_owned()))
 }
 
 /// `GET /flows`.
@@ -93,8 +94,8 @@ pub(super) async fn list(State(flows): State<Flows>, RawQuery(query): RawQuery, 
         let (flow, status) = (asked(query, "flow"), asked(query, "status"));
         let tell = |standing: &Standing| {
             let summary = summary(standing);
-            let wanted = flow.as_ref().is_none_or(|flow| summary["flow"] == **flow)
-                && status.as_ref().is_none_or(|status| summary["status"] == **status);
+            let is = |name: &str, said: &Option<String>| said.as_ref().is_none_or(|said| summary[name] == **said);
+            let wanted = is("flow", &flow) && is("status", &status);
             wanted.then_some(summary)
         };
         let runs = timeout(READ_WITHIN, flows.0.keeper.list(&who, most, tell)).await.map_err(still)??;
@@ -232,7 +233,7 @@ fn cut(datum: &Datum) -> Value {
     };
     match datum {
         Datum::Nothing => Value::Null,
-        Datum::Json(value) if value.text().len() <= CUT_BYTES => value.value(),
+        Datum::Json(json) if json.text().len() <= CUT_BYTES => json.read_whole().unwrap_or_else(|| json!(json.text())),
         Datum::Json(value) => json!(short(value.text())),
         Datum::Body { content_type, bytes } => match std::str::from_utf8(bytes) {
             Ok(text) if text.len() <= CUT_BYTES => json!(text),
@@ -278,8 +279,7 @@ pub(super) async fn order(
             Order::Signal { name: signal, value: Datum::of_body(kind, &arrived) }
         }
         "retry" => {
-            let from = asked(query, "from");
-            return retried(&flows, &head.headers, &id, from).await;
+            return retried(&flows, &head.headers, &id, asked(query, "from")).await;
         }
         _ => {
             let words = "a run can be told to cancel, pause, resume, retry or signal";
