@@ -37,7 +37,7 @@ fn noise(length: usize) -> Vec<u8> {
     (0..length as u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 13) as u8 | 0x80).collect()
 }
 
-async fn send(door: &Door, path: &str, kind: &str, body: Vec<u8>) -> Reply {
+async fn send(door: &Door, path: &str, kind: &str, body: impl Into<reqwest::Body>) -> Reply {
     Reply::of(door.request(Method::POST, path).header("content-type", kind).body(body)).await
 }
 
@@ -81,12 +81,25 @@ async fn json_is_the_same_on_either_side_of_what_is_kept_in_the_log() {
 }
 
 #[tokio::test]
+async fn a_text_of_json_is_a_text_to_expressions_and_what_they_give_is_sent_as_one() {
+    let gateway = Gateway::open().await;
+    echo(&gateway);
+    let door = Door::of(TWO, &gateway).await;
+    let reply = send(&door, "/flows/join", "application/json", "\"a\\nb\"").await;
+    assert_eq!((reply.status, reply.json()), (200, json!({ "one": "a\nb", "other": "a\nb" })));
+    let reply = door.post_json("/flows/field", &json!({ "field": "a\nb" })).await;
+    let call = gateway.calls("second").pop().unwrap();
+    assert_eq!((call.text(), call.header("content-type")), ("a\nb", "text/plain; charset=utf-8"));
+    assert_eq!(reply.text(), "a\nb");
+}
+
+#[tokio::test]
 async fn numbers_keep_their_digits() {
     let gateway = Gateway::open().await;
     echo(&gateway);
     let door = Door::of(TWO, &gateway).await;
     let body = "{\"a\": 1.10, \"b\": 12345678901234567890123, \"c\": 1e400}";
-    let reply = send(&door, "/flows/two", "application/json", body.into()).await;
+    let reply = send(&door, "/flows/two", "application/json", body).await;
     assert_eq!((reply.status, reply.text()), (200, body));
 }
 
@@ -106,7 +119,7 @@ async fn what_is_neither_json_nor_text_cannot_be_joined_and_the_node_says_so() {
     assert_eq!((reply.status, reply.json()), (200, json!({ "one": "a text", "other": "a text" })));
     // A long text is looked into as a short one is.
     let long = "x".repeat(INLINE + 1);
-    let reply = send(&door, "/flows/join", "text/plain", long.clone().into()).await;
+    let reply = send(&door, "/flows/join", "text/plain", long.clone()).await;
     assert_eq!((reply.status, reply.json()), (200, json!({ "one": long, "other": long })));
 }
 

@@ -177,9 +177,13 @@ impl Door {
         Reply::of(self.request(Method::POST, path).json(body)).await
     }
 
-    /// Begins a run of `flow`, without waiting for it; its id.
+    /// Begins a run of `flow` with a text, or JSON, without waiting for it; its id.
     pub async fn begin(&self, flow: &str, input: &Value) -> String {
-        let reply = self.post_json(&format!("/async-function/{flow}"), input).await;
+        let path = format!("/async-function/{flow}");
+        let reply = match input {
+            Value::String(text) => self.post(&path, text.as_str()).await,
+            input => self.post_json(&path, input).await,
+        };
         assert_eq!(reply.status, 202, "{reply:?}");
         reply.header("x-stageline-run").unwrap().to_owned()
     }
