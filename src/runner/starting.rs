@@ -8,6 +8,7 @@ use stageline_base::{Fault, FaultClass, hex};
 use stageline_flow::definition::Flow;
 use stageline_flow::run::{Accepted, Logged, Moment};
 use stageline_store::{Name, StoreError};
+use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant};
 
 /// How often somebody else may be faster, until it is said that the store does not get on.
@@ -94,7 +95,8 @@ impl Keeper {
             principal: start.principal.to_owned(),
             call_id: start.call_id.to_owned(),
             digest,
-            nonce: self.draw(),
+            // Of the system's randomness: one that could be told from others would let who calls name secrets.
+            nonce: RandomState::new().hash_one(now.0),
             retain_s: start.flow.retain.as_secs(),
         };
         let record = [Moment { at: now, said: vec![Logged::Accepted(Box::new(accepted.clone()))] }];
