@@ -12,6 +12,8 @@ mod passing;
 #[path = "../support/patience.rs"]
 mod patience;
 mod retries;
+mod secrets;
+mod shapes;
 mod signals;
 mod streams;
 mod support;

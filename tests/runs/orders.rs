@@ -128,6 +128,36 @@ async fn a_paused_run_can_be_cancelled() {
 }
 
 #[tokio::test]
+async fn a_run_that_fails_while_it_rests_takes_nothing_back_before_it_goes_on_or_is_cancelled() {
+    for order in ["resume", "cancel"] {
+        let (gateway, door, _slow) = shop().await;
+        let go = std::sync::Arc::new(tokio::sync::Semaphore::new(0));
+        let held = std::sync::Arc::clone(&go);
+        gateway.function("slow", move |_| {
+            let held = std::sync::Arc::clone(&held);
+            async move {
+                held.acquire().await.unwrap().forget();
+                Said::status(400, "no")
+            }
+        });
+        let run = door.begin("shop", &json!(null)).await;
+        gateway.called("slow", 1).await;
+        door.order(&run, "pause").await;
+        go.add_permits(1);
+        door.events(&run).await.until("failed", "slow").await;
+        assert!(gateway.calls("recall").is_empty());
+        door.order(&run, order).await;
+        assert_eq!((door.ended(&run).await.status, gateway.calls("tidy").len()), (422, 1), "{order}");
+        assert_eq!(gateway.names(), ["pay", "ship", "slow", "recall", "refund", "tidy"]);
+        let story = story(door.events(&run).await).await;
+        let place =
+            |line: &str| story.iter().position(|other| other == line).unwrap_or_else(|| panic!("{line}: {story:?}"));
+        assert!(place("failed slow") < place(&format!("ordered {order}")), "{story:?}");
+        assert!(place(&format!("ordered {order}")) < place("called ~undo.ship"), "{story:?}");
+    }
+}
+
+#[tokio::test]
 async fn what_is_no_run_or_no_order_is_not_there() {
     let (gateway, door, slow) = shop().await;
     slow.add_permits(1);

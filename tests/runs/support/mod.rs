@@ -27,7 +27,7 @@ use stageline_metrics::Metrics;
 use stageline_runner::{HttpCaller, Keeper, KeeperSetup};
 use stageline_store::{FileSettings, FileStore, MemoryStore, Name, Store};
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -61,6 +61,8 @@ pub struct Setup {
     pub keys: Option<Arc<Keys>>,
     /// The engine's name.
     pub me: &'static str,
+    /// The folder of secrets.
+    pub secrets: Option<PathBuf>,
     /// The flow of `POST /`.
     pub only: Option<String>,
 }
@@ -92,6 +94,7 @@ impl Setup {
             limits: Limits { max_body_bytes: 16 << 20, ..Limits::default() },
             keys: None,
             me: "engine",
+            secrets: None,
             only: None,
         }
     }
@@ -116,7 +119,7 @@ impl Door {
         let read = file::read(&setup.text);
         let file = Arc::new(read.file.unwrap_or_else(|| panic!("{:?}", read.problems)));
         let (outgoing, most) = (setup.outgoing, setup.max_value_bytes);
-        let caller = HttpCaller::new(outgoing.clone(), setup.gateway.clone(), None, None, most).unwrap();
+        let caller = HttpCaller::new(outgoing.clone(), setup.gateway.clone(), None, setup.secrets, most).unwrap();
         let me = ReplicaId::new(setup.me, 1);
         let keeping = KeeperSetup {
             store: setup.store,
