@@ -1,8 +1,7 @@
 //! How runs stand: one, all, and one as it goes on.
 
-use super::keeper::{Keeper, store_fault, store_unread};
+use super::keeper::{ADMIN, Keeper, TRIES, store_fault, store_unread};
 use super::logs::{Entry, Unread};
-use super::starting::TRIES;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use stageline_base::prng::Prng;
@@ -25,8 +24,6 @@ const AGAIN: Duration = Duration::from_millis(500);
 /// Between two looks for runs that are nobody's, and how long nothing may have happened to one that is.
 const SWEEP: Duration = Duration::from_secs(60);
 const FORGOTTEN: Duration = Duration::from_secs(30);
-/// Who sees everybody's runs.
-pub(crate) const ADMIN: &str = "admin";
 
 /// How a run stands.
 #[derive(Clone, Debug)]

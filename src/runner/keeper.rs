@@ -18,6 +18,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{Mutex as Turn, Notify, Semaphore};
 
+/// How often somebody else may be faster, until it is said that the store does not get on.
+pub(crate) const TRIES: u32 = 20;
+/// Who sees everybody's runs.
+pub(crate) const ADMIN: &str = "admin";
 /// After how long a caller may try again that was refused for want of room.
 const FULL_FOR: Duration = Duration::from_secs(5);
 /// A value that is larger is kept beside the log.

@@ -1,7 +1,6 @@
 //! How a run comes to be kept.
 
-use super::finding::{ADMIN, Standing};
-use super::keeper::{Keeper, locked, no_name, store_fault, store_unread};
+use super::keeper::{ADMIN, Keeper, TRIES, locked, no_name, store_fault, store_unread};
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use stageline_base::{Fault, FaultClass, hex};
@@ -11,8 +10,6 @@ use stageline_store::{Name, StoreError};
 use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant};
 
-/// How often somebody else may be faster, until it is said that the store does not get on.
-pub(crate) const TRIES: u32 = 20;
 /// How long a count of runs that have not ended counts.
 const COUNTED: Duration = Duration::from_secs(1);
 /// Bytes of a run's id.
@@ -130,11 +127,11 @@ impl Keeper {
         let count = match known {
             Some(count) => count,
             None => {
-                let is_one = |standing: &Standing| {
+                let one = self.list(ADMIN, usize::MAX, |standing| {
                     let accepted = standing.state.accepted.as_ref().filter(|_| standing.state.ended.is_none());
                     accepted.filter(|run| run.flow == flow.name).map(drop)
-                };
-                self.list(ADMIN, usize::MAX, is_one).await?.len() as u32
+                });
+                one.await?.len() as u32
             }
         };
         if count >= most {

@@ -1,12 +1,12 @@
 //! Callers: each begins a run, asks again until it is accepted, and now and then wants it no more or says something to it.
 
+use crate::due;
 use crate::engines::Addresses;
 use serde_json::{Value, json};
 use stageline_base::prng::Prng;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until};
 
 /// Callers at once.
 const CALLERS: u64 = 24;
@@ -83,7 +83,7 @@ impl Caller {
 
     async fn pause(&mut self) {
         let pause = 20 + self.random.below(80);
-        sleep_until(Instant::now() + Duration::from_millis(pause)).await;
+        due(Duration::from_millis(pause)).await;
     }
 
     /// The id of the run that was begun.

@@ -1,5 +1,6 @@
 //! Functions that flows call: what one answers hangs on nothing but its name and what it is sent.
 
+use crate::due;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
@@ -11,7 +12,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::time::{Instant, sleep_until};
 
 pub struct Functions {
     pub address: String,
@@ -37,7 +37,7 @@ async fn called(
     let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let hash = digest(&format!("{}{}", header("x-call-id"), header("x-stageline-attempt")));
     // How long it takes is drawn by the call's id, so that a seed tells one story.
-    sleep_until(Instant::now() + Duration::from_millis(hash % 60)).await;
+    due(Duration::from_millis(hash % 60)).await;
     if hash.is_multiple_of(17) {
         return (StatusCode::SERVICE_UNAVAILABLE, "it is busy").into_response();
     }

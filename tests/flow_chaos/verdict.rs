@@ -1,6 +1,7 @@
 //! What became of each run.
 
 use crate::callers::Asked;
+use crate::due;
 use crate::engines::Engines;
 use crate::functions::right;
 use futures::StreamExt;
@@ -8,7 +9,6 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
-use tokio::time::{Instant, sleep_until};
 
 /// Runs that are asked for at once.
 const AT_ONCE: usize = 16;
@@ -55,7 +55,7 @@ async fn ended(client: &reqwest::Client, url: &str) -> Value {
         {
             return said;
         }
-        sleep_until(Instant::now() + Duration::from_millis(50)).await;
+        due(Duration::from_millis(50)).await;
     }
 }
 
