@@ -40,7 +40,7 @@ pub struct KeeperSetup {
     pub store: Arc<dyn Store>,
     /// This engine, as owner.
     pub me: ReplicaId,
-    /// Most runs that this engine owns at once.
+    /// Most runs of either priority that this engine owns at once.
     pub at_once: usize,
     /// Who makes calls.
     pub caller: Arc<dyn Caller>,

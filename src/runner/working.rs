@@ -15,10 +15,10 @@ const AGAIN: Duration = Duration::from_secs(1);
 impl Keeper {
     /// Owns runs as their jobs come, until `closing`; then has those that it owns go on, and at `release` lets go of them.
     pub async fn work(self: Arc<Self>, closing: CancellationToken, release: CancellationToken) {
-        let room = Arc::new(Semaphore::new(self.setup.at_once));
         let mut loops = JoinSet::new();
         for priority in [1, 0] {
-            let (keeper, room) = (Arc::clone(&self), Arc::clone(&room));
+            // Of its own: whoever waits for a job of one holds a place, which the other would be short of.
+            let (keeper, room) = (Arc::clone(&self), Arc::new(Semaphore::new(self.setup.at_once)));
             loops.spawn(keeper.take_jobs(priority, room, closing.clone(), release.clone()));
         }
         loops.spawn(Arc::clone(&self).sweep(closing.clone()));

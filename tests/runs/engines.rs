@@ -1,11 +1,10 @@
 //! Several engines on one store: what their targets bear, and who goes on when one of them ends.
 
-use crate::patience::soon;
 use crate::support::{Call, Door, Gateway, Said, Setup, memory};
 use serde_json::{Value, json};
 use stageline_store::Store;
 use std::sync::Arc;
-use tokio::sync::{Barrier, Semaphore};
+use tokio::sync::Semaphore;
 
 const LIMITED: &str = "
 targets:
@@ -30,33 +29,51 @@ async fn engine(text: &str, gateway: &Gateway, me: &'static str, store: &Arc<dyn
     Door::open(Setup { me, store: Arc::clone(store), ..Setup::new(text, gateway) }).await
 }
 
-/// Functions that are let go of by threes: with fewer at once none would be.
-fn by_threes(gateway: &Gateway) {
-    let three = Arc::new(Barrier::new(3));
-    gateway.function("work", move |call: Call| {
-        let three = Arc::clone(&three);
-        async move {
-            three.wait().await;
-            Said::text(call.text())
-        }
-    });
-}
-
 #[tokio::test]
 async fn a_target_bears_as_many_calls_as_its_file_says_from_all_engines_together() {
     let gateway = Gateway::open().await;
-    by_threes(&gateway);
+    let go = gateway.holds("work");
     let store = memory();
-    let doors = [engine(LIMITED, &gateway, "one", &store).await, engine(LIMITED, &gateway, "other", &store).await];
-    let runs = (0..30).map(|run| {
-        let door = &doors[run % 2];
-        async move { door.post("/flows/one", format!("run {run}")).await }
-    });
-    let replies = soon("thirty runs", futures::future::join_all(runs)).await;
-    for (run, reply) in replies.iter().enumerate() {
-        assert_eq!((reply.status, reply.text()), (200, &*format!("run {run}")));
+    // Neither takes more than half of the runs.
+    let half = |me| Setup { me, at_once: 15, store: Arc::clone(&store), ..Setup::new(LIMITED, &gateway) };
+    let doors = [Door::open(half("one")).await, Door::open(half("other")).await];
+    let mut runs = Vec::new();
+    for run in 0..30 {
+        runs.push(doors[run % 2].begin("one", &json!(run)).await);
+    }
+    gateway.called("work", 3).await;
+    // One by one: whoever came without a place would stay beside the three.
+    for ended in 1..=27 {
+        go.add_permits(1);
+        gateway.called("work", 3 + ended).await;
+    }
+    go.add_permits(3);
+    for run in &runs {
+        assert_eq!(doors[0].ended(run).await.status, 200);
     }
     assert_eq!((gateway.most_at_once("work"), gateway.calls("work").len()), (3, 30));
+}
+
+#[tokio::test]
+async fn an_engine_that_owns_one_run_at_once_does_them_one_after_the_other() {
+    let gateway = Gateway::open().await;
+    let go = gateway.holds("slow");
+    let text = "
+flows:
+  usual: {nodes: {slow: {}}}
+  first: {priority: 1, nodes: {fast: {}}}
+";
+    gateway.says("fast", Said::text("fast"));
+    let door = Door::open(Setup { at_once: 1, ..Setup::new(text, &gateway) }).await;
+    let runs = [door.begin("usual", &json!("a")).await, door.begin("usual", &json!("b")).await];
+    gateway.called("slow", 1).await;
+    // What goes first waits for none of them.
+    assert_eq!(door.post("/flows/first", "c").await.text(), "fast");
+    go.add_permits(2);
+    for run in &runs {
+        assert_eq!(door.ended(run).await.status, 200);
+    }
+    assert_eq!(gateway.log(), ["+slow", "+fast", "-fast", "-slow", "+slow", "-slow"]);
 }
 
 #[tokio::test]

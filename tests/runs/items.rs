@@ -1,10 +1,9 @@
 //! Nodes that are done for each of many items.
 
-use crate::patience::soon;
 use crate::support::{Call, Door, Gateway, Said};
 use serde_json::{Value, json};
 use std::sync::Arc;
-use tokio::sync::Barrier;
+use tokio::sync::Semaphore;
 
 const EACH: &str = "
 flows:
@@ -30,22 +29,30 @@ fn square(call: &Call) -> Said {
 #[tokio::test]
 async fn as_many_items_as_may_be_are_under_way_at_once_and_their_outputs_keep_their_order() {
     let gateway = Gateway::open().await;
-    // Five are let go of together: with fewer at once none would be.
-    let five = Arc::new(Barrier::new(5));
+    let go = Arc::new(Semaphore::new(0));
+    let held = Arc::clone(&go);
     gateway.function("square", move |call: Call| {
-        let five = Arc::clone(&five);
+        let held = Arc::clone(&held);
         async move {
-            five.wait().await;
+            held.acquire().await.unwrap().forget();
             square(&call)
         }
     });
     let door = Door::of(EACH, &gateway).await;
     let items: Vec<i64> = (0..200).collect();
-    let reply = soon("all items", door.post_json("/flows/each", &json!(items))).await;
+    let run = door.begin("each", &json!(items)).await;
+    gateway.called("square", 5).await;
+    // One by one: a sixth would stay beside the five.
+    for ended in 1..=195 {
+        go.add_permits(1);
+        gateway.called("square", 5 + ended).await;
+    }
+    go.add_permits(5);
+    let reply = door.ended(&run).await;
     let squares: Vec<i64> = items.iter().map(|number| number * number).collect();
     assert_eq!((reply.status, reply.json()), (200, json!(squares)));
     assert_eq!((gateway.most_at_once("square"), gateway.calls("square").len()), (5, 200));
-    let id = format!("{}.square.", reply.run());
+    let id = format!("{run}.square.");
     let ids: std::collections::BTreeSet<String> =
         gateway.calls("square").iter().map(|call| call.header("x-call-id").to_owned()).collect();
     assert!(ids.len() == 200 && ids.iter().all(|known| known.starts_with(&id)), "{ids:?}");

@@ -59,6 +59,8 @@ pub struct Setup {
     pub max_value_bytes: u64,
     pub limits: Limits,
     pub keys: Option<Arc<Keys>>,
+    /// Most runs that the engine owns at once.
+    pub at_once: usize,
     /// The engine's name.
     pub me: &'static str,
     /// The folder of secrets.
@@ -93,6 +95,7 @@ impl Setup {
             max_value_bytes: 8 << 20,
             limits: Limits { max_body_bytes: 16 << 20, ..Limits::default() },
             keys: None,
+            at_once: 1000,
             me: "engine",
             secrets: None,
             only: None,
@@ -124,7 +127,7 @@ impl Door {
         let keeping = KeeperSetup {
             store: setup.store,
             me,
-            at_once: 1000,
+            at_once: setup.at_once,
             caller: Arc::new(caller),
             outgoing,
             max_value_bytes: most,
