@@ -1,6 +1,6 @@
 //! Several engines on one store: what their targets bear, and who goes on when one of them ends.
 
-use crate::support::{Call, Door, Gateway, Said, Setup, memory};
+use crate::support::{Call, Door, Gateway, Said, Setup, file, memory};
 use serde_json::{Value, json};
 use stageline_store::Store;
 use std::sync::Arc;
@@ -106,6 +106,13 @@ async fn an_engine_that_comes_while_another_calls_takes_no_place_that_is_taken()
 
 #[tokio::test]
 async fn a_run_whose_engine_was_killed_is_gone_on_with_and_nothing_that_was_done_is_done_again() {
+    let folder = tempfile::tempdir().unwrap();
+    for store in [memory(), file(folder.path())] {
+        is_gone_on_with(store).await;
+    }
+}
+
+async fn is_gone_on_with(store: Arc<dyn Store>) {
     let gateway = Gateway::open().await;
     let go = Arc::new(Semaphore::new(0));
     gateway.says("first", Said::text("first")).says("tidy", Said::status(200, ""));
@@ -121,7 +128,6 @@ async fn a_run_whose_engine_was_killed_is_gone_on_with_and_nothing_that_was_done
         }
     });
     gateway.function("last", |call| async move { Said::json(&call.json()) });
-    let store = memory();
     let mut one = engine(ROW, &gateway, "one", &store).await;
     let run = one.begin("row", &json!([0, 1, 2, 3, 4])).await;
     gateway.called("item", 4).await;

@@ -76,7 +76,8 @@ pub fn memory() -> Arc<dyn Store> {
 
 /// A store of a file in `folder`.
 pub fn file(folder: &Path) -> Arc<dyn Store> {
-    Arc::new(FileStore::open(&folder.join("runs.db"), FileSettings::default()).unwrap())
+    let settings = FileSettings { lease: Duration::from_secs(1), ..FileSettings::default() };
+    Arc::new(FileStore::open(&folder.join("runs.db"), settings).unwrap())
 }
 
 impl Setup {
