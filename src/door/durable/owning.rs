@@ -25,6 +25,9 @@ const ALONE_AFTER: u32 = 2;
 const TURN: Duration = Duration::from_secs(60);
 /// Pause before somebody is told, where as many are being told as may.
 const CROWDED: Duration = Duration::from_secs(2);
+/// How long an owner hears nothing before it looks whether somebody at another door wants its request no more: who writes
+/// hears of that by itself.
+const LOOK: Duration = Duration::from_millis(400);
 /// Beats in a lease: two may be lost.
 const BEATS: u32 = 3;
 
@@ -142,6 +145,7 @@ impl Owning {
                     Some(OwnerEvent::Release)
                 }
                 () = sleep(clock.until(owner.next_deadline())) => Some(OwnerEvent::Time),
+                () = sleep(LOOK) => Some(OwnerEvent::Look),
             };
             if matches!(event, Some(OwnerEvent::RunEnded(_))) {
                 run = None;
