@@ -197,6 +197,7 @@ fn every_default_is_right_and_every_name_is_free() {
         ("target", "http://a:1"),
         ("address", "a:1"),
         ("order", "list"),
+        ("flow_order", "list"),
     ];
     for verb in VERBS {
         let order = check(verb.name, &written(&required, &[], "")).unwrap();

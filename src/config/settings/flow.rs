@@ -27,7 +27,7 @@ pub const SECRETS: Setting = Setting::value(
 pub const ONLY: Setting =
     Setting::value("only", "NAME", "The flow that POST / runs: for an engine that is one function");
 pub const MAX_RUNS: Setting =
-    Setting::value("max_runs", "N", "Most runs that this engine has in hand at once").or("2000");
+    Setting::value("max_runs", "N", "Most runs of each priority that this engine has in hand at once").or("2000");
 pub const MAX_VALUE_BYTES: Setting =
     Setting::value("max_value_bytes", "BYTES", "Largest input or output of a node; a larger one is refused with 413")
         .or("1GiB");
