@@ -51,7 +51,7 @@ async fn a_redirection_is_the_callers_to_follow() {
     // A node's function that redirects has given no answer.
     gateway.says("work", Said::status(302, "").header("location", "/function/elsewhere"));
     let reply = door.post("/flows/one", "x").await;
-    assert_eq!((reply.status, reply.failure().0), (502, json!({ "status": 302 })));
+    assert_eq!((reply.status, reply.failure().0), (502, json!("status")));
     assert_eq!(gateway.names(), ["moved", "work"]);
 }
 
