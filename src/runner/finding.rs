@@ -1,6 +1,6 @@
 //! How runs stand: one, all, and one as it goes on.
 
-use super::keeper::{ADMIN, Keeper, TRIES, store_fault, store_unread};
+use super::keeper::{ADMIN, Keeper, TRIES, store_fault, unread_fault};
 use super::logs::{Entry, Unread};
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -84,7 +84,7 @@ impl Keeper {
                         records = None;
                     }
                     Some(Err(error)) => {
-                        let fault = store_unread(&error);
+                        let fault = unread_fault(&error);
                         return Some((Err(fault), (keeper, log, last, records, true)));
                     }
                 }

@@ -2,7 +2,7 @@
 
 use super::calling::Caller;
 use super::limits::Limits;
-use super::logs::Logs;
+use super::logs::{Logs, Unread};
 use super::outgoing::Outgoing;
 use super::wall::Clock;
 use bytes::Bytes;
@@ -228,7 +228,7 @@ impl Keeper {
 
     /// How a run stands, of what its log says.
     pub(crate) async fn state(&self, log: &Name) -> Result<Option<(State, Arc<File>)>, Fault> {
-        let entries = self.logs.read(log, 0).await.map_err(|error| store_unread(&error))?;
+        let entries = self.logs.read(log, 0).await.map_err(|error| unread_fault(&error))?;
         let first = entries.first().and_then(|(_, record)| record.first()?.said.first());
         let Some(Logged::Accepted(accepted)) = first else { return Ok(None) };
         let file = self.defined(&accepted.definition).await.map_err(|error| store_fault(&error))?.unwrap_or_default();
@@ -240,9 +240,10 @@ impl Keeper {
     }
 }
 
-pub(crate) fn store_unread(error: &super::logs::Unread) -> Fault {
-    match error {
-        super::logs::Unread::Store(error) => store_fault(error),
+/// What a caller is told of a run whose log could not be read.
+pub(crate) fn unread_fault(unread: &Unread) -> Fault {
+    match unread {
+        Unread::Store(error) => store_fault(error),
         error => Fault::internal(format!("the run's log cannot be read: {error}")),
     }
 }

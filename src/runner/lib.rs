@@ -6,6 +6,7 @@
 mod asking;
 mod calling;
 mod finding;
+mod handing;
 mod keeper;
 mod limits;
 mod logs;
@@ -19,7 +20,8 @@ mod working;
 pub use asking::Asking;
 pub use calling::{Answered, Caller, HttpCaller, Pipelines};
 pub use finding::Standing;
+pub use handing::hand_out;
 pub use keeper::{Keeper, KeeperSetup};
 pub use starting::{Declined, Start, Started};
-pub use telling::{GIVEN_UP_AFTER, pause};
+pub use telling::{GIVEN_UP_AFTER, another_time, callback_headers, heard};
 pub use wall::Clock;

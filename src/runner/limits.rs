@@ -81,6 +81,24 @@ struct HeldKey {
     revision: Arc<Mutex<u64>>,
 }
 
+impl Place {
+    /// What its target has answered: what that bears is learnt of it.
+    pub(crate) fn answered<T>(&self, answered: &Result<T, CallOutcome>) {
+        let mut width = locked(&self.line.width);
+        match answered {
+            Ok(_) => width.most = (width.most + 1.0 / width.most.max(1.0)).min(WIDEST),
+            Err(failed) if matches!(failed.class, FailureClass::Status(429 | 503) | FailureClass::Connect) => {
+                let others = f64::from(width.out.saturating_sub(1).max(1));
+                width.most = (width.most.min(others) / 2.0).max(NARROWEST);
+                width.until = failed.retry_after.map(|pause| Instant::now() + pause);
+            }
+            Err(_) => {}
+        }
+        drop(width);
+        self.line.freed.send_modify(|freed| *freed += 1);
+    }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
         locked(&self.line.width).out -= 1;
@@ -185,22 +203,6 @@ impl Limits {
                 () = sleep(pause) => {}
             }
         }
-    }
-
-    /// What a target has answered: what it bears is learnt of it.
-    pub(crate) fn answered<T>(&self, target: &Target, limits: &TargetLimits, answered: &Result<T, CallOutcome>) {
-        let line = self.line(target, limits);
-        let mut width = locked(&line.width);
-        match answered {
-            Ok(_) => width.most = (width.most + 1.0 / width.most.max(1.0)).min(WIDEST),
-            Err(failed) if matches!(failed.class, FailureClass::Status(429 | 503) | FailureClass::Connect) => {
-                width.most = (width.most.min(f64::from(width.out.max(1))) / 2.0).max(NARROWEST);
-                width.until = failed.retry_after.map(|pause| Instant::now() + pause);
-            }
-            Err(_) => {}
-        }
-        drop(width);
-        line.freed.send_modify(|freed| *freed += 1);
     }
 
     /// Has all engines know of a place, where there are others.

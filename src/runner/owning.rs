@@ -236,8 +236,8 @@ impl Keeper {
             }
         };
         let answered = self.setup.caller.call(&call, (&kind, body)).await;
+        place.answered(&answered);
         drop(place);
-        self.limits.answered(&call.target, &call.limits, &answered);
         let (kind, bytes) = answered?;
         let unkept = |fault: stageline_base::Fault| {
             let too_large = fault.class == stageline_base::FaultClass::TooLarge;

@@ -1,6 +1,6 @@
 //! How a run comes to be kept.
 
-use super::keeper::{ADMIN, Keeper, TRIES, locked, no_name, store_fault, store_unread};
+use super::keeper::{ADMIN, INLINE_BYTES, Keeper, TRIES, locked, no_name, store_fault, unread_fault};
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use stageline_base::{Fault, FaultClass, hex};
@@ -81,6 +81,12 @@ impl Keeper {
         let token = digest([key.0.as_bytes(), start.principal.as_bytes(), key.1.as_bytes()]);
         let log = Name::new("run", &token[..2 * ID_BYTES]).ok_or_else(no_name)?;
         let digest = digest([start.flow.name.as_bytes(), kind.as_bytes(), body]);
+        // What is there already needs no other copy of a body that is kept beside the log.
+        if body.len() > INLINE_BYTES
+            && let Some(started) = self.joined(&log, &digest, start.flow.priority).await?
+        {
+            return Ok(started);
+        }
         let now = self.clock.now();
         let time = start.time.unwrap_or(start.flow.timeout).min(start.flow.timeout);
         let accepted = Accepted {
@@ -103,7 +109,7 @@ impl Keeper {
                 Ok(_) => return self.push_or_take_back(log, start.flow.priority).await,
                 // Somebody was faster, or it was this call: the log says who.
                 Err(StoreError::Conflict { .. } | StoreError::Unknown) => {
-                    if let Some(started) = self.joined(&log, &accepted, start.flow.priority).await? {
+                    if let Some(started) = self.joined(&log, &accepted.digest, start.flow.priority).await? {
                         return Ok(started);
                     }
                 }
@@ -158,11 +164,11 @@ impl Keeper {
     }
 
     /// The run that is there already; `None` if it is gone, or somebody was faster.
-    async fn joined(&self, log: &Name, ours: &Accepted, priority: u8) -> Result<Option<Started>, Declined> {
-        let entries = self.logs.read(log, 0).await.map_err(|error| store_unread(&error))?;
+    async fn joined(&self, log: &Name, digest: &str, priority: u8) -> Result<Option<Started>, Declined> {
+        let entries = self.logs.read(log, 0).await.map_err(|error| unread_fault(&error))?;
         let first = entries.first().and_then(|(_, record)| record.first()?.said.first());
         let Some(Logged::Accepted(there)) = first else { return Ok(None) };
-        if there.digest != ours.digest {
+        if there.digest != digest {
             return Err(Declined::OtherInput);
         }
         let is_begun = |said: &Logged| matches!(said, Logged::Owned { .. } | Logged::Ended(_));

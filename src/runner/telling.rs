@@ -2,10 +2,12 @@
 
 use super::keeper::Keeper;
 use super::outgoing::Called;
+use super::wall::Clock;
 use bytes::Bytes;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use serde_json::json;
 use stageline_base::prng::Prng;
+use stageline_core::durable::Wall;
 use stageline_flow::run::{Datum, Delivery, Ended, Failure, FailureClass, State};
 use stageline_store::Name;
 use std::time::Duration;
@@ -18,11 +20,50 @@ pub const GIVEN_UP_AFTER: Duration = Duration::from_secs(3600);
 
 /// The pause before the next try, of something that has ended so long ago: as long again, so that it doubles, within bounds; as long as
 /// its receiver `asked`, if that is longer. All within the time that it is tried: `None` when that is over.
-pub fn pause(since: Duration, asked: Option<Duration>, seed: u64) -> Option<Duration> {
+fn pause(since: Duration, asked: Option<Duration>, seed: u64) -> Option<Duration> {
     let left = GIVEN_UP_AFTER.checked_sub(since).filter(|left| !left.is_zero())?;
     // Between half of it and all of it: not all callers at once.
     let usual = since.clamp(FIRST, LONGEST).mul_f64(0.5 + 0.5 * Prng::new(seed).unit());
     Some(usual.max(asked.unwrap_or_default()).min(left))
+}
+
+/// What comes of a callback that was made, or, if it is to be made another time, how long a pause is asked for, and why.
+///
+/// # Errors
+/// The latter.
+pub fn heard(called: Called) -> Result<Delivery, (Option<Duration>, String)> {
+    match called {
+        Called::Answered(200..=299, _) => Ok(Delivery::Done),
+        Called::Answered(status @ (408 | 425 | 429 | 500..), asked) => {
+            Err((asked, format!("it was answered with status {status}")))
+        }
+        Called::Answered(status, _) => Ok(Delivery::GivenUp(format!("the callback was answered with status {status}"))),
+        Called::Forbidden(why) => Ok(Delivery::GivenUp(format!("the callback must not be made: {why}"))),
+        Called::Unanswered(why) => Err((None, why)),
+    }
+}
+
+/// When a callback of something that ended then is made again, or that it is given up: the longer ago that is, the later.
+pub fn another_time(clock: &Clock, ended_at: Wall, (asked, why): (Option<Duration>, &str), seed: u64) -> Delivery {
+    let since = Duration::from_millis(clock.now().0.saturating_sub(ended_at.0));
+    match pause(since, asked, seed) {
+        Some(pause) => Delivery::Again(clock.after(pause)),
+        None => Delivery::GivenUp(format!("the callback could not be made for an hour: {why}")),
+    }
+}
+
+/// The headers of a callback, as OpenFaaS' queue worker sends them: the call's id, the answer's status and Content-Type, the name of
+/// what was called, and how long it took.
+pub fn callback_headers(call_id: &str, (status, kind): (u16, &str), name: &str, took: Duration) -> HeaderMap {
+    let said = [
+        (CONTENT_TYPE, kind.to_owned()),
+        (HeaderName::from_static("x-call-id"), call_id.to_owned()),
+        (HeaderName::from_static("x-function-status"), status.to_string()),
+        (HeaderName::from_static("x-function-name"), name.to_owned()),
+        (HeaderName::from_static("x-duration-seconds"), format!("{:.6}", took.as_secs_f64())),
+    ];
+    let written = |(name, value): (HeaderName, String)| Some((name, HeaderValue::from_str(&value).ok()?));
+    said.into_iter().filter_map(written).collect()
 }
 
 /// The status of HTTP that says how a run ended.
@@ -89,47 +130,24 @@ impl Keeper {
             Err(why) => (None, why),
             Ok((status, kind, body)) => {
                 let headers = headers(&state, log, (status, &kind));
-                match self.setup.outgoing.post(callback, log.token(), (headers, body), self.clock.now().0).await {
-                    Called::Answered(200..=299, _) => return Delivery::Done,
-                    Called::Answered(status @ (408 | 425 | 429 | 500..), asked) => {
-                        (asked, format!("it was answered with status {status}"))
-                    }
-                    Called::Answered(status, _) => {
-                        return Delivery::GivenUp(format!("the callback was answered with status {status}"));
-                    }
-                    Called::Forbidden(why) => {
-                        return Delivery::GivenUp(format!("the callback must not be made: {why}"));
-                    }
-                    Called::Unanswered(why) => (None, why),
+                let called = self.setup.outgoing.post(callback, log.token(), (headers, body), self.clock.now().0).await;
+                match heard(called) {
+                    Ok(delivery) => return delivery,
+                    Err(again) => again,
                 }
             }
         };
-        let since = Duration::from_millis(self.clock.now().0.saturating_sub(ended_at.0));
         tracing::debug!(run = log.token(), call_id = accepted.call_id, why, "a callback is tried again");
-        match pause(since, asked, self.draw()) {
-            Some(pause) => Delivery::Again(self.clock.after(pause)),
-            None => Delivery::GivenUp(format!("the callback could not be made for an hour: {why}")),
-        }
+        another_time(&self.clock, ended_at, (asked, &why), self.draw())
     }
 }
 
-fn headers(state: &State, log: &Name, (status, kind): (u16, &str)) -> HeaderMap {
-    let mut headers = HeaderMap::new();
-    let accepted = state.accepted.as_ref();
-    let began = state.began().map_or(0, |at| at.0);
-    let took = state.ended_at().map_or(0, |at| at.0.saturating_sub(began));
-    let said = [
-        (CONTENT_TYPE, kind.to_owned()),
-        (HeaderName::from_static("x-call-id"), accepted.map(|run| run.call_id.clone()).unwrap_or_default()),
-        (HeaderName::from_static("x-function-status"), status.to_string()),
-        (HeaderName::from_static("x-function-name"), accepted.map(|run| run.flow.clone()).unwrap_or_default()),
-        (HeaderName::from_static("x-duration-seconds"), format!("{:.6}", took as f64 / 1000.0)),
-        (HeaderName::from_static("x-stageline-run"), log.token().to_owned()),
-    ];
-    for (name, value) in said {
-        if let Ok(value) = HeaderValue::from_str(&value) {
-            headers.insert(name, value);
-        }
+fn headers(state: &State, log: &Name, answer: (u16, &str)) -> HeaderMap {
+    let (call_id, flow) = state.accepted.as_ref().map_or(("", ""), |run| (&run.call_id, &run.flow));
+    let took = state.ended_at().zip(state.began()).map_or(0, |(end, begin)| end.0.saturating_sub(begin.0));
+    let mut headers = callback_headers(call_id, answer, flow, Duration::from_millis(took));
+    if let Ok(id) = HeaderValue::from_str(log.token()) {
+        headers.insert("x-stageline-run", id);
     }
     headers
 }

@@ -16,6 +16,7 @@ mod file;
 mod jetstream;
 mod memory;
 mod names;
+mod records;
 
 pub use contract::{Entry, Following, Job, JobId, Record, Store};
 pub use error::StoreError;
@@ -23,3 +24,4 @@ pub use file::{FileSettings, FileStore, Flush};
 pub use jetstream::{JetStream, Settings};
 pub use memory::{MemoryStore, State};
 pub use names::Name;
+pub use records::{Codec, Recorded, Records, Unread};

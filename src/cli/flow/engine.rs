@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use stageline_base::hex;
 use stageline_door::Limits;
+use stageline_door::api::flows::told;
 use stageline_door::keys::Keys;
 use stageline_flow::definition::File;
 use stageline_flow::run::{Ended, Logged};
@@ -199,9 +200,10 @@ pub(super) async fn run(config: &FlowConfig, path: &Path, name: &str) -> anyhow:
         let known = std::mem::replace(&mut begun, true) && tells_all;
         for moment in record {
             for said in moment.said {
-                tree.take(moment.at, &said);
+                let event = told(moment.at, &said).unwrap_or_default();
+                tree.take(&event);
                 if let Some(screen) = screen.as_ref().filter(|_| !known) {
-                    screen.show(&tree, &said);
+                    screen.show(&tree, &event);
                 }
                 if let Logged::Ended(ended) = said {
                     end = Some(ended);

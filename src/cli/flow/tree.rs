@@ -3,7 +3,7 @@
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::Value;
 use stageline_core::durable::Wall;
-use stageline_flow::run::{Ended, Key, Logged};
+use stageline_flow::run::Key;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -36,57 +36,22 @@ struct Line {
 }
 
 impl Tree {
-    /// Takes in what was said then.
-    pub(super) fn take(&mut self, at: Wall, said: &Logged) {
-        match said {
-            Logged::Accepted(run) => {
-                *self = Self { flow: run.flow.clone(), began: Some(at), ..Self::default() };
-            }
-            Logged::Skipped { key } => self.line(key, at, |line| (line.word, line.ended) = ("skipped", Some(at))),
-            Logged::Fanned { key, count, .. } => self.line(key, at, |line| {
-                (line.items, line.word) = (Some(*count), "items");
-            }),
-            Logged::Opened { key, .. } => self.line(key, at, |line| line.word = "running"),
-            Logged::Called { key, attempt, .. } => self.line(key, at, |line| {
-                (line.attempts, line.word, line.why) = (*attempt, "running", None);
-            }),
-            Logged::Waits { key, .. } => self.line(key, at, |line| line.word = "waiting"),
-            Logged::Done { key, .. } => self.line(key, at, |line| (line.word, line.ended) = ("done", Some(at))),
-            Logged::Failed { key, failure, again, .. } => self.line(key, at, |line| {
-                line.why = Some(failure.reason.clone());
-                match again {
-                    Some(_) => line.word = "again soon",
-                    None => (line.word, line.ended) = ("failed", Some(at)),
-                }
-            }),
-            Logged::Ended(ended) => {
-                let words = match ended {
-                    Ended::Succeeded(_) => "succeeded".to_owned(),
-                    Ended::Failed(failure) => format!("failed: {}", failure.reason),
-                    Ended::Cancelled => "cancelled".to_owned(),
-                };
-                self.ended = Some((at, words));
-            }
-            _ => {}
-        }
-    }
-
     /// Of a run as an engine tells it.
     pub(super) fn of(run: &Value) -> Self {
-        let flow = run["flow"].as_str().unwrap_or_default().to_owned();
-        let mut tree = Self { flow, ..Self::default() };
+        let mut tree = Self::default();
         for event in run["events"].as_array().into_iter().flatten() {
-            tree.event(event);
+            tree.take(event);
         }
         tree
     }
 
-    fn event(&mut self, event: &Value) {
+    /// Takes in what happened.
+    pub(super) fn take(&mut self, event: &Value) {
         let at = Wall(event["at_unix_ms"].as_u64().unwrap_or_default());
         let text = |name: &str| event[name].as_str().unwrap_or_default().to_owned();
         let key = Key::read(&text("node"));
         match &*text("event") {
-            "accepted" => self.began = Some(at),
+            "accepted" => *self = Self { flow: text("flow"), began: Some(at), ..Self::default() },
             "skipped" => self.line(&key, at, |line| (line.word, line.ended) = ("skipped", Some(at))),
             "fanned" => self.line(&key, at, |line| line.items = event["items"].as_u64().map(|items| items as u32)),
             "opened" => self.line(&key, at, |line| line.word = "running"),
@@ -208,29 +173,20 @@ impl Screen {
         Self { lines }
     }
 
-    /// Shows what has changed by what was said.
-    pub(super) fn show(&self, tree: &Tree, said: &Logged) {
-        let (Logged::Skipped { key }
-        | Logged::Fanned { key, .. }
-        | Logged::Opened { key, .. }
-        | Logged::Called { key, .. }
-        | Logged::Waits { key, .. }
-        | Logged::Done { key, .. }
-        | Logged::Failed { key, .. }) = said
-        else {
-            return;
-        };
-        let Some(line) = tree.places.get(key).and_then(|place| tree.nodes.get(*place)) else { return };
+    /// Shows what has changed by what happened.
+    pub(super) fn show(&self, tree: &Tree, event: &Value) {
+        let Some(key) = event["node"].as_str().map(Key::read) else { return };
+        let Some(line) = tree.places.get(&key).and_then(|place| tree.nodes.get(*place)) else { return };
         let Some((screen, bars)) = &self.lines else {
             let at = line.ended.unwrap_or(line.began);
             eprintln!("{:8.3}  {key}  {}", tree.since(at).as_secs_f64(), tree.told(line));
             return;
         };
         let mut bars = bars.borrow_mut();
-        if bars.len() >= 64 && !bars.contains_key(key) {
+        if bars.len() >= 64 && !bars.contains_key(&key) {
             return;
         }
-        let bar = bars.entry(key.clone()).or_insert_with(|| {
+        let bar = bars.entry(key).or_insert_with_key(|key| {
             let bar = screen.add(ProgressBar::new_spinner());
             if let Ok(style) = ProgressStyle::with_template("{spinner} {prefix} {wide_msg}") {
                 bar.set_style(style);

@@ -9,6 +9,8 @@ mod passing;
 mod runs;
 mod starting;
 
+pub use runs::told;
+
 use super::native;
 use crate::site::Site;
 use axum::Router;

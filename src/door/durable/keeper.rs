@@ -1,7 +1,7 @@
 //! Takes durable requests in, hands their jobs to owners, and knows how each stands.
 
 use super::accepting::FULL_FOR;
-use super::logs::Logs;
+use super::logs::{Logs, unread_fault};
 use super::owning::Owning;
 use super::standing::Standing;
 use super::stored::{Forms, Stored};
@@ -13,13 +13,12 @@ use stageline_base::prng::Prng;
 use stageline_base::{Fault, FaultClass, ReplicaId};
 use stageline_core::durable::{Life, Logged};
 use stageline_metrics::{Kept as Event, Metrics};
-use stageline_runner::Clock;
+use stageline_runner::{Clock, hand_out};
 use stageline_store::{Name, Store, StoreError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Mutex as Turn, RwLock, Semaphore, broadcast};
 use tokio::task::JoinSet;
-use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 /// Pause before a store that gave no job is asked again.
@@ -146,7 +145,7 @@ impl Keeper {
     /// # Errors
     /// `Unavailable` if the store does not say, `Internal` for what cannot be read.
     pub(super) async fn standing(&self, log: &Name) -> Result<Option<Standing>, Fault> {
-        let entries = self.logs.read(log, 0).await.map_err(|error| error.fault())?;
+        let entries = self.logs.read(log, 0).await.map_err(|error| unread_fault(&error))?;
         let life = Life::of(entries.iter().map(|(position, record)| (*position, &record[..])));
         Standing::of(log.clone(), life)
     }
@@ -219,7 +218,7 @@ impl Keeper {
                 // Its owner was faster: only what that wrote is read, so that this call is the faster one soon.
                 Err(StoreError::Conflict { last: 0 }) => return Ok(true),
                 Err(StoreError::Conflict { .. } | StoreError::Unknown) => {
-                    let entries = self.logs.read(&log, life.last).await.map_err(|error| error.fault())?;
+                    let entries = self.logs.read(&log, life.last).await.map_err(|error| unread_fault(&error))?;
                     entries.iter().for_each(|(position, record)| life.take(*position, record));
                 }
                 Err(error) => return Err(store_fault(&error)),
@@ -236,52 +235,15 @@ impl Keeper {
         closing: CancellationToken,
         release: CancellationToken,
     ) {
-        let (room, mut owning) = (Arc::new(Semaphore::new(self.setup.at_once)), JoinSet::new());
-        owning.spawn(Arc::clone(&self).take_in(Arc::clone(&intake), closing.clone()));
-        owning.spawn(Arc::clone(&self).sweep(closing.clone()));
-        let mut was_away = false;
-        let next = || {
-            let (room, keeper) = (Arc::clone(&room), Arc::clone(&self));
-            Box::pin(async move {
-                // Never closed.
-                let place = room.acquire_owned().await.ok()?;
-                Some((place, keeper.setup.store.take(&keeper.queue).await))
-            })
+        let mut beside = JoinSet::new();
+        beside.spawn(Arc::clone(&self).take_in(Arc::clone(&intake), closing.clone()));
+        beside.spawn(Arc::clone(&self).sweep(closing.clone()));
+        let from = (Arc::clone(&self.setup.store), self.queue.clone());
+        let own = |job, place| {
+            let (keeper, intake) = (Arc::clone(&self), Arc::clone(&intake));
+            Owning { keeper, intake, job, closing: closing.clone(), release: release.clone(), place }.own_to_its_end()
         };
-        // Kept while owners end: a job that was taken by a call that is dropped is nobody's until its lease is over.
-        let mut taking = next();
-        loop {
-            let taken = tokio::select! {
-                // Closing first: a job that waits must not be taken any more.
-                biased;
-                () = closing.cancelled() => break,
-                Some(ended) = owning.join_next() => {
-                    report(ended);
-                    continue;
-                }
-                taken = &mut taking => taken,
-            };
-            taking = next();
-            match taken {
-                Some((place, Ok(job))) => {
-                    was_away = false;
-                    let (keeper, intake) = (Arc::clone(&self), Arc::clone(&intake));
-                    let (closing, release) = (closing.clone(), release.clone());
-                    let owner = Owning { keeper, intake, job, closing, release, place };
-                    owning.spawn(owner.own_to_its_end());
-                }
-                Some((_, Err(error))) => {
-                    if !std::mem::replace(&mut was_away, true) {
-                        tracing::warn!(%error, "no job can be taken: it is tried again");
-                    }
-                    sleep(AGAIN).await;
-                }
-                None => break,
-            }
-        }
-        while let Some(ended) = owning.join_next().await {
-            report(ended);
-        }
+        hand_out(from, self.setup.at_once, beside, closing.clone(), own).await;
     }
 }
 
@@ -293,11 +255,4 @@ pub(super) fn queue_of(manifest: &str) -> Option<Name> {
 /// Whether `principal` may know of a request of `owner`'s.
 pub(super) fn may_see(principal: &str, owner: &str) -> bool {
     principal == owner || principal == ADMIN
-}
-
-/// A defect ends its own request's ownership, no more: another door takes the job when its lease has run out.
-fn report(ended: Result<(), tokio::task::JoinError>) {
-    if let Err(defect) = ended {
-        tracing::error!(%defect, "the owner of a durable request broke");
-    }
 }

@@ -1,7 +1,7 @@
 //! A request's answer, from its log.
 
 use super::keeper::Keeper;
-use super::logs::{Entry, Unread};
+use super::logs::{Entry, Unread, unread_fault};
 use super::stored::Stored;
 use crate::text::TextStream;
 use crate::{Answer, AnswerEvent, Intake};
@@ -76,7 +76,7 @@ impl Follower {
                     }
                     return Ok(());
                 }
-                Some(Err(error @ (Unread::Record(_) | Unread::Gone))) => return Err(error.fault()),
+                Some(Err(error @ (Unread::Record(_) | Unread::Gone))) => return Err(unread_fault(&error)),
                 Some(Err(Unread::Store(_))) | None => {
                     sleep(AGAIN).await;
                     self.records = self.keeper.logs.follow(&self.log, self.life.last);

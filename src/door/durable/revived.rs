@@ -1,6 +1,7 @@
 //! Requests as operators see them: all that there are, and those that are to be tried anew.
 
 use super::keeper::{Keeper, may_see, store_fault};
+use super::logs::unread_fault;
 use super::standing::Standing;
 use stageline_base::{Fault, FaultClass};
 use stageline_core::durable::{Accepted, Life, Logged, Wall};
@@ -47,7 +48,7 @@ impl<'a> Looking<'a> {
 impl Keeper {
     /// How the request of that log stands, whose last record that is.
     async fn standing_at(&self, log: Name, record: Record) -> Result<Option<Standing>, Fault> {
-        let (position, entries) = self.logs.unpacked(record).await.map_err(|error| error.fault())?;
+        let (position, entries) = self.logs.unpacked(record).await.map_err(|error| unread_fault(&error))?;
         let life = Life::of([(position, &entries[..])]);
         // The last record of one that has not ended tells but a part of it.
         if life.accepted.is_none() {

@@ -3,13 +3,11 @@
 use super::keeper::Keeper;
 use super::standing::Standing;
 use crate::call_ids::name_request;
-use crate::outgoing::Called;
 use crate::{AnswerEvent, Intake};
-use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use stageline_base::{Fault, FaultClass};
 use stageline_core::durable::Delivery;
 use stageline_metrics::Kept as Event;
-use stageline_runner::pause;
+use stageline_runner::{another_time, callback_headers, heard};
 use stageline_store::Name;
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,33 +45,25 @@ impl Keeper {
             Ok(ended) => {
                 let (status, kind, body) = self.setup.forms.write(stored.api(), ended);
                 let took = Duration::from_millis(ended_at.0.saturating_sub(stored.accepted().0));
-                let headers = self.headers((stored.call_id(), log.token()), (status, kind), took);
+                let mut headers = callback_headers(stored.call_id(), (status, kind), &self.setup.name, took);
+                name_request(&mut headers, Some(log.token()));
                 let now = self.clock.now().0;
-                match self.setup.outgoing.post(stored.callback(), log.token(), (headers, body.into()), now).await {
-                    Called::Answered(200..=299, _) => {
-                        self.count(Event::Told);
-                        return Delivery::Done;
+                let called =
+                    self.setup.outgoing.post(stored.callback(), log.token(), (headers, body.into()), now).await;
+                match heard(called) {
+                    Ok(delivery) => {
+                        if delivery == Delivery::Done {
+                            self.count(Event::Told);
+                        }
+                        return delivery;
                     }
-                    Called::Answered(status @ (408 | 425 | 429 | 500..), asked) => {
-                        (asked, format!("it was answered with status {status}"))
-                    }
-                    Called::Answered(status, _) => {
-                        return Delivery::GivenUp(format!("the callback was answered with status {status}"));
-                    }
-                    Called::Forbidden(why) => {
-                        return Delivery::GivenUp(format!("the callback must not be made: {why}"));
-                    }
-                    Called::Unanswered(why) => (None, why),
+                    Err(again) => again,
                 }
             }
         };
         self.count(Event::NotTold);
-        let since = Duration::from_millis(self.clock.now().0.saturating_sub(ended_at.0));
         tracing::debug!(call_id = stored.call_id(), request = log.token(), why, "a callback is tried again");
-        match pause(since, asked, self.draw()) {
-            Some(pause) => Delivery::Again(self.clock.after(pause)),
-            None => Delivery::GivenUp(format!("the callback could not be made for an hour: {why}")),
-        }
+        another_time(&self.clock, ended_at, (asked, &why), self.draw())
     }
 
     /// What a request came to that has ended.
@@ -88,23 +78,5 @@ impl Keeper {
             _ => Ok(self.shown(stored, intake, 0).await?.more(life)),
         };
         Ok(Ended { call_id, prompt_tokens, answer })
-    }
-
-    fn headers(&self, (call_id, id): (&str, &str), (status, kind): (u16, &'static str), took: Duration) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-        name_request(&mut headers, Some(id));
-        let said = [
-            ("x-call-id", call_id.to_owned()),
-            ("x-function-status", status.to_string()),
-            ("x-function-name", self.setup.name.clone()),
-            ("x-duration-seconds", format!("{:.6}", took.as_secs_f64())),
-        ];
-        for (name, value) in said {
-            if let Ok(value) = HeaderValue::from_str(&value) {
-                headers.insert(HeaderName::from_static(name), value);
-            }
-        }
-        headers
     }
 }

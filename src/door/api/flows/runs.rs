@@ -166,12 +166,14 @@ fn names(response: &mut Response, standing: &Standing) {
 
 fn story(standing: &Standing) -> Value {
     let said = standing.state.history.iter().flat_map(|moment| moment.said.iter().map(|said| (moment.at, said)));
-    let told = said.filter_map(|(at, said)| {
-        let (name, mut data) = shown(at, said)?;
-        data["event"] = name.into();
-        Some(data)
-    });
-    told.collect()
+    said.filter_map(|(at, said)| told(at, said)).collect()
+}
+
+/// What a run's log says, for people, with the name of the event as `event`; nothing where it is nothing to them.
+pub fn told(at: Wall, said: &Logged) -> Option<Value> {
+    let (name, mut data) = shown(at, said)?;
+    data["event"] = name.into();
+    Some(data)
 }
 
 /// What a run's log says, for people: the name of an event, and what it says.
