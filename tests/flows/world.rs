@@ -5,6 +5,7 @@ mod checks;
 mod engines;
 mod graphs;
 
+use crate::seeds::Timeline;
 use engines::{Engine, Heard, Who, Write};
 use graphs::Right;
 use serde_json::{Value, json};
@@ -13,8 +14,7 @@ use stageline_core::durable::Wall;
 use stageline_flow::definition::File;
 use stageline_flow::run::{Datum, Key, Moment, Order, Outcome, Planted, State};
 use stageline_store::{JobId, Name, State as Store};
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -152,11 +152,9 @@ pub struct World {
     pub store: Store,
     pub engines: Vec<Engine>,
     pub asked: Vec<Asked>,
-    due: BinaryHeap<(Reverse<(u64, u64)>, usize)>,
-    events: Vec<Option<Due>>,
+    time: Timeline<Due>,
     away: Vec<(u64, u64)>,
     pub report: Report,
-    trace: u64,
 }
 
 impl World {
@@ -170,11 +168,9 @@ impl World {
             store: Store::lenient(1000),
             engines,
             asked: Vec::new(),
-            due: BinaryHeap::new(),
-            events: Vec::new(),
+            time: Timeline::new(),
             away: Vec::new(),
             report: Report::default(),
-            trace: 0,
         };
         world.plan(seed);
         world
@@ -261,9 +257,7 @@ impl World {
     }
 
     pub fn at(&mut self, when: u64, due: Due) {
-        self.events.push(Some(due));
-        let number = self.events.len() - 1;
-        self.due.push((Reverse((when, number as u64)), number));
+        self.time.at(when, due);
     }
 
     pub fn since(&self) -> Duration {
@@ -299,18 +293,15 @@ impl World {
     }
 
     pub fn run(mut self) -> Report {
-        while let Some((Reverse((when, _)), number)) = self.due.pop() {
-            if when > END || self.report.violations.len() > 5 {
-                break;
-            }
+        while self.report.violations.len() <= 5
+            && let Some((when, due)) = self.time.next(END)
+        {
             self.now = when;
-            let Some(due) = self.events[number].take() else { continue };
-            self.trace = self.trace.wrapping_mul(31).wrapping_add(when ^ number as u64);
             self.happens(due);
         }
         self.now = END;
         self.check_end();
-        self.report.trace = self.trace;
+        self.report.trace = self.time.trace;
         self.report.violations.truncate(5);
         self.report
     }

@@ -2,10 +2,12 @@
 //! device and leases that fail in every way that a seed can think of, and then are calm. Every request must end exactly
 //! once, with the right tokens or with its reason, and nothing may be left anywhere.
 
+#[path = "../support/seeds.rs"]
+mod seeds;
 mod world;
 
+use seeds::{hold, seeds};
 use stageline_core::Planted;
-use std::collections::BTreeMap;
 use std::rc::Rc;
 use world::model::HashChain;
 use world::pictures::Pictures;
@@ -14,34 +16,16 @@ use world::{Report, Story, World};
 /// Seeds that CI runs. `STAGELINE_SIM_SEEDS=from..to` runs others.
 const SEEDS: std::ops::Range<u64> = 0..5000;
 
-fn seeds() -> std::ops::Range<u64> {
-    let Ok(text) = std::env::var("STAGELINE_SIM_SEEDS") else { return SEEDS };
-    let (from, to) = text.split_once("..").expect("STAGELINE_SIM_SEEDS is from..to");
-    from.parse().expect("a number")..to.parse().expect("a number")
-}
-
 fn run(seed: u64, planted: Planted, story: Story) -> Report {
     World::new(seed, planted, story, Rc::new(HashChain)).run()
 }
 
 #[test]
 fn every_request_ends_once_and_rightly_and_nothing_is_left() {
-    let mut marks: BTreeMap<&'static str, u64> = BTreeMap::new();
-    let mut wrong = Vec::new();
-    for seed in seeds() {
+    hold(seeds(SEEDS), &world::MARKS, |seed| {
         let report = run(seed, Planted::None, Story::Faults);
-        if !report.violations.is_empty() {
-            wrong.push(format!("seed {seed}: {}", report.violations.join("; ")));
-        }
-        for (mark, count) in report.marks {
-            *marks.entry(mark).or_default() += count;
-        }
-    }
-    assert!(wrong.is_empty(), "{} seeds are wrong:\n{}", wrong.len(), wrong[..wrong.len().min(10)].join("\n"));
-    // A simulation whose faults never fire proves nothing.
-    for mark in world::MARKS {
-        assert!(marks.get(mark).is_some_and(|count| *count > 0), "no seed made this happen: {mark}; marks: {marks:?}");
-    }
+        (report.violations, report.marks)
+    });
 }
 
 #[test]
@@ -69,7 +53,7 @@ fn tensors_that_stay_together_arrive_once_and_rightly() {
         let wrong = seeds.map(one).filter(|(_, violations)| !violations.is_empty());
         wrong.map(|(seed, violations)| format!("seed {seed}: {}", violations.join("; "))).collect()
     };
-    let seeds = seeds();
+    let seeds = seeds(SEEDS);
     let found = wrong(Planted::None, seeds.start..seeds.start + (seeds.end - seeds.start) / 4);
     assert!(found.is_empty(), "{} seeds are wrong:\n{}", found.len(), found[..found.len().min(10)].join("\n"));
     for planted in [Planted::KeepCredit, Planted::ForgetTombstone, Planted::SwallowFailure, Planted::ForgetFeedback] {

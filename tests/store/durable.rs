@@ -5,8 +5,8 @@
 
 mod world;
 
+use crate::seeds::{hold, seeds};
 use stageline_core::Planted;
-use std::collections::BTreeMap;
 use world::{MARKS, Report, World};
 
 /// Seeds that CI runs. `STAGELINE_SIM_SEEDS=from..to` runs others.
@@ -14,34 +14,16 @@ const SEEDS: std::ops::Range<u64> = 0..2000;
 /// Seeds within which a planted defect must show.
 const PLANTED_SEEDS: u64 = 400;
 
-fn seeds() -> std::ops::Range<u64> {
-    let Ok(text) = std::env::var("STAGELINE_SIM_SEEDS") else { return SEEDS };
-    let (from, to) = text.split_once("..").expect("STAGELINE_SIM_SEEDS is from..to");
-    from.parse().expect("a number")..to.parse().expect("a number")
-}
-
 fn run(seed: u64, planted: Planted) -> Report {
     World::new(seed, planted).run()
 }
 
 #[test]
 fn every_accepted_request_ends_once_and_rightly() {
-    let mut marks: BTreeMap<&'static str, u64> = BTreeMap::new();
-    let mut wrong = Vec::new();
-    for seed in seeds() {
+    hold(seeds(SEEDS), &MARKS, |seed| {
         let report = run(seed, Planted::None);
-        if !report.violations.is_empty() {
-            wrong.push(format!("seed {seed}: {}", report.violations.join("; ")));
-        }
-        for (mark, count) in report.marks {
-            *marks.entry(mark).or_default() += count;
-        }
-    }
-    assert!(wrong.is_empty(), "{} seeds are wrong:\n{}", wrong.len(), wrong[..wrong.len().min(10)].join("\n"));
-    // A simulation whose faults never fire proves nothing.
-    for mark in MARKS {
-        assert!(marks.get(mark).is_some_and(|count| *count > 0), "no seed made this happen: {mark}; marks: {marks:?}");
-    }
+        (report.violations, report.marks)
+    });
 }
 
 #[test]

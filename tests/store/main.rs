@@ -6,6 +6,8 @@
 mod nats;
 #[path = "../support/patience.rs"]
 mod patience;
+#[path = "../support/seeds.rs"]
+mod seeds;
 
 mod broker;
 mod durable;

@@ -5,6 +5,7 @@ mod checks;
 mod doors;
 mod runs;
 
+use crate::seeds::Timeline;
 use answers::{replica, right_prompt, right_tokens};
 use bytes::Bytes;
 use doors::Door;
@@ -12,8 +13,7 @@ use stageline_base::prng::Prng;
 use stageline_core::Planted;
 use stageline_core::durable::{Accepted, Life, Logged, Wall};
 use stageline_store::{Name, State};
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// What some seed must make happen.
@@ -164,13 +164,11 @@ pub struct World {
     pub store: State,
     pub doors: Vec<Door>,
     pub asked: Vec<Asked>,
-    due: BinaryHeap<(Reverse<(u64, u64)>, usize)>,
-    events: Vec<Option<Due>>,
+    time: Timeline<Due>,
     /// What the store's bytes mean: their number here.
     records: Vec<Vec<Logged>>,
     away: Vec<(u64, u64)>,
     pub report: Report,
-    trace: u64,
 }
 
 impl World {
@@ -184,12 +182,10 @@ impl World {
             store: State::lenient(1000),
             doors,
             asked: Vec::new(),
-            due: BinaryHeap::new(),
-            events: Vec::new(),
+            time: Timeline::new(),
             records: Vec::new(),
             away: Vec::new(),
             report: Report::default(),
-            trace: 0,
         };
         world.plan();
         world
@@ -250,9 +246,7 @@ impl World {
     }
 
     pub fn at(&mut self, when: u64, due: Due) {
-        self.events.push(Some(due));
-        let number = self.events.len() - 1;
-        self.due.push((Reverse((when, number as u64)), number));
+        self.time.at(when, due);
     }
 
     pub fn since(&self) -> Duration {
@@ -293,18 +287,15 @@ impl World {
     }
 
     pub fn run(mut self) -> Report {
-        while let Some((Reverse((when, _)), number)) = self.due.pop() {
-            if when > END || self.report.violations.len() > 5 {
-                break;
-            }
+        while self.report.violations.len() <= 5
+            && let Some((when, due)) = self.time.next(END)
+        {
             self.now = when;
-            let Some(due) = self.events[number].take() else { continue };
-            self.trace = self.trace.wrapping_mul(31).wrapping_add(when ^ number as u64);
             self.happens(due);
         }
         self.now = END;
         self.check_end();
-        self.report.trace = self.trace;
+        self.report.trace = self.time.trace;
         self.report.violations.truncate(5);
         self.report
     }
